@@ -9,6 +9,7 @@ mod envelope;
 mod key;
 mod names;
 mod validate;
+mod quantity;
 
 pub use decode::decode;
 pub use default::apply_defaults;
@@ -16,3 +17,4 @@ pub use envelope::{Object, Problem, Provenance, Source, Standing};
 pub use key::{Key, Kind, Origin};
 pub use names::label_from;
 pub use validate::{Cause, validate, validate_update};
+pub use quantity::Quantity;
