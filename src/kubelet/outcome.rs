@@ -204,17 +204,15 @@ fn started(
     }
     let retry = failure.map(|(reason, message)| trouble(shared, &reason, message));
     let mut memory = shared.memory.borrow_mut();
+    memory.container_mut(&container.name).trouble = retry;
     if ran {
         // The instance exists, as running or as ended at once: its exits are what is counted.
         memory.container_mut(&container.name).image = ImageState::Unknown;
-        memory.container_mut(&container.name).trouble = None;
         if let Some(failed) = after {
             memory
                 .back_off_mut(&container.name, &container.hash)
                 .restarted(failed, now);
         }
-    } else {
-        memory.container_mut(&container.name).trouble = retry;
     }
 }
 
