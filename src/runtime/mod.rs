@@ -1,4 +1,5 @@
-//! (being written)
+//! Sandboxes and containers of one node, over the kernel, shims and an OCI runtime.
 
 pub mod bundle;
+pub mod shim;
 pub mod volumes;
