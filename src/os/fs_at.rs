@@ -146,10 +146,9 @@ impl Directory {
 
     pub fn make_node(&self, name: &[u8], node: Node) -> io::Result<()> {
         let (kind, device) = match node {
-            Node::Character { major, minor } => (
-                FileType::CharacterDevice,
-                rustix::fs::makedev(major, minor),
-            ),
+            Node::Character { major, minor } => {
+                (FileType::CharacterDevice, rustix::fs::makedev(major, minor))
+            }
             Node::Block { major, minor } => {
                 (FileType::BlockDevice, rustix::fs::makedev(major, minor))
             }

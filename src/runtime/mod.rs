@@ -1,1 +1,3 @@
-//! (being written)
+//! Sandboxes, containers, images, volumes and the shim: what the node does to the machine.
+
+pub mod images;
