@@ -12,19 +12,26 @@
 
 mod archive;
 mod catalog;
+mod challenge;
 mod content;
+mod credentials;
 mod decompress;
 mod digest;
 mod directory;
+mod distribution;
 mod manifest;
 mod platform;
+mod pull;
 mod reference;
+mod registries;
 mod store;
 mod tree;
 mod unpack;
 
 pub use content::Depth;
 pub use digest::Digest;
+pub use pull::Progress;
 pub use reference::{Reference, Version};
+pub use registries::Registries;
 pub use store::{ImageStore, Options};
 pub use unpack::Limits;

@@ -13,7 +13,9 @@ use super::catalog::{Catalog, Entry};
 use super::content::{Content, Depth};
 use super::digest::Digest;
 use super::platform::Host;
-use super::reference::{Reference, Version};
+use super::pull::Joint;
+use super::reference::Reference;
+use super::registries::Registries;
 use super::unpack::{Limits, local};
 use crate::os::background;
 use crate::world::{Clock, Image, ImageConfig, Images, LocalFuture, PullError, PullRequest};
@@ -30,6 +32,10 @@ pub struct Options {
     /// `--image-dir`.
     pub image_dir: Option<PathBuf>,
     pub limits: Limits,
+    /// `--registry-config`.
+    pub registries: Registries,
+    /// Where the node's own `config.json` or `.dockercfg` may lie, in order.
+    pub docker_config_dirs: Vec<PathBuf>,
     pub clock: Rc<dyn Clock>,
 }
 
@@ -44,7 +50,14 @@ pub struct ImageStore {
     writing: smol::lock::Mutex<()>,
     /// Held shared while layers are added, alone while unused ones are removed.
     pub(super) adding: smol::lock::RwLock<()>,
+    /// Pulls under way, by reference and credentials.
+    pub(super) pulls: RefCell<BTreeMap<PullKey, Rc<Joint>>>,
+    /// Layers on their way, so that two images fetch a shared one once.
+    pub(super) layers_coming: RefCell<BTreeMap<Digest, Rc<smol::lock::Mutex<()>>>>,
 }
+
+/// Reference and docker config documents.
+type PullKey = (String, Vec<Vec<u8>>);
 
 #[derive(Default)]
 pub(super) struct State {
@@ -89,6 +102,8 @@ impl ImageStore {
             event: Event::new(),
             writing: smol::lock::Mutex::new(()),
             adding: smol::lock::RwLock::new(()),
+            pulls: RefCell::default(),
+            layers_coming: RefCell::default(),
             options,
         })
     }
@@ -315,14 +330,7 @@ impl Images for ImageStore {
     }
 
     fn pull(&self, request: PullRequest) -> LocalFuture<'_, Result<Arc<Image>, PullError>> {
-        Box::pin(async move {
-            let reference = Reference::parse(&request.reference)?;
-            match reference.version {
-                Version::Digest(_) | Version::Tag(_) => Err(PullError::Unreachable(format!(
-                    "no registry for {reference}"
-                ))),
-            }
-        })
+        Box::pin(self.pull_watched(request, None))
     }
 }
 
