@@ -1,1 +1,9 @@
-//! (being written)
+//! Bytes over the network: TLS, an HTTP client, and the checks of probes. Knows no Kubernetes
+//! object and no image.
+
+mod check;
+pub mod client;
+mod dial;
+pub mod tls;
+
+pub use check::RealNet;

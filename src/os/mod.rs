@@ -6,10 +6,13 @@
 //! Never here: policy, Kubernetes words, retries.
 
 pub mod allocator;
+pub mod background;
 pub mod clock;
+pub mod directory_watch;
 pub mod disk;
 pub mod early;
 pub mod file;
+pub mod fs_at;
 pub mod mount;
 pub mod notify;
 pub mod pipe;
@@ -17,6 +20,7 @@ pub mod poll;
 pub mod privilege;
 pub mod process;
 pub mod random;
+pub mod resolve;
 pub mod signal;
 pub mod socket;
 pub mod spawn;

@@ -1,5 +1,6 @@
-//! Sandboxes and containers of one node, over the kernel, shims and an OCI runtime.
+//! Sandboxes, containers, images, volumes and the shim: what the node does to the machine.
 
 pub mod bundle;
+pub mod images;
 pub mod shim;
 pub mod volumes;
