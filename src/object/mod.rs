@@ -16,7 +16,7 @@ pub use default::apply_defaults;
 pub use envelope::{Object, Problem, Provenance, Source, Standing};
 pub use key::{Key, Kind, Origin};
 pub use names::label_from;
-pub use quantity::Quantity;
+pub use quantity::{NotAQuantity, Quantity};
 pub use validate::{Cause, validate, validate_update};
 
 /// temporary

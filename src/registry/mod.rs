@@ -78,7 +78,7 @@ pub enum ChangeType {
 }
 
 /// One step of history, as a watch sees it.
-#[derive(Clone, Debug)]
+#[derive(Clone, Debug, PartialEq)]
 pub struct Change {
     pub resource_version: u64,
     pub change: ChangeType,
