@@ -207,6 +207,8 @@ fn check_kind(value: Value) -> Result<Value, String> {
         ("v1", "Pod" | "ConfigMap" | "Secret") => Ok(value),
         ("", _) => Err(format!("apiVersion: Required value; {LEGAL}")),
         (_, "") => Err(format!("kind: Required value; {LEGAL}")),
-        _ => Err(format!("{version} {kind} is not read from manifests: {LEGAL}")),
+        _ => Err(format!(
+            "{version} {kind} is not read from manifests: {LEGAL}"
+        )),
     }
 }

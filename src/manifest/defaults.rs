@@ -144,6 +144,8 @@ fn text<'a>(metadata: &'a Map<String, Value>, name: &str) -> Result<Option<&'a s
     match metadata.get(name) {
         None | Some(Value::Null) => Ok(None),
         Some(Value::String(text)) => Ok(Some(text.as_str()).filter(|text| !text.is_empty())),
-        Some(other) => Err(format!("metadata.{name}: Invalid value: {other}: must be a string")),
+        Some(other) => Err(format!(
+            "metadata.{name}: Invalid value: {other}: must be a string"
+        )),
     }
 }

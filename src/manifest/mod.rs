@@ -11,4 +11,13 @@
 
 pub mod decode;
 pub mod defaults;
+mod directory;
+mod file;
 mod json;
+mod problems;
+mod source;
+mod url;
+
+pub use directory::{Content, Directory, FileText, Listing, ManifestFiles};
+pub use file::FileSource;
+pub use url::{Answer, Fetch, HttpSource};

@@ -40,11 +40,10 @@ const TICK_MAX: Duration = Duration::from_secs(3);
 
 /// How long ago the file's inode last changed; `None` if the clock is behind it.
 pub fn age(meta: &Metadata) -> Option<Duration> {
-    let changed = SystemTime::UNIX_EPOCH
-        .checked_add(Duration::new(
-            u64::try_from(meta.ctime()).ok()?,
-            u32::try_from(meta.ctime_nsec()).ok()?,
-        ))?;
+    let changed = SystemTime::UNIX_EPOCH.checked_add(Duration::new(
+        u64::try_from(meta.ctime()).ok()?,
+        u32::try_from(meta.ctime_nsec()).ok()?,
+    ))?;
     #[allow(clippy::disallowed_methods)] // the file system's clock, compared with itself
     SystemTime::now().duration_since(changed).ok()
 }
