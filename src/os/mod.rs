@@ -1,1 +1,4 @@
 //! (being written)
+
+pub mod peer;
+pub mod thread;
