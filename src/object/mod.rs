@@ -3,8 +3,16 @@
 //! Objects are kept as verbatim JSON, so that fields of newer clusters survive; typed views
 //! (k8s-openapi) are read from the JSON where code needs them. No I/O, no clock.
 
+mod decode;
+mod default;
 mod envelope;
 mod key;
+mod names;
+mod validate;
 
+pub use decode::decode;
+pub use default::apply_defaults;
 pub use envelope::{Object, Problem, Provenance, Source, Standing};
 pub use key::{Key, Kind, Origin};
+pub use names::label_from;
+pub use validate::{Cause, validate, validate_update};
