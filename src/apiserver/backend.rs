@@ -85,8 +85,13 @@ pub enum PullProgress {
     },
     /// The image is here.
     #[serde(rename_all = "camelCase")]
-    Done { id: String, size_bytes: u64 },
-    Failed { message: String },
+    Done {
+        id: String,
+        size_bytes: u64,
+    },
+    Failed {
+        message: String,
+    },
 }
 
 /// How the node is, for `lowtide describe node`.

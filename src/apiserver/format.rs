@@ -26,7 +26,8 @@ impl Format {
             Some("None") => IncludeObject::None,
             Some("Object") => IncludeObject::Object,
             Some(other) => {
-                let text = format!("invalid includeObject {other:?}: must be None, Metadata or Object");
+                let text =
+                    format!("invalid includeObject {other:?}: must be None, Metadata or Object");
                 return Err(Refusal::bad_request(text));
             }
         };
@@ -93,7 +94,13 @@ impl ListMetadata {
 }
 
 /// One object in the wanted form.
-pub fn object(format: Format, kind: Kind, object: &Value, columns: Columns, now: Timestamp) -> Value {
+pub fn object(
+    format: Format,
+    kind: Kind,
+    object: &Value,
+    columns: Columns,
+    now: Timestamp,
+) -> Value {
     match format {
         Format::Json => object.clone(),
         Format::Metadata => table::metadata_only(object),
@@ -171,7 +178,8 @@ struct Untyped<'a>(&'a Value);
 impl serde::Serialize for Untyped<'_> {
     fn serialize<S: serde::Serializer>(&self, serializer: S) -> Result<S::Ok, S::Error> {
         let fields = self.0.as_object().into_iter().flatten();
-        serializer.collect_map(fields.filter(|(name, _)| !matches!(name.as_str(), "kind" | "apiVersion")))
+        serializer
+            .collect_map(fields.filter(|(name, _)| !matches!(name.as_str(), "kind" | "apiVersion")))
     }
 }
 
@@ -221,7 +229,13 @@ mod tests {
             remaining: None,
         };
         let items = [std::borrow::Cow::Borrowed(&item)].into_iter();
-        let bytes = list(Format::Json, Kind::Pod, items, &metadata, Timestamp::UNIX_EPOCH);
+        let bytes = list(
+            Format::Json,
+            Kind::Pod,
+            items,
+            &metadata,
+            Timestamp::UNIX_EPOCH,
+        );
         let list: Value = serde_json::from_slice(&bytes).expect("JSON");
         let expected = json!({
             "kind": "PodList", "apiVersion": "v1", "metadata": {"resourceVersion": "7"},

@@ -61,7 +61,10 @@ fn options(kind: Kind, query: &Query, reader: &Reader) -> Result<ListOptions, Re
     let resume = query.get("continue");
     let version = query.get("resourceVersion");
     if query.get("sendInitialEvents").is_some() {
-        return invalid("sendInitialEvents", "Forbidden: sendInitialEvents is forbidden for list");
+        return invalid(
+            "sendInitialEvents",
+            "Forbidden: sendInitialEvents is forbidden for list",
+        );
     }
     if let Some(matching) = query.get("resourceVersionMatch") {
         match (matching, version) {
@@ -163,7 +166,11 @@ pub fn list(
     }
     let bodies = objects.iter().map(|object| view::body(object));
     let bytes = format::list(format, kind, bodies, &metadata, now);
-    Ok(typed_response(StatusCode::OK, "application/json", Body::bytes(bytes)))
+    Ok(typed_response(
+        StatusCode::OK,
+        "application/json",
+        Body::bytes(bytes),
+    ))
 }
 
 /// One object.

@@ -21,7 +21,7 @@ impl Query {
     }
 
     /// The first value of `name`; an empty one counts as absent, as upstream has it.
-    pub fn get(&self, name: &str) -> Option<&str> {
+    pub fn get<'a>(&'a self, name: &'a str) -> Option<&'a str> {
         self.all(name).next().filter(|value| !value.is_empty())
     }
 
@@ -91,7 +91,8 @@ mod tests {
 
     #[test]
     fn pairs_are_decoded_in_order() {
-        let query = Query::parse("command=sh&command=-c&command=a%20b+c%2Bd&tty&x=").expect("parse");
+        let query =
+            Query::parse("command=sh&command=-c&command=a%20b+c%2Bd&tty&x=").expect("parse");
         let command: Vec<_> = query.all("command").collect();
         assert_eq!(command, ["sh", "-c", "a b c+d"]);
         assert!(query.is_set("tty") && query.is_set("x") && !query.is_set("y"));

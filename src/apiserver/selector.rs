@@ -51,7 +51,8 @@ impl Selector {
     /// Narrows to one name, as a watch on a single object does.
     pub fn and_name(mut self, name: &str) -> Selector {
         let field = "metadata.name".to_owned();
-        self.fields.push((field, Comparison::Equal, name.to_owned()));
+        self.fields
+            .push((field, Comparison::Equal, name.to_owned()));
         self
     }
 
@@ -131,7 +132,10 @@ fn requirement(part: &str) -> Option<(String, Test)> {
         return Some((part.to_owned(), Test::Exists));
     };
     let set = set.strip_suffix(')')?;
-    let set = set.split(',').map(|value| value.trim().to_owned()).collect();
+    let set = set
+        .split(',')
+        .map(|value| value.trim().to_owned())
+        .collect();
     let (key, operator) = head.trim().rsplit_once(char::is_whitespace)?;
     match operator {
         "in" => Some((key.trim().to_owned(), Test::In(set))),
@@ -267,7 +271,14 @@ mod tests {
 
     #[test]
     fn broken_label_selectors_are_refused() {
-        for text in ["app in web", "app in (web", "a b", "=x", "app of (x)", "a$b=c"] {
+        for text in [
+            "app in web",
+            "app in (web",
+            "a b",
+            "=x",
+            "app of (x)",
+            "a$b=c",
+        ] {
             assert!(Selector::parse(Kind::Pod, text, "").is_err(), "{text}");
         }
     }

@@ -71,7 +71,8 @@ impl Refusal {
     /// 504: the version is newer than anything here.
     pub fn version_too_large(version: u64, current: u64) -> Refusal {
         let text = format!("Too large resource version: {version}, current: {current}");
-        let cause = json!({"reason": "ResourceVersionTooLarge", "message": "Too large resource version"});
+        let cause =
+            json!({"reason": "ResourceVersionTooLarge", "message": "Too large resource version"});
         Refusal {
             details: Some(json!({"causes": [cause], "retryAfterSeconds": 1})),
             ..Refusal::new(StatusCode::GATEWAY_TIMEOUT, "Timeout", text)
@@ -100,7 +101,11 @@ impl Refusal {
     }
 
     pub fn unavailable(message: impl Into<String>) -> Refusal {
-        Refusal::new(StatusCode::SERVICE_UNAVAILABLE, "ServiceUnavailable", message)
+        Refusal::new(
+            StatusCode::SERVICE_UNAVAILABLE,
+            "ServiceUnavailable",
+            message,
+        )
     }
 
     pub fn internal(message: impl Into<String>) -> Refusal {

@@ -87,7 +87,9 @@ pub fn start(
     if let Some(name) = &watched.name {
         selector = selector.and_name(name);
     }
-    let version = query.number("resourceVersion")?.filter(|version| *version > 0);
+    let version = query
+        .number("resourceVersion")?
+        .filter(|version| *version > 0);
     let (initial, from) = match (version, initial_events) {
         (Some(version), InitialEvents::Default | InitialEvents::Left) => (Vec::new(), version),
         (None, InitialEvents::Left) => (Vec::new(), reader.version()),
@@ -102,7 +104,9 @@ pub fn start(
     }
     let gone = |gone: Gone| Refusal::expired(from, gone.oldest);
     let cursor = reader.watch(watched.kind, from).map_err(gone)?;
-    let timeout = query.number("timeoutSeconds")?.filter(|seconds| *seconds > 0);
+    let timeout = query
+        .number("timeoutSeconds")?
+        .filter(|seconds| *seconds > 0);
     let timeout = timeout.map_or(TIMEOUT_DEFAULT, Duration::from_secs);
     let now = clock.now();
     let watch = Watch {
@@ -207,10 +211,10 @@ impl Watch {
                     line(&mut out, "ERROR", &refusal.status());
                     self.ended = true;
                 }
-                Woken::Bookmark => self.bookmark(&mut out, None),
+                Woken::Bookmark => self.catch_up(&mut out),
                 Woken::Timeout => {
                     if self.bookmarks {
-                        self.bookmark(&mut out, None);
+                        self.catch_up(&mut out);
                     }
                     self.ended = true;
                 }
@@ -250,7 +254,10 @@ impl Watch {
             return;
         }
         let body = view::body(object);
-        let previous = change.previous.as_ref().map(|previous| view::body(previous));
+        let previous = change
+            .previous
+            .as_ref()
+            .map(|previous| view::body(previous));
         let now = change.change != ChangeType::Deleted && self.selector.matches(&body);
         let before = match &previous {
             Some(previous) => self.selector.matches(previous),
@@ -278,10 +285,23 @@ impl Watch {
         self.columns = Columns::Left;
     }
 
+    /// A bookmark with the registry's version, which other kinds move on as well: one that followed
+    /// only this kind's changes would grow old with it. What is waiting is told before it.
+    fn catch_up(&mut self, out: &mut Vec<u8>) {
+        let version = self.reader.version();
+        match self.cursor.ready() {
+            Ok(None) => self.seen = self.seen.max(version),
+            Ok(Some(changes)) => changes.iter().for_each(|change| self.change(out, change)),
+            // The next wait says so.
+            Err(Gone { .. }) => return,
+        }
+        self.bookmark(out, None);
+    }
+
     fn bookmark(&mut self, out: &mut Vec<u8>, annotations: Option<Value>) {
         self.next_bookmark = self.clock.now() + BOOKMARK_PERIOD;
         let mut metadata = json!({
-            "resourceVersion": self.seen.max(self.caught_up()).to_string(),
+            "resourceVersion": self.seen.to_string(),
             "creationTimestamp": null,
         });
         if let Some(annotations) = annotations {
@@ -293,12 +313,6 @@ impl Watch {
             "metadata": metadata,
         });
         line(out, "BOOKMARK", &object);
-    }
-
-    /// The version up to which this watch has nothing left to tell. Other kinds move the registry's
-    /// version on; a bookmark that followed only this kind's changes would grow old with it.
-    fn caught_up(&self) -> u64 {
-        self.seen
     }
 }
 

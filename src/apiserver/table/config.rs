@@ -12,7 +12,12 @@ pub const SERVICE_ACCOUNT_COLUMNS: &[Column] = &[plain("Name"), plain("Secrets")
 
 pub fn secret(object: &Value, now: Timestamp) -> Vec<Value> {
     let kind = text_or(&object["type"], "Opaque").into();
-    vec![name(object), kind, entries(&object["data"]).into(), age(object, now)]
+    vec![
+        name(object),
+        kind,
+        entries(&object["data"]).into(),
+        age(object, now),
+    ]
 }
 
 pub fn config_map(object: &Value, now: Timestamp) -> Vec<Value> {
@@ -43,9 +48,14 @@ mod tests {
     fn data_is_counted_and_never_shown() {
         let now = "2026-01-01T01:00:00Z".parse().expect("time");
         let metadata = json!({"name": "x", "creationTimestamp": "2026-01-01T00:00:00Z"});
-        let data = json!({"metadata": metadata, "type": "Opaque", "data": {"password": "c2VjcmV0"}});
-        assert_eq!(secret(&data, now), [json!("x"), json!("Opaque"), json!(1), json!("60m")]);
-        let data = json!({"metadata": metadata, "data": {"a": "", "b": ""}, "binaryData": {"c": ""}});
+        let data =
+            json!({"metadata": metadata, "type": "Opaque", "data": {"password": "c2VjcmV0"}});
+        assert_eq!(
+            secret(&data, now),
+            [json!("x"), json!("Opaque"), json!(1), json!("60m")]
+        );
+        let data =
+            json!({"metadata": metadata, "data": {"a": "", "b": ""}, "binaryData": {"c": ""}});
         assert_eq!(config_map(&data, now), [json!("x"), json!(3), json!("60m")]);
     }
 }

@@ -44,7 +44,10 @@ pub fn first(event: &Value) -> &Value {
 
 /// When it happened last.
 pub fn last(event: &Value) -> &Value {
-    let (series, last) = (&event["series"]["lastObservedTime"], &event["lastTimestamp"]);
+    let (series, last) = (
+        &event["series"]["lastObservedTime"],
+        &event["lastTimestamp"],
+    );
     match (series, last) {
         (Value::Null, Value::Null) => first(event),
         (Value::Null, time) | (time, _) => time,

@@ -133,5 +133,8 @@ fn age(object: &Value, now: Timestamp) -> Value {
 
 /// The text at `value`, or `absent` if there is none.
 fn text_or<'a>(value: &'a Value, absent: &'a str) -> &'a str {
-    value.as_str().filter(|text| !text.is_empty()).unwrap_or(absent)
+    value
+        .as_str()
+        .filter(|text| !text.is_empty())
+        .unwrap_or(absent)
 }

@@ -70,7 +70,9 @@ pub fn roles(node: &Value) -> String {
 
 fn address(node: &Value, kind: &str) -> Value {
     let addresses = node["status"]["addresses"].as_array().into_iter().flatten();
-    let found = addresses.into_iter().find(|address| address["type"] == kind);
+    let found = addresses
+        .into_iter()
+        .find(|address| address["type"] == kind);
     Value::from(found.map_or("<none>", |found| text_or(&found["address"], "<none>")))
 }
 
@@ -84,8 +86,14 @@ mod tests {
         let condition = |status: &str| json!([{"type": "Ready", "status": status}]);
         let table = [
             (json!({}), "Unknown"),
-            (json!({"status": {"conditions": condition("True")}}), "Ready"),
-            (json!({"status": {"conditions": condition("Unknown")}}), "NotReady"),
+            (
+                json!({"status": {"conditions": condition("True")}}),
+                "Ready",
+            ),
+            (
+                json!({"status": {"conditions": condition("Unknown")}}),
+                "NotReady",
+            ),
             (
                 json!({"spec": {"unschedulable": true}, "status": {"conditions": condition("True")}}),
                 "Ready,SchedulingDisabled",
@@ -94,7 +102,8 @@ mod tests {
         for (node, text) in table {
             assert_eq!(status(&node), text, "{node}");
         }
-        let labels = json!({"node-role.kubernetes.io/edge": "", "kubernetes.io/role": "a", "x": "y"});
+        let labels =
+            json!({"node-role.kubernetes.io/edge": "", "kubernetes.io/role": "a", "x": "y"});
         assert_eq!(roles(&json!({"metadata": {"labels": labels}})), "a,edge");
         assert_eq!(roles(&json!({})), "<none>");
     }

@@ -33,7 +33,11 @@ pub fn row(pod: &Value, now: Timestamp) -> Row {
         summary.status.into(),
         restarts.into(),
         age(pod, now),
-        text_or(&status["podIP"], text_or(&status["podIPs"][0]["ip"], "<none>")).into(),
+        text_or(
+            &status["podIP"],
+            text_or(&status["podIPs"][0]["ip"], "<none>"),
+        )
+        .into(),
         text_or(&spec["nodeName"], "<none>").into(),
         text_or(&status["nominatedNodeName"], "<none>").into(),
         readiness_gates(pod).into(),
@@ -64,7 +68,9 @@ pub struct Summary {
 
 pub fn summary(pod: &Value) -> Summary {
     let (spec, status) = (&pod["spec"], &pod["status"]);
-    let sidecars = list(&spec["initContainers"]).filter(|c| is_sidecar(c)).count();
+    let sidecars = list(&spec["initContainers"])
+        .filter(|c| is_sidecar(c))
+        .count();
     let phase = text_or(&status["phase"], "");
     let mut summary = Summary {
         status: text_or(&status["reason"], phase).to_owned(),
@@ -153,8 +159,13 @@ fn run(pod: &Value, summary: &mut Summary) {
 }
 
 fn ended(terminated: &Value) -> String {
-    match (text_or(&terminated["reason"], ""), terminated["signal"].as_i64()) {
-        ("", None | Some(0)) => format!("ExitCode:{}", terminated["exitCode"].as_i64().unwrap_or(0)),
+    match (
+        text_or(&terminated["reason"], ""),
+        terminated["signal"].as_i64(),
+    ) {
+        ("", None | Some(0)) => {
+            format!("ExitCode:{}", terminated["exitCode"].as_i64().unwrap_or(0))
+        }
         ("", Some(signal)) => format!("Signal:{signal}"),
         (reason, _) => reason.to_owned(),
     }
@@ -231,14 +242,22 @@ mod tests {
         let none = || json!([]);
         let table = [
             (with("Pending", none(), none()), "Pending", "0/0"),
-            (with("Running", none(), json!([running()])), "Running", "1/1"),
+            (
+                with("Running", none(), json!([running()])),
+                "Running",
+                "1/1",
+            ),
             (
                 with("Pending", none(), json!([waiting("ContainerCreating")])),
                 "ContainerCreating",
                 "0/1",
             ),
             (
-                with("Running", none(), json!([waiting("CrashLoopBackOff"), running()])),
+                with(
+                    "Running",
+                    none(),
+                    json!([waiting("CrashLoopBackOff"), running()]),
+                ),
                 "CrashLoopBackOff",
                 "1/2",
             ),
@@ -247,10 +266,22 @@ mod tests {
                 "Completed",
                 "0/1",
             ),
-            (with("Failed", none(), json!([terminated("", 3, 0)])), "ExitCode:3", "0/1"),
-            (with("Failed", none(), json!([terminated("", 137, 9)])), "Signal:9", "0/1"),
             (
-                with("Running", none(), json!([terminated("Completed", 0, 0), running()])),
+                with("Failed", none(), json!([terminated("", 3, 0)])),
+                "ExitCode:3",
+                "0/1",
+            ),
+            (
+                with("Failed", none(), json!([terminated("", 137, 9)])),
+                "Signal:9",
+                "0/1",
+            ),
+            (
+                with(
+                    "Running",
+                    none(),
+                    json!([terminated("Completed", 0, 0), running()]),
+                ),
                 "NotReady",
                 "1/2",
             ),
@@ -264,11 +295,27 @@ mod tests {
                 "Init:ImagePullBackOff",
                 "0/0",
             ),
-            (with("Pending", json!([terminated("", 1, 0)]), none()), "Init:ExitCode:1", "0/0"),
-            (with("Pending", json!([terminated("", 137, 9)]), none()), "Init:Signal:9", "0/0"),
-            (with("Pending", json!([terminated("Error", 1, 0)]), none()), "Init:Error", "0/0"),
             (
-                with("Running", json!([terminated("Completed", 0, 0)]), json!([running()])),
+                with("Pending", json!([terminated("", 1, 0)]), none()),
+                "Init:ExitCode:1",
+                "0/0",
+            ),
+            (
+                with("Pending", json!([terminated("", 137, 9)]), none()),
+                "Init:Signal:9",
+                "0/0",
+            ),
+            (
+                with("Pending", json!([terminated("Error", 1, 0)]), none()),
+                "Init:Error",
+                "0/0",
+            ),
+            (
+                with(
+                    "Running",
+                    json!([terminated("Completed", 0, 0)]),
+                    json!([running()]),
+                ),
                 "Running",
                 "1/1",
             ),
@@ -276,13 +323,21 @@ mod tests {
         for (pod, status, ready) in table {
             let summary = summary(&pod);
             let shown = format!("{}/{}", summary.ready, summary.containers);
-            assert_eq!((summary.status.as_str(), shown.as_str()), (status, ready), "{pod}");
+            assert_eq!(
+                (summary.status.as_str(), shown.as_str()),
+                (status, ready),
+                "{pod}"
+            );
         }
     }
 
     #[test]
     fn reasons_and_deletion_override_the_phase() {
-        let mut pod = with("Running", json!([]), json!([terminated("Completed", 0, 0), running()]));
+        let mut pod = with(
+            "Running",
+            json!([]),
+            json!([terminated("Completed", 0, 0), running()]),
+        );
         pod["status"]["conditions"] = json!([{"type": "Ready", "status": "True"}]);
         assert_eq!(summary(&pod).status, "Running");
         pod["metadata"]["deletionTimestamp"] = json!("2026-01-01T00:00:00Z");
@@ -307,7 +362,10 @@ mod tests {
         pod["spec"]["initContainers"][0]["restartPolicy"] = json!("Always");
         pod["status"]["initContainerStatuses"][0]["restartCount"] = json!(2);
         let summary = summary(&pod);
-        assert_eq!((summary.ready, summary.containers, summary.restarts), (2, 2, 2));
+        assert_eq!(
+            (summary.ready, summary.containers, summary.restarts),
+            (2, 2, 2)
+        );
     }
 
     #[test]
