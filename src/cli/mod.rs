@@ -1,1 +1,3 @@
-//! (being written)
+//! Flags and the small client.
+
+pub mod client;
