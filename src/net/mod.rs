@@ -4,6 +4,9 @@
 mod check;
 pub mod client;
 mod dial;
+pub mod serve;
 pub mod tls;
+pub mod unix;
+pub mod websocket;
 
 pub use check::RealNet;
