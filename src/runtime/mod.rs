@@ -1,1 +1,3 @@
-//! (being written)
+//! Sandboxes and containers of one node, over the kernel, shims and an OCI runtime.
+
+pub mod network;
