@@ -1,2 +1,5 @@
-//! (being written)
+//! The kernel, and nothing above it: the only place with `nix`, `libc`, `rustix` and `unsafe`.
+
 pub mod netns;
+pub mod process;
+pub mod thread;

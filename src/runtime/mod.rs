@@ -1,3 +1,4 @@
 //! Sandboxes and containers of one node, over the kernel, shims and an OCI runtime.
 
+pub mod cgroup;
 pub mod network;
