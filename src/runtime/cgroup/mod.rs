@@ -10,7 +10,7 @@
 //!
 //! Made in every hierarchy that exists. Only cgroups of pods that the caller names are ever killed
 //! or removed; the QoS directories stay, as upstream's do. Never moves a process: children join by
-//! themselves (`joins`), because a move by the parent waits for an RCU grace period.
+//! themselves (`join`), because a move by the parent waits for an RCU grace period.
 
 mod figures;
 mod hierarchy;
@@ -19,12 +19,12 @@ mod kill;
 use std::collections::BTreeMap;
 use std::fs;
 use std::io;
-use std::path::PathBuf;
 use std::sync::Mutex;
 
 pub use figures::cpu_weight;
 pub use hierarchy::Version;
 
+use crate::os::spawn::CgroupJoin;
 use crate::world::{CgroupResources, PodCgroup, QosClass, Uid};
 use figures::{CPU_SHARES_MIN, Presence};
 use hierarchy::{Hierarchy, named};
@@ -41,15 +41,6 @@ pub enum Layout {
     V2,
     /// v1 controllers, with a unified tree beside them.
     Hybrid,
-}
-
-/// Where a new process puts itself into a cgroup.
-#[derive(Clone, Debug, PartialEq, Eq)]
-pub enum Join {
-    /// v1: the single-threaded child writes `0` into this `tasks` file.
-    Tasks(PathBuf),
-    /// v2: `clone3` with `CLONE_INTO_CGROUP` on this directory.
-    Directory(PathBuf),
 }
 
 /// The host's cgroups. Shared by threads; methods block for file system calls of a millisecond.
@@ -147,13 +138,19 @@ impl Cgroups {
         }
     }
 
-    /// How a new process enters `path`, one entry for each hierarchy.
-    pub fn joins(&self, path: &str) -> Vec<Join> {
-        let join = |hierarchy: &Hierarchy| match hierarchy.version {
-            Version::V1 => Join::Tasks(hierarchy.directory(path).join("tasks")),
-            Version::V2 => Join::Directory(hierarchy.directory(path)),
+    /// How a new process enters `path` in every hierarchy.
+    pub fn join(&self, path: &str) -> CgroupJoin {
+        let directories = |version| {
+            let of_version = self
+                .hierarchies
+                .iter()
+                .filter(move |h| h.version == version);
+            of_version.map(|hierarchy| hierarchy.directory(path))
         };
-        self.hierarchies.iter().map(join).collect()
+        CgroupJoin {
+            v1: directories(Version::V1).collect(),
+            v2: directories(Version::V2).next(),
+        }
     }
 
     /// Sends SIGKILL to every process in `path` and below; returns before they are gone.
