@@ -1,4 +1,13 @@
 //! Sandboxes and containers of one node, over the kernel, shims and an OCI runtime.
+//!
+//! ```text
+//! host ──► sandbox (records, files) ── cgroup ── network
+//!   │  ├─► shim ── oci
+//!   │  └─► bundle ── volumes ── images
+//!   └ implements world::Runtime
+//! ```
 
 pub mod cgroup;
 pub mod network;
+pub mod oci;
+pub mod sandbox;
