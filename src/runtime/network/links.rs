@@ -171,14 +171,15 @@ pub struct Pair<'a> {
     pub subnet: Subnet,
 }
 
-/// Makes the pair with `eth0` born inside the pod's namespace and both ends up, then gives the
-/// pod's end its address and default route.
+/// Makes the pair with `eth0` born inside the pod's namespace, then brings the pod's end up with
+/// its address and default route.
 pub fn add_pair(
     netlink: &mut Netlink,
     namespace: BorrowedFd<'_>,
     pair: &Pair<'_>,
 ) -> io::Result<()> {
-    let mut inside = up(named(POD_INTERFACE));
+    // Not up yet: an end whose peer is not linked to it refuses (ENOTCONN).
+    let mut inside = named(POD_INTERFACE);
     inside.attributes.extend([
         LinkAttribute::Address(mac_of(pair.address).to_vec()),
         LinkAttribute::NetNsFd(namespace.as_raw_fd()),
@@ -224,6 +225,9 @@ fn set_up_inside(namespace: BorrowedFd<'_>, pair: &Pair<'_>) -> io::Result<()> {
     netlink.change(RouteNetlinkMessage::NewLink(loopback), 0)?;
     let index = index_of(&mut netlink, POD_INTERFACE)?
         .ok_or_else(|| io::Error::from_raw_os_error(ENODEV))?;
+    let mut interface = up(LinkMessage::default());
+    interface.header.index = index;
+    netlink.change(RouteNetlinkMessage::NewLink(interface), 0)?;
     add_address(&mut netlink, index, pair.address, pair.subnet)?;
     let mut route = RouteMessage::default();
     route.header.address_family = AddressFamily::Inet;
