@@ -8,6 +8,7 @@
 //! ```
 
 pub mod cgroup;
+pub mod host;
 pub mod network;
 pub mod oci;
 pub mod sandbox;

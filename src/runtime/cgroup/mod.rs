@@ -159,6 +159,22 @@ impl Cgroups {
         kill::everything(&self.hierarchies, path)
     }
 
+    /// Processes that the kernel killed in `path` for want of memory; 0 if nobody counts.
+    pub fn oom_kills(&self, path: &str) -> u64 {
+        let files = ["memory.oom_control", "memory.events"];
+        let memory = self.hierarchies.iter().filter(|h| h.has("memory"));
+        memory
+            .flat_map(|hierarchy| files.map(|file| hierarchy.directory(path).join(file)))
+            .filter_map(|file| fs::read_to_string(file).ok())
+            .filter_map(|text| {
+                let count = text
+                    .lines()
+                    .find_map(|line| line.strip_prefix("oom_kill "))?;
+                count.trim().parse::<u64>().ok()
+            })
+            .sum()
+    }
+
     /// Whether any process is left in `path` or below, in any hierarchy.
     pub fn is_populated(&self, path: &str) -> io::Result<bool> {
         for hierarchy in &self.hierarchies {
