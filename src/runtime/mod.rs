@@ -12,3 +12,4 @@ pub mod host;
 pub mod network;
 pub mod oci;
 pub mod sandbox;
+pub mod shim;
