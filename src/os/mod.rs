@@ -15,6 +15,7 @@ pub mod file;
 pub mod fs_at;
 pub mod inotify;
 pub mod mount;
+pub mod netns;
 pub mod notify;
 pub mod pipe;
 pub mod poll;

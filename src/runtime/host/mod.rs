@@ -1,0 +1,4 @@
+//! (being written)
+pub mod exit;
+pub mod layout;
+pub mod rootfs;
