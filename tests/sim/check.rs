@@ -153,8 +153,10 @@ pub fn is_still(run: &Run) -> bool {
     let desired = run.host.judge.desired().unwrap_or_default();
     let kernel = run.host.kernel.borrow();
     desired.iter().all(|pod| {
-        let finished = kernel.pods.get(&pod.uid).is_none_or(|truth| truth.live().next().is_none())
-            && pod.restart != Restart::Always;
+        let finished = match kernel.pods.get(&pod.uid) {
+            Some(truth) => pod.is_over(&truth.observe()) && truth.live().next().is_none(),
+            None => true,
+        };
         let steady = pod.containers.iter().all(|spec| {
             let forever = spec.command.first().is_some_and(|word| word == "forever");
             let healthy = !spec.command.iter().any(|word| word == "sick-at-ms");

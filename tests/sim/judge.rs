@@ -34,6 +34,8 @@ use crate::trace::Trace;
 /// Starts of one container within `HEAT_WINDOW` that back-off allows: 0, 0, 10 s, 20 s …
 const HEAT_STARTS_MAX: usize = 4;
 const HEAT_WINDOW: Nanos = 20_000_000_000;
+/// So long may a step that was decided before a manifest went still begin.
+const LAST_WISH: Nanos = 1_000_000_000;
 
 /// What is known of one pod beyond what the kernel still shows.
 #[derive(Default)]
@@ -61,6 +63,8 @@ pub struct Judge {
     verdict: RefCell<Option<String>>,
     wishes: RefCell<Option<Wishes>>,
     pasts: RefCell<BTreeMap<Uid, Past>>,
+    /// When each pod was last wanted, and as what.
+    wishes_seen: RefCell<BTreeMap<Uid, (Nanos, Desired)>>,
 }
 
 impl Judge {
@@ -70,6 +74,7 @@ impl Judge {
             verdict: RefCell::default(),
             wishes: RefCell::default(),
             pasts: RefCell::default(),
+            wishes_seen: RefCell::default(),
         }
     }
 
@@ -99,11 +104,23 @@ impl Judge {
         self.desired()?.into_iter().find(|pod| pod.uid == *uid)
     }
 
-    /// Remembers pods that nobody wants at this moment.
+    /// The pod if something of it may start: wanted now, or until a moment ago.
+    fn may_start(&self, host: &Host, uid: &Uid) -> Option<Desired> {
+        self.look_around(host);
+        let seen = self.wishes_seen.borrow();
+        let (last, pod) = seen.get(uid)?;
+        (host.timeline.now() - last <= LAST_WISH).then(|| pod.clone())
+    }
+
+    /// Remembers which pods are wanted at this moment, and which that exist are not.
     pub fn look_around(&self, host: &Host) {
         let Some(desired) = self.desired() else {
             return;
         };
+        for pod in desired.iter().filter(|pod| !pod.deleting) {
+            let seen = (host.timeline.now(), pod.clone());
+            self.wishes_seen.borrow_mut().insert(pod.uid.clone(), seen);
+        }
         for uid in host.kernel.borrow().pods.keys() {
             let wanted = desired.iter().any(|pod| pod.uid == *uid && !pod.deleting);
             if !wanted {
@@ -138,12 +155,8 @@ impl Judge {
     pub fn starts_sandbox(&self, host: &Host, config: &SandboxConfig) {
         let uid = &config.uid;
         let what = format!("sandbox {}#{} ({uid})", config.name, config.attempt);
-        match self.wanted(uid) {
-            None => self.condemn(format!("{what} starts, which nobody wants")),
-            Some(pod) if pod.deleting => {
-                self.condemn(format!("{what} starts while the pod is being deleted"));
-            }
-            Some(_) => {}
+        if self.may_start(host, uid).is_none() {
+            self.condemn(format!("{what} starts, which nobody wants"));
         }
         if let Some(end) = self.past(uid, |past| past.published_end.clone()) {
             self.condemn(format!("{what} starts though the pod is {end}"));
@@ -169,12 +182,9 @@ impl Judge {
     pub fn starts_container(&self, host: &Host, config: &ContainerConfig) {
         let uid = &config.uid;
         let what = format!("{}/{}#{} ({uid})", config.pod_name, config.name, config.attempt);
-        let Some(pod) = self.wanted(uid) else {
+        let Some(pod) = self.may_start(host, uid) else {
             return self.condemn(format!("{what} starts, which nobody wants"));
         };
-        if pod.deleting {
-            self.condemn(format!("{what} starts while its pod is being deleted"));
-        }
         let seen = host.kernel.borrow().seen(uid);
         let ready = seen.sandbox.as_ref().is_some_and(|s| s.state == SandboxState::Ready);
         if !ready {

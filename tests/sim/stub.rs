@@ -222,6 +222,10 @@ impl Agent {
         }
     }
 
+    fn is_wanted(&self, uid: &Uid) -> bool {
+        self.shared.borrow().bodies.contains_key(uid)
+    }
+
     async fn final_phase(&self, uid: &Uid) -> Option<Value> {
         if self.mutation == Mutation::ForgetsFinalExits {
             return None;
@@ -254,6 +258,9 @@ impl Agent {
         };
         if let Some(attempt) = attempt {
             self.stop(uid).await?;
+            if !self.is_wanted(uid) {
+                return Ok(());
+            }
             let config = Arc::new(sandbox_config(pod, attempt));
             self.world.runtime.start_sandbox(config).await?;
         }
@@ -291,6 +298,9 @@ impl Agent {
             },
         };
         if !sandbox_ready && self.mutation != Mutation::SeesNoDeadSandbox {
+            return Ok(());
+        }
+        if !self.is_wanted(&pod.uid) {
             return Ok(());
         }
         let config = Arc::new(container_config(pod, spec, attempt));
