@@ -1,1 +1,270 @@
-//! (being written)
+//! The node loop: brings the pods of the registry to life and says how they are.
+//!
+//! ```text
+//!  registry ──pods──► Kubelet ──view──► worker (one per UID) ──► plan ──► steps ──► world
+//!     ▲                                    │  ▲                                       │
+//!     └──────────── status ◄───────────────┘  └───────── observe, wake ◄──────────────┘
+//! ```
+//! The kubelet keeps one worker for each UID, tells it when something may have changed, and finds
+//! what runs without being wanted. It never starts or stops anything itself, never reads a status
+//! back, and never deletes because a source is silent: absence counts only in a complete list.
+
+pub mod backoff;
+mod check;
+pub mod container_config;
+pub mod core;
+pub mod dns;
+pub mod env;
+pub mod expand;
+pub mod facts;
+mod follow;
+mod hold;
+mod images;
+pub mod memory;
+pub mod node_status;
+mod orphans;
+mod outcome;
+pub mod plan;
+pub mod probe;
+mod prober;
+pub mod records;
+pub mod resources;
+pub mod sandbox_config;
+pub mod security;
+pub mod status;
+mod steps;
+pub mod view;
+pub mod volumes;
+mod worker;
+
+use std::cell::RefCell;
+use std::collections::BTreeMap;
+use std::rc::Rc;
+use std::time::Duration;
+
+use async_executor::{LocalExecutor, Task};
+
+pub use self::core::Options;
+use self::core::{Core, EventKind};
+use self::memory::{EndCause, Memory};
+use self::view::PodView;
+use self::worker::{Shared, work};
+use crate::object::{Object, Standing};
+use crate::registry::Registry;
+use crate::world::{Uid, World};
+
+/// The running node loop. Dropping it cancels every task; containers go on.
+pub struct Kubelet {
+    core: Rc<Core>,
+    workers: RefCell<BTreeMap<Uid, Worker>>,
+    followers: RefCell<Vec<Task<()>>>,
+}
+
+struct Worker {
+    shared: Rc<Shared>,
+    /// Cancels the worker and its steps when dropped.
+    _task: Task<()>,
+}
+
+impl Kubelet {
+    /// Adopts what runs and starts following the registry. Returns once the runtime has been
+    /// asked what it knows; pods come up by themselves.
+    pub async fn start(
+        world: World,
+        registry: Registry,
+        options: Options,
+        executor: Rc<LocalExecutor<'static>>,
+    ) -> Rc<Kubelet> {
+        let core = Core::new(world, registry, options, executor);
+        let recovered = core.world.runtime.recover().await.unwrap_or_else(|error| {
+            log::error!("recover running pods: {error}; going on with what the registry has");
+            Vec::new()
+        });
+        let kubelet = Rc::new(Kubelet {
+            core: core.clone(),
+            workers: RefCell::default(),
+            followers: RefCell::default(),
+        });
+        let mut tasks = follow::all(&kubelet);
+        tasks.push(core.spawn(orphans::end_all(kubelet.clone(), recovered)));
+        tasks.push(core.spawn(node_status::publish(core.clone())));
+        *kubelet.followers.borrow_mut() = tasks;
+        kubelet
+    }
+
+    /// Stops the pods of every source and removes what they have in the kernel; what has ended for
+    /// good stays recorded. Returns when the last one is gone, or at the limit.
+    pub async fn stop_all(&self, limit: Duration) {
+        self.followers.borrow_mut().clear();
+        for worker in self.workers.borrow().values() {
+            let grace = worker.shared.view.borrow().grace;
+            worker.shared.end(EndCause::Shutdown, grace);
+        }
+        let clock = &self.core.world.clock;
+        let until = clock.now() + limit;
+        loop {
+            let listener = self.core.departures.listen();
+            let left = self.workers.borrow();
+            let left = left.values().filter(|w| !w.shared.gone.get()).count();
+            if left == 0 {
+                return;
+            }
+            if clock.now() >= until {
+                log::warn!("{left} pods did not stop within {} s", limit.as_secs());
+                return;
+            }
+            futures_lite::future::or(listener, clock.sleep_until(until)).await;
+        }
+    }
+
+    /// Takes a pod of the registry as it is now: a new worker, a new view, or an end.
+    fn take(self: &Rc<Self>, object: &Object) {
+        match &object.standing {
+            Standing::Rejected(_) => return,
+            Standing::Accepted | Standing::Stale(_) => {}
+        }
+        if object.is_mirror() {
+            return;
+        }
+        let view = match PodView::new(object) {
+            Ok(view) => view,
+            Err(error) => {
+                log::error!("{}: {error}; the pod is not started", object.key);
+                return;
+            }
+        };
+        self.run(view);
+    }
+
+    /// Gives the view to its worker, made if there is none.
+    fn run(self: &Rc<Self>, view: Rc<PodView>) {
+        let known = self.workers.borrow();
+        let known = known.get(&view.uid).map(|worker| worker.shared.clone());
+        match known {
+            Some(shared) => {
+                shared.view.replace(view.clone());
+                self.apply(&shared, &view);
+            }
+            None => {
+                let shared = Shared::new(self.core.clone(), view.clone(), Memory::default());
+                let task = self.core.spawn(live(self.clone(), shared.clone()));
+                let worker = Worker {
+                    shared: shared.clone(),
+                    _task: task,
+                };
+                self.workers.borrow_mut().insert(view.uid.clone(), worker);
+            }
+        }
+        self.hold_back();
+    }
+
+    fn apply(&self, shared: &Rc<Shared>, view: &PodView) {
+        match view.deletion_grace {
+            Some(grace) => shared.end(EndCause::Deleted, grace),
+            None => shared.wake(),
+        }
+    }
+
+    /// The pod is not in the registry any more, though nobody asked it to end: another took its
+    /// name, or its record went away. It ends with the grace of its spec.
+    fn drop_pod(&self, uid: &Uid) {
+        let workers = self.workers.borrow();
+        if let Some(worker) = workers.get(uid) {
+            let grace = worker.shared.view.borrow().grace;
+            worker.shared.end(EndCause::Deleted, grace);
+        }
+    }
+
+    /// Works out anew which pods may start.
+    fn hold_back(&self) {
+        let workers = self.workers.borrow();
+        let views: Vec<_> = workers
+            .values()
+            .filter(|w| !w.shared.gone.get())
+            .map(|w| (w.shared.clone(), w.shared.view.borrow().clone()))
+            .collect();
+        for (shared, view) in &views {
+            let others = views.iter().map(|(_, other)| other.as_ref());
+            let ending = shared.memory.borrow().checkpoint.ending.is_some();
+            let held = (!ending)
+                .then(|| hold::reason(view, others, &self.core.options.node, &ended(&views)))
+                .flatten();
+            if *shared.held.borrow() != held {
+                if let Some(held) = &held {
+                    log::warn!("{} waits: {}", view.key, held.message);
+                    let text = held.message.clone();
+                    self.core
+                        .event(view, None, EventKind::Warning, &held.reason, text);
+                }
+                shared.held.replace(held);
+                shared.wake();
+            }
+        }
+    }
+
+    /// Forgets workers that have ended and lets successors start.
+    fn reap(&self) {
+        let mut workers = self.workers.borrow_mut();
+        workers.retain(|_, worker| !worker.shared.gone.get());
+        drop(workers);
+        self.hold_back();
+    }
+}
+
+/// UIDs of pods that are being ended: a static pod of the same name waits for them.
+fn ended(views: &[(Rc<Shared>, Rc<PodView>)]) -> Vec<Uid> {
+    let ending = views.iter().filter(|(shared, _)| {
+        let memory = shared.memory.borrow();
+        memory.checkpoint.ending.is_some()
+    });
+    ending.map(|(shared, _)| shared.uid.clone()).collect()
+}
+
+/// A worker's whole life: records in, work until nothing is left.
+async fn live(kubelet: Rc<Kubelet>, shared: Rc<Shared>) {
+    let core = &shared.core;
+    let uid = shared.uid.clone();
+    let view = shared.view.borrow().clone();
+    let checkpoint = core.records.checkpoint(&uid).await;
+    let finals = core.records.finals(&uid).await;
+    let observed = core.world.runtime.observe(&uid);
+    let mut bases = Vec::new();
+    for container in &view.containers {
+        if plan::latest(&observed, &container.name).is_none() {
+            let (namespace, name) = (&view.key.namespace, &view.key.name);
+            let base = core
+                .world
+                .runtime
+                .next_attempt(&uid, namespace, name, &container.name);
+            bases.push((container.name.clone(), base.await));
+        }
+    }
+    {
+        let mut memory = shared.memory.borrow_mut();
+        // An end that was asked for while the records were read counts.
+        let asked = memory.checkpoint.ending.take();
+        memory.checkpoint = checkpoint;
+        memory.checkpoint.ending = asked.or(memory.checkpoint.ending.take());
+        forget_shutdown(&mut memory);
+        memory.finals = finals;
+        for (name, base) in bases {
+            memory.container_mut(&name).attempt_base = base;
+        }
+    }
+    let view = shared.view.borrow().clone();
+    hold::warn(core, &view);
+    kubelet.apply(&shared, &view);
+    kubelet.hold_back();
+    work(shared).await;
+}
+
+/// An agent that left with its pods is back: the leaving is over.
+fn forget_shutdown(memory: &mut Memory) {
+    let ending = &mut memory.checkpoint.ending;
+    if ending
+        .as_ref()
+        .is_some_and(|e| e.cause == EndCause::Shutdown)
+    {
+        *ending = None;
+    }
+}

@@ -24,6 +24,17 @@ pub enum Source {
 }
 
 impl Source {
+    /// For messages: `file`, `http`, `api`, `remote`, `node`.
+    pub fn name(self) -> &'static str {
+        match self {
+            Source::File => "file",
+            Source::Http => "http",
+            Source::Api => "api",
+            Source::Remote => "remote",
+            Source::Node => "node",
+        }
+    }
+
     /// The value of annotation `kubernetes.io/config.source`.
     pub fn annotation(self) -> &'static str {
         match self {

@@ -3,8 +3,35 @@
 //! Objects are kept as verbatim JSON, so that fields of newer clusters survive; typed views
 //! (k8s-openapi) are read from the JSON where code needs them. No I/O, no clock.
 
+mod decode;
+mod default;
 mod envelope;
 mod key;
+mod names;
+mod quantity;
+mod validate;
 
+pub use decode::decode;
+pub use default::apply_defaults;
 pub use envelope::{Object, Problem, Provenance, Source, Standing};
 pub use key::{Key, Kind, Origin};
+pub use names::label_from;
+pub use quantity::Quantity;
+pub use validate::{Cause, validate, validate_update};
+
+/// temporary
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Effect {
+    Wait,
+    Warn,
+}
+/// temporary
+#[derive(Clone, Debug)]
+pub struct Unhonoured {
+    pub path: String,
+    pub effect: Effect,
+}
+/// temporary
+pub fn unhonoured(_pod: &serde_json::Value) -> Vec<Unhonoured> {
+    Vec::new()
+}

@@ -1,13 +1,48 @@
 //! The one door: desired and published state meet here, and nothing is written past it.
 //!
-//! (interface fixed; bodies being written)
+//! ```text
+//!  replace ─┐                                        ┌─► Reader::get, list (snapshots)
+//!  create   ├─► default, admit, validate ─► store ─► published ─► history ─► Cursor (watch)
+//!  update   │     (one chain for all ways)  fsync    ▲
+//!  delete ──┘                                        │
+//!  update_status, finish_deletion, record ───────────┘   derived: never waits for the disk
+//! ```
+//!
+//! - A write that somebody waits for is visible only after its flush. Two kinds of writes do not
+//!   wait: derived ones (status, events, the Node object), and those of sources that state the
+//!   same again after a restart (manifest files, the node itself), which are stored behind: a full
+//!   or read-only disk must not keep a manifest's pod from running.
+//! - Writes of one key happen in order: while one is on its way to the disk, others of that key
+//!   wait, except for status, which has another writer and is never lost to a spec's change.
+//! - Versions are given out at publication and never go backwards, not even over a restart:
+//!   they are reserved in flushed blocks.
+//!
+//! The registry runs nothing, knows no container, and never trusts a status that it holds: that is
+//! what the kubelet published, not what is.
 
+mod admission;
+mod commit;
+mod events;
+mod open;
+mod options;
+mod published;
+mod reader;
+mod replace;
+mod store;
+mod write;
+
+use std::fmt;
 use std::sync::Arc;
 
 use serde_json::Value;
 
-use crate::object::{Key, Kind, Object, Problem, Provenance, Source};
-use crate::world::LocalFuture;
+pub use admission::{Admit, Attributes, Denial, Operation};
+pub use options::{Limits, OpenError, OpenReport, Options, Place};
+pub use reader::{Cursor, Reader};
+pub use store::{Aside, Directory, FaultyDisk, Health, Medium, Stored};
+pub use write::{Deletion, Precondition, Registry};
+
+use crate::object::{Key, Object, Problem, Provenance, Source};
 
 /// One entry of a source's complete list.
 #[derive(Clone, Debug)]
@@ -31,6 +66,8 @@ pub struct Replaced {
     pub removed: Vec<Key>,
     /// Rejected or stale, each with its reason. Only those whose problem is new.
     pub problems: Vec<(Key, Problem)>,
+    /// Taken, with something to say about it (unknown fields). Only for added and changed entries.
+    pub warnings: Vec<(Key, String)>,
 }
 
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -97,77 +134,37 @@ pub struct EventRecord {
     pub message: String,
 }
 
-/// The writing side; lives on the thread that owns the node's state. Cheap to clone.
-#[derive(Clone)]
-pub struct Registry {}
-
-/// The reading side: `Send`, never blocks the writer for long, sees whole states only.
-#[derive(Clone)]
-pub struct Reader {}
-
-/// A watch: yields changes after a version, in order, without gaps.
-pub struct Cursor {}
-
-impl Registry {
-    pub fn reader(&self) -> Reader {
-        todo!()
-    }
-
-    /// Replaces everything that `source` owns by its complete list: adds, changes, removes.
-    /// Unchanged entries cost nothing. Entries that cannot be taken are kept as they were (or shown
-    /// as rejected) and reported.
-    pub fn replace(
-        &self,
-        _source: Source,
-        _complete: Vec<Incoming>,
-    ) -> LocalFuture<'_, Result<Replaced, Error>> {
-        todo!()
-    }
-
-    /// Publishes a status; not flushed. Ignored if the object is gone or has another uid.
-    pub fn update_status(&self, _key: &Key, _uid: &str, _status: Value) {
-        todo!()
-    }
-
-    /// Ends a deletion: removes the object if it (same uid) is being deleted.
-    pub fn finish_deletion(&self, _key: &Key, _uid: &str) {
-        todo!()
-    }
-
-    /// Publishes an event. Bounded in number; never flushed.
-    pub fn record(&self, _event: EventRecord) {
-        todo!()
-    }
-
-    /// Whether `source` has handed over a complete list since the start of this process.
-    pub fn has_listed(&self, _source: Source) -> bool {
-        todo!()
+impl fmt::Display for Error {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match self {
+            Error::NotFound(key) => write!(f, "{key} not found"),
+            Error::AlreadyExists(key) => write!(f, "{key} already exists"),
+            Error::Conflict { key, message } => write!(f, "{key}: {message}"),
+            Error::NotOwner { key, owner } => {
+                write!(f, "{key} belongs to source {}", owner.name())
+            }
+            Error::Invalid { key, causes } => {
+                write!(f, "{key} is invalid: {}", causes_text(causes))
+            }
+            Error::Denied { key, message } => write!(f, "{key} is forbidden: {message}"),
+            Error::Store(text) => write!(f, "store: {text}"),
+        }
     }
 }
 
-impl Reader {
-    pub fn get(&self, _key: &Key) -> Option<Arc<Object>> {
-        todo!()
-    }
+impl std::error::Error for Error {}
 
-    /// Objects of one kind in key order, and the version that the list shows.
-    pub fn list(&self, _kind: Kind, _namespace: Option<&str>) -> (Vec<Arc<Object>>, u64) {
-        todo!()
-    }
-
-    pub fn version(&self) -> u64 {
-        todo!()
-    }
-
-    /// Changes of `kind` after `version`.
-    pub fn watch(&self, _kind: Kind, _version: u64) -> Result<Cursor, Gone> {
-        todo!()
+/// `spec.containers[0].image: Required value`; several in brackets, as upstream prints them.
+pub(crate) fn causes_text(causes: &[(String, String)]) -> String {
+    let one = |(path, what): &(String, String)| format!("{path}: {what}");
+    match causes {
+        [cause] => one(cause),
+        several => {
+            let texts: Vec<String> = several.iter().map(one).collect();
+            format!("[{}]", texts.join(", "))
+        }
     }
 }
 
-impl Cursor {
-    /// Waits until there is at least one change; at most 256 at a time.
-    pub async fn next(&mut self) -> Result<Vec<Arc<Change>>, Gone> {
-        todo!()
-    }
-}
+#[cfg(test)]
+mod tests;

@@ -1,1 +1,4 @@
 //! (being written)
+
+pub mod bundle;
+pub mod volumes;

@@ -384,6 +384,17 @@ pub trait Runtime {
     /// Resolves with a pod whose observation changed. One consumer: the kubelet.
     fn next_change(&self) -> LocalFuture<'_, Uid>;
 
+    /// One more than the highest instance number of which a log is kept, 0 if none is: where a
+    /// restart count goes on after RUN was lost.
+    /// Source: Kubernetes pkg/kubelet/kuberuntime (calcRestartCountByLogDir).
+    fn next_attempt(
+        &self,
+        uid: &Uid,
+        namespace: &str,
+        pod: &str,
+        container: &str,
+    ) -> LocalFuture<'_, u32>;
+
     /// Makes pod cgroup, shim, pause, namespaces, network and pod files.
     /// A dead sandbox of a lower attempt is removed first.
     fn start_sandbox(

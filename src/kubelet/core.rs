@@ -1,0 +1,140 @@
+//! What every worker of the node shares: the outside, the registry, facts about the node.
+
+use std::cell::RefCell;
+use std::rc::Rc;
+use std::sync::Arc;
+
+use async_executor::{LocalExecutor, Task};
+
+use super::facts::{NodeFacts, References};
+use super::node_status::Machine;
+use super::records::Records;
+use super::view::{ContainerView, PodView};
+use crate::object::{Key, Kind, Object, Origin};
+use crate::registry::{EventRecord, Reader, Registry};
+use crate::world::{DiskError, World};
+
+/// Settings of the node loop that are not facts about the machine.
+#[derive(Clone, Debug, Default)]
+pub struct Options {
+    pub node: NodeFacts,
+    pub machine: Machine,
+    /// Service variables of every container, in order (`KUBERNETES_SERVICE_HOST` …).
+    pub services: Vec<(String, String)>,
+    /// Sources whose complete lists must have arrived before anything is called an orphan.
+    pub sources: Vec<crate::object::Source>,
+}
+
+pub struct Core {
+    pub world: World,
+    pub registry: Registry,
+    pub reader: Reader,
+    pub records: Records,
+    pub options: Options,
+    executor: Rc<LocalExecutor<'static>>,
+    /// Fires when a pod's worker has ended: a successor of its name may start.
+    pub departures: event_listener::Event,
+    /// What could not be written last, for the node's conditions.
+    disk_trouble: RefCell<Option<String>>,
+    /// Fires when `disk_trouble` changes.
+    pub troubles: event_listener::Event,
+}
+
+impl Core {
+    pub fn new(
+        world: World,
+        registry: Registry,
+        options: Options,
+        executor: Rc<LocalExecutor<'static>>,
+    ) -> Rc<Core> {
+        Rc::new(Core {
+            reader: registry.reader(),
+            records: Records::new(world.disk.clone()),
+            world,
+            registry,
+            options,
+            executor,
+            departures: event_listener::Event::new(),
+            disk_trouble: RefCell::new(None),
+            troubles: event_listener::Event::new(),
+        })
+    }
+
+    /// Runs a task of the node on the thread that owns its state. Dropping the handle cancels it.
+    pub fn spawn<T: 'static>(&self, task: impl Future<Output = T> + 'static) -> Task<T> {
+        self.executor.spawn(task)
+    }
+
+    /// Publishes an event about a pod, or about one of its containers.
+    pub fn event(
+        &self,
+        pod: &PodView,
+        container: Option<&ContainerView>,
+        kind: EventKind,
+        reason: &str,
+        message: impl Into<String>,
+    ) {
+        self.registry.record(EventRecord {
+            involved: pod.key.clone(),
+            uid: pod.uid.to_string(),
+            field_path: container.map(|c| pod.field_path(c)),
+            warning: kind == EventKind::Warning,
+            reason: reason.to_owned(),
+            message: message.into(),
+        });
+    }
+
+    /// Notes whether the node can write its own small files; the node's conditions show it.
+    pub fn note_disk(&self, result: &Result<(), DiskError>) {
+        let text = result.as_ref().err().map(ToString::to_string);
+        if *self.disk_trouble.borrow() != text {
+            *self.disk_trouble.borrow_mut() = text;
+            self.troubles.notify(usize::MAX);
+        }
+    }
+
+    pub fn disk_trouble(&self) -> Option<String> {
+        self.disk_trouble.borrow().clone()
+    }
+
+    /// The lookup of configMaps and secrets for a pod, within the pod's own origin.
+    pub fn references(&self, pod: &PodView) -> OwnOrigin {
+        OwnOrigin {
+            reader: self.reader.clone(),
+            origin: pod.key.origin,
+        }
+    }
+}
+
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum EventKind {
+    Normal,
+    Warning,
+}
+
+/// References of a pod resolve among objects of its own origin only.
+pub struct OwnOrigin {
+    reader: Reader,
+    origin: Origin,
+}
+
+impl OwnOrigin {
+    fn get(&self, kind: Kind, namespace: &str, name: &str) -> Option<Arc<Object>> {
+        self.reader.get(&Key {
+            kind,
+            namespace: namespace.to_owned(),
+            name: name.to_owned(),
+            origin: self.origin,
+        })
+    }
+}
+
+impl References for OwnOrigin {
+    fn config_map(&self, namespace: &str, name: &str) -> Option<Arc<Object>> {
+        self.get(Kind::ConfigMap, namespace, name)
+    }
+
+    fn secret(&self, namespace: &str, name: &str) -> Option<Arc<Object>> {
+        self.get(Kind::Secret, namespace, name)
+    }
+}

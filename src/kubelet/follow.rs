@@ -1,0 +1,202 @@
+//! The tasks that turn changes anywhere into wake-ups of the right workers.
+
+use std::rc::Rc;
+
+use async_executor::Task;
+use k8s_openapi::api::core::v1::Volume;
+
+use super::Kubelet;
+use super::memory::{ImageState, Volumes};
+use super::view::PodView;
+use crate::object::{Kind, Object};
+use crate::registry::{Change, ChangeType};
+use crate::world::Uid;
+
+pub fn all(kubelet: &Rc<Kubelet>) -> Vec<Task<()>> {
+    let core = &kubelet.core;
+    vec![
+        core.spawn(pods(kubelet.clone())),
+        core.spawn(references(kubelet.clone(), Kind::ConfigMap)),
+        core.spawn(references(kubelet.clone(), Kind::Secret)),
+        core.spawn(runtime(kubelet.clone())),
+        core.spawn(images(kubelet.clone())),
+        core.spawn(departures(kubelet.clone())),
+    ]
+}
+
+/// Desired pods. A cursor that fell off the history starts again from a list.
+async fn pods(kubelet: Rc<Kubelet>) {
+    loop {
+        let (list, version) = kubelet.core.reader.list(Kind::Pod, None);
+        let known: Vec<Uid> = kubelet.workers.borrow().keys().cloned().collect();
+        for uid in known {
+            if !list.iter().any(|object| object.uid() == uid.as_str()) {
+                kubelet.drop_pod(&uid);
+            }
+        }
+        for object in &list {
+            kubelet.take(object);
+        }
+        let Ok(mut cursor) = kubelet.core.reader.watch(Kind::Pod, version) else {
+            continue;
+        };
+        while let Ok(changes) = cursor.next().await {
+            for change in changes {
+                pod_changed(&kubelet, &change);
+            }
+        }
+    }
+}
+
+fn pod_changed(kubelet: &Rc<Kubelet>, change: &Change) {
+    let object = &change.object;
+    match change.change {
+        ChangeType::Added => kubelet.take(object),
+        ChangeType::Modified => {
+            let same = change
+                .previous
+                .as_ref()
+                .is_some_and(|before| is_same(before, object));
+            if !same {
+                kubelet.take(object);
+            }
+        }
+        ChangeType::Deleted => {
+            if let Some(uid) = Uid::new(object.uid()) {
+                kubelet.drop_pod(&uid);
+            }
+        }
+    }
+}
+
+/// Whether nothing changed but the status: our own writes must not wake us.
+fn is_same(before: &Object, after: &Object) -> bool {
+    let meta = |object: &Object, field: &str| object.metadata()[field].clone();
+    let fields = [
+        "uid",
+        "deletionTimestamp",
+        "deletionGracePeriodSeconds",
+        "annotations",
+        "labels",
+    ];
+    before.standing == after.standing
+        && before.body["spec"] == after.body["spec"]
+        && fields
+            .iter()
+            .all(|field| meta(before, field) == meta(after, field))
+}
+
+/// configMaps and secrets: pods that wait for them try at once, pods that mount them refresh.
+async fn references(kubelet: Rc<Kubelet>, kind: Kind) {
+    loop {
+        let version = kubelet.core.reader.version();
+        let Ok(mut cursor) = kubelet.core.reader.watch(kind, version) else {
+            continue;
+        };
+        while let Ok(changes) = cursor.next().await {
+            for change in changes {
+                reference_changed(&kubelet, kind, &change.object);
+            }
+        }
+    }
+}
+
+fn reference_changed(kubelet: &Kubelet, kind: Kind, object: &Object) {
+    let now = kubelet.core.world.clock.now();
+    for worker in kubelet.workers.borrow().values() {
+        let view = worker.shared.view.borrow().clone();
+        let key = &object.key;
+        if view.key.namespace != key.namespace || view.key.origin != key.origin {
+            continue;
+        }
+        let mut memory = worker.shared.memory.borrow_mut();
+        for known in memory.containers.values_mut() {
+            if let Some(trouble) = &mut known.trouble {
+                trouble.retry_at = now;
+            }
+        }
+        if let Volumes::Failed(trouble, _) = &mut memory.volumes {
+            trouble.retry_at = now;
+        }
+        memory.volumes_stale |= mounts(&view, kind, &key.name);
+        drop(memory);
+        worker.shared.wake();
+    }
+}
+
+/// Whether a volume of the pod shows the object.
+fn mounts(view: &PodView, kind: Kind, name: &str) -> bool {
+    let volumes = view
+        .pod
+        .spec
+        .as_ref()
+        .and_then(|spec| spec.volumes.as_ref());
+    let shows = |volume: &Volume| {
+        let config_map = volume
+            .config_map
+            .as_ref()
+            .map(|source| source.name.as_str());
+        let secret = volume
+            .secret
+            .as_ref()
+            .and_then(|s| s.secret_name.as_deref());
+        let projected = volume.projected.as_ref().and_then(|p| p.sources.as_ref());
+        let mut sources = projected.into_iter().flatten();
+        match kind {
+            Kind::ConfigMap => {
+                config_map == Some(name)
+                    || sources.any(|s| s.config_map.as_ref().is_some_and(|c| c.name == name))
+            }
+            Kind::Secret => {
+                secret == Some(name)
+                    || sources.any(|s| s.secret.as_ref().is_some_and(|c| c.name == name))
+            }
+            Kind::Pod | Kind::Node | Kind::Namespace | Kind::ServiceAccount | Kind::Event => false,
+        }
+    };
+    volumes.into_iter().flatten().any(shows)
+}
+
+async fn runtime(kubelet: Rc<Kubelet>) {
+    loop {
+        let uid = kubelet.core.world.runtime.next_change().await;
+        if let Some(worker) = kubelet.workers.borrow().get(&uid) {
+            worker.shared.wake();
+        }
+    }
+}
+
+/// An image that arrived ends the pull back-off of the containers that wait for it.
+async fn images(kubelet: Rc<Kubelet>) {
+    let mut seen = kubelet.core.world.images.generation();
+    loop {
+        seen = kubelet.core.world.images.changed(seen).await;
+        for worker in kubelet.workers.borrow().values() {
+            let view = worker.shared.view.borrow().clone();
+            let mut arrived = false;
+            let mut memory = worker.shared.memory.borrow_mut();
+            for container in &view.containers {
+                let reference = view.spec(container).image.as_deref().unwrap_or_default();
+                let known = memory.container_mut(&container.name);
+                let waits = matches!(known.image, ImageState::Failed(_));
+                if waits && kubelet.core.world.images.find(reference).is_some() {
+                    known.image = ImageState::Unknown;
+                    known.image_back_off = Default::default();
+                    arrived = true;
+                }
+            }
+            drop(memory);
+            if arrived {
+                worker.shared.wake();
+            }
+        }
+    }
+}
+
+async fn departures(kubelet: Rc<Kubelet>) {
+    loop {
+        let listener = kubelet.core.departures.listen();
+        kubelet.reap();
+        listener.await;
+    }
+}

@@ -1,0 +1,157 @@
+//! Which image a container starts from: pull policy, pull secrets, what to do when the registry
+//! cannot be reached.
+//!
+//! Beyond upstream: under `Always` an unreachable registry does not keep a node from running an
+//! image that it has; an event says so (kubernetes#111822).
+
+use std::sync::Arc;
+
+use base64::Engine;
+use base64::engine::general_purpose::STANDARD as BASE64;
+
+use super::core::{Core, EventKind};
+use super::facts::References;
+use super::memory::Trouble;
+use super::view::{ContainerView, PodView, PullPolicy};
+use crate::world::{BootTime, Image, PullError, PullRequest};
+
+/// A failure, without the time of the next try: the caller knows the back-off.
+pub type ImageFailure = Trouble;
+
+/// Finds or fetches the image of one container. Publishes the events of upstream's image manager.
+pub async fn ensure(
+    core: &Core,
+    pod: &PodView,
+    container: &ContainerView,
+) -> Result<Arc<Image>, ImageFailure> {
+    let images = &core.world.images;
+    images.first_scan().await;
+    let reference = pod.spec(container).image.clone().unwrap_or_default();
+    let present = images.find(&reference);
+    match (container.pull_policy, present) {
+        (PullPolicy::IfNotPresent | PullPolicy::Never, Some(image)) => {
+            let text = format!("Container image {reference:?} already present on machine");
+            core.event(pod, Some(container), EventKind::Normal, "Pulled", text);
+            Ok(image)
+        }
+        (PullPolicy::Never, None) => {
+            let text =
+                format!("Container image {reference:?} is not present with pull policy of Never");
+            core.event(
+                pod,
+                Some(container),
+                EventKind::Warning,
+                "ErrImageNeverPull",
+                &*text,
+            );
+            Err(failure("ErrImageNeverPull", text))
+        }
+        (PullPolicy::Always, Some(image)) if image.pinned => {
+            // An imported image is the operator's word on what this name means here.
+            let text = format!("Container image {reference:?} was imported on this machine");
+            core.event(pod, Some(container), EventKind::Normal, "Pulled", text);
+            Ok(image)
+        }
+        (PullPolicy::Always, present) => pull(core, pod, container, reference, present).await,
+        (PullPolicy::IfNotPresent, None) => pull(core, pod, container, reference, None).await,
+    }
+}
+
+async fn pull(
+    core: &Core,
+    pod: &PodView,
+    container: &ContainerView,
+    reference: String,
+    cached: Option<Arc<Image>>,
+) -> Result<Arc<Image>, ImageFailure> {
+    let text = format!("Pulling image {reference:?}");
+    core.event(pod, Some(container), EventKind::Normal, "Pulling", text);
+    let begun = core.world.clock.now();
+    let request = PullRequest {
+        reference: reference.clone(),
+        docker_configs: docker_configs(core, pod),
+    };
+    let error = match core.world.images.pull(request).await {
+        Ok(image) => {
+            let took = core.world.clock.now().since(begun).as_secs_f64();
+            let size = image.size_bytes;
+            let text = format!(
+                "Successfully pulled image {reference:?} in {took:.3}s \
+                 ({took:.3}s including waiting). Image size: {size} bytes."
+            );
+            core.event(pod, Some(container), EventKind::Normal, "Pulled", text);
+            return Ok(image);
+        }
+        Err(error) => error,
+    };
+    if let (PullError::Unreachable(cause), Some(image)) = (&error, cached) {
+        let text =
+            format!("Registry of {reference:?} cannot be reached, using the image here: {cause}");
+        core.event(
+            pod,
+            Some(container),
+            EventKind::Warning,
+            "UsingCachedImage",
+            text,
+        );
+        return Ok(image);
+    }
+    let text = format!("Failed to pull image {reference:?}: {error}");
+    core.event(pod, Some(container), EventKind::Warning, "Failed", text);
+    let reason = match &error {
+        PullError::InvalidName(_) => "InvalidImageName",
+        PullError::Unreachable(_) | PullError::Refused(_) | PullError::Local(_) => "ErrImagePull",
+    };
+    let text = format!("Error: {reason}");
+    core.event(pod, Some(container), EventKind::Warning, "Failed", text);
+    Err(failure(reason, error.to_string()))
+}
+
+fn failure(reason: &str, message: String) -> ImageFailure {
+    Trouble {
+        reason: reason.to_owned(),
+        message,
+        retry_at: BootTime::default(),
+    }
+}
+
+/// The docker configurations of the pod's `imagePullSecrets`, in order. Missing or unusable ones
+/// are skipped with an event, as upstream does.
+fn docker_configs(core: &Core, pod: &PodView) -> Vec<Vec<u8>> {
+    let spec = pod.pod.spec.as_ref();
+    let secrets = spec.and_then(|s| s.image_pull_secrets.as_ref());
+    let references = core.references(pod);
+    let mut configs = Vec::new();
+    for secret in secrets.into_iter().flatten() {
+        let name = &secret.name;
+        let object = references.secret(&pod.key.namespace, name);
+        let config = object
+            .as_deref()
+            .and_then(|object| docker_config(&object.body));
+        match config {
+            Some(config) => configs.push(config),
+            None => {
+                let text = format!(
+                    "Unable to retrieve some image pull secrets ({name}); attempting to pull \
+                     the image may not succeed."
+                );
+                let reason = "FailedToRetrieveImagePullSecret";
+                core.event(pod, None, EventKind::Warning, reason, text);
+            }
+        }
+    }
+    configs
+}
+
+/// A secret's docker configuration in the `{"auths": …}` form.
+fn docker_config(secret: &serde_json::Value) -> Option<Vec<u8>> {
+    let decode = |key: &str| BASE64.decode(secret["data"].get(key)?.as_str()?).ok();
+    match secret["type"].as_str()? {
+        "kubernetes.io/dockerconfigjson" => decode(".dockerconfigjson"),
+        "kubernetes.io/dockercfg" => {
+            let auths: serde_json::Value = serde_json::from_slice(&decode(".dockercfg")?).ok()?;
+            serde_json::to_vec(&serde_json::json!({ "auths": auths })).ok()
+        }
+        _ => None,
+    }
+}

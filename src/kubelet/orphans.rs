@@ -1,0 +1,75 @@
+//! Pods that run, or left records, without being wanted.
+//!
+//! They are known by their records only, and nothing is called an orphan before every configured
+//! source has handed over a complete list: a lost store or a silent source ends nobody.
+
+use std::rc::Rc;
+use std::time::Duration;
+
+use serde_json::json;
+
+use super::Kubelet;
+use super::memory::EndCause;
+use super::view::PodView;
+use crate::object::{Key, Kind, Object, Source, Standing};
+use crate::world::Uid;
+
+/// How often the sources are asked whether they have listed; doubles up to the maximum.
+const PATIENCE_MIN: Duration = Duration::from_millis(100);
+const PATIENCE_MAX: Duration = Duration::from_secs(20);
+
+/// Waits for the sources, then ends every recorded pod that no source wants.
+pub async fn end_all(kubelet: Rc<Kubelet>, recovered: Vec<Uid>) {
+    let core = &kubelet.core;
+    let mut patience = PATIENCE_MIN;
+    let listed = |source: &Source| core.registry.has_listed(*source);
+    while !core.options.sources.iter().all(listed) {
+        let until = core.world.clock.now() + patience;
+        core.world.clock.sleep_until(until).await;
+        patience = (patience * 2).min(PATIENCE_MAX);
+    }
+    let mut suspects = recovered;
+    suspects.extend(core.records.known().await);
+    suspects.sort();
+    suspects.dedup();
+    for uid in suspects {
+        if is_wanted(&kubelet, &uid) || kubelet.workers.borrow().contains_key(&uid) {
+            continue;
+        }
+        let view = match core.records.pod(&uid).await {
+            Some(object) if object.uid() == uid.as_str() => PodView::new(&object).ok(),
+            Some(_) | None => None,
+        };
+        let view = view.unwrap_or_else(|| unknown_pod(&uid));
+        let grace = view.grace;
+        log::info!("{} (uid {uid}) is no longer wanted; ending it", view.key);
+        kubelet.run(view);
+        if let Some(worker) = kubelet.workers.borrow().get(&uid) {
+            worker.shared.end(EndCause::Deleted, grace);
+        }
+    }
+}
+
+fn is_wanted(kubelet: &Kubelet, uid: &Uid) -> bool {
+    let (pods, _) = kubelet.core.reader.list(Kind::Pod, None);
+    pods.iter().any(|object| object.uid() == uid.as_str())
+}
+
+/// A stand-in for a pod of which only the UID is left: whatever runs of it is ended.
+fn unknown_pod(uid: &Uid) -> Rc<PodView> {
+    let name = format!("unknown-{uid}");
+    let object = Object {
+        key: Key::local(Kind::Pod, "default", &name),
+        source: Source::Node,
+        provenance: None,
+        standing: Standing::Accepted,
+        resource_version: 0,
+        body: json!({
+            "apiVersion": "v1",
+            "kind": "Pod",
+            "metadata": { "name": name, "namespace": "default", "uid": uid.as_str() },
+            "spec": { "containers": [] },
+        }),
+    };
+    PodView::new(&object).expect("the stand-in is a whole pod")
+}

@@ -1,0 +1,148 @@
+//! The end of a pod: containers stop in order, the outcome is made durable, what the kernel holds
+//! is given back.
+//!
+//! ```text
+//!   live regular and init ─► killed together ─► sidecars, last started first ─► nothing live
+//!        Deleted, Shutdown: ─► TearDown ─► done
+//!        DeadlineExceeded:  ─► Record ─► Release
+//! ```
+
+use super::super::memory::{EndCause, Ending, Final, FinalExit, FinalPhase, Target};
+use super::super::view::Role;
+use super::{Plan, Situation, Step, exit_of, is_live, latest};
+
+/// The pod is not wanted any more.
+pub(super) fn stop_and_tear_down(situation: &Situation<'_>, ending: &Ending, plan: &mut Plan) {
+    let memory = situation.memory;
+    if memory.torn_down {
+        plan.done = true;
+        return;
+    }
+    if !stop_all(situation, ending, plan) {
+        return;
+    }
+    let hands_on = [Target::Sandbox, Target::Volumes, Target::Record];
+    if hands_on.iter().any(|target| memory.is_busy(target)) {
+        return;
+    }
+    match &memory.tear_down_trouble {
+        Some(trouble) if situation.now < trouble.retry_at => plan.wake(trouble.retry_at),
+        Some(_) | None => {
+            let cause = ending.cause;
+            plan.begin(memory, Step::TearDown { cause });
+        }
+    }
+}
+
+/// The pod's time is up: it stays as a failed one.
+pub(super) fn stop_and_record(situation: &Situation<'_>, ending: &Ending, plan: &mut Plan) {
+    if !stop_all(situation, ending, plan) {
+        return;
+    }
+    let (reason, message) = match ending.cause {
+        EndCause::DeadlineExceeded => (
+            "DeadlineExceeded",
+            "Pod was active on the node longer than the specified deadline",
+        ),
+        EndCause::Deleted | EndCause::Shutdown => unreachable!("plan() sends these elsewhere"),
+    };
+    let mut record = with_exits(situation);
+    record.phase = Some(FinalPhase {
+        phase: "Failed".to_owned(),
+        reason: Some(reason.to_owned()),
+        message: Some(message.to_owned()),
+        start: situation.memory.checkpoint.start.map(|start| start.wall),
+    });
+    begin_record(situation, record, plan);
+}
+
+/// A finished pod keeps its record and its logs, nothing in the kernel.
+pub(super) fn release(situation: &Situation<'_>, plan: &mut Plan) {
+    let memory = situation.memory;
+    if memory.released {
+        return;
+    }
+    let grace = situation.view.grace;
+    let mut live = false;
+    for (instance, _) in situation.live() {
+        live = true;
+        situation.kill(plan, instance, "pod has finished", grace);
+    }
+    if live || situation.is_starting(None) {
+        return;
+    }
+    match &memory.tear_down_trouble {
+        Some(trouble) if situation.now < trouble.retry_at => plan.wake(trouble.retry_at),
+        Some(_) | None => plan.begin(memory, Step::Release),
+    }
+}
+
+/// Kills what lives in the order of KEP-753 (sidecars last, in reverse). True once nothing does.
+fn stop_all(situation: &Situation<'_>, ending: &Ending, plan: &mut Plan) -> bool {
+    let deadline = ending.deadline();
+    let is_sidecar = |role: Option<Role>| role == Some(Role::Sidecar);
+    let mut sidecars = Vec::new();
+    let mut others = false;
+    for (instance, view) in situation.live() {
+        if is_sidecar(view.map(|v| v.role)) {
+            let position = situation.view.containers.iter();
+            let position = position.take_while(|c| c.name != instance.name).count();
+            sidecars.push((position, instance));
+        } else {
+            others = true;
+            let message = format!("Stopping container {}", instance.name);
+            situation.kill_by(plan, instance, &message, deadline);
+        }
+    }
+    let starting =
+        situation.is_starting(Some(Role::Regular)) || situation.is_starting(Some(Role::Init));
+    if others || starting {
+        return false;
+    }
+    sidecars.sort_by_key(|(position, _)| *position);
+    match sidecars.last() {
+        Some((_, instance)) => {
+            let message = format!("Stopping container {}", instance.name);
+            situation.kill_by(plan, instance, &message, deadline);
+            false
+        }
+        None => !situation.is_starting(Some(Role::Sidecar)),
+    }
+}
+
+/// What is recorded already, and the latest exit of every container.
+pub(super) fn with_exits(situation: &Situation<'_>) -> Final {
+    let mut record = situation.memory.finals.clone();
+    for view in &situation.view.containers {
+        let instance = latest(situation.observed, &view.name);
+        let ended = instance.and_then(|i| exit_of(i).map(|exit| (i, exit)));
+        if let Some((instance, exit)) = ended {
+            let exit = FinalExit {
+                id: instance.id.clone(),
+                attempt: instance.attempt,
+                image: instance.image.clone(),
+                image_id: instance.image_id.clone(),
+                exit: exit.clone(),
+            };
+            record.exits.insert(view.name.clone(), exit);
+        }
+    }
+    record
+}
+
+/// Makes `record` durable, unless it is already or a failed try is too fresh.
+pub(super) fn begin_record(situation: &Situation<'_>, record: Final, plan: &mut Plan) {
+    let memory = situation.memory;
+    if record == memory.finals {
+        return;
+    }
+    match memory.record_retry {
+        Some(at) if situation.now < at => plan.wake(at),
+        Some(_) | None => plan.begin(memory, Step::Record(Box::new(record))),
+    }
+}
+
+/// Whether no instance of the pod can still do anything.
+pub(super) fn is_quiet(situation: &Situation<'_>) -> bool {
+    !situation.observed.containers.iter().any(is_live) && !situation.is_starting(None)
+}

@@ -1,0 +1,471 @@
+//! A pod that should run: sandbox first, then init containers one by one, then the rest, and every
+//! container that ended is restarted, or its end is recorded, by its policy.
+
+use super::super::memory::{
+    ContainerMemory, EndCause, FinalPhase, ImageState, Target, Trouble, Volumes,
+};
+use super::super::view::{ContainerView, Role};
+use super::ending::{begin_record, is_quiet, with_exits};
+use super::{Plan, Situation, Step, Waiting, exit_of, is_live};
+use crate::world::{BootTime, ContainerObserved, ContainerState, SandboxState};
+
+/// What one container needs.
+enum Need {
+    /// It runs, or its end is final.
+    Nothing,
+    /// A step on it is under way, or it has to get ready by itself.
+    Patience,
+    /// A new instance, not before a time; with the exit that it answers.
+    Start {
+        attempt: u32,
+        not_before: BootTime,
+        after: Option<BootTime>,
+    },
+}
+
+pub(super) fn advance(situation: &Situation<'_>, plan: &mut Plan) {
+    if past_deadline(situation, plan) {
+        return;
+    }
+    situation.remove_garbage(plan);
+    kill_what_must_not_run(situation, plan);
+    if let Some(verdict) = verdict(situation) {
+        return finish(situation, verdict, plan);
+    }
+    record_final_exits(situation, plan);
+
+    let wanted = wanted(situation, plan);
+    if let Some(held) = situation.held {
+        for container in &situation.view.containers {
+            plan.wait(&container.name, held.clone());
+        }
+        return;
+    }
+    prepare_volumes(situation, plan, !wanted.is_empty());
+    let sandbox = prepare_sandbox(situation, plan, !wanted.is_empty());
+    for (container, need) in wanted {
+        start(situation, plan, container, need, sandbox);
+    }
+}
+
+/// `activeDeadlineSeconds` counts from the pod's start on boot time.
+fn past_deadline(situation: &Situation<'_>, plan: &mut Plan) -> bool {
+    let limit = situation.view.active_deadline;
+    let start = situation.memory.checkpoint.start;
+    let Some((limit, start)) = limit.zip(start) else {
+        return false;
+    };
+    let deadline = start.boot + limit;
+    if situation.now < deadline {
+        plan.wake(deadline);
+        return false;
+    }
+    let cause = EndCause::DeadlineExceeded;
+    plan.begin(situation.memory, Step::End { cause });
+    true
+}
+
+/// Ends instances that live without a sandbox, whose definition changed, that a probe or hook
+/// condemned, or that the spec no longer has.
+fn kill_what_must_not_run(situation: &Situation<'_>, plan: &mut Plan) {
+    let grace = situation.view.grace;
+    let ready = situation.sandbox_ready();
+    for (instance, view) in situation.live() {
+        let name = &instance.name;
+        let Some(view) = view else {
+            situation.kill(plan, instance, "container is no longer in the pod", grace);
+            continue;
+        };
+        let health = situation.memory.health(name, &instance.id);
+        if !ready {
+            let text = "Pod sandbox changed, it will be killed and re-created.";
+            situation.kill(plan, instance, text, grace);
+        } else if instance.hash != view.hash {
+            let text = format!("Container {name} definition changed, will be restarted");
+            situation.kill(plan, instance, &text, grace);
+        } else if let Some(condemned) = health.and_then(|h| h.condemned.as_ref()) {
+            situation.kill(plan, instance, &condemned.message, condemned.grace);
+        } else if let (false, ContainerState::Running { .. }) =
+            (health.is_none_or(|h| h.hook_begun), &instance.state)
+        {
+            plan.begin(
+                situation.memory,
+                Step::PostStart {
+                    container: name.clone(),
+                    id: instance.id.clone(),
+                },
+            );
+        }
+    }
+}
+
+/// `Some` once the pod can never do anything more: the phase it ends in.
+fn verdict(situation: &Situation<'_>) -> Option<&'static str> {
+    let init_failed = situation.view.with_role(Role::Init).any(|c| {
+        let ended = situation.latest(&c.name).and_then(exit_of);
+        ended.is_some_and(|exit| exit.code != 0 && !c.restart_policy.restarts(exit.code))
+    });
+    let initialised = is_initialised(situation);
+    if init_failed && !initialised {
+        return Some("Failed");
+    }
+    let mut all_good = true;
+    for container in situation.view.with_role(Role::Regular) {
+        let code = final_code(situation, container)?;
+        all_good &= code == 0;
+    }
+    Some(if all_good { "Succeeded" } else { "Failed" })
+}
+
+/// The exit code of a container that must not run again.
+fn final_code(situation: &Situation<'_>, container: &ContainerView) -> Option<i32> {
+    if let Some(known) = situation.memory.finals.exits.get(&container.name) {
+        return Some(known.exit.code);
+    }
+    let instance = situation.latest(&container.name)?;
+    let exit = exit_of(instance)?;
+    let replaced = is_replaced(situation, container, instance);
+    (!replaced && !container.restart_policy.restarts(exit.code)).then_some(exit.code)
+}
+
+/// The instance was ended because its definition changed: whatever the policy says, the new
+/// definition gets its instance.
+fn is_replaced(
+    situation: &Situation<'_>,
+    container: &ContainerView,
+    instance: &ContainerObserved,
+) -> bool {
+    let health = situation.memory.health(&container.name, &instance.id);
+    instance.hash != container.hash && health.is_some_and(|h| h.condemned.is_some())
+}
+
+/// Stops sidecars, last started first, then makes the end durable.
+fn finish(situation: &Situation<'_>, phase: &str, plan: &mut Plan) {
+    let live_sidecar = situation.view.containers.iter().rev().find_map(|c| {
+        let instance = situation.latest(&c.name)?;
+        is_live(instance).then_some(instance)
+    });
+    if let Some(instance) = live_sidecar {
+        let message = format!("Stopping container {}", instance.name);
+        situation.kill(plan, instance, &message, situation.view.grace);
+        return;
+    }
+    if !is_quiet(situation) {
+        return;
+    }
+    let mut record = with_exits(situation);
+    record.phase = Some(FinalPhase {
+        phase: phase.to_owned(),
+        reason: None,
+        message: None,
+        start: situation.memory.checkpoint.start.map(|start| start.wall),
+    });
+    begin_record(situation, record, plan);
+}
+
+/// Ends that are final while the pod goes on: durable before they are shown, so that a power cut
+/// never runs them twice.
+fn record_final_exits(situation: &Situation<'_>, plan: &mut Plan) {
+    let mut record = with_exits(situation);
+    let regular = |name: &str| {
+        let view = situation.view.container(name)?;
+        (view.role == Role::Regular).then_some(view)
+    };
+    record
+        .exits
+        .retain(|name, _| regular(name).is_some_and(|view| final_code(situation, view).is_some()));
+    begin_record(situation, record, plan);
+}
+
+/// Whether init is over in the present sandbox: a regular container has been made in it.
+fn is_initialised(situation: &Situation<'_>) -> bool {
+    let mut regular = situation.view.with_role(Role::Regular);
+    regular.any(|c| situation.current(&c.name).is_some())
+}
+
+/// The containers that need an instance now, in order.
+fn wanted<'a>(
+    situation: &'a Situation<'_>,
+    plan: &mut Plan,
+) -> Vec<(&'a ContainerView, (u32, BootTime, Option<BootTime>))> {
+    let view = situation.view;
+    let mut wanted = Vec::new();
+    if !is_initialised(situation) {
+        for container in view.containers.iter().filter(|c| c.role != Role::Regular) {
+            match init_need(situation, container) {
+                Need::Nothing => {}
+                Need::Patience => return wanted,
+                Need::Start {
+                    attempt,
+                    not_before,
+                    after,
+                } => {
+                    wanted.push((container, (attempt, not_before, after)));
+                    wait_for_init(situation, plan);
+                    return wanted;
+                }
+            }
+        }
+    }
+    for container in view.containers.iter().filter(|c| c.role != Role::Init) {
+        if let Need::Start {
+            attempt,
+            not_before,
+            after,
+        } = regular_need(situation, container)
+        {
+            wanted.push((container, (attempt, not_before, after)));
+        }
+    }
+    wanted
+}
+
+fn wait_for_init(situation: &Situation<'_>, plan: &mut Plan) {
+    for container in situation.view.with_role(Role::Regular) {
+        plan.wait(&container.name, Waiting::new("PodInitializing", ""));
+    }
+}
+
+/// Init containers and sidecars before the pod is initialised.
+fn init_need(situation: &Situation<'_>, container: &ContainerView) -> Need {
+    let name = &container.name;
+    let Some(instance) = situation.current(name) else {
+        // An instance of an earlier sandbox does not count: init runs again from the first.
+        return match situation.latest(name) {
+            Some(old) if is_live(old) => Need::Patience,
+            Some(old) => start_at(old.attempt + 1, situation.now),
+            None => first_start(situation, name),
+        };
+    };
+    let health = situation.memory.health(name, &instance.id);
+    match (&instance.state, container.role) {
+        (ContainerState::Created, _) => Need::Patience,
+        (ContainerState::Running { .. }, Role::Sidecar) => {
+            let up = health.is_some_and(|h| h.started && h.hook_done && h.condemned.is_none());
+            if up { Need::Nothing } else { Need::Patience }
+        }
+        (ContainerState::Running { .. }, _) => Need::Patience,
+        (ContainerState::Exited(exit), Role::Init) if exit.code == 0 => Need::Nothing,
+        (ContainerState::Exited(exit), _) => {
+            if container.restart_policy.restarts(exit.code) {
+                restart(situation, container, instance)
+            } else {
+                Need::Patience
+            }
+        }
+    }
+}
+
+/// Regular containers, and sidecars once the pod is initialised.
+fn regular_need(situation: &Situation<'_>, container: &ContainerView) -> Need {
+    let name = &container.name;
+    if situation.memory.finals.exits.contains_key(name) {
+        return Need::Nothing;
+    }
+    let Some(instance) = situation.latest(name) else {
+        return first_start(situation, name);
+    };
+    match &instance.state {
+        ContainerState::Created => Need::Patience,
+        ContainerState::Running { .. } => Need::Nothing,
+        ContainerState::Exited(exit) => {
+            if is_replaced(situation, container, instance) {
+                start_at(instance.attempt + 1, situation.now)
+            } else if container.restart_policy.restarts(exit.code) {
+                restart(situation, container, instance)
+            } else {
+                Need::Nothing
+            }
+        }
+    }
+}
+
+fn first_start(situation: &Situation<'_>, name: &str) -> Need {
+    start_at(situation.memory.container(name).attempt_base, situation.now)
+}
+
+fn start_at(attempt: u32, not_before: BootTime) -> Need {
+    Need::Start {
+        attempt,
+        not_before,
+        after: None,
+    }
+}
+
+fn restart(
+    situation: &Situation<'_>,
+    container: &ContainerView,
+    instance: &ContainerObserved,
+) -> Need {
+    let exit = exit_of(instance).expect("only ended instances are restarted");
+    let failed = exit.finished.boot;
+    let back_off = situation.memory.back_off(&container.name, &container.hash);
+    Need::Start {
+        attempt: instance.attempt + 1,
+        not_before: back_off.ready_at(failed),
+        after: Some(failed),
+    }
+}
+
+fn prepare_volumes(situation: &Situation<'_>, plan: &mut Plan, needed: bool) {
+    let memory = situation.memory;
+    match &memory.volumes {
+        Volumes::Ready if !memory.volumes_stale => {}
+        Volumes::Ready | Volumes::Unset => {
+            let running = situation.observed.containers.iter().any(is_live);
+            if needed || running {
+                plan.begin(memory, Step::SetUpVolumes);
+            }
+        }
+        Volumes::Failed(trouble, _) if situation.now < trouble.retry_at => {
+            plan.wake(trouble.retry_at);
+        }
+        Volumes::Failed(..) => plan.begin(memory, Step::SetUpVolumes),
+    }
+}
+
+/// Whether containers can start in the sandbox; begins one if it is needed and not there.
+fn prepare_sandbox(situation: &Situation<'_>, plan: &mut Plan, needed: bool) -> Sandbox {
+    let memory = situation.memory;
+    let observed = situation.observed.sandbox.as_ref();
+    let attempt = match observed {
+        Some(sandbox) if sandbox.state == SandboxState::Ready => return Sandbox::Ready,
+        Some(sandbox) => sandbox.attempt + 1,
+        None => 0,
+    };
+    let anything_live = situation.observed.containers.iter().any(is_live);
+    if !needed || anything_live || situation.is_starting(None) {
+        return Sandbox::Coming;
+    }
+    if matches!(memory.volumes, Volumes::Failed(..)) {
+        return Sandbox::Coming;
+    }
+    match &memory.sandbox_trouble {
+        Some(trouble) if situation.now < trouble.retry_at => plan.wake(trouble.retry_at),
+        Some(_) | None => plan.begin(memory, Step::StartSandbox { attempt }),
+    }
+    Sandbox::Coming
+}
+
+#[derive(Clone, Copy, PartialEq, Eq)]
+enum Sandbox {
+    Ready,
+    Coming,
+}
+
+/// Moves one container towards its next instance: back-off, image, sandbox, start.
+fn start(
+    situation: &Situation<'_>,
+    plan: &mut Plan,
+    container: &ContainerView,
+    (attempt, not_before, after): (u32, BootTime, Option<BootTime>),
+    sandbox: Sandbox,
+) {
+    let memory = situation.memory;
+    let name = &container.name;
+    let known = memory.container(name);
+    if situation.now < not_before {
+        plan.wake(not_before);
+        plan.wait(name, crash_loop(situation, container));
+        return;
+    }
+    if let Some(trouble) = &known.trouble {
+        plan.wait(name, Waiting::new(&trouble.reason, &*trouble.message));
+        if situation.now < trouble.retry_at {
+            plan.wake(trouble.retry_at);
+            return;
+        }
+    } else {
+        plan.wait(name, creating(situation));
+    }
+    if !has_image(situation, plan, container, &known) {
+        return;
+    }
+    if sandbox == Sandbox::Ready && memory.volumes == Volumes::Ready {
+        plan.begin(
+            memory,
+            Step::StartContainer {
+                container: name.clone(),
+                attempt,
+                after,
+            },
+        );
+    }
+}
+
+fn has_image(
+    situation: &Situation<'_>,
+    plan: &mut Plan,
+    container: &ContainerView,
+    known: &ContainerMemory,
+) -> bool {
+    let name = &container.name;
+    let ensure = Step::EnsureImage {
+        container: name.clone(),
+    };
+    match &known.image {
+        ImageState::Here(_) => return true,
+        ImageState::Unknown => plan.begin(situation.memory, ensure),
+        ImageState::Failed(trouble) => {
+            plan.wait(name, image_waiting(situation, container, trouble));
+            if situation.now < trouble.retry_at {
+                plan.wake(trouble.retry_at);
+            } else {
+                plan.begin(situation.memory, ensure);
+            }
+        }
+    }
+    false
+}
+
+/// While the next try is under way the last error shows, between tries the back-off.
+fn image_waiting(
+    situation: &Situation<'_>,
+    container: &ContainerView,
+    trouble: &Trouble,
+) -> Waiting {
+    let trying = situation
+        .memory
+        .is_busy(&Target::Image(container.name.clone()));
+    if trying || trouble.reason != "ErrImagePull" {
+        return Waiting::new(&trouble.reason, &*trouble.message);
+    }
+    let image = situation.view.spec(container).image.as_deref();
+    let image = image.unwrap_or_default();
+    let message = format!(
+        "Back-off pulling image {image:?}: {}: {}",
+        trouble.reason, trouble.message
+    );
+    Waiting::new("ImagePullBackOff", message)
+}
+
+fn creating(situation: &Situation<'_>) -> Waiting {
+    let reason = if situation.view.has_init() {
+        "PodInitializing"
+    } else {
+        "ContainerCreating"
+    };
+    Waiting::new(reason, "")
+}
+
+fn crash_loop(situation: &Situation<'_>, container: &ContainerView) -> Waiting {
+    let back_off = situation.memory.back_off(&container.name, &container.hash);
+    let key = &situation.view.key;
+    let message = format!(
+        "back-off {} restarting failed container={} pod={}_{}({})",
+        go_duration(back_off.delay().as_secs()),
+        container.name,
+        key.name,
+        key.namespace,
+        situation.view.uid
+    );
+    Waiting::new("CrashLoopBackOff", message)
+}
+
+/// Whole seconds as Go prints a duration: `40s`, `2m40s`, `5m0s`.
+fn go_duration(seconds: u64) -> String {
+    match (seconds / 60, seconds % 60) {
+        (0, rest) => format!("{rest}s"),
+        (minutes, rest) => format!("{minutes}m{rest}s"),
+    }
+}

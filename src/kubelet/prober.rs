@@ -1,0 +1,218 @@
+//! The probe tasks of one pod: at most one for each container and probe kind.
+//!
+//! ```text
+//!  container runs ─► startup ──success──► liveness + readiness
+//!                       └──failure──► condemned      └──failure──► condemned (liveness)
+//! ```
+//! A task ends with its container instance, or once it has condemned it. Readiness goes on while a
+//! pod is being ended; liveness and startup do not.
+
+use std::collections::BTreeMap;
+use std::rc::Rc;
+use std::time::Duration;
+
+use async_executor::Task;
+
+use super::check::{Action, Finding, Subject, check};
+use super::core::EventKind;
+use super::memory::Condemned;
+use super::probe::{Figures, Threshold, Verdict};
+use super::view::{PodView, ProbeKind};
+use super::worker::Shared;
+use crate::world::{BootTime, ContainerId, ContainerState, PodObserved};
+
+/// How often a probe is tried at once when it could not be made at all.
+const TRIES_MAX: u32 = 3;
+
+#[derive(Default)]
+pub struct Probers {
+    tasks: BTreeMap<(String, ProbeKind), (ContainerId, Task<()>)>,
+}
+
+impl Probers {
+    /// Starts and ends tasks so that they fit what runs now.
+    pub fn fit(&mut self, shared: &Rc<Shared>, view: &Rc<PodView>, observed: &PodObserved) {
+        let mut wanted = BTreeMap::new();
+        let ending = shared.memory.borrow().checkpoint.ending.is_some();
+        for instance in &observed.containers {
+            let ContainerState::Running { started } = instance.state else {
+                continue;
+            };
+            let Some(container) = view.container(&instance.name) else {
+                continue;
+            };
+            let memory = shared.memory.borrow();
+            let Some(health) = memory.health(&instance.name, &instance.id) else {
+                continue;
+            };
+            for kind in ProbeKind::ALL {
+                let Some(probe) = view.probe(container, kind) else {
+                    continue;
+                };
+                let due = match kind {
+                    ProbeKind::Startup => !health.started && !ending,
+                    ProbeKind::Liveness => health.started && !ending,
+                    ProbeKind::Readiness => health.started,
+                };
+                let Some(action) = Action::of_probe(probe) else {
+                    continue;
+                };
+                if due && (health.condemned.is_none() || kind == ProbeKind::Readiness) {
+                    let order = Order {
+                        kind,
+                        action,
+                        figures: Figures::of(probe),
+                        name: instance.name.clone(),
+                        id: instance.id.clone(),
+                        since: started.boot,
+                        ready: health.ready,
+                    };
+                    wanted.insert((instance.name.clone(), kind), order);
+                }
+            }
+        }
+        let same = |key: &(String, ProbeKind), id: &ContainerId| {
+            wanted.get(key).is_some_and(|order: &Order| order.id == *id)
+        };
+        self.tasks.retain(|key, (id, _)| same(key, id));
+        for (key, order) in wanted {
+            self.tasks.entry(key).or_insert_with(|| {
+                let id = order.id.clone();
+                let task = probe_for_ever(shared.clone(), view.clone(), order);
+                (id, shared.core.spawn(task))
+            });
+        }
+    }
+}
+
+/// What one task is to do.
+struct Order {
+    kind: ProbeKind,
+    action: Action,
+    figures: Figures,
+    name: String,
+    id: ContainerId,
+    /// Start of the container.
+    since: BootTime,
+    /// Readiness as it was left by an agent before.
+    ready: bool,
+}
+
+async fn probe_for_ever(shared: Rc<Shared>, view: Rc<PodView>, order: Order) {
+    let clock = shared.core.world.clock.clone();
+    let mut due = first_time(&shared, &order);
+    let mut threshold = Threshold::new(&order.figures, initial(&order));
+    loop {
+        clock.sleep_until(due).await;
+        let begun = clock.now();
+        let verdict = attempt(&shared, &view, &order).await;
+        if let Some(verdict) = verdict
+            && let Some(change) = threshold.observe(verdict)
+            && apply(&shared, &view, &order, change) == Next::Stop
+        {
+            return;
+        }
+        due = (begun + order.figures.period).max(clock.now());
+    }
+}
+
+/// After the initial delay; for a container that has run longer than a period (an adopted one),
+/// somewhere within the next period, so that a fleet of probes does not fire as one.
+fn first_time(shared: &Shared, order: &Order) -> BootTime {
+    let now = shared.core.world.clock.now();
+    let due = order.since + order.figures.initial_delay;
+    if now.since(due) < order.figures.period {
+        return due.max(now);
+    }
+    let period_ms = u64::try_from(order.figures.period.as_millis()).unwrap_or(u64::MAX);
+    let jitter_ms = shared.core.world.random.below(period_ms.max(1));
+    now + Duration::from_millis(jitter_ms)
+}
+
+fn initial(order: &Order) -> Option<Verdict> {
+    match order.kind {
+        ProbeKind::Startup => None,
+        ProbeKind::Liveness => Some(Verdict::Success),
+        ProbeKind::Readiness if order.ready => Some(Verdict::Success),
+        ProbeKind::Readiness => Some(Verdict::Failure),
+    }
+}
+
+/// One probe with its immediate retries; `None` if it could not be made.
+async fn attempt(shared: &Shared, view: &PodView, order: &Order) -> Option<Verdict> {
+    let core = &shared.core;
+    let container = view.container(&order.name)?;
+    let address = shared.address(view);
+    let subject = Subject {
+        pod: view,
+        container,
+        id: &order.id,
+        address: &address,
+        user_agent: "kube-probe/1.33",
+    };
+    let kind = order.kind.name();
+    for tries in 1.. {
+        let timeout = Some(order.figures.timeout);
+        match check(core, &subject, &order.action, timeout).await {
+            Finding::Good => return Some(Verdict::Success),
+            Finding::Warned(text) => {
+                let text = format!("{kind} probe warning: {text}");
+                core.event(
+                    view,
+                    Some(container),
+                    EventKind::Warning,
+                    "ProbeWarning",
+                    text,
+                );
+                return Some(Verdict::Success);
+            }
+            Finding::Bad(text) => {
+                let text = format!("{kind} probe failed: {text}");
+                core.event(view, Some(container), EventKind::Warning, "Unhealthy", text);
+                return Some(Verdict::Failure);
+            }
+            Finding::Unknown(text) if tries >= TRIES_MAX => {
+                let text = format!("{kind} probe errored and resulted in unknown state: {text}");
+                core.event(view, Some(container), EventKind::Warning, "Unhealthy", text);
+                return None;
+            }
+            Finding::Unknown(_) => {}
+        }
+    }
+    None
+}
+
+#[derive(PartialEq, Eq)]
+enum Next {
+    Continue,
+    Stop,
+}
+
+fn apply(shared: &Shared, view: &PodView, order: &Order, change: Verdict) -> Next {
+    let good = change == Verdict::Success;
+    let mut memory = shared.memory.borrow_mut();
+    memory.note_probe(&order.name, &order.id, order.kind, good);
+    let next = match (order.kind, change) {
+        (ProbeKind::Readiness, _) | (ProbeKind::Liveness, Verdict::Success) => Next::Continue,
+        (ProbeKind::Startup, Verdict::Success) => Next::Stop,
+        (ProbeKind::Startup | ProbeKind::Liveness, Verdict::Failure) => {
+            let probe = order.kind.name().to_lowercase();
+            let condemned = Condemned {
+                message: format!(
+                    "Container {} failed {probe} probe, will be restarted",
+                    order.name
+                ),
+                grace: order.figures.grace.unwrap_or(view.grace),
+            };
+            if let Some(health) = memory.checkpoint.health.get_mut(&order.name)
+                && health.id == order.id
+            {
+                health.condemned.get_or_insert(condemned);
+            }
+            Next::Stop
+        }
+    };
+    drop(memory);
+    shared.wake();
+    next
+}

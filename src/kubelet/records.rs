@@ -1,0 +1,135 @@
+//! The kubelet's own files about a pod, and nothing else's.
+//!
+//! | file | area | why |
+//! |---|---|---|
+//! | `pods/UID/pod.json` | ROOT | the object a pod was started from: with the store lost, it can still be ended well |
+//! | `pods/UID/final.json` | ROOT, flushed | ends that must never be undone by a power cut |
+//! | `pods/UID/kubelet.json` | RUN | back-off, probe results and ending of a running pod |
+//!
+//! Each file is an envelope with a version. One of another version, or a torn one, is reported and
+//! treated as missing, never as an error that stops the node.
+
+use std::rc::Rc;
+
+use serde::de::DeserializeOwned;
+use serde::{Deserialize, Serialize};
+
+use super::memory::{Checkpoint, Final};
+use crate::object::Object;
+use crate::world::{Area, Disk, DiskError, Uid};
+
+/// Version of all three files; readers take this one and the one before.
+const VERSION: u32 = 1;
+
+#[derive(Serialize, Deserialize)]
+struct Envelope<T> {
+    version: u32,
+    content: T,
+}
+
+#[derive(Clone)]
+pub struct Records {
+    disk: Rc<dyn Disk>,
+}
+
+impl Records {
+    pub fn new(disk: Rc<dyn Disk>) -> Records {
+        Records { disk }
+    }
+
+    pub async fn pod(&self, uid: &Uid) -> Option<Object> {
+        self.read(Area::Root, &path(uid, "pod")).await
+    }
+
+    /// Not flushed: it matters only while the pod's processes live, and a power cut ends those.
+    pub async fn keep_pod(&self, uid: &Uid, pod: &Object) -> Result<(), DiskError> {
+        let bytes = encode(pod);
+        self.disk.write(Area::Root, &path(uid, "pod"), bytes).await
+    }
+
+    pub async fn finals(&self, uid: &Uid) -> Final {
+        let known = self.read(Area::Root, &path(uid, "final")).await;
+        known.unwrap_or_default()
+    }
+
+    /// On stable storage before it resolves.
+    pub async fn keep_finals(&self, uid: &Uid, finals: &Final) -> Result<(), DiskError> {
+        let path = path(uid, "final");
+        let bytes = encode(finals);
+        self.disk.write_durable(Area::Root, &path, bytes).await
+    }
+
+    pub async fn checkpoint(&self, uid: &Uid) -> Checkpoint {
+        let known = self.read(Area::Run, &path(uid, "kubelet")).await;
+        known.unwrap_or_default()
+    }
+
+    pub async fn keep_checkpoint(
+        &self,
+        uid: &Uid,
+        checkpoint: &Checkpoint,
+    ) -> Result<(), DiskError> {
+        let bytes = encode(checkpoint);
+        let path = path(uid, "kubelet");
+        self.disk.write(Area::Run, &path, bytes).await
+    }
+
+    /// Forgets the pod. Every file is tried; the first error is returned.
+    pub async fn forget(&self, uid: &Uid) -> Result<(), DiskError> {
+        let mut result = Ok(());
+        for (area, file) in [
+            (Area::Root, "final"),
+            (Area::Root, "pod"),
+            (Area::Run, "kubelet"),
+        ] {
+            let removed = self.disk.remove(area, &path(uid, file)).await;
+            result = result.and(removed);
+        }
+        result
+    }
+
+    /// Pods that have a directory under ROOT, whoever made it.
+    pub async fn known(&self) -> Vec<Uid> {
+        match self.disk.list(Area::Root, "pods").await {
+            Ok(names) => names.iter().filter_map(|name| Uid::new(name)).collect(),
+            Err(error) => {
+                log::warn!("{error}; pods of an earlier run cannot be tidied up now");
+                Vec::new()
+            }
+        }
+    }
+
+    async fn read<T: DeserializeOwned>(&self, area: Area, path: &str) -> Option<T> {
+        let bytes = match self.disk.read(area, path).await {
+            Ok(bytes) => bytes?,
+            Err(error) => {
+                log::warn!("{error}; going on without this record");
+                return None;
+            }
+        };
+        match serde_json::from_slice::<Envelope<T>>(&bytes) {
+            Ok(envelope) if envelope.version <= VERSION => Some(envelope.content),
+            Ok(envelope) => {
+                let version = envelope.version;
+                log::warn!("{path}: version {version} is newer than {VERSION}; ignoring it");
+                None
+            }
+            Err(error) => {
+                log::warn!("{path}: {error}; ignoring it");
+                None
+            }
+        }
+    }
+}
+
+fn path(uid: &Uid, file: &str) -> String {
+    format!("pods/{uid}/{file}.json")
+}
+
+fn encode<T: Serialize>(content: &T) -> Vec<u8> {
+    let envelope = Envelope {
+        version: VERSION,
+        content,
+    };
+    serde_json::to_vec(&envelope).expect("records have string keys and no failing serialisers")
+}

@@ -1,0 +1,147 @@
+//! The pod's conditions, in upstream's words.
+
+use std::collections::BTreeMap;
+
+use jiff::Timestamp;
+use serde_json::{Value, json};
+
+use super::container::{ContainerStatus, State};
+use super::phase::Phase;
+use super::{Facts, rfc3339};
+use crate::kubelet::view::Role;
+use crate::world::SandboxState;
+
+struct Condition {
+    kind: &'static str,
+    holds: bool,
+    reason: Option<&'static str>,
+    message: Option<String>,
+}
+
+impl Condition {
+    fn holds(kind: &'static str) -> Condition {
+        Condition {
+            kind,
+            holds: true,
+            reason: None,
+            message: None,
+        }
+    }
+
+    fn fails(kind: &'static str, reason: &'static str, message: Option<String>) -> Condition {
+        Condition {
+            kind,
+            holds: false,
+            reason: Some(reason),
+            message,
+        }
+    }
+}
+
+/// The conditions, and when each last changed.
+pub(super) fn conditions(
+    facts: &Facts<'_>,
+    phase: Phase,
+    containers: &[ContainerStatus],
+) -> (Value, BTreeMap<String, (String, Timestamp)>) {
+    let ready = containers_ready(phase, containers);
+    let mut all = vec![
+        sandbox_ready(facts),
+        initialized(phase, containers),
+        Condition {
+            kind: "Ready",
+            holds: ready.holds,
+            reason: ready.reason,
+            message: ready.message.clone(),
+        },
+        ready,
+        Condition::holds("PodScheduled"),
+    ];
+    if let Some(problem) = &facts.view.stale {
+        let message = Some(problem.to_string());
+        all.push(Condition::fails(
+            "lowtide.io/ManifestCurrent",
+            "InvalidManifest",
+            message,
+        ));
+    }
+    let mut transitions = BTreeMap::new();
+    let values = all.into_iter().map(|condition| {
+        let status = if condition.holds { "True" } else { "False" };
+        let known = facts.memory.checkpoint.transitions.get(condition.kind);
+        let since = match known {
+            Some((known, since)) if known == status => *since,
+            Some(_) | None => facts.now,
+        };
+        transitions.insert(condition.kind.to_owned(), (status.to_owned(), since));
+        let mut value = json!({
+            "type": condition.kind,
+            "status": status,
+            "lastProbeTime": null,
+            "lastTransitionTime": rfc3339(since),
+        });
+        if let Some(reason) = condition.reason {
+            value["reason"] = reason.into();
+        }
+        if let Some(message) = condition.message {
+            value["message"] = message.into();
+        }
+        value
+    });
+    (values.collect(), transitions)
+}
+
+fn sandbox_ready(facts: &Facts<'_>) -> Condition {
+    let sandbox = facts.observed.sandbox.as_ref();
+    let holds = sandbox.is_some_and(|s| {
+        s.state == SandboxState::Ready && (facts.view.host_network || !s.ips.is_empty())
+    });
+    Condition {
+        kind: "PodReadyToStartContainers",
+        holds,
+        reason: None,
+        message: None,
+    }
+}
+
+fn initialized(phase: Phase, containers: &[ContainerStatus]) -> Condition {
+    const KIND: &str = "Initialized";
+    if phase == Phase::Succeeded {
+        return Condition {
+            reason: Some("PodCompleted"),
+            ..Condition::holds(KIND)
+        };
+    }
+    let regular_ran = containers
+        .iter()
+        .any(|c| c.role == Role::Regular && c.state != State::NeverRan);
+    let incomplete = containers.iter().filter(|c| match c.role {
+        Role::Init => !c.succeeded,
+        Role::Sidecar => !c.started,
+        Role::Regular => false,
+    });
+    let names: Vec<&str> = incomplete.map(|c| c.name.as_str()).collect();
+    if regular_ran || names.is_empty() {
+        return Condition::holds(KIND);
+    }
+    let text = format!("containers with incomplete status: [{}]", names.join(" "));
+    Condition::fails(KIND, "ContainersNotInitialized", Some(text))
+}
+
+fn containers_ready(phase: Phase, containers: &[ContainerStatus]) -> Condition {
+    const KIND: &str = "ContainersReady";
+    match phase {
+        Phase::Succeeded => return Condition::fails(KIND, "PodCompleted", None),
+        Phase::Failed => return Condition::fails(KIND, "PodFailed", None),
+        Phase::Pending | Phase::Running => {}
+    }
+    let unready = containers
+        .iter()
+        .filter(|c| c.role != Role::Init && !c.ready);
+    let names: Vec<&str> = unready.map(|c| c.name.as_str()).collect();
+    if names.is_empty() {
+        return Condition::holds(KIND);
+    }
+    let text = format!("containers with unready status: [{}]", names.join(" "));
+    Condition::fails(KIND, "ContainersNotReady", Some(text))
+}

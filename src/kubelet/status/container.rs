@@ -1,0 +1,196 @@
+//! `containerStatuses`: one container's state, last state, counts.
+
+use serde_json::{Value, json};
+
+use super::{Facts, rfc3339};
+use crate::kubelet::memory::FinalExit;
+use crate::kubelet::plan::{exit_of, latest};
+use crate::kubelet::view::{ContainerView, Role};
+use crate::world::{ContainerId, ContainerObserved, ContainerState, Exit};
+
+/// All messages of one pod share this much. Source: Kubernetes MaxPodTerminationMessageLogLength.
+const POD_MESSAGES_BYTES_MAX: usize = 12 * 1024;
+
+/// What phase and conditions need to know of a container.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(super) enum State {
+    /// Waiting, and no instance ever ended.
+    NeverRan,
+    Running,
+    /// Ended, or waiting to be restarted.
+    Ended,
+}
+
+pub(super) struct ContainerStatus {
+    pub name: String,
+    pub role: Role,
+    pub is_init: bool,
+    pub state: State,
+    pub ready: bool,
+    pub started: bool,
+    /// Init: the latest instance ended with 0.
+    pub succeeded: bool,
+    /// Init: the latest instance failed and must not run again.
+    pub failed_for_good: bool,
+    pub value: Value,
+}
+
+pub(super) fn statuses(facts: &Facts<'_>) -> Vec<ContainerStatus> {
+    let containers = facts.view.containers.iter();
+    containers
+        .map(|view| container_status(facts, view))
+        .collect()
+}
+
+fn container_status(facts: &Facts<'_>, view: &ContainerView) -> ContainerStatus {
+    let instance = latest(facts.observed, &view.name);
+    let recorded = facts.memory.finals.exits.get(&view.name);
+    let message_max = POD_MESSAGES_BYTES_MAX / facts.view.containers.len().max(1);
+    let waiting = facts.waiting.get(&view.name);
+    let mut value = json!({
+        "name": view.name,
+        "image": facts.view.spec(view).image,
+        "imageID": "",
+        "restartCount": facts.memory.container(&view.name).attempt_base,
+        "ready": false,
+        "started": false,
+        "lastState": {},
+    });
+    let (state, ready, started) = match (instance, recorded) {
+        (Some(instance), _) => observed_state(facts, view, instance, message_max, &mut value),
+        (None, Some(exit)) => recorded_state(exit, message_max, &mut value),
+        (None, None) => {
+            value["state"] = json!({ "waiting": waiting_value(facts, waiting) });
+            (State::NeverRan, false, false)
+        }
+    };
+    let code = instance.map_or(recorded.map(|r| r.exit.code), |i| {
+        exit_of(i).map(|e| e.code)
+    });
+    let done = view.role == Role::Init && code == Some(0);
+    let ready = ready || done;
+    value["ready"] = ready.into();
+    value["started"] = started.into();
+    ContainerStatus {
+        name: view.name.clone(),
+        role: view.role,
+        is_init: view.role != Role::Regular,
+        state,
+        ready,
+        started,
+        succeeded: done,
+        failed_for_good: code.is_some_and(|c| c != 0 && !view.restart_policy.restarts(c)),
+        value,
+    }
+}
+
+/// Fills the value from the latest instance and the one before it.
+fn observed_state(
+    facts: &Facts<'_>,
+    view: &ContainerView,
+    instance: &ContainerObserved,
+    message_max: usize,
+    value: &mut Value,
+) -> (State, bool, bool) {
+    let before = facts.observed.containers.iter();
+    let before = before.filter(|c| c.name == view.name && c.attempt < instance.attempt);
+    let before = before.max_by_key(|c| c.attempt);
+    let ended_before = before.and_then(|c| exit_of(c).map(|exit| (c, exit)));
+    value["restartCount"] = instance.attempt.into();
+    value["image"] = instance.image.as_str().into();
+    value["imageID"] = instance.image_id.as_str().into();
+    value["containerID"] = container_id(&instance.id).into();
+    if let Some((before, exit)) = ended_before {
+        value["lastState"] = json!({ "terminated": terminated(&before.id, exit, message_max) });
+    }
+    let waiting = facts.waiting.get(&view.name);
+    match &instance.state {
+        ContainerState::Created => {
+            value["state"] = json!({ "waiting": waiting_value(facts, waiting) });
+            let state = if ended_before.is_some() {
+                State::Ended
+            } else {
+                State::NeverRan
+            };
+            (state, false, false)
+        }
+        ContainerState::Running { started } => {
+            value["state"] = json!({ "running": { "startedAt": rfc3339(started.wall) } });
+            let health = facts.memory.health(&view.name, &instance.id);
+            let started = health.is_some_and(|h| h.started && h.hook_done);
+            let ready = started && view.role != Role::Init && health.is_some_and(|h| h.ready);
+            (State::Running, ready, started)
+        }
+        ContainerState::Exited(exit) => {
+            let ended = terminated(&instance.id, exit, message_max);
+            match waiting {
+                Some(_) => {
+                    value["lastState"] = json!({ "terminated": ended });
+                    value["state"] = json!({ "waiting": waiting_value(facts, waiting) });
+                }
+                None => value["state"] = json!({ "terminated": ended }),
+            }
+            (State::Ended, false, false)
+        }
+    }
+}
+
+/// After a reboot only the durable record is left of a container that must not run again.
+fn recorded_state(
+    record: &FinalExit,
+    message_max: usize,
+    value: &mut Value,
+) -> (State, bool, bool) {
+    value["restartCount"] = record.attempt.into();
+    value["image"] = record.image.as_str().into();
+    value["imageID"] = record.image_id.as_str().into();
+    value["containerID"] = container_id(&record.id).into();
+    let ended = terminated(&record.id, &record.exit, message_max);
+    value["state"] = json!({ "terminated": ended });
+    (State::Ended, false, false)
+}
+
+fn waiting_value(facts: &Facts<'_>, waiting: Option<&crate::kubelet::plan::Waiting>) -> Value {
+    let default = if facts.view.has_init() {
+        "PodInitializing"
+    } else {
+        "ContainerCreating"
+    };
+    let reason = waiting.map_or(default, |w| w.reason.as_str());
+    match waiting.map(|w| w.message.as_str()) {
+        None | Some("") => json!({ "reason": reason }),
+        Some(message) => json!({ "reason": reason, "message": message }),
+    }
+}
+
+fn terminated(id: &ContainerId, exit: &Exit, message_max: usize) -> Value {
+    let started = exit.started.unwrap_or(exit.finished);
+    let mut value = json!({
+        "exitCode": exit.code,
+        "reason": exit.reason,
+        "startedAt": rfc3339(started.wall),
+        "finishedAt": rfc3339(exit.finished.wall),
+        "containerID": container_id(id),
+    });
+    if let Some(signal) = exit.signal {
+        value["signal"] = signal.into();
+    }
+    if !exit.message.is_empty() {
+        value["message"] = head(&exit.message, message_max).into();
+    }
+    value
+}
+
+/// `lowtide://<64 hex>`
+fn container_id(id: &ContainerId) -> String {
+    format!("lowtide://{id}")
+}
+
+/// At most `bytes_max` bytes from the start, whole characters only.
+fn head(text: &str, bytes_max: usize) -> &str {
+    let mut end = text.len().min(bytes_max);
+    while !text.is_char_boundary(end) {
+        end -= 1;
+    }
+    &text[..end]
+}

@@ -1,0 +1,348 @@
+//! The bodies of the steps: each does one thing to the outside and returns its outcome.
+
+use std::rc::Rc;
+use std::sync::Arc;
+use std::time::Duration;
+
+use super::check::{Action, Finding, Subject, check};
+use super::core::{Core, EventKind};
+use super::env::EnvContext;
+use super::memory::{EndCause, Final, ImageState};
+use super::outcome::{Outcome, StartFailure};
+use super::plan::Step;
+use super::view::{ContainerView, PodView};
+use super::worker::Shared;
+use super::{container_config, images, sandbox_config, volumes};
+use crate::world::{BootTime, ContainerId, ContainerState, DiskError, RuntimeError};
+
+/// After preStop a container has at least this long to answer its stop signal.
+/// Source: Kubernetes pkg/kubelet/kuberuntime (minimumGracePeriodInSeconds).
+const STOP_MIN: Duration = Duration::from_secs(2);
+/// How long a killed container may take to be seen as ended before the kill is repeated.
+const KILL_WAIT: Duration = Duration::from_secs(10);
+
+/// Runs one step to its end.
+pub async fn run(shared: Rc<Shared>, view: Rc<PodView>, step: Step) -> Outcome {
+    let core = shared.core.clone();
+    match step {
+        Step::SetUpVolumes => Outcome::Volumes(set_up_volumes(&shared, &view).await),
+        Step::StartSandbox { attempt } => {
+            Outcome::Sandbox(start_sandbox(&shared, &view, attempt).await)
+        }
+        Step::EnsureImage { container } => {
+            let container = view.container(&container);
+            let container = container.expect("plan names containers of this view");
+            Outcome::Image(images::ensure(&core, &view, container).await)
+        }
+        Step::StartContainer {
+            container,
+            attempt,
+            after,
+        } => {
+            let result = start_container(&shared, &view, &container, attempt).await;
+            Outcome::Started { after, result }
+        }
+        Step::PostStart { container, id } => {
+            let result = post_start(&shared, &view, &container, &id).await;
+            Outcome::Hook { id, result }
+        }
+        Step::Kill {
+            container,
+            id,
+            message,
+            deadline,
+        } => {
+            let container = view.container(&container);
+            let order = Kill {
+                id,
+                message,
+                deadline,
+            };
+            Outcome::Killed(kill(&shared, &view, container, order).await)
+        }
+        Step::RemoveContainer { id } => {
+            Outcome::Garbage(core.world.runtime.remove_container(&shared.uid, &id).await)
+        }
+        Step::Record(finals) => Outcome::Recorded(record(&core, &shared, *finals).await),
+        Step::Release => Outcome::Released(give_back(&shared).await),
+        Step::TearDown { cause } => Outcome::TornDown(tear_down(&shared, &view, cause).await),
+        Step::End { .. } => unreachable!("the worker ends pods itself"),
+    }
+}
+
+async fn set_up_volumes(
+    shared: &Shared,
+    view: &PodView,
+) -> Result<(), Vec<crate::world::VolumeError>> {
+    let core = &shared.core;
+    // Cleared first: a change during the set-up asks for another one.
+    shared.memory.borrow_mut().volumes_stale = false;
+    let references = core.references(view);
+    let contents = volumes::volume_contents(&view.pod, &references, &core.options.node)?;
+    core.world.volumes.set_up(contents).await
+}
+
+async fn start_sandbox(shared: &Shared, view: &PodView, attempt: u32) -> Result<(), RuntimeError> {
+    let core = &shared.core;
+    if attempt > 0 {
+        let text = "Pod sandbox changed, it will be killed and re-created.";
+        core.event(view, None, EventKind::Normal, "SandboxChanged", text);
+    }
+    if let Some(object) = core.reader.get(&view.key)
+        && object.uid() == view.uid.as_str()
+    {
+        let kept = core.records.keep_pod(&shared.uid, &object).await;
+        core.note_disk(&kept);
+        if let Err(error) = kept {
+            log::warn!("{error}; the pod starts without this record");
+        }
+    }
+    let made = sandbox_config::sandbox_config(&view.pod, attempt, &core.options.node);
+    let made = made.map_err(|error| RuntimeError::Config(error.0))?;
+    for warning in made.warnings {
+        core.event(
+            view,
+            None,
+            EventKind::Warning,
+            warning.reason,
+            warning.message,
+        );
+    }
+    core.world
+        .runtime
+        .start_sandbox(Arc::new(made.config))
+        .await
+}
+
+async fn start_container(
+    shared: &Shared,
+    view: &PodView,
+    name: &str,
+    attempt: u32,
+) -> Result<ContainerId, StartFailure> {
+    let core = &shared.core;
+    let container = view.container(name);
+    let container = container.expect("plan names containers of this view");
+    let image = match shared.memory.borrow().container(name).image {
+        ImageState::Here(image) => image,
+        ImageState::Unknown | ImageState::Failed(_) => {
+            unreachable!("plan starts a container only once its image is here")
+        }
+    };
+    let observed = core.world.runtime.observe(&shared.uid);
+    let pod_ips = match observed.sandbox {
+        Some(_) if view.host_network => core.options.node.host_ips.clone(),
+        Some(sandbox) => sandbox.ips,
+        None => Vec::new(),
+    };
+    let references = core.references(view);
+    let context = EnvContext {
+        node: &core.options.node,
+        references: &references,
+        pod_ips: &pod_ips,
+        services: &core.options.services,
+    };
+    let spec = view.spec(container);
+    let config = container_config::container_config(&view.pod, spec, attempt, &image, &context);
+    let config = config.map_err(|error| StartFailure::Config {
+        reason: error.reason.to_owned(),
+        message: error.message,
+    })?;
+    let started = core.world.runtime.start_container(Arc::new(config)).await;
+    if started.is_ok() {
+        let text = "Container created";
+        core.event(view, Some(container), EventKind::Normal, "Created", text);
+    }
+    started.map_err(StartFailure::Runtime)
+}
+
+async fn post_start(
+    shared: &Shared,
+    view: &PodView,
+    name: &str,
+    id: &ContainerId,
+) -> Result<(), String> {
+    // Noted before it runs: a hook is never run twice for one instance, even over a crash.
+    let checkpoint = {
+        let mut memory = shared.memory.borrow_mut();
+        if let Some(health) = memory.checkpoint.health.get_mut(name) {
+            health.hook_begun = true;
+        }
+        memory.checkpoint.clone()
+    };
+    let kept = shared
+        .core
+        .records
+        .keep_checkpoint(&shared.uid, &checkpoint)
+        .await;
+    if let Err(error) = kept {
+        log::warn!(
+            "pod {}: {error}; postStart may run twice if the agent dies",
+            shared.uid
+        );
+    }
+    let Some(container) = view.container(name) else {
+        return Ok(());
+    };
+    let lifecycle = view.spec(container).lifecycle.as_ref();
+    let Some(hook) = lifecycle.and_then(|l| l.post_start.as_ref()) else {
+        return Ok(());
+    };
+    run_hook(shared, view, container, id, &Action::of_hook(hook), None).await
+}
+
+async fn run_hook(
+    shared: &Shared,
+    view: &PodView,
+    container: &ContainerView,
+    id: &ContainerId,
+    action: &Option<Action>,
+    timeout: Option<Duration>,
+) -> Result<(), String> {
+    let Some(action) = action else {
+        return Err("no handler that can be run".to_owned());
+    };
+    let address = shared.address(view);
+    let subject = Subject {
+        pod: view,
+        container,
+        id,
+        address: &address,
+        user_agent: "kube-lifecycle/1.33",
+    };
+    match check(&shared.core, &subject, action, timeout).await {
+        Finding::Good | Finding::Warned(_) => Ok(()),
+        Finding::Bad(text) | Finding::Unknown(text) => Err(text),
+    }
+}
+
+struct Kill {
+    id: ContainerId,
+    message: String,
+    deadline: BootTime,
+}
+
+/// preStop, stop signal, patience until the deadline, kill; returns once the end was seen.
+async fn kill(
+    shared: &Shared,
+    view: &PodView,
+    container: Option<&ContainerView>,
+    order: Kill,
+) -> Result<(), RuntimeError> {
+    let core = &shared.core;
+    let runtime = &core.world.runtime;
+    if container.is_some() {
+        let text = order.message.clone();
+        core.event(view, container, EventKind::Normal, "Killing", text);
+    }
+    let mut deadline = order.deadline;
+    if let Some(container) = container
+        && core.world.clock.now() < deadline
+    {
+        pre_stop(shared, view, container, &order).await;
+        deadline = deadline.max(core.world.clock.now() + STOP_MIN);
+    }
+    match runtime.stop_container(&shared.uid, &order.id).await {
+        Ok(()) | Err(RuntimeError::NotFound(_)) => {}
+        Err(error) => log::warn!("pod {}: {error}; waiting for the kill", shared.uid),
+    }
+    if has_ended(shared, &order.id, || shortened(shared, deadline)).await {
+        return Ok(());
+    }
+    match runtime.kill_container(&shared.uid, &order.id).await {
+        Ok(()) | Err(RuntimeError::NotFound(_)) => {}
+        Err(error) => return Err(error),
+    }
+    let until = core.world.clock.now() + KILL_WAIT;
+    if has_ended(shared, &order.id, || until).await {
+        Ok(())
+    } else {
+        let id = &order.id;
+        Err(RuntimeError::Timeout(format!(
+            "container {id} was killed and has not ended yet"
+        )))
+    }
+}
+
+/// The deadline of a kill under way falls when the pod's ending gets less patient.
+fn shortened(shared: &Shared, deadline: BootTime) -> BootTime {
+    let memory = shared.memory.borrow();
+    let ending = memory.checkpoint.ending.as_ref();
+    ending.map_or(deadline, |ending| {
+        deadline.min(ending.deadline() + STOP_MIN)
+    })
+}
+
+async fn pre_stop(shared: &Shared, view: &PodView, container: &ContainerView, order: &Kill) {
+    let lifecycle = view.spec(container).lifecycle.as_ref();
+    let Some(hook) = lifecycle.and_then(|l| l.pre_stop.as_ref()) else {
+        return;
+    };
+    let left = order.deadline.since(shared.core.world.clock.now());
+    let action = Action::of_hook(hook);
+    let run = run_hook(shared, view, container, &order.id, &action, Some(left));
+    let ended = async {
+        has_ended(shared, &order.id, || order.deadline).await;
+        Ok(())
+    };
+    if let Err(text) = futures_lite::future::or(run, ended).await {
+        let text = format!("PreStopHook failed: {text}");
+        let reason = "FailedPreStopHook";
+        shared
+            .core
+            .event(view, Some(container), EventKind::Warning, reason, text);
+    }
+}
+
+/// Waits until the instance has ended or is gone (true), or `deadline()` has passed (false).
+async fn has_ended(shared: &Shared, id: &ContainerId, deadline: impl Fn() -> BootTime) -> bool {
+    let core = &shared.core;
+    loop {
+        let listener = shared.pulse.listen();
+        let observed = core.world.runtime.observe(&shared.uid);
+        let instance = observed.containers.iter().find(|c| c.id == *id);
+        let live = instance.is_some_and(|c| match c.state {
+            ContainerState::Created | ContainerState::Running { .. } => true,
+            ContainerState::Exited(_) => false,
+        });
+        if !live {
+            return true;
+        }
+        let until = deadline();
+        if core.world.clock.now() >= until {
+            return false;
+        }
+        futures_lite::future::or(listener, core.world.clock.sleep_until(until)).await;
+    }
+}
+
+async fn record(core: &Core, shared: &Shared, finals: Final) -> Result<Final, DiskError> {
+    core.records.keep_finals(&shared.uid, &finals).await?;
+    Ok(finals)
+}
+
+/// Everything in the kernel and the volumes. The records stay. Both are tried.
+async fn give_back(shared: &Shared) -> Result<(), String> {
+    let world = &shared.core.world;
+    let removed = world.runtime.remove_pod(&shared.uid).await;
+    let unmounted = world.volumes.tear_down(&shared.uid).await;
+    removed.map_err(|error| error.to_string()).and(unmounted)
+}
+
+async fn tear_down(shared: &Shared, view: &PodView, cause: EndCause) -> Result<(), String> {
+    let core = &shared.core;
+    give_back(shared).await?;
+    match cause {
+        // The pods come back with the next start: what has ended for good must stay known.
+        EndCause::Shutdown => Ok(()),
+        EndCause::Deleted | EndCause::DeadlineExceeded => {
+            let forgotten = core.records.forget(&shared.uid).await;
+            forgotten.map_err(|error| error.to_string())?;
+            // The last of the pod's directory is gone with the records in it.
+            core.world.volumes.tear_down(&shared.uid).await?;
+            core.registry
+                .finish_deletion(&view.key, shared.uid.as_str());
+            Ok(())
+        }
+    }
+}

@@ -1,0 +1,228 @@
+//! A pod as the node loop reads it: the typed spec with each container's role and rules worked
+//! out once, so that `plan` and `status` only compare.
+
+use std::rc::Rc;
+use std::time::Duration;
+
+use k8s_openapi::api::core::v1::{Container, Pod, Probe};
+
+use super::container_config::container_hash;
+use crate::object::{Key, Object, Problem, Provenance, Standing, Unhonoured, unhonoured};
+use crate::world::Uid;
+
+/// What a container is for; decides order, restarts and whether the pod's end waits for it.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
+pub enum Role {
+    /// Runs to its end before the next starts.
+    Init,
+    /// An init container with `restartPolicy: Always`: started in order, runs beside the rest.
+    Sidecar,
+    Regular,
+}
+
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum RestartPolicy {
+    Always,
+    OnFailure,
+    Never,
+}
+
+impl RestartPolicy {
+    /// Whether a container that ended with `code` runs again.
+    pub fn restarts(self, code: i32) -> bool {
+        match self {
+            RestartPolicy::Always => true,
+            RestartPolicy::OnFailure => code != 0,
+            RestartPolicy::Never => false,
+        }
+    }
+}
+
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum PullPolicy {
+    Always,
+    IfNotPresent,
+    Never,
+}
+
+/// The three probes in the order in which they gate each other.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash)]
+pub enum ProbeKind {
+    Startup,
+    Liveness,
+    Readiness,
+}
+
+impl ProbeKind {
+    pub const ALL: [ProbeKind; 3] = [
+        ProbeKind::Startup,
+        ProbeKind::Liveness,
+        ProbeKind::Readiness,
+    ];
+
+    /// As events spell it.
+    pub fn name(self) -> &'static str {
+        match self {
+            ProbeKind::Startup => "Startup",
+            ProbeKind::Liveness => "Liveness",
+            ProbeKind::Readiness => "Readiness",
+        }
+    }
+}
+
+#[derive(Clone, Debug)]
+pub struct ContainerView {
+    pub name: String,
+    pub role: Role,
+    /// Position within `spec.containers` or `spec.initContainers`.
+    pub index: usize,
+    pub pull_policy: PullPolicy,
+    /// Decides whether a running instance is still the one that is wanted.
+    pub hash: String,
+    /// The pod's policy, or what the role makes of it.
+    pub restart_policy: RestartPolicy,
+}
+
+/// One pod at one version of its spec. Shared by the worker and its tasks.
+#[derive(Clone, Debug)]
+pub struct PodView {
+    pub uid: Uid,
+    pub key: Key,
+    pub pod: Pod,
+    /// Init containers and sidecars in order, then regular containers.
+    pub containers: Vec<ContainerView>,
+    pub host_network: bool,
+    pub is_static: bool,
+    pub provenance: Option<Provenance>,
+    /// The manifest holds a newer text that cannot be used.
+    pub stale: Option<Problem>,
+    /// `terminationGracePeriodSeconds`, at least 0.
+    pub grace: Duration,
+    pub active_deadline: Option<Duration>,
+    /// Fields that this version does not act on.
+    pub unhonoured: Vec<Unhonoured>,
+    /// Deletion was asked for, with this grace.
+    pub deletion_grace: Option<Duration>,
+}
+
+impl PodView {
+    /// Reads a pod of the registry. `Err` says what is missing or of the wrong type; the registry
+    /// validates before it stores, so this is a defect of an older store or of validation.
+    pub fn new(object: &Object) -> Result<Rc<PodView>, String> {
+        let pod: Pod = object.view().map_err(|error| error.to_string())?;
+        let uid = Uid::new(object.uid())
+            .ok_or_else(|| format!("metadata.uid: {:?} is no path component", object.uid()))?;
+        let spec = pod.spec.as_ref().ok_or("spec: missing")?;
+        let policy = match spec.restart_policy.as_deref() {
+            Some("Never") => RestartPolicy::Never,
+            Some("OnFailure") => RestartPolicy::OnFailure,
+            _ => RestartPolicy::Always,
+        };
+        let init = spec.init_containers.iter().flatten().enumerate();
+        let init = init.map(|(index, c)| view_of_init(index, c, policy));
+        let regular = spec.containers.iter().enumerate();
+        let regular = regular.map(|(index, c)| container_view(index, c, Role::Regular, policy));
+        let containers = init.chain(regular).collect();
+        let seconds = |s: i64| Duration::from_secs(s.max(0).unsigned_abs());
+        Ok(Rc::new(PodView {
+            uid,
+            key: object.key.clone(),
+            containers,
+            host_network: spec.host_network.unwrap_or(false),
+            is_static: object.is_static(),
+            provenance: object.provenance.clone(),
+            stale: match &object.standing {
+                Standing::Stale(problem) => Some(problem.clone()),
+                Standing::Accepted | Standing::Rejected(_) => None,
+            },
+            grace: seconds(spec.termination_grace_period_seconds.unwrap_or(30)),
+            active_deadline: spec.active_deadline_seconds.map(seconds),
+            deletion_grace: object.is_deleting().then(|| {
+                let grace = object.deletion_grace_s();
+                seconds(
+                    grace
+                        .or(spec.termination_grace_period_seconds)
+                        .unwrap_or(30),
+                )
+            }),
+            unhonoured: unhonoured(&object.body),
+            pod,
+        }))
+    }
+
+    pub fn container(&self, name: &str) -> Option<&ContainerView> {
+        self.containers.iter().find(|c| c.name == name)
+    }
+
+    /// The typed spec behind a view of this pod.
+    pub fn spec(&self, view: &ContainerView) -> &Container {
+        let spec = self.pod.spec.as_ref().expect("PodView::new checked it");
+        match view.role {
+            Role::Regular => &spec.containers[view.index],
+            Role::Init | Role::Sidecar => {
+                let init = spec.init_containers.as_ref();
+                &init.expect("the view was made from this list")[view.index]
+            }
+        }
+    }
+
+    pub fn probe(&self, view: &ContainerView, kind: ProbeKind) -> Option<&Probe> {
+        let spec = self.spec(view);
+        match kind {
+            ProbeKind::Startup => spec.startup_probe.as_ref(),
+            ProbeKind::Liveness => spec.liveness_probe.as_ref(),
+            ProbeKind::Readiness => spec.readiness_probe.as_ref(),
+        }
+    }
+
+    /// `spec.containers{web}`: what events about a container point at.
+    pub fn field_path(&self, view: &ContainerView) -> String {
+        match view.role {
+            Role::Regular => format!("spec.containers{{{}}}", view.name),
+            Role::Init | Role::Sidecar => format!("spec.initContainers{{{}}}", view.name),
+        }
+    }
+
+    pub fn with_role(&self, role: Role) -> impl Iterator<Item = &ContainerView> {
+        self.containers.iter().filter(move |c| c.role == role)
+    }
+
+    pub fn has_init(&self) -> bool {
+        self.containers.iter().any(|c| c.role != Role::Regular)
+    }
+}
+
+fn view_of_init(index: usize, container: &Container, policy: RestartPolicy) -> ContainerView {
+    let sidecar = container.restart_policy.as_deref() == Some("Always");
+    if sidecar {
+        container_view(index, container, Role::Sidecar, RestartPolicy::Always)
+    } else {
+        // An init container that ended well is done under any policy; under Always a failed one
+        // runs again. Source: Kubernetes, "Init Containers", detailed behaviour.
+        let policy = match policy {
+            RestartPolicy::Always | RestartPolicy::OnFailure => RestartPolicy::OnFailure,
+            RestartPolicy::Never => RestartPolicy::Never,
+        };
+        container_view(index, container, Role::Init, policy)
+    }
+}
+
+fn container_view(
+    index: usize,
+    container: &Container,
+    role: Role,
+    restart_policy: RestartPolicy,
+) -> ContainerView {
+    ContainerView {
+        name: container.name.clone(),
+        role,
+        index,
+        pull_policy: match container.image_pull_policy.as_deref() {
+            Some("Always") => PullPolicy::Always,
+            Some("Never") => PullPolicy::Never,
+            _ => PullPolicy::IfNotPresent,
+        },
+        hash: container_hash(container),
+        restart_policy,
+    }
+}

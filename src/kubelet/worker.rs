@@ -1,0 +1,303 @@
+//! One pod's worker: asks `plan`, begins its steps, publishes the status, waits.
+//!
+//! ```text
+//!        ┌────────────── wake (registry, runtime, images, step done, deadline) ◄─────┐
+//!        ▼                                                                           │
+//!   absorb outcomes ─► observe ─► plan ─► begin steps ─► checkpoint ─► publish ─► wait
+//! ```
+//! Wake-ups carry no data: whatever happened, the same question is asked of fresh facts. Steps run
+//! as tasks beside the worker and leave their outcome in a list; nothing here blocks on them.
+
+use std::cell::{Cell, RefCell};
+use std::collections::BTreeMap;
+use std::rc::Rc;
+use std::time::Duration;
+
+use async_executor::Task;
+use event_listener::Event;
+
+use super::core::{Core, EventKind};
+use super::memory::{Checkpoint, Condemned, EndCause, Ending, Health, Memory, Target};
+use super::outcome::{Outcome, absorb};
+use super::plan::{Plan, Situation, Step, Waiting, plan};
+use super::prober::Probers;
+use super::status::{Facts, status};
+use super::steps;
+use super::view::{PodView, ProbeKind};
+use crate::world::{ContainerState, PodObserved, Uid};
+
+/// What a worker and its tasks share.
+pub struct Shared {
+    pub core: Rc<Core>,
+    pub uid: Uid,
+    pub view: RefCell<Rc<PodView>>,
+    pub memory: RefCell<Memory>,
+    /// Why the pod may not start; set by the kubelet, read by `plan`.
+    pub held: RefCell<Option<Waiting>>,
+    pub(super) outcomes: RefCell<Vec<(Target, Outcome)>>,
+    /// Fires at every wake: tasks that wait for an exit listen too.
+    pub pulse: Event,
+    woken: Cell<bool>,
+    /// The worker has ended; its pod left nothing behind.
+    pub gone: Cell<bool>,
+}
+
+impl Shared {
+    pub fn new(core: Rc<Core>, view: Rc<PodView>, memory: Memory) -> Rc<Shared> {
+        Rc::new(Shared {
+            core,
+            uid: view.uid.clone(),
+            view: RefCell::new(view),
+            memory: RefCell::new(memory),
+            held: RefCell::new(None),
+            outcomes: RefCell::new(Vec::new()),
+            pulse: Event::new(),
+            woken: Cell::new(true),
+            gone: Cell::new(false),
+        })
+    }
+
+    pub fn wake(&self) {
+        self.woken.set(true);
+        self.pulse.notify(usize::MAX);
+    }
+
+    /// Ends the pod, or shortens the grace of an ending under way: patience never grows.
+    pub fn end(&self, cause: EndCause, grace: Duration) {
+        let now = self.core.world.clock.now();
+        let ending = &mut self.memory.borrow_mut().checkpoint.ending;
+        match ending {
+            Some(known) => {
+                let left = (known.since + known.grace).since(now);
+                if grace < left {
+                    known.grace = now.since(known.since) + grace;
+                }
+                // A pod past its deadline that is deleted as well is deleted.
+                if known.cause == EndCause::DeadlineExceeded {
+                    known.cause = cause;
+                }
+            }
+            None => {
+                *ending = Some(Ending {
+                    cause,
+                    since: now,
+                    grace,
+                });
+            }
+        }
+        self.wake();
+    }
+
+    /// Where the pod's containers can be reached, for probes and hooks.
+    pub fn address(&self, view: &PodView) -> String {
+        let observed = self.core.world.runtime.observe(&self.uid);
+        let own = observed.sandbox.and_then(|s| s.ips.first().copied());
+        let node = self.core.options.node.host_ips.first().copied();
+        let address = if view.host_network { node } else { own };
+        address.map_or_else(|| "127.0.0.1".to_owned(), |ip| ip.to_string())
+    }
+}
+
+/// Runs until nothing of the pod is left. The caller has loaded memory from the records.
+pub async fn work(shared: Rc<Shared>) {
+    let saved = shared.memory.borrow().checkpoint.clone();
+    let mut worker = Worker {
+        probers: Probers::default(),
+        tasks: BTreeMap::new(),
+        published: None,
+        saved,
+        shared,
+    };
+    while worker.turn().await == Turn::Continue {}
+    worker.shared.gone.set(true);
+    worker.shared.core.departures.notify(usize::MAX);
+}
+
+struct Worker {
+    shared: Rc<Shared>,
+    probers: Probers,
+    /// Steps under way. Dropping one cancels it.
+    tasks: BTreeMap<Target, Task<()>>,
+    published: Option<serde_json::Value>,
+    saved: Checkpoint,
+}
+
+#[derive(PartialEq, Eq)]
+enum Turn {
+    Continue,
+    Done,
+}
+
+impl Worker {
+    async fn turn(&mut self) -> Turn {
+        let shared = self.shared.clone();
+        let listener = shared.pulse.listen();
+        shared.woken.set(false);
+        let view = shared.view.borrow().clone();
+
+        let outcomes = std::mem::take(&mut *shared.outcomes.borrow_mut());
+        for (target, outcome) in outcomes {
+            self.tasks.remove(&target);
+            absorb(&shared, &view, &target, outcome);
+        }
+        let observed = shared.core.world.runtime.observe(&shared.uid);
+        self.note_instances(&view, &observed);
+        let next = {
+            let memory = shared.memory.borrow();
+            let held = shared.held.borrow();
+            plan(&Situation {
+                view: &view,
+                observed: &observed,
+                memory: &memory,
+                now: shared.core.world.clock.now(),
+                held: held.as_ref(),
+            })
+        };
+        if next.done {
+            return Turn::Done;
+        }
+        for step in &next.steps {
+            self.begin(&view, step);
+        }
+        self.probers.fit(&shared, &view, &observed);
+        self.publish(&view, &observed, &next);
+        self.save().await;
+        if !shared.woken.get() {
+            match next.wake_at {
+                Some(at) => {
+                    let clock = &shared.core.world.clock;
+                    futures_lite::future::or(listener, clock.sleep_until(at)).await;
+                }
+                None => listener.await,
+            }
+        }
+        Turn::Continue
+    }
+
+    /// Keeps one health record for the running instance of each container.
+    fn note_instances(&mut self, view: &PodView, observed: &PodObserved) {
+        let shared = &self.shared;
+        let mut memory = shared.memory.borrow_mut();
+        if memory.checkpoint.start.is_none() {
+            memory.checkpoint.start = Some(shared.core.world.stamp());
+        }
+        for instance in &observed.containers {
+            if !matches!(instance.state, ContainerState::Running { .. }) {
+                continue;
+            }
+            let Some(container) = view.container(&instance.name) else {
+                continue;
+            };
+            if memory.health(&instance.name, &instance.id).is_some() {
+                mark_replaced(&mut memory, view, instance, &container.hash);
+                continue;
+            }
+            let hook = view.spec(container).lifecycle.as_ref();
+            let hook = hook.is_some_and(|l| l.post_start.is_some());
+            let probe = |kind| view.probe(container, kind).is_some();
+            let health = Health {
+                id: instance.id.clone(),
+                hook_begun: !hook,
+                hook_done: !hook,
+                started: !probe(ProbeKind::Startup),
+                ready: !probe(ProbeKind::Readiness),
+                condemned: None,
+            };
+            memory
+                .checkpoint
+                .health
+                .insert(instance.name.clone(), health);
+        }
+    }
+
+    fn begin(&mut self, view: &Rc<PodView>, step: &Step) {
+        let shared = &self.shared;
+        let target = step.target();
+        log::debug!("pod {}: {step:?}", shared.uid);
+        if let Step::End { cause } = step {
+            self.end_by_itself(view, *cause);
+            return;
+        }
+        shared.memory.borrow_mut().busy.insert(target.clone());
+        let task = steps::run(shared.clone(), view.clone(), step.clone());
+        let (shared, key) = (self.shared.clone(), target.clone());
+        let task = self.shared.core.spawn(async move {
+            let outcome = task.await;
+            shared.outcomes.borrow_mut().push((key, outcome));
+            shared.wake();
+        });
+        self.tasks.insert(target, task);
+    }
+
+    fn end_by_itself(&self, view: &PodView, cause: EndCause) {
+        let text = "Pod was active on the node longer than the specified deadline";
+        let reason = "DeadlineExceeded";
+        self.shared
+            .core
+            .event(view, None, EventKind::Normal, reason, text);
+        self.shared.end(cause, view.grace);
+    }
+
+    /// Publishes the status if it differs from what was published last. While an end is being made
+    /// durable nothing is said: what is reported must survive.
+    fn publish(&mut self, view: &PodView, observed: &PodObserved, next: &Plan) {
+        let shared = &self.shared;
+        let mut memory = shared.memory.borrow_mut();
+        if memory.is_busy(&Target::Record) {
+            return;
+        }
+        let core = &shared.core;
+        let status = status(&Facts {
+            view,
+            observed,
+            memory: &memory,
+            waiting: &next.waiting,
+            qos: super::resources::qos_class(&view.pod),
+            host_ips: &core.options.node.host_ips,
+            now: core.world.clock.wall(),
+        });
+        memory.checkpoint.transitions = status.transitions;
+        if self.published.as_ref() != Some(&status.value) {
+            let uid = shared.uid.as_str();
+            core.registry
+                .update_status(&view.key, uid, status.value.clone());
+            self.published = Some(status.value);
+        }
+    }
+
+    /// Writes the checkpoint if it changed; a failure costs only what an agent crash would lose.
+    async fn save(&mut self) {
+        let checkpoint = self.shared.memory.borrow().checkpoint.clone();
+        if checkpoint == self.saved || self.shared.gone.get() {
+            return;
+        }
+        let (core, uid) = (&self.shared.core, &self.shared.uid);
+        let kept = core.records.keep_checkpoint(uid, &checkpoint).await;
+        core.note_disk(&kept);
+        match kept {
+            Ok(()) => self.saved = checkpoint,
+            Err(error) => log::debug!("pod {uid}: {error}"),
+        }
+    }
+}
+
+/// An instance of an older definition is condemned by it, so that its end is known to be ours.
+fn mark_replaced(
+    memory: &mut Memory,
+    view: &PodView,
+    instance: &crate::world::ContainerObserved,
+    hash: &str,
+) {
+    if instance.hash == hash {
+        return;
+    }
+    if let Some(health) = memory.checkpoint.health.get_mut(&instance.name) {
+        health.condemned.get_or_insert_with(|| Condemned {
+            message: format!(
+                "Container {} definition changed, will be restarted",
+                instance.name
+            ),
+            grace: view.grace,
+        });
+    }
+}

@@ -1,0 +1,264 @@
+//! From decided to stored to visible.
+//!
+//! ```text
+//!   Visible::AtOnce        publish ─► store behind      manifest files, the node itself
+//!   Visible::AfterFlush    store ─► publish             the API: refused if it cannot be stored
+//!   Visible::AfterAttempt  store ─► publish, stored or not     URL, remote: they say it again
+//! ```
+//!
+//! Publication happens where the flush ends, not where somebody waits for it: a caller who goes
+//! away takes nothing with him. What could not be stored behind stays `dirty` and rides on the
+//! next batch, in its newest state; nothing retries by itself.
+
+use std::cell::Cell;
+use std::collections::BTreeSet;
+use std::future::Future;
+use std::rc::Rc;
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
+
+use event_listener::Event;
+
+use super::published::{Shared, Step};
+use super::store::{Batch, Health, Queue, Records, StoreError, Write};
+use crate::object::{Key, Object, Source, Standing};
+use crate::world::Random;
+
+/// Versions reserved by one flush. Each start of the process skips what is left of a block.
+pub(super) const VERSION_BLOCK: u64 = 1 << 16;
+
+/// When a write becomes visible.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(super) enum Visible {
+    AtOnce,
+    AfterFlush,
+    AfterAttempt,
+}
+
+impl Visible {
+    /// For writes that follow from a source's complete list.
+    pub fn for_list_of(source: Source) -> Visible {
+        match source {
+            Source::File | Source::Node => Visible::AtOnce,
+            Source::Http | Source::Remote => Visible::AfterAttempt,
+            Source::Api => Visible::AfterFlush,
+        }
+    }
+}
+
+/// The state of writes between their decision and the disk.
+struct Flight {
+    state: Mutex<InFlight>,
+    /// Rings when keys stop being busy.
+    settled: Event,
+}
+
+#[derive(Default)]
+struct InFlight {
+    /// Keys with a decided, not yet visible write.
+    busy: BTreeSet<Key>,
+    /// Keys whose visible state is not stored.
+    dirty: BTreeSet<Key>,
+    health: Health,
+}
+
+impl Flight {
+    fn look(&self) -> MutexGuard<'_, InFlight> {
+        self.state.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+}
+
+pub(super) struct Committer {
+    pub shared: Arc<Shared>,
+    flight: Arc<Flight>,
+    queue: Queue,
+    records: Records,
+    random: Rc<dyn Random>,
+    /// Versions below are reserved on disk, or on their way there.
+    reserved: Cell<u64>,
+}
+
+impl Committer {
+    pub fn new(
+        shared: Arc<Shared>,
+        queue: Queue,
+        records: Records,
+        random: Rc<dyn Random>,
+        reserved: u64,
+        health: Health,
+    ) -> Committer {
+        let state = InFlight {
+            health,
+            ..InFlight::default()
+        };
+        Committer {
+            shared,
+            flight: Arc::new(Flight {
+                state: Mutex::new(state),
+                settled: Event::new(),
+            }),
+            queue,
+            records,
+            random,
+            reserved: Cell::new(reserved),
+        }
+    }
+
+    pub fn health(&self) -> Health {
+        self.flight.look().health.clone()
+    }
+
+    /// Whether something visible is not stored.
+    pub fn is_dirty(&self) -> bool {
+        !self.flight.look().dirty.is_empty()
+    }
+
+    /// Waits until no key that `concerns` picks has a write on its way.
+    pub async fn settled(&self, concerns: impl Fn(&Key) -> bool) {
+        loop {
+            let settled = self.flight.settled.listen();
+            if !self.flight.look().busy.iter().any(&concerns) {
+                return;
+            }
+            settled.await;
+        }
+    }
+
+    /// Makes derived changes visible: nothing of them is stored.
+    pub fn publish(&self, steps: Vec<Step>) {
+        self.shared.publish(steps);
+        self.reserve_versions();
+    }
+
+    /// Sends steps on their way, all or none. They go whether or not the answer is waited for; it
+    /// carries the newest state of the last step's object, as published.
+    pub fn submit(
+        &self,
+        visible: Visible,
+        steps: Vec<Step>,
+    ) -> impl Future<Output = Result<Option<Arc<Object>>, StoreError>> + 'static {
+        let (answer, answered) = async_channel::bounded(1);
+        let mut writes = self.take_dirty(&steps);
+        let repaired: Vec<Key> = writes.iter().map(|(key, _)| key.clone()).collect();
+        writes.extend(steps.iter().filter_map(|step| self.write_of(step)));
+        let keys: Vec<Key> = steps.iter().map(|step| step.key().clone()).collect();
+        let written: Vec<Key> = writes.iter().map(|(key, _)| key.clone()).collect();
+
+        let shared = self.shared.clone();
+        let later = match visible {
+            Visible::AtOnce => {
+                shared.publish(steps);
+                Vec::new()
+            }
+            Visible::AfterFlush | Visible::AfterAttempt => {
+                self.flight.look().busy.extend(keys.iter().cloned());
+                steps
+            }
+        };
+        let flight = self.flight.clone();
+        let done = move |outcome: Result<(), StoreError>| {
+            let kept = match (&outcome, visible) {
+                (Ok(()), _) | (Err(_), Visible::AtOnce | Visible::AfterAttempt) => Ok(()),
+                (Err(error), Visible::AfterFlush) => Err(error.clone()),
+            };
+            let newest = kept.map(|()| {
+                shared.publish(later);
+                keys.last().and_then(|key| shared.look().get(key).cloned())
+            });
+            let mut state = flight.look();
+            match (&outcome, visible) {
+                (Ok(()), _) => {}
+                (Err(_), Visible::AfterFlush) => state.dirty.extend(repaired),
+                (Err(_), Visible::AtOnce | Visible::AfterAttempt) => state.dirty.extend(written),
+            }
+            state.health = match outcome {
+                Ok(()) if state.dirty.is_empty() => Health::Ok,
+                Ok(()) => state.health.clone(),
+                Err(error) => Health::Degraded(error.0),
+            };
+            for key in &keys {
+                state.busy.remove(key);
+            }
+            drop(state);
+            flight.settled.notify(usize::MAX);
+            // Nobody may be waiting any more; that is his right.
+            let _ = answer.try_send(newest);
+        };
+        let writes: Vec<Write> = writes.into_iter().map(|(_, write)| write).collect();
+        if writes.is_empty() && visible == Visible::AtOnce {
+            self.publish(Vec::new());
+            // Nothing to store: no reason to wake the disk.
+            return wait(None);
+        }
+        self.queue.submit(Batch {
+            writes,
+            done: Box::new(done),
+        });
+        self.reserve_versions();
+        wait(Some(answered))
+    }
+
+    /// Reserves the next block early enough that versions never wait for the disk.
+    fn reserve_versions(&self) {
+        let version = self.shared.look().version();
+        if version + VERSION_BLOCK / 2 < self.reserved.get() {
+            return;
+        }
+        let below = version + VERSION_BLOCK;
+        self.reserved.set(below);
+        let flight = self.flight.clone();
+        self.queue.submit(Batch {
+            writes: vec![Write::ReserveVersions { below }],
+            done: Box::new(move |outcome| {
+                if let Err(error) = outcome {
+                    flight.look().health = Health::Degraded(error.0);
+                }
+            }),
+        });
+    }
+
+    /// Writes that bring the store up to date with what is visible, but for what `steps` write.
+    fn take_dirty(&self, steps: &[Step]) -> Vec<(Key, Write)> {
+        let dirty = std::mem::take(&mut self.flight.look().dirty);
+        let stale = dirty
+            .into_iter()
+            .filter(|key| !steps.iter().any(|step| step.key() == key));
+        stale
+            .map(|key| {
+                let current = self.shared.look().get(&key).cloned();
+                let write = match current {
+                    Some(object) => self.records.put(&object, &*self.random),
+                    None => self.records.remove(&key),
+                };
+                (key, write)
+            })
+            .collect()
+    }
+
+    fn write_of(&self, step: &Step) -> Option<(Key, Write)> {
+        if !step.key().kind.durable() {
+            return None;
+        }
+        let write = match step {
+            Step::Put(object) => match object.standing {
+                // Shown, not kept: the source will say it again.
+                Standing::Rejected(_) => return None,
+                Standing::Accepted | Standing::Stale(_) => self.records.put(object, &*self.random),
+            },
+            Step::Status { .. } => return None,
+            Step::Remove { key, .. } => self.records.remove(key),
+        };
+        Some((step.key().clone(), write))
+    }
+}
+
+async fn wait(
+    answered: Option<async_channel::Receiver<Result<Option<Arc<Object>>, StoreError>>>,
+) -> Result<Option<Arc<Object>>, StoreError> {
+    match answered {
+        None => Ok(None),
+        Some(answered) => answered
+            .recv()
+            .await
+            .unwrap_or_else(|_| Err(StoreError("the store has stopped".to_owned()))),
+    }
+}

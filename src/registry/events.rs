@@ -1,0 +1,174 @@
+//! Events: what happened to an object, counted rather than multiplied, bounded, never stored.
+//!
+//! The same event (object, field, type, reason, message) again raises `count` and `lastTimestamp`,
+//! as upstream's recorder does. The oldest go when there are too many or their hour is over; that
+//! is reckoned on boot time, so a clock jump neither drops nor keeps them.
+
+use std::collections::BTreeMap;
+
+use jiff::Timestamp;
+use serde_json::json;
+
+use super::EventRecord;
+use super::options::Limits;
+use super::published::Step;
+use super::reader::Reader;
+use super::write::seconds_text;
+use crate::object::{Key, Kind, Object, Source, Standing};
+use crate::world::{BootTime, Stamp};
+
+/// What makes two events the same.
+type Sameness = (Key, String, Option<String>, bool, String, String);
+
+#[derive(Default)]
+pub(super) struct Events {
+    by_sameness: BTreeMap<Sameness, Known>,
+    /// By turn: the least recently seen first.
+    by_turn: BTreeMap<u64, Sameness>,
+    turn: u64,
+}
+
+struct Known {
+    key: Key,
+    turn: u64,
+    seen: BootTime,
+    count: u64,
+}
+
+impl Events {
+    /// The steps that publish `event` and forget what is over.
+    pub fn record(
+        &mut self,
+        event: EventRecord,
+        now: Stamp,
+        node_name: &str,
+        limits: &Limits,
+        reader: &Reader,
+    ) -> Vec<Step> {
+        let mut steps = self.expire(now.boot, limits, reader);
+        let sameness = (
+            event.involved.clone(),
+            event.uid.clone(),
+            event.field_path.clone(),
+            event.warning,
+            event.reason.clone(),
+            event.message.clone(),
+        );
+        self.turn += 1;
+        let turn = self.turn;
+        self.by_turn.insert(turn, sameness.clone());
+        let again = self.by_sameness.get_mut(&sameness).and_then(|known| {
+            self.by_turn.remove(&known.turn);
+            known.turn = turn;
+            known.seen = now.boot;
+            known.count += 1;
+            let shown = reader.get(&known.key)?;
+            let mut object = Object::clone(&shown);
+            object.body["count"] = json!(known.count);
+            object.body["lastTimestamp"] = json!(seconds_text(now.wall));
+            Some(object)
+        });
+        let object = match again {
+            Some(object) => object,
+            None => {
+                let key = free_key(&event.involved, now.wall, reader);
+                let known = Known {
+                    key: key.clone(),
+                    turn,
+                    seen: now.boot,
+                    count: 1,
+                };
+                self.by_sameness.insert(sameness, known);
+                first(event, key, now.wall, node_name)
+            }
+        };
+        steps.push(Step::Put(Box::new(object)));
+        steps
+    }
+
+    /// Forgets events that are over, and the oldest if there is no room for another.
+    pub fn expire(&mut self, now: BootTime, limits: &Limits, reader: &Reader) -> Vec<Step> {
+        let mut steps = Vec::new();
+        while let Some((&turn, sameness)) = self.by_turn.first_key_value() {
+            let over = self
+                .by_sameness
+                .get(sameness)
+                .is_none_or(|known| now.since(known.seen) >= limits.event_ttl);
+            if !over && self.by_turn.len() < limits.events {
+                break;
+            }
+            let known = self.by_sameness.remove(sameness);
+            self.by_turn.remove(&turn);
+            if let Some(shown) = known.and_then(|known| reader.get(&known.key)) {
+                steps.push(Step::Remove {
+                    key: shown.key.clone(),
+                    uid: shown.uid().to_owned(),
+                });
+            }
+        }
+        steps
+    }
+}
+
+/// `<object>.<hex nanoseconds>`, as upstream; the next free one where a clock stands still.
+fn free_key(involved: &Key, wall: Timestamp, reader: &Reader) -> Key {
+    let namespace = match involved.namespace.as_str() {
+        "" => "default",
+        namespace => namespace,
+    };
+    let mut nanos = wall.as_nanosecond().unsigned_abs();
+    loop {
+        let name = format!("{}.{nanos:x}", involved.name);
+        let key = Key::local(Kind::Event, namespace, &name);
+        if reader.get(&key).is_none() {
+            return key;
+        }
+        // Ends: there are only so many events.
+        nanos += 1;
+    }
+}
+
+fn first(event: EventRecord, key: Key, wall: Timestamp, node_name: &str) -> Object {
+    let seen = seconds_text(wall);
+    let mut involved = json!({
+        "apiVersion": "v1",
+        "kind": event.involved.kind.name(),
+        "name": event.involved.name,
+        "uid": event.uid,
+    });
+    if !event.involved.namespace.is_empty() {
+        involved["namespace"] = json!(event.involved.namespace);
+    }
+    if let Some(path) = event.field_path {
+        involved["fieldPath"] = json!(path);
+    }
+    let body = json!({
+        "apiVersion": "v1",
+        "kind": "Event",
+        "metadata": {
+            "name": key.name,
+            "namespace": key.namespace,
+            "uid": format!("{}.{}", event.uid, key.name.rsplit('.').next().unwrap_or_default()),
+            "creationTimestamp": seen,
+        },
+        "involvedObject": involved,
+        "reason": event.reason,
+        "message": event.message,
+        "source": {"component": "kubelet", "host": node_name},
+        "reportingComponent": "kubelet",
+        "reportingInstance": node_name,
+        "firstTimestamp": seen,
+        "lastTimestamp": seen,
+        "eventTime": null,
+        "count": 1,
+        "type": if event.warning { "Warning" } else { "Normal" },
+    });
+    Object {
+        key,
+        source: Source::Node,
+        provenance: None,
+        standing: Standing::Accepted,
+        resource_version: 0,
+        body,
+    }
+}

@@ -1,0 +1,300 @@
+//! What readers see: the objects of each kind and the recent past of each kind.
+//!
+//! Versions are given out here, at the moment of publication, so that history is in version order
+//! by construction whichever way a write came (at once, or after its flush). Each kind has a
+//! history of its own: a flood of events does not push a quiet watcher of pods off the edge.
+//!
+//! ```text
+//!   put, remove ──► version + 1 ──► objects[kind]   (copy on write, shared with snapshots)
+//!                              └──► history[kind]   (bounded; `floor` = newest version dropped)
+//! ```
+//!
+//! Never waits, never does I/O; the lock around it is held for map operations only.
+
+use std::collections::{BTreeMap, VecDeque};
+use std::mem::size_of;
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
+
+use event_listener::Event;
+use serde_json::{Value, json};
+
+use super::{Change, ChangeType, Gone};
+use crate::object::{Key, Kind, Object};
+
+/// Objects of one kind in key order.
+pub(super) type Objects = BTreeMap<Key, Arc<Object>>;
+
+/// The published state behind its lock, and the bells that wake watchers.
+pub(super) struct Shared {
+    state: Mutex<Published>,
+    changed: [Event; Kind::ALL.len()],
+}
+
+impl Shared {
+    pub fn new(published: Published) -> Shared {
+        Shared {
+            state: Mutex::new(published),
+            changed: std::array::from_fn(|_| Event::new()),
+        }
+    }
+
+    /// Looks at the state. A poisoned lock is taken: each change is one map operation, so a panic
+    /// elsewhere leaves no half-made state.
+    pub fn look(&self) -> MutexGuard<'_, Published> {
+        self.state.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    /// Applies steps in order and wakes the watchers of the kinds that changed.
+    pub fn publish(&self, steps: Vec<Step>) {
+        let mut rung = [false; Kind::ALL.len()];
+        let mut state = self.look();
+        for step in steps {
+            let kind = step.key().kind;
+            if state.apply(step) == Applied::Changed {
+                rung[kind as usize] = true;
+            }
+        }
+        drop(state);
+        for (bell, rung) in self.changed.iter().zip(rung) {
+            if rung {
+                bell.notify(usize::MAX);
+            }
+        }
+    }
+
+    pub fn bell(&self, kind: Kind) -> &Event {
+        &self.changed[kind as usize]
+    }
+}
+
+/// One change to make visible. Conditional where the world may have moved on since it was decided.
+#[derive(Debug)]
+pub(super) enum Step {
+    /// The object as its source wants it. Its status, if the published one has the same uid, is
+    /// the published one: status belongs to another writer.
+    Put(Box<Object>),
+    /// Status of the object with this uid.
+    Status {
+        key: Key,
+        uid: String,
+        status: Value,
+    },
+    /// Removes the object if it (still) has this uid.
+    Remove { key: Key, uid: String },
+}
+
+impl Step {
+    pub fn key(&self) -> &Key {
+        match self {
+            Step::Put(object) => &object.key,
+            Step::Status { key, .. } | Step::Remove { key, .. } => key,
+        }
+    }
+}
+
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+enum Applied {
+    Changed,
+    Nothing,
+}
+
+/// Bounds of one kind's history.
+#[derive(Clone, Copy, Debug)]
+pub(super) struct HistoryLimits {
+    pub changes: usize,
+    pub bytes: usize,
+}
+
+pub(super) struct Published {
+    version: u64,
+    kinds: [OneKind; Kind::ALL.len()],
+    limits: HistoryLimits,
+}
+
+struct OneKind {
+    objects: Arc<Objects>,
+    history: VecDeque<(usize, Arc<Change>)>,
+    history_bytes: usize,
+    /// Changes up to here are no longer in `history`.
+    floor: u64,
+}
+
+impl Published {
+    /// Starts with `objects` as read from the store, all at version `start`: what a version above
+    /// it meant in an earlier process is not known any more, so no object may show a lower one.
+    pub fn new(start: u64, objects: Vec<Object>, limits: HistoryLimits) -> Published {
+        let mut by_kind: [Objects; Kind::ALL.len()] = Default::default();
+        for mut object in objects {
+            stamp_version(&mut object, start);
+            by_kind[object.key.kind as usize].insert(object.key.clone(), Arc::new(object));
+        }
+        Published {
+            version: start,
+            kinds: by_kind.map(|objects| OneKind {
+                objects: Arc::new(objects),
+                history: VecDeque::new(),
+                history_bytes: 0,
+                floor: start,
+            }),
+            limits,
+        }
+    }
+
+    pub fn version(&self) -> u64 {
+        self.version
+    }
+
+    pub fn get(&self, key: &Key) -> Option<&Arc<Object>> {
+        self.kinds[key.kind as usize].objects.get(key)
+    }
+
+    /// A snapshot: later changes do not reach it.
+    pub fn objects(&self, kind: Kind) -> Arc<Objects> {
+        self.kinds[kind as usize].objects.clone()
+    }
+
+    /// Replaces what is known beside the body (place, line) without a new version: no watcher can
+    /// see the difference.
+    pub fn annotate(&mut self, object: Object) {
+        let objects = Arc::make_mut(&mut self.kinds[object.key.kind as usize].objects);
+        objects.insert(object.key.clone(), Arc::new(object));
+    }
+
+    /// Up to `max` changes of `kind` after `after`, and the version up to which they are complete.
+    pub fn after(
+        &self,
+        kind: Kind,
+        after: u64,
+        max: usize,
+    ) -> Result<(Vec<Arc<Change>>, u64), Gone> {
+        let kind = &self.kinds[kind as usize];
+        if after < kind.floor {
+            return Err(Gone { oldest: kind.floor });
+        }
+        let first = kind
+            .history
+            .partition_point(|(_, change)| change.resource_version <= after);
+        let changes: Vec<_> = kind.history.range(first..).take(max).collect();
+        let complete_to = match changes.last() {
+            Some((_, last)) if first + changes.len() < kind.history.len() => last.resource_version,
+            _ => self.version.max(after),
+        };
+        Ok((
+            changes.into_iter().map(|(_, c)| c.clone()).collect(),
+            complete_to,
+        ))
+    }
+
+    fn apply(&mut self, step: Step) -> Applied {
+        match step {
+            Step::Put(object) => self.put(*object),
+            Step::Status { key, uid, status } => self.set_status(&key, &uid, status),
+            Step::Remove { key, uid } => self.remove(&key, &uid),
+        }
+    }
+
+    fn put(&mut self, mut object: Object) -> Applied {
+        let current = self.get(&object.key).cloned();
+        match current {
+            Some(current) if current.uid() == object.uid() => {
+                if let Some(status) = current.body.get("status") {
+                    object.body["status"] = status.clone();
+                }
+                self.publish(ChangeType::Modified, object, Some(current));
+            }
+            Some(other) => {
+                self.remove(&object.key, other.uid());
+                self.publish(ChangeType::Added, object, None);
+            }
+            None => self.publish(ChangeType::Added, object, None),
+        }
+        Applied::Changed
+    }
+
+    fn set_status(&mut self, key: &Key, uid: &str, status: Value) -> Applied {
+        let Some(current) = self.get(key).filter(|object| object.uid() == uid).cloned() else {
+            return Applied::Nothing;
+        };
+        if current.body.get("status") == Some(&status) {
+            return Applied::Nothing;
+        }
+        let mut object = Object::clone(&current);
+        object.body["status"] = status;
+        self.publish(ChangeType::Modified, object, Some(current));
+        Applied::Changed
+    }
+
+    fn remove(&mut self, key: &Key, uid: &str) -> Applied {
+        let Some(current) = self.get(key).filter(|object| object.uid() == uid).cloned() else {
+            return Applied::Nothing;
+        };
+        let object = Object::clone(&current);
+        self.publish(ChangeType::Deleted, object, Some(current));
+        Applied::Changed
+    }
+
+    fn publish(&mut self, change: ChangeType, mut object: Object, previous: Option<Arc<Object>>) {
+        self.version += 1;
+        stamp_version(&mut object, self.version);
+        let object = Arc::new(object);
+        let kind = &mut self.kinds[object.key.kind as usize];
+        let objects = Arc::make_mut(&mut kind.objects);
+        match change {
+            ChangeType::Added | ChangeType::Modified => {
+                objects.insert(object.key.clone(), object.clone());
+            }
+            ChangeType::Deleted => {
+                objects.remove(&object.key);
+            }
+        }
+        let bytes = heap_bytes(&object.body);
+        kind.history_bytes += bytes;
+        let change = Change {
+            resource_version: self.version,
+            change,
+            object,
+            previous,
+        };
+        kind.history.push_back((bytes, Arc::new(change)));
+        kind.trim(self.limits);
+    }
+}
+
+impl OneKind {
+    /// Drops the oldest changes until the bounds hold; the newest one always stays.
+    fn trim(&mut self, limits: HistoryLimits) {
+        while self.history.len() > 1
+            && (self.history.len() > limits.changes || self.history_bytes > limits.bytes)
+        {
+            if let Some((bytes, dropped)) = self.history.pop_front() {
+                self.history_bytes -= bytes;
+                self.floor = dropped.resource_version;
+            }
+        }
+    }
+}
+
+fn stamp_version(object: &mut Object, version: u64) {
+    object.resource_version = version;
+    object.body["metadata"]["resourceVersion"] = json!(version.to_string());
+}
+
+/// About how much memory a JSON value holds beyond itself. A map is counted by its B-tree leaves:
+/// eleven slots each (std's `B`= 6), filled or not.
+fn heap_bytes(value: &Value) -> usize {
+    const LEAF_SLOTS: usize = 11;
+    const LEAF_BYTES: usize = LEAF_SLOTS * (size_of::<String>() + size_of::<Value>()) + 16;
+    match value {
+        Value::Null | Value::Bool(_) | Value::Number(_) => 0,
+        Value::String(text) => text.len(),
+        Value::Array(items) => items
+            .iter()
+            .map(|item| size_of::<Value>() + heap_bytes(item))
+            .sum(),
+        Value::Object(fields) => {
+            let leaves = fields.len().div_ceil(LEAF_SLOTS) * LEAF_BYTES;
+            let held = fields.iter().map(|(name, v)| name.len() + heap_bytes(v));
+            leaves + held.sum::<usize>()
+        }
+    }
+}

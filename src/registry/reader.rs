@@ -1,0 +1,82 @@
+//! The reading side: snapshots and watch cursors, from any thread.
+
+use std::sync::Arc;
+
+use super::published::Shared;
+use super::{Change, Gone};
+use crate::object::{Key, Kind, Object};
+
+/// Most changes that one step of a cursor hands over.
+const CHANGES_PER_STEP: usize = 256;
+
+/// The reading side: `Send`, never blocks the writer for long, sees whole states only.
+#[derive(Clone)]
+pub struct Reader {
+    pub(super) shared: Arc<Shared>,
+}
+
+impl Reader {
+    pub fn get(&self, key: &Key) -> Option<Arc<Object>> {
+        self.shared.look().get(key).cloned()
+    }
+
+    /// Objects of one kind in key order, and the version that the list shows.
+    pub fn list(&self, kind: Kind, namespace: Option<&str>) -> (Vec<Arc<Object>>, u64) {
+        let (objects, version) = {
+            let state = self.shared.look();
+            (state.objects(kind), state.version())
+        };
+        let inside = |object: &&Arc<Object>| {
+            namespace.is_none_or(|namespace| object.key.namespace == namespace)
+        };
+        (objects.values().filter(inside).cloned().collect(), version)
+    }
+
+    /// The newest version given out.
+    pub fn version(&self) -> u64 {
+        self.shared.look().version()
+    }
+
+    /// Changes of `kind` after `version`.
+    pub fn watch(&self, kind: Kind, version: u64) -> Result<Cursor, Gone> {
+        // Asking for no change at all tells whether the version is still within history.
+        self.shared.look().after(kind, version, 0)?;
+        Ok(Cursor {
+            shared: self.shared.clone(),
+            kind,
+            after: version,
+        })
+    }
+}
+
+/// A watch: yields changes after a version, in order, without gaps.
+pub struct Cursor {
+    shared: Arc<Shared>,
+    kind: Kind,
+    after: u64,
+}
+
+impl Cursor {
+    /// Waits until there is at least one change; at most 256 at a time. Dropping the future loses
+    /// nothing. `Gone` once the cursor fell behind history: list again.
+    pub async fn next(&mut self) -> Result<Vec<Arc<Change>>, Gone> {
+        loop {
+            // Listen first: a change between the look and the wait still rings.
+            let bell = self.shared.bell(self.kind).listen();
+            if let Some(changes) = self.ready()? {
+                return Ok(changes);
+            }
+            bell.await;
+        }
+    }
+
+    /// What there is now, without waiting; `None` if nothing.
+    pub fn ready(&mut self) -> Result<Option<Vec<Arc<Change>>>, Gone> {
+        let (changes, complete_to) =
+            self.shared
+                .look()
+                .after(self.kind, self.after, CHANGES_PER_STEP)?;
+        self.after = complete_to;
+        Ok((!changes.is_empty()).then_some(changes))
+    }
+}

@@ -1,0 +1,450 @@
+//! Complete lists: what a source states now against what it stated before.
+//!
+//! ```text
+//!  entry ── key free or ours ── admitted ──► added, changed, unchanged
+//!    │            │                └── refused ──► stale (the last good one stays) or rejected
+//!    │            └── another source's, or twice in the list ──► reported
+//!    └── text yields no object ──► everything from that file stays, stale; or a placeholder
+//!  ours, not in the list, file readable ──► deletion
+//! ```
+//!
+//! A half-readable file deletes nothing: whatever was accepted from it stays.
+
+use std::collections::{BTreeMap, BTreeSet};
+use std::sync::Arc;
+
+use serde_json::{Value, json};
+
+use super::admission::Operation;
+use super::commit::Visible;
+use super::published::Step;
+use super::write::{grace_of, same_but_for_versions};
+use super::{Error, Incoming, Registry, Replaced, causes_text};
+use crate::object::{self, Key, Kind, Object, Problem, Provenance, Source, Standing};
+use crate::world::LocalFuture;
+
+/// What is remembered between the lists of a source.
+#[derive(Default)]
+pub(super) struct Lists {
+    listed: BTreeSet<Source>,
+    /// Problems of the newest list: told once, not at each scan.
+    told: BTreeMap<Source, Vec<(Key, Problem)>>,
+    /// Stated again while the predecessor of the same uid is still stopping.
+    returning: BTreeMap<Key, Object>,
+}
+
+impl Lists {
+    pub fn has_listed(&self, source: Source) -> bool {
+        self.listed.contains(&source)
+    }
+
+    pub fn take_returning(&mut self, key: &Key) -> Option<Object> {
+        self.returning.remove(key)
+    }
+}
+
+/// One usable-looking entry.
+struct Entry {
+    key: Key,
+    provenance: Option<Provenance>,
+    body: Value,
+}
+
+/// The work on one list.
+struct Turn<'a> {
+    registry: &'a Registry,
+    source: Source,
+    steps: Vec<Step>,
+    replaced: Replaced,
+    problems: Vec<(Key, Problem)>,
+    /// Keys of the source that this list leaves in place.
+    kept: BTreeSet<Key>,
+    returning: BTreeMap<Key, Object>,
+}
+
+impl Registry {
+    /// Replaces everything that `source` owns by its complete list: adds, changes, removes.
+    /// Unchanged entries cost nothing. Entries that cannot be taken are kept as they were (or shown
+    /// as rejected) and reported. Resolves when all is visible; for `Source::Api`, stored.
+    pub fn replace(
+        &self,
+        source: Source,
+        complete: Vec<Incoming>,
+    ) -> LocalFuture<'_, Result<Replaced, Error>> {
+        Box::pin(async move {
+            self.desk
+                .committer
+                .settled(|busy| self.concerns(source, &complete, busy))
+                .await;
+            let mut turn = Turn {
+                registry: self,
+                source,
+                steps: Vec::new(),
+                replaced: Replaced::default(),
+                problems: Vec::new(),
+                kept: BTreeSet::new(),
+                returning: BTreeMap::new(),
+            };
+            let (entries, broken) = turn.sort(complete);
+            for entry in entries {
+                turn.take(entry);
+            }
+            for problem in broken {
+                turn.mark_file(problem);
+            }
+            turn.remove_absent();
+            let (steps, replaced) = turn.finish();
+            if !steps.is_empty() || self.desk.committer.is_dirty() {
+                let visible = Visible::for_list_of(source);
+                let stored = self.desk.committer.submit(visible, steps);
+                // A list published at once is not held up by the disk.
+                if visible != Visible::AtOnce {
+                    stored.await.map_err(|error| Error::Store(error.0))?;
+                }
+            }
+            Ok(replaced)
+        })
+    }
+
+    fn concerns(&self, source: Source, complete: &[Incoming], busy: &Key) -> bool {
+        let stated = complete
+            .iter()
+            .any(|entry| matches!(entry, Incoming::Object { key, .. } if key == busy));
+        stated || self.current(busy).is_some_and(|now| now.source == source)
+    }
+}
+
+impl Turn<'_> {
+    /// Entries in (file, line) order, each key once; and the texts that yield no object.
+    fn sort(&mut self, complete: Vec<Incoming>) -> (Vec<Entry>, Vec<Problem>) {
+        let mut entries = Vec::new();
+        let mut broken = Vec::new();
+        for incoming in complete {
+            match incoming {
+                Incoming::Object {
+                    key,
+                    provenance,
+                    body,
+                } => entries.push(Entry {
+                    key,
+                    provenance,
+                    body,
+                }),
+                Incoming::Broken(problem) => broken.push(problem),
+            }
+        }
+        entries.sort_by(|a, b| a.provenance.cmp(&b.provenance));
+        let mut first: BTreeMap<Key, Option<Provenance>> = BTreeMap::new();
+        let mut once = Vec::new();
+        for entry in entries {
+            match first.get(&entry.key) {
+                None => {
+                    first.insert(entry.key.clone(), entry.provenance.clone());
+                    once.push(entry);
+                }
+                Some(winner) => {
+                    let at = place(&entry.provenance, self.source);
+                    let winner = place(winner, self.source);
+                    let message = format!("{} is already defined at {winner}", entry.key);
+                    self.report(entry.key, at, "DuplicateManifest", message);
+                }
+            }
+        }
+        (once, broken)
+    }
+
+    fn take(&mut self, entry: Entry) {
+        let current = self.registry.current(&entry.key);
+        if let Some(owner) = current.as_ref().map(|now| now.source)
+            && owner != self.source
+        {
+            let at = place(&entry.provenance, self.source);
+            let message = format!("{} belongs to source {}", entry.key, owner.name());
+            self.report(entry.key, at, "OwnedByAnotherSource", message);
+            return;
+        }
+        self.kept.insert(entry.key.clone());
+        let Entry {
+            key,
+            provenance,
+            body,
+        } = entry;
+        match self.admit(&key, provenance.clone(), current.as_deref(), body) {
+            Ok((desired, warnings)) => self.settle(current, desired, warnings),
+            Err(problem) => self.refuse(key, current, problem),
+        }
+    }
+
+    fn admit(
+        &self,
+        key: &Key,
+        provenance: Option<Provenance>,
+        current: Option<&Object>,
+        mut body: Value,
+    ) -> Result<(Object, Vec<String>), Problem> {
+        let desk = &self.registry.desk;
+        // A list states wishes, not edits: versions in it mean nothing here.
+        if let Some(metadata) = body["metadata"].as_object_mut() {
+            metadata.remove("resourceVersion");
+        }
+        let operation = match current {
+            None => Operation::Create,
+            Some(_) => Operation::Update,
+        };
+        let at = place(&provenance, self.source);
+        let admitted = desk
+            .admit(operation, self.source, key, current, &mut body)
+            .and_then(|warnings| {
+                // A rejected placeholder is no predecessor: it was never an object.
+                let current = current.filter(|now| !matches!(now.standing, Standing::Rejected(_)));
+                let object = desk.complete(self.source, key.clone(), provenance, current, body)?;
+                Ok((object, warnings))
+            });
+        admitted.map_err(|error| {
+            let (reason, message) = match error {
+                Error::Invalid { causes, .. } => ("InvalidManifest", causes_text(&causes)),
+                Error::Denied { message, .. } => ("AdmissionDenied", message),
+                other => ("InvalidManifest", other.to_string()),
+            };
+            Problem {
+                at,
+                reason: reason.to_owned(),
+                message,
+            }
+        })
+    }
+
+    /// An admitted entry meets what is there.
+    fn settle(&mut self, current: Option<Arc<Object>>, desired: Object, warnings: Vec<String>) {
+        let key = desired.key.clone();
+        let verdict = match &current {
+            None => Verdict::Added,
+            Some(now) if now.uid() != desired.uid() => Verdict::Added,
+            Some(now) if now.is_deleting() => {
+                // Same uid, stopping: it comes back as a new instance once it has stopped.
+                let mut successor = desired;
+                renew(&mut successor, &self.registry.desk);
+                self.returning.insert(key, successor);
+                return;
+            }
+            Some(now) => compare(now, &desired),
+        };
+        match verdict {
+            Verdict::Unchanged => return,
+            Verdict::MovedLines => {
+                let now = current.expect("only an existing object moves");
+                let mut moved = Object::clone(&now);
+                moved.provenance = desired.provenance;
+                self.registry.desk.committer.shared.look().annotate(moved);
+                return;
+            }
+            Verdict::Added => self.replaced.added.push(key.clone()),
+            Verdict::Changed => self.replaced.changed.push(key.clone()),
+        }
+        let named = |warning| (key.clone(), warning);
+        self.replaced
+            .warnings
+            .extend(warnings.into_iter().map(named));
+        self.steps.push(Step::Put(Box::new(desired)));
+    }
+
+    /// An entry that cannot be taken: the last good one from the same file stays; else it is shown.
+    fn refuse(&mut self, key: Key, current: Option<Arc<Object>>, problem: Problem) {
+        self.problems.push((key.clone(), problem.clone()));
+        match current {
+            Some(now) if !matches!(now.standing, Standing::Rejected(_)) => {
+                self.mark(&now, problem);
+            }
+            _ if key.kind == Kind::Pod => self.show_rejected(key, problem),
+            // Only pods are shown: a rejected Secret must not look like an empty one.
+            _ => self.show_rejected(self.placeholder_key(&problem), problem),
+        }
+    }
+
+    /// Everything accepted from a broken file stays; if there is nothing, a placeholder shows it.
+    fn mark_file(&mut self, problem: Problem) {
+        let from_file: Vec<Arc<Object>> = self
+            .owned()
+            .into_iter()
+            .filter(|now| !matches!(now.standing, Standing::Rejected(_)))
+            .filter(|now| now.provenance.as_ref().map(|p| &p.file) == Some(&problem.at.file))
+            .collect();
+        let key = match from_file.first() {
+            Some(now) => now.key.clone(),
+            None => self.placeholder_key(&problem),
+        };
+        self.problems.push((key.clone(), problem.clone()));
+        if from_file.is_empty() {
+            self.show_rejected(key, problem);
+            return;
+        }
+        for now in from_file {
+            if self.kept.insert(now.key.clone()) {
+                self.mark(&now, problem.clone());
+            }
+        }
+    }
+
+    fn mark(&mut self, now: &Object, problem: Problem) {
+        let standing = Standing::Stale(problem);
+        if now.standing != standing {
+            let mut stale = now.clone();
+            stale.standing = standing;
+            self.steps.push(Step::Put(Box::new(stale)));
+        }
+    }
+
+    /// Shows a pod that nobody runs, so that `get pods` tells what is wrong.
+    fn show_rejected(&mut self, key: Key, problem: Problem) {
+        let current = self.registry.current(&key);
+        let ours = |now: &Object| {
+            now.source == self.source && matches!(now.standing, Standing::Rejected(_))
+        };
+        // The name may be taken by a real pod; then the report alone has to do.
+        if current.as_deref().is_some_and(|now| !ours(now))
+            || self.steps.iter().any(|step| step.key() == &key)
+        {
+            return;
+        }
+        self.kept.insert(key.clone());
+        let standing = Standing::Rejected(problem.clone());
+        if current.as_ref().is_some_and(|now| now.standing == standing) {
+            return;
+        }
+        if let Some(shown) = current {
+            let uid = shown.uid().to_owned();
+            let key = key.clone();
+            self.steps.push(Step::Remove { key, uid });
+        }
+        let body = json!({
+            "spec": {"containers": [], "nodeName": self.registry.desk.node_name},
+            "status": {
+                "phase": "Pending",
+                "reason": "InvalidManifest",
+                "message": problem.to_string(),
+            },
+        });
+        let at = Some(problem.at);
+        let object = self
+            .registry
+            .desk
+            .complete(self.source, key, at, None, body);
+        let mut object = object.expect("a placeholder has a random, thus safe, uid");
+        object.standing = standing;
+        self.steps.push(Step::Put(Box::new(object)));
+    }
+
+    /// `default/<file name as a DNS-1123 label>-<node>`.
+    fn placeholder_key(&self, problem: &Problem) -> Key {
+        let stem = object::label_from(&problem.at.file);
+        let name = format!("{stem}-{}", self.registry.desk.node_name);
+        Key::local(Kind::Pod, "default", &name)
+    }
+
+    fn remove_absent(&mut self) {
+        let absent = self
+            .owned()
+            .into_iter()
+            .filter(|now| !self.kept.contains(&now.key));
+        for now in absent.collect::<Vec<_>>() {
+            let key = now.key.clone();
+            let shown_only = matches!(now.standing, Standing::Rejected(_));
+            if now.key.kind != Kind::Pod || shown_only {
+                let uid = now.uid().to_owned();
+                self.steps.push(Step::Remove {
+                    key: key.clone(),
+                    uid,
+                });
+            } else if !now.is_deleting()
+                && let Some(deleting) = self.registry.desk.deleting(&now, grace_of(&now))
+            {
+                self.steps.push(Step::Put(Box::new(deleting)));
+            } else {
+                continue;
+            }
+            if !shown_only {
+                self.replaced.removed.push(key);
+            }
+        }
+    }
+
+    fn owned(&self) -> Vec<Arc<Object>> {
+        let state = self.registry.desk.committer.shared.look();
+        let durable = Kind::ALL.into_iter().filter(|kind| kind.durable());
+        let all = durable.flat_map(|kind| {
+            let objects = state.objects(kind);
+            let ours: Vec<_> = objects
+                .values()
+                .filter(|now| now.source == self.source)
+                .cloned()
+                .collect();
+            ours
+        });
+        all.collect()
+    }
+
+    fn report(&mut self, key: Key, at: Provenance, reason: &str, message: String) {
+        let problem = Problem {
+            at,
+            reason: reason.to_owned(),
+            message,
+        };
+        self.problems.push((key, problem));
+    }
+
+    fn finish(mut self) -> (Vec<Step>, Replaced) {
+        let mut lists = self.registry.desk.lists.borrow_mut();
+        let before = lists.told.remove(&self.source).unwrap_or_default();
+        let fresh = self.problems.iter().filter(|told| !before.contains(told));
+        self.replaced.problems = fresh.cloned().collect();
+        lists.told.insert(self.source, self.problems);
+        lists.listed.insert(self.source);
+        lists.returning.retain(|_, kept| kept.source != self.source);
+        lists.returning.append(&mut self.returning);
+        (self.steps, self.replaced)
+    }
+}
+
+enum Verdict {
+    Added,
+    Changed,
+    Unchanged,
+    /// Same text further up or down: not worth a version or a write.
+    MovedLines,
+}
+
+fn compare(now: &Object, desired: &Object) -> Verdict {
+    let file = |object: &Object| object.provenance.as_ref().map(|p| p.file.clone());
+    if now.standing != Standing::Accepted
+        || file(now) != file(desired)
+        || !same_but_for_versions(&now.body, &desired.body)
+    {
+        Verdict::Changed
+    } else if now.provenance != desired.provenance {
+        Verdict::MovedLines
+    } else {
+        Verdict::Unchanged
+    }
+}
+
+/// Makes a fresh instance of what `complete` took for the continuation of the stopping one.
+fn renew(object: &mut Object, desk: &super::write::Desk) {
+    if let Some(metadata) = object.body["metadata"].as_object_mut() {
+        metadata.remove("deletionTimestamp");
+        metadata.remove("deletionGracePeriodSeconds");
+        let made = super::write::seconds_text(desk.clock.wall());
+        metadata.insert("creationTimestamp".to_owned(), json!(made));
+        metadata.insert("generation".to_owned(), json!(1));
+    }
+    if let Some(body) = object.body.as_object_mut() {
+        body.remove("status");
+    }
+}
+
+/// Where an entry was written down; sources without files are named instead.
+fn place(provenance: &Option<Provenance>, source: Source) -> Provenance {
+    provenance.clone().unwrap_or_else(|| Provenance {
+        file: source.name().to_owned(),
+        line: 1,
+    })
+}
