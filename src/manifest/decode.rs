@@ -1,0 +1,214 @@
+//! Manifest text to JSON objects: YAML with go-yaml's meaning, or JSON; several documents a file.
+//!
+//! ```text
+//! text ──► documents (first line of each) ──► Value ──► List opened ──► Pod | ConfigMap | Secret
+//! ```
+//!
+//! Refuses what could exhaust memory or stack (alias bombs, depth) and what two readers would
+//! understand differently (duplicate keys). Never fills in defaults, never looks at other files.
+
+use serde_json::Value;
+
+use super::json;
+
+/// A document of a file, in the file's order: an object, or why there is none.
+#[derive(Clone, Debug, PartialEq)]
+pub struct Decoded {
+    /// Line of the file, from 1: the document's first, or the one an error is at.
+    pub line: u32,
+    pub outcome: Result<Value, String>,
+}
+
+/// Nesting allowed in a document. Pods need 12; go-yaml and serde_json allow more.
+const DEPTH_MAX: usize = 64;
+/// Nodes in one document, aliases expanded: a 10 MiB file of real manifests has fewer.
+const NODES_MAX: usize = 250_000;
+/// Documents in one file.
+const DOCUMENTS_MAX: usize = 1_000;
+
+/// Decodes a whole file. Empty documents yield nothing.
+pub fn decode(bytes: &[u8]) -> Vec<Decoded> {
+    let text = match std::str::from_utf8(bytes) {
+        Ok(text) => text.strip_prefix('\u{feff}').unwrap_or(text),
+        Err(error) => {
+            let before = &bytes[..error.valid_up_to()];
+            return vec![Decoded {
+                line: line_number(before),
+                outcome: Err("text is not UTF-8".to_owned()),
+            }];
+        }
+    };
+    let mut decoded = Vec::new();
+    for (count, document) in documents(text).into_iter().enumerate() {
+        if count == DOCUMENTS_MAX {
+            decoded.push(Decoded {
+                line: document.line,
+                outcome: Err(format!("more than {DOCUMENTS_MAX} documents in one file")),
+            });
+            break;
+        }
+        match parse(document) {
+            Ok(Value::Null) => {}
+            Ok(value) => open_list(value, document.line, &mut decoded),
+            Err((line, message)) => decoded.push(Decoded {
+                line,
+                outcome: Err(message),
+            }),
+        }
+    }
+    decoded
+}
+
+/// One value without list handling, for configuration files. Errors carry the line, from 1.
+pub fn parse_one(text: &str) -> Result<Value, (u32, String)> {
+    let text = text.strip_prefix('\u{feff}').unwrap_or(text);
+    match documents(text).as_slice() {
+        [] => Ok(Value::Null),
+        [document] => parse(*document),
+        [_, second, ..] => Err((second.line, "more than one document".to_owned())),
+    }
+}
+
+#[derive(Clone, Copy)]
+struct Document<'a> {
+    text: &'a str,
+    line: u32,
+    /// Lines of the file before `text`.
+    lines_before: u32,
+}
+
+/// Splits at document markers. A marker at the start of a line always is one: YAML forbids it
+/// inside any scalar (YAML 1.2.2, section 9.1.2). The first line is that of the first content.
+fn documents(text: &str) -> Vec<Document<'_>> {
+    let mut documents = Vec::new();
+    let (mut start, mut start_line, mut offset, mut line) = (0, 0u32, 0, 0u32);
+    for piece in text.split_inclusive('\n') {
+        if is_marker(piece) {
+            push_document(&text[start..offset], start_line, &mut documents);
+            // What follows `--- ` on its line belongs to the document, and the columns must stay.
+            let bare = piece.trim_end().len() == 3;
+            start = if bare { offset + piece.len() } else { offset };
+            start_line = if bare { line + 1 } else { line };
+        }
+        offset += piece.len();
+        line = line.saturating_add(1);
+    }
+    push_document(&text[start..], start_line, &mut documents);
+    documents
+}
+
+fn is_marker(line: &str) -> bool {
+    (line.starts_with("---") || line.starts_with("..."))
+        && line[3..].chars().next().is_none_or(char::is_whitespace)
+}
+
+fn push_document<'a>(text: &'a str, lines_before: u32, documents: &mut Vec<Document<'a>>) {
+    let content = text.lines().position(|line| {
+        let line = line.trim();
+        !line.is_empty() && !line.starts_with('#') && !line.starts_with('%')
+    });
+    if let Some(first) = content {
+        documents.push(Document {
+            text,
+            line: lines_before + first as u32 + 1,
+            lines_before,
+        });
+    }
+}
+
+fn parse(document: Document<'_>) -> Result<Value, (u32, String)> {
+    let at = |line: u64| {
+        let line = u32::try_from(line).unwrap_or(u32::MAX);
+        document.lines_before.saturating_add(line.max(1))
+    };
+    if document.text.trim_start().starts_with('{') {
+        return json::parse(document.text, DEPTH_MAX)
+            .map_err(|(line, message)| (at(line as u64), message));
+    }
+    let options = serde_saphyr::options! {
+        budget: serde_saphyr::budget! {
+            max_depth: DEPTH_MAX,
+            max_nodes: NODES_MAX,
+        },
+        duplicate_keys: serde_saphyr::options::DuplicateKeyPolicy::Error,
+        legacy_octal_numbers: true,
+        strict_booleans: false,
+        with_snippet: false,
+    };
+    serde_saphyr::from_str_with_options::<Value>(document.text, options).map_err(|error| {
+        let line = error.location().map_or(1, |location| location.line());
+        (at(line), one_line(&error.to_string()))
+    })
+}
+
+/// A parser's message on one line, so that a log line stays one.
+fn one_line(message: &str) -> String {
+    message.split_whitespace().collect::<Vec<_>>().join(" ")
+}
+
+fn line_number(before: &[u8]) -> u32 {
+    let newlines = before.iter().filter(|byte| **byte == b'\n').count();
+    u32::try_from(newlines + 1).unwrap_or(u32::MAX)
+}
+
+/// Puts the object, or the items of a list of objects, into `decoded`. Lists do not nest.
+fn open_list(value: Value, line: u32, decoded: &mut Vec<Decoded>) {
+    let Some(item_kind) = list_item_kind(&value) else {
+        let outcome = check_kind(value);
+        decoded.push(Decoded { line, outcome });
+        return;
+    };
+    let items = match value {
+        Value::Object(mut fields) => fields.remove("items"),
+        _ => None,
+    };
+    match items {
+        None | Some(Value::Null) => {}
+        Some(Value::Array(items)) => {
+            for (index, mut item) in items.into_iter().enumerate() {
+                if let (Some(kind), Value::Object(fields)) = (item_kind, &mut item) {
+                    // Items of a typed list may leave their type out (API conventions).
+                    fields.entry("apiVersion").or_insert_with(|| "v1".into());
+                    fields.entry("kind").or_insert_with(|| kind.into());
+                }
+                let outcome = check_kind(item).map_err(|why| format!("items[{index}]: {why}"));
+                decoded.push(Decoded { line, outcome });
+            }
+        }
+        Some(_) => decoded.push(Decoded {
+            line,
+            outcome: Err("items: must be a list".to_owned()),
+        }),
+    }
+}
+
+/// `None`: not a list. `Some(None)`: a list of anything.
+fn list_item_kind(value: &Value) -> Option<Option<&'static str>> {
+    if value["apiVersion"] != "v1" {
+        return None;
+    }
+    match value["kind"].as_str()? {
+        "List" => Some(None),
+        "PodList" => Some(Some("Pod")),
+        "ConfigMapList" => Some(Some("ConfigMap")),
+        "SecretList" => Some(Some("Secret")),
+        _ => None,
+    }
+}
+
+fn check_kind(value: Value) -> Result<Value, String> {
+    const LEGAL: &str = "a manifest holds v1 Pod, ConfigMap, Secret or a List of these";
+    if !value.is_object() {
+        return Err(format!("not an object: {LEGAL}"));
+    }
+    let version = value["apiVersion"].as_str().unwrap_or_default();
+    let kind = value["kind"].as_str().unwrap_or_default();
+    match (version, kind) {
+        ("v1", "Pod" | "ConfigMap" | "Secret") => Ok(value),
+        ("", _) => Err(format!("apiVersion: Required value; {LEGAL}")),
+        (_, "") => Err(format!("kind: Required value; {LEGAL}")),
+        _ => Err(format!(
+            "{version} {kind} is not read from manifests: {LEGAL}"
+        )),
+    }
+}

@@ -1,0 +1,68 @@
+//! Says each problem once when it appears and once when it is gone.
+//!
+//! Never decides anything: the registry holds what became of an object.
+
+use std::collections::BTreeMap;
+
+use crate::object::{Key, Problem, Standing};
+use crate::registry::{Reader, Replaced};
+
+/// What was last said about one source.
+#[derive(Default)]
+pub struct Reported {
+    /// Texts by where they are about: a place's own trouble, skipped names, broken texts.
+    texts: BTreeMap<String, String>,
+    objects: BTreeMap<Key, Problem>,
+    unreachable: Option<String>,
+}
+
+impl Reported {
+    /// Compares with the last call: `now` maps a file or place to what is wrong with it.
+    pub fn texts(&mut self, now: BTreeMap<String, String>) {
+        for (place, message) in &now {
+            if self.texts.get(place) != Some(message) {
+                log::warn!("manifest {place}: {message}");
+            }
+        }
+        for place in self.texts.keys().filter(|place| !now.contains_key(*place)) {
+            log::info!("manifest {place}: no longer in the way");
+        }
+        self.texts = now;
+    }
+
+    /// What the registry would not take. `broken` are problems that `texts` has said already.
+    pub fn objects(&mut self, replaced: &Replaced, broken: &[Problem], reader: &Reader) {
+        for (key, problem) in &replaced.problems {
+            if broken.contains(problem) {
+                continue;
+            }
+            let known = self.objects.insert(key.clone(), problem.clone());
+            if known.as_ref() != Some(problem) {
+                log::warn!("manifest {}: {key}: {}", problem.at, problem.message);
+            }
+        }
+        self.objects.retain(|key, problem| {
+            let object = reader.get(key);
+            let cleared = object.is_none_or(|object| object.standing == Standing::Accepted)
+                && !replaced.problems.iter().any(|(named, _)| named == key);
+            if cleared {
+                log::info!("manifest {}: {key} is accepted or gone", problem.at.file);
+            }
+            !cleared
+        });
+    }
+
+    /// The whole source could not be read; everything from it stays.
+    pub fn unreachable(&mut self, why: &str) {
+        if self.unreachable.as_deref() != Some(why) {
+            log::warn!("{why}; keeping what is known from it");
+            self.unreachable = Some(why.to_owned());
+        }
+    }
+
+    pub fn reachable(&mut self, what: &str) {
+        if self.unreachable.take().is_some() {
+            log::info!("{what}: readable again");
+        }
+    }
+}

@@ -1,0 +1,1 @@
+//! What the running kernel offers, found without leaving anything behind.
