@@ -1,0 +1,125 @@
+//! `world::Images`: what is here, what a registry would give, and archives that turn up later.
+
+use std::collections::BTreeMap;
+use std::rc::Rc;
+use std::sync::Arc;
+use std::time::Duration;
+
+use event_listener::Event;
+use lowtide::world::{Image, ImageConfig, Images, LocalFuture, PullError, PullRequest};
+
+use crate::host::{Host, boxed, give, question};
+
+/// How the registry treats one image now.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Origin {
+    Pullable,
+    Unreachable,
+    Refused,
+}
+
+#[derive(Default)]
+pub struct ImageStore {
+    here: BTreeMap<String, Arc<Image>>,
+    origins: BTreeMap<String, Origin>,
+    generation: u64,
+    grown: Rc<Event>,
+}
+
+impl ImageStore {
+    pub fn is_here(&self, reference: &str) -> bool {
+        self.here.contains_key(reference)
+    }
+
+    pub fn origin(&self, reference: &str) -> Origin {
+        let known = self.origins.get(reference);
+        known.copied().unwrap_or(Origin::Pullable)
+    }
+
+    pub fn set_origin(&mut self, reference: &str, origin: Origin) {
+        self.origins.insert(reference.to_owned(), origin);
+    }
+
+    /// The image is here, by import or by a pull that ended.
+    pub fn add(&mut self, reference: &str) -> Arc<Image> {
+        let digest = reference.bytes().fold(7_u64, |hash, byte| {
+            hash.wrapping_mul(31).wrapping_add(u64::from(byte))
+        });
+        let image = Arc::new(Image {
+            id: format!("sha256:{digest:064x}"),
+            tags: vec![reference.to_owned()],
+            digests: vec![format!("{reference}@sha256:{digest:064x}")],
+            size_bytes: 1 << 20,
+            pinned: false,
+            config: ImageConfig::default(),
+        });
+        self.here.insert(reference.to_owned(), Arc::clone(&image));
+        self.generation += 1;
+        self.grown.notify(usize::MAX);
+        image
+    }
+}
+
+pub struct SimImages(pub Rc<Host>);
+
+impl Images for SimImages {
+    fn find(&self, reference: &str) -> Option<Arc<Image>> {
+        self.0.images.borrow().here.get(reference).cloned()
+    }
+
+    fn list(&self) -> Vec<Arc<Image>> {
+        self.0.images.borrow().here.values().cloned().collect()
+    }
+
+    fn first_scan(&self) -> LocalFuture<'_, ()> {
+        boxed(async {
+            let (asker, answer) = question();
+            let scan = self.0.span(Duration::from_millis(40));
+            self.0.later_in_agent(scan, move |_| give(&asker, ()));
+            answer.await
+        })
+    }
+
+    fn generation(&self) -> u64 {
+        self.0.images.borrow().generation
+    }
+
+    fn changed(&self, seen: u64) -> LocalFuture<'_, u64> {
+        boxed(async move {
+            let grown = Rc::clone(&self.0.images.borrow().grown);
+            loop {
+                let listener = grown.listen();
+                let generation = self.generation();
+                if generation != seen {
+                    return generation;
+                }
+                listener.await;
+            }
+        })
+    }
+
+    fn pull(&self, request: PullRequest) -> LocalFuture<'_, Result<Arc<Image>, PullError>> {
+        boxed(async move {
+            let reference = request.reference;
+            self.0.trace.note(|| format!("pull {reference}"));
+            let (asker, answer) = question();
+            let took = self.0.span(Duration::from_secs(3));
+            self.0.later_in_agent(took, move |host| {
+                let origin = host.images.borrow().origin(&reference);
+                let outcome = match origin {
+                    Origin::Pullable => Ok(host.images.borrow_mut().add(&reference)),
+                    Origin::Unreachable => Err(PullError::Unreachable(
+                        "dial registry.sim: network is unreachable".to_owned(),
+                    )),
+                    Origin::Refused => {
+                        Err(PullError::Refused(format!("{reference}: not found")))
+                    }
+                };
+                host.trace
+                    .note(|| format!("pull {reference}: {origin:?}"));
+                give(&asker, outcome);
+            });
+            answer.await
+        })
+    }
+}

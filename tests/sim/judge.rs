@@ -1,0 +1,424 @@
+//! The safety rules, checked at the very step that would break them.
+//!
+//! | rule | broken when |
+//! |---|---|
+//! | one instance | a container is created while another instance of its name lives |
+//! | desired only | something starts for a pod that nobody wants |
+//! | sandbox first | a container starts where the node *sees* no ready sandbox, or without its volumes |
+//! | init in order | a container starts before the init containers before it are done |
+//! | once is once | a container whose exit was final, or a pod whose end was published, starts again |
+//! | one of a name | a pod starts while another UID of the same name still lives |
+//! | no murder | a running container is stopped without a reason of Kubernetes' |
+//! | no heat | a container restarts without back-off |
+//! | clean hands | records or volumes are removed under living containers |
+//!
+//! A rule speaks of what the node could know: a step that raced with a fault is no crime. The first
+//! broken rule ends the run.
+
+use std::cell::RefCell;
+use std::collections::{BTreeMap, BTreeSet};
+use std::rc::Rc;
+
+use lowtide::world::{
+    ContainerConfig, ContainerId, ContainerState, ExecRequest, MountSource, NetError, PodObserved,
+    RuntimeError, SandboxConfig, SandboxState, Uid,
+};
+
+use crate::host::Host;
+use crate::kernel::{Container, Pod};
+use crate::script::Script;
+use crate::spec::{Desired, Role};
+use crate::timeline::Nanos;
+use crate::trace::Trace;
+
+/// Starts of one container within `HEAT_WINDOW` that back-off allows: 0, 0, 10 s, 20 s …
+const HEAT_STARTS_MAX: usize = 4;
+const HEAT_WINDOW: Nanos = 20_000_000_000;
+/// So long may a step that was decided before a manifest went still begin.
+const LAST_WISH: Nanos = 1_000_000_000;
+
+/// What is known of one pod beyond what the kernel still shows.
+#[derive(Default)]
+struct Past {
+    /// At some time since the pod began nobody wanted it, so it may be ended for ever.
+    was_unwanted: bool,
+    /// Containers that were seen to fail a probe or a hook: instances that may be ended.
+    condemned: BTreeSet<ContainerId>,
+    /// In the present boot: final exits by container, init containers that are done by sandbox.
+    exits: BTreeMap<String, i32>,
+    done: BTreeSet<(String, u64)>,
+    /// A sandbox of this pod died in this boot.
+    lost_sandbox: bool,
+    starts: BTreeMap<String, Vec<Nanos>>,
+    attempts: BTreeMap<String, u32>,
+    /// Published as ended, or its final exits were: holds over power cuts.
+    published_end: Option<String>,
+    published_exits: BTreeSet<String>,
+}
+
+type Wishes = Box<dyn Fn() -> Vec<Desired>>;
+
+pub struct Judge {
+    trace: Rc<Trace>,
+    verdict: RefCell<Option<String>>,
+    wishes: RefCell<Option<Wishes>>,
+    pasts: RefCell<BTreeMap<Uid, Past>>,
+    /// When each pod was last wanted, and as what.
+    wishes_seen: RefCell<BTreeMap<Uid, (Nanos, Desired)>>,
+}
+
+impl Judge {
+    pub fn new(trace: Rc<Trace>) -> Judge {
+        Judge {
+            trace,
+            verdict: RefCell::default(),
+            wishes: RefCell::default(),
+            pasts: RefCell::default(),
+            wishes_seen: RefCell::default(),
+        }
+    }
+
+    /// Where to ask which pods are wanted now. `None` while no agent runs.
+    pub fn wishes(&self, wishes: Option<Wishes>) {
+        *self.wishes.borrow_mut() = wishes;
+    }
+
+    pub fn verdict(&self) -> Option<String> {
+        self.verdict.borrow().clone()
+    }
+
+    pub fn condemn(&self, crime: String) {
+        self.trace.note(|| format!("BROKEN: {crime}"));
+        self.verdict.borrow_mut().get_or_insert(crime);
+    }
+
+    fn past<T>(&self, uid: &Uid, change: impl FnOnce(&mut Past) -> T) -> T {
+        change(self.pasts.borrow_mut().entry(uid.clone()).or_default())
+    }
+
+    pub fn desired(&self) -> Option<Vec<Desired>> {
+        self.wishes.borrow().as_ref().map(|wishes| wishes())
+    }
+
+    fn wanted(&self, uid: &Uid) -> Option<Desired> {
+        self.desired()?.into_iter().find(|pod| pod.uid == *uid)
+    }
+
+    /// The pod if something of it may start: wanted now, or until a moment ago.
+    fn may_start(&self, host: &Host, uid: &Uid) -> Option<Desired> {
+        self.look_around(host);
+        let seen = self.wishes_seen.borrow();
+        let (last, pod) = seen.get(uid)?;
+        (host.timeline.now() - last <= LAST_WISH).then(|| pod.clone())
+    }
+
+    /// Remembers which pods are wanted at this moment, and which that exist are not.
+    pub fn look_around(&self, host: &Host) {
+        let Some(desired) = self.desired() else {
+            return;
+        };
+        for pod in desired.iter().filter(|pod| !pod.deleting) {
+            let seen = (host.timeline.now(), pod.clone());
+            self.wishes_seen.borrow_mut().insert(pod.uid.clone(), seen);
+        }
+        for uid in host.kernel.borrow().pods.keys() {
+            let wanted = desired.iter().any(|pod| pod.uid == *uid && !pod.deleting);
+            if !wanted {
+                self.past(uid, |past| past.was_unwanted = true);
+            }
+        }
+    }
+
+    /// The node has published this: from now on it must hold.
+    pub fn published(&self, uid: &Uid, phase: &str, final_exits: &[String]) {
+        self.past(uid, |past| {
+            if matches!(phase, "Succeeded" | "Failed") {
+                past.published_end.get_or_insert(phase.to_owned());
+            } else if let Some(end) = &past.published_end {
+                let crime = format!("pod {uid} was published as {end} and now as {phase}");
+                self.condemn(crime);
+            }
+            past.published_exits.extend(final_exits.iter().cloned());
+        });
+    }
+
+    pub fn rebooted(&self) {
+        for past in self.pasts.borrow_mut().values_mut() {
+            past.exits.clear();
+            past.done.clear();
+            past.starts.clear();
+            past.attempts.clear();
+            past.lost_sandbox = false;
+        }
+    }
+
+    pub fn starts_sandbox(&self, host: &Host, config: &SandboxConfig) {
+        let uid = &config.uid;
+        let what = format!("sandbox {}#{} ({uid})", config.name, config.attempt);
+        if self.may_start(host, uid).is_none() {
+            self.condemn(format!("{what} starts, which nobody wants"));
+        }
+        if let Some(end) = self.past(uid, |past| past.published_end.clone()) {
+            self.condemn(format!("{what} starts though the pod is {end}"));
+        }
+        let kernel = host.kernel.borrow();
+        let seen = kernel.seen(uid).sandbox;
+        if seen.is_some_and(|s| s.state == SandboxState::Ready && s.attempt != config.attempt) {
+            self.condemn(format!("{what} starts beside a ready one"));
+        }
+        for (other, pod) in &kernel.pods {
+            let twin = pod.sandbox.as_ref().is_some_and(|sandbox| {
+                other != uid
+                    && sandbox.config.name == config.name
+                    && sandbox.config.namespace == config.namespace
+                    && (sandbox.state == SandboxState::Ready || pod.live().next().is_some())
+            });
+            if twin {
+                self.condemn(format!("{what} starts before its predecessor {other} is gone"));
+            }
+        }
+    }
+
+    pub fn starts_container(&self, host: &Host, config: &ContainerConfig) {
+        let uid = &config.uid;
+        let what = format!("{}/{}#{} ({uid})", config.pod_name, config.name, config.attempt);
+        let Some(pod) = self.may_start(host, uid) else {
+            return self.condemn(format!("{what} starts, which nobody wants"));
+        };
+        let seen = host.kernel.borrow().seen(uid);
+        let ready = seen.sandbox.as_ref().is_some_and(|s| s.state == SandboxState::Ready);
+        if !ready {
+            self.condemn(format!("{what} starts where no ready sandbox is seen"));
+        }
+        let live = seen.containers.iter().find(|c| {
+            c.name == config.name && !matches!(c.state, ContainerState::Exited(_))
+        });
+        if let Some(live) = live {
+            let attempt = live.attempt;
+            self.condemn(format!("{what} starts while instance #{attempt} is seen alive"));
+        }
+        for mount in &config.mounts {
+            if let MountSource::Volume { name, .. } = &mount.source
+                && !host.mounted.borrow().has(uid, name)
+            {
+                self.condemn(format!("{what} starts before its volume {name}"));
+            }
+        }
+        self.check_once(&what, config, &pod);
+    }
+
+    /// What was final stays final.
+    fn check_once(&self, what: &str, config: &ContainerConfig, pod: &Desired) {
+        self.past(&config.uid, |past| {
+            if let Some(end) = &past.published_end {
+                self.condemn(format!("{what} starts though the pod is {end}"));
+            }
+            if past.published_exits.contains(&config.name) {
+                self.condemn(format!("{what} starts though its final exit was published"));
+            }
+            let code = past.exits.get(&config.name).copied();
+            if let Some(code) = code
+                && pod.role(&config.name) == Some(Role::Regular)
+                && !pod.restarts(&config.name, code)
+                && !pod.was_changed(&config.name, &config.image)
+            {
+                self.condemn(format!("{what} starts again after its final exit {code}"));
+            }
+            if let Some(highest) = past.attempts.get(&config.name)
+                && config.attempt < *highest
+            {
+                self.condemn(format!("{what} starts below an earlier number {highest}"));
+            }
+        });
+    }
+
+    /// The shim has made the record; `other` is an instance that lives beside it.
+    pub fn created(&self, host: &Host, config: &ContainerConfig, other: Option<u32>, sandbox: u64) {
+        let uid = &config.uid;
+        let what = format!("{}/{}#{} ({uid})", config.pod_name, config.name, config.attempt);
+        if let Some(attempt) = other {
+            self.condemn(format!("{what} lives beside its instance #{attempt}"));
+        }
+        let pod = self.wanted(uid);
+        let now = host.timeline.now();
+        self.past(uid, |past| {
+            past.attempts.insert(config.name.clone(), config.attempt);
+            let starts = past.starts.entry(config.name.clone()).or_default();
+            starts.retain(|at| now - at < HEAT_WINDOW);
+            starts.push(now);
+            if starts.len() > HEAT_STARTS_MAX {
+                self.condemn(format!("{what} restarts without back-off"));
+            }
+            let before = pod.iter().flat_map(|pod| pod.init_before(&config.name));
+            for init in before {
+                if !past.done.contains(&(init.clone(), sandbox)) {
+                    self.condemn(format!("{what} starts before init container {init} is done"));
+                }
+            }
+            if pod.as_ref().and_then(|pod| pod.role(&config.name)) == Some(Role::Sidecar) {
+                past.done.insert((config.name.clone(), sandbox));
+            }
+        });
+    }
+
+    pub fn ended(&self, host: &Host, config: &ContainerConfig, code: i32) {
+        let sandbox = {
+            let kernel = host.kernel.borrow();
+            let pod = kernel.pods.get(&config.uid);
+            let container = pod.and_then(|pod| {
+                let mut all = pod.containers.iter();
+                all.find(|c| c.config.name == config.name && c.config.attempt == config.attempt)
+            });
+            container.map(|c| c.sandbox)
+        };
+        self.past(&config.uid, |past| {
+            past.exits.insert(config.name.clone(), code);
+            if code == 0
+                && let Some(sandbox) = sandbox
+            {
+                past.done.insert((config.name.clone(), sandbox));
+            }
+        });
+    }
+
+    pub fn lost_sandbox(&self, uid: &Uid) {
+        self.past(uid, |past| past.lost_sandbox = true);
+    }
+
+    /// A stop or a kill is asked for: somebody must have a reason.
+    pub fn ends_container(&self, host: &Host, uid: &Uid, id: &ContainerId, how: &str) {
+        let seen = host.kernel.borrow().seen(uid);
+        let Some(container) = seen.containers.iter().find(|c| c.id == *id) else {
+            return;
+        };
+        if !matches!(container.state, ContainerState::Running { .. }) {
+            return;
+        }
+        let pod = self.wanted(uid);
+        let unwanted = pod.as_ref().is_none_or(|pod| pod.deleting);
+        let reason = self.past(uid, |past| {
+            unwanted
+                || past.was_unwanted
+                || past.lost_sandbox
+                || past.condemned.contains(id)
+                || past.published_end.is_some()
+        });
+        let changed = pod.as_ref().is_some_and(|pod| {
+            pod.was_changed(&container.name, &container.image) || pod.is_over(&seen)
+        });
+        if !reason && !changed {
+            let name = &container.name;
+            let attempt = container.attempt;
+            self.condemn(format!("{how} of {uid} {name}#{attempt} without a reason"));
+        }
+    }
+
+    pub fn stops_sandbox(&self, host: &Host, uid: &Uid) {
+        let kernel = host.kernel.borrow();
+        let seen = kernel.seen(uid);
+        let pod = kernel.pods.get(uid);
+        let unasked = |c: &&Container| {
+            c.is_running() && c.stop_asked.is_none() && is_seen_running(&seen, &c.id)
+        };
+        if let Some(container) = pod.and_then(|pod| pod.live().find(unasked)) {
+            let name = &container.config.name;
+            self.condemn(format!("sandbox of {uid} stops under {name}, never asked to stop"));
+        }
+    }
+
+    pub fn removes_pod(&self, host: &Host, uid: &Uid) {
+        let kernel = host.kernel.borrow();
+        let seen = kernel.seen(uid);
+        if let Some(c) = seen.containers.iter().find(|c| is_seen_running(&seen, &c.id)) {
+            let name = &c.name;
+            self.condemn(format!("records of {uid} are removed under its living {name}"));
+        }
+    }
+
+    pub fn volumes_torn_down(&self, host: &Host, uid: &Uid) {
+        let kernel = host.kernel.borrow();
+        let live = kernel.pods.get(uid).and_then(|pod| pod.live().next());
+        if let Some(container) = live {
+            let name = &container.config.name;
+            self.condemn(format!("volumes of {uid} are torn down under its living {name}"));
+        }
+    }
+
+    pub fn removes_container(&self, host: &Host, uid: &Uid, id: &ContainerId) {
+        let seen = host.kernel.borrow().seen(uid);
+        let live = |c: &&lowtide::world::ContainerObserved| {
+            c.id == *id && !matches!(c.state, ContainerState::Exited(_))
+        };
+        if let Some(container) = seen.containers.iter().find(live) {
+            let name = &container.name;
+            self.condemn(format!("record of {uid} {name} is removed while it is seen alive"));
+        }
+    }
+
+    pub fn executes(&self, host: &Host, request: &ExecRequest) {
+        let seen = host.kernel.borrow().seen(&request.uid);
+        if !is_seen_running(&seen, &request.container) {
+            let command = &request.command;
+            self.condemn(format!("exec {command:?} in a container of {} that is not seen running", request.uid));
+        }
+    }
+
+    /// What a command in a container says: `check` asks for its health, `fail` never goes well.
+    pub fn executed(&self, host: &Host, request: &ExecRequest) -> Result<i32, RuntimeError> {
+        let kernel = host.kernel.borrow();
+        let pod = kernel.pods.get(&request.uid);
+        let container = pod.and_then(|pod| pod.containers.iter().find(|c| c.id == request.container));
+        let running = container.filter(|c| c.is_running());
+        let Some(container) = running else {
+            return Err(RuntimeError::NotFound("exec: container is not running".to_owned()));
+        };
+        let well = match request.command.first().map(String::as_str) {
+            Some("check") => is_well(host, container),
+            Some("fail") => false,
+            Some(_) | None => true,
+        };
+        if !well {
+            self.past(&request.uid, |past| past.condemned.insert(container.id.clone()));
+        }
+        Ok(i32::from(!well))
+    }
+
+    /// What a probe of an address finds; a lost probe may condemn like a failed one.
+    pub fn probed(&self, host: &Host, address: &str, port: u16, lost: bool) -> Result<bool, NetError> {
+        let kernel = host.kernel.borrow();
+        let behind = |pod: &&Pod| {
+            pod.ready_sandbox().is_some_and(|s| s.ip.to_string() == address)
+        };
+        let pod = kernel.pods.values().find(behind);
+        let listening = |c: &&Container| c.is_running() && c.script.listens == Some(port);
+        let Some(container) = pod.and_then(|pod| pod.live().find(listening)) else {
+            // Whoever should listen there has failed its probe.
+            let should = |c: &Container| listens(&c.script, port);
+            for container in pod.iter().flat_map(|pod| pod.containers.iter()).filter(|c| should(c)) {
+                let uid = &container.config.uid;
+                self.past(uid, |past| past.condemned.insert(container.id.clone()));
+            }
+            return Err(NetError::Failed("connection refused".to_owned()));
+        };
+        let well = is_well(host, container);
+        if !well || lost {
+            let uid = &container.config.uid;
+            self.past(uid, |past| past.condemned.insert(container.id.clone()));
+        }
+        Ok(well)
+    }
+}
+
+fn listens(script: &Script, port: u16) -> bool {
+    script.listens == Some(port)
+}
+
+fn is_well(host: &Host, container: &Container) -> bool {
+    let age = host.timeline.now() - container.started.unwrap_or_default();
+    container.script.is_well(std::time::Duration::from_nanos(age))
+}
+
+fn is_seen_running(seen: &PodObserved, id: &ContainerId) -> bool {
+    let mut all = seen.containers.iter();
+    all.any(|c| c.id == *id && matches!(c.state, ContainerState::Running { .. }))
+}

@@ -1,0 +1,91 @@
+//! `world::Volumes`: mounts that a reboot takes away, directories that it leaves.
+
+use std::collections::{BTreeMap, BTreeSet};
+use std::rc::Rc;
+use std::time::Duration;
+
+use lowtide::world::{Area, LocalFuture, PodVolumes, Uid, VolumeError, Volumes};
+
+use crate::host::{Host, boxed, give, question};
+
+#[derive(Default)]
+pub struct Mounted {
+    /// Set up in this boot: pod to volume names.
+    volumes: BTreeMap<Uid, BTreeSet<String>>,
+    /// Directories under ROOT, which outlive a reboot.
+    directories: BTreeSet<Uid>,
+}
+
+impl Mounted {
+    pub fn has(&self, uid: &Uid, volume: &str) -> bool {
+        self.volumes
+            .get(uid)
+            .is_some_and(|volumes| volumes.contains(volume))
+    }
+
+    pub fn directories(&self) -> &BTreeSet<Uid> {
+        &self.directories
+    }
+
+    pub fn reboot(&mut self) {
+        self.volumes.clear();
+    }
+}
+
+pub struct SimVolumes(pub Rc<Host>);
+
+impl Volumes for SimVolumes {
+    fn set_up(&self, pod: PodVolumes) -> LocalFuture<'_, Result<(), Vec<VolumeError>>> {
+        boxed(async move {
+            let host = &self.0;
+            let names: Vec<String> = pod.volumes.iter().map(|v| v.name.clone()).collect();
+            host.trace
+                .note(|| format!("set up volumes {} {names:?}", pod.uid));
+            let (asker, answer) = question();
+            host.later_in_agent(host.span(Duration::from_millis(4)), move |host| {
+                let fails = host.faults.borrow().volume_fails;
+                let mut mounted = host.mounted.borrow_mut();
+                if !names.is_empty() {
+                    mounted.directories.insert(pod.uid.clone());
+                }
+                let mut errors = Vec::new();
+                for volume in names {
+                    if host.luck.chance(fails) {
+                        let message = "write /v/..data_tmp: no space left on device".to_owned();
+                        errors.push(VolumeError { volume, message });
+                    } else {
+                        let volumes = mounted.volumes.entry(pod.uid.clone()).or_default();
+                        volumes.insert(volume);
+                    }
+                }
+                let outcome = if errors.is_empty() { Ok(()) } else { Err(errors) };
+                give(&asker, outcome);
+            });
+            answer.await
+        })
+    }
+
+    fn tear_down(&self, uid: &Uid) -> LocalFuture<'_, Result<(), String>> {
+        let uid = uid.clone();
+        boxed(async move {
+            let host = &self.0;
+            host.trace.note(|| format!("tear down volumes {uid}"));
+            host.judge.volumes_torn_down(host, &uid);
+            let (asker, answer) = question();
+            host.later_in_agent(host.span(Duration::from_millis(4)), move |host| {
+                let fails = host.faults.borrow().volume_fails;
+                if host.luck.chance(fails) {
+                    give(&asker, Err("unmount /v: device or resource busy".to_owned()));
+                    return;
+                }
+                let mut mounted = host.mounted.borrow_mut();
+                mounted.volumes.remove(&uid);
+                mounted.directories.remove(&uid);
+                let mut files = host.files.borrow_mut();
+                files.remove_below(Area::Root, &format!("pods/{uid}"));
+                give(&asker, Ok(()));
+            });
+            answer.await
+        })
+    }
+}
