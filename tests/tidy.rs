@@ -103,7 +103,14 @@ fn modules_import_only_from_floors_below() {
 
 #[test]
 fn only_os_touches_the_kernel_and_unsafe() {
-    let banned = ["nix::", "libc::", "rustix::", "unsafe {", "unsafe fn", "unsafe extern"];
+    let banned = [
+        "nix::",
+        "libc::",
+        "rustix::",
+        "unsafe {",
+        "unsafe fn",
+        "unsafe extern",
+    ];
     let mut offences = Vec::new();
     for source in sources().iter().filter(|s| s.module() != "os") {
         for (number, line) in source.code() {
@@ -153,10 +160,18 @@ fn every_file_is_part_of_the_program() {
         let stem = path.file_stem().unwrap().to_str().unwrap();
         let stem = match stem {
             "main" | "lib" => continue,
-            "mod" => path.parent().unwrap().file_name().unwrap().to_str().unwrap(),
+            "mod" => path
+                .parent()
+                .unwrap()
+                .file_name()
+                .unwrap()
+                .to_str()
+                .unwrap(),
             stem => stem,
         };
-        let declared = [";", " {"].iter().any(|end| all.contains(&format!("mod {stem}{end}")));
+        let declared = [";", " {"]
+            .iter()
+            .any(|end| all.contains(&format!("mod {stem}{end}")));
         let by_path = all.contains(&format!("{stem}.rs\""));
         if !declared && !by_path {
             offences.push(source.name.clone());
@@ -167,7 +182,14 @@ fn every_file_is_part_of_the_program() {
 
 #[test]
 fn no_leftovers() {
-    let banned = ["todo!(", "unimplemented!(", "dbg!(", "FIXME", "XXX", "(being written)"];
+    let banned = [
+        "todo!(",
+        "unimplemented!(",
+        "dbg!(",
+        "FIXME",
+        "XXX",
+        "(being written)",
+    ];
     let mut offences = Vec::new();
     for source in sources() {
         for (number, line) in source.text.lines().enumerate() {

@@ -12,18 +12,21 @@ pub mod client;
 mod config_file;
 mod flags;
 pub mod options;
-mod tests;
 pub mod tree;
 mod usage;
 pub mod value;
 
 use std::ffi::OsString;
 use std::path::PathBuf;
+
 use clap::ArgMatches;
 use clap::error::ErrorKind;
+
 use options::{BadValue, Place, RunOptions, Setting};
+
 /// Exit code of a wrong command line or configuration file.
 pub const EXIT_USAGE: i32 = 2;
+
 /// What the process was asked to be.
 #[derive(Debug)]
 pub enum Invocation {
@@ -37,18 +40,24 @@ pub enum Invocation {
         arguments: ArgMatches,
     },
 }
+
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct CheckOptions {
     pub root_dir: PathBuf,
     pub run_dir: PathBuf,
     /// `None`: look for one.
     pub runtime: Option<String>,
+}
+
 /// Why there is nothing to do.
+#[derive(Clone, Debug, PartialEq, Eq)]
 pub enum Refusal {
     /// Help or version was asked for: print to stdout, exit 0.
     Shown(String),
     /// One line for stderr, exit `EXIT_USAGE`.
     Wrong(String),
+}
+
 /// Parses the process's arguments, program name first. Reads the file given with `--config`.
 pub fn parse(arguments: impl IntoIterator<Item = OsString>) -> Result<Invocation, Refusal> {
     let arguments = normalise(arguments.into_iter().collect());
@@ -77,26 +86,39 @@ pub fn parse(arguments: impl IntoIterator<Item = OsString>) -> Result<Invocation
             arguments: arguments.clone(),
         }),
     }
+}
+
 fn text(arguments: &ArgMatches, name: &str) -> String {
     arguments
         .get_one::<String>(name)
         .cloned()
         .unwrap_or_default()
+}
+
 fn named_command(arguments: &[OsString]) -> Option<String> {
     let names = tree::command_names();
     let word = arguments.get(1)?.to_str()?;
     names.into_iter().find(|name| name == word)
+}
+
 /// Makes `_` and `-` the same in `run`'s flag names, never in values.
 fn normalise(mut arguments: Vec<OsString>) -> Vec<OsString> {
     if arguments.get(1).is_none_or(|word| word != "run") {
         return arguments;
+    }
     for argument in &mut arguments {
         let Some(text) = argument.to_str() else {
             continue;
         };
         let Some(body) = text.strip_prefix("--") else {
+            continue;
+        };
         let (name, value) = body.split_at(body.find('=').unwrap_or(body.len()));
         *argument = format!("--{}{value}", name.replace('_', "-")).into();
+    }
+    arguments
+}
+
 fn run_options(arguments: &ArgMatches) -> Result<RunOptions, BadValue> {
     let mut command_line = Vec::new();
     for flag in flags::FLAGS {
@@ -106,6 +128,7 @@ fn run_options(arguments: &ArgMatches) -> Result<RunOptions, BadValue> {
             text: text.clone(),
             place: Place::CommandLine,
         }));
+    }
     let file = match arguments.get_one::<String>("config") {
         None => Vec::new(),
         Some(path) => {
@@ -113,5 +136,9 @@ fn run_options(arguments: &ArgMatches) -> Result<RunOptions, BadValue> {
                 .map_err(|error| BadValue(format!("--config: read {path}: {error}")))?;
             config_file::read(path, &text)?
         }
+    };
     RunOptions::resolve(command_line, file)
+}
+
 #[cfg(test)]
+mod tests;

@@ -154,6 +154,12 @@ fn scaled(whole: &str, fraction: &str, scale: Scale) -> i128 {
     amount + i128::from(rest)
 }
 
+impl Default for Quantity {
+    fn default() -> Quantity {
+        Quantity::ZERO
+    }
+}
+
 impl Quantity {
     pub const ZERO: Quantity = Quantity {
         nano: 0,

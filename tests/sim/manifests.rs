@@ -228,7 +228,11 @@ fn add_probes(container: &mut Value, command: String, port: u64, luck: &Stream) 
         }
     }
     let well_at = luck.between(0, 1) * 4000;
-    let sick = if luck.chance(250) { " sick-at-ms 50000" } else { "" };
+    let sick = if luck.chance(250) {
+        " sick-at-ms 50000"
+    } else {
+        ""
+    };
     format!("{command} listen {port} well-at-ms {well_at}{sick}")
 }
 

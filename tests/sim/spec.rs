@@ -63,7 +63,9 @@ impl Desired {
         let spec = &body["spec"];
         let list = |field: &str, role| {
             let values = spec[field].as_array().into_iter().flatten();
-            values.map(move |value| container(value, role)).collect::<Vec<_>>()
+            values
+                .map(move |value| container(value, role))
+                .collect::<Vec<_>>()
         };
         let mut containers = list("initContainers", Role::Init);
         containers.extend(list("containers", Role::Regular));
@@ -125,10 +127,12 @@ impl Desired {
                 ContainerState::Created | ContainerState::Running { .. } => None,
             }
         };
-        let ended = |c: &ContainerSpec| exit(&c.name).is_some_and(|code| !self.restarts(&c.name, code));
-        let failed_init = self.containers.iter().any(|c| {
-            c.role == Role::Init && ended(c) && exit(&c.name) != Some(0)
-        });
+        let ended =
+            |c: &ContainerSpec| exit(&c.name).is_some_and(|code| !self.restarts(&c.name, code));
+        let failed_init = self
+            .containers
+            .iter()
+            .any(|c| c.role == Role::Init && ended(c) && exit(&c.name) != Some(0));
         let mut regular = self.containers.iter().filter(|c| c.role == Role::Regular);
         failed_init || regular.all(ended)
     }

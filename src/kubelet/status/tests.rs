@@ -108,7 +108,8 @@ impl Case {
     }
 
     fn waits(mut self, name: &str, reason: &str) -> Case {
-        self.waiting.insert(name.into(), Waiting::new(reason, "why"));
+        self.waiting
+            .insert(name.into(), Waiting::new(reason, "why"));
         self
     }
 
@@ -136,7 +137,11 @@ impl Case {
             let text = |field: &str| c[field].as_str().unwrap_or_default().to_owned();
             let reason = text("reason");
             let status = text("status");
-            let shown = if reason.is_empty() { status } else { format!("{status} {reason}") };
+            let shown = if reason.is_empty() {
+                status
+            } else {
+                format!("{status} {reason}")
+            };
             (text("type"), shown)
         });
         pairs.collect()
@@ -165,12 +170,23 @@ fn phases_follow_the_containers() {
         ("both run", two().running("a", 0).running("b", 0), "Running"),
         (
             "one crashes",
-            two().running("a", 0).exited("b", 0, 1).waits("b", "CrashLoopBackOff"),
+            two()
+                .running("a", 0)
+                .exited("b", 0, 1)
+                .waits("b", "CrashLoopBackOff"),
             "Running",
         ),
         ("init runs", init().running("i", 0), "Pending"),
-        ("init failed and is tried again", init().exited("i", 0, 1), "Pending"),
-        ("init done", init().exited("i", 0, 0).running("web", 0), "Running"),
+        (
+            "init failed and is tried again",
+            init().exited("i", 0, 1),
+            "Pending",
+        ),
+        (
+            "init done",
+            init().exited("i", 0, 0).running("web", 0),
+            "Running",
+        ),
     ] {
         assert_eq!(case.value()["phase"], phase, "{what}");
     }
@@ -200,7 +216,10 @@ fn a_recorded_phase_is_final_and_keeps_reason_message_and_exits() {
     assert_eq!(value["startTime"], "1970-01-01T00:00:05Z");
     let web = &value["containerStatuses"][0];
     assert_eq!(web["state"]["terminated"]["exitCode"], 143);
-    assert_eq!((&web["restartCount"], &web["ready"]), (&json!(3), &json!(false)));
+    assert_eq!(
+        (&web["restartCount"], &web["ready"]),
+        (&json!(3), &json!(false))
+    );
     assert_eq!(case.conditions()["Ready"], "False PodFailed");
 }
 
@@ -209,12 +228,18 @@ fn a_running_container_shows_state_last_state_and_count() {
     let case = Case::new(pod("Always", &["web"])).sandbox();
     let value = case.exited("web", 1, 7).running("web", 2).value();
     let web = &value["containerStatuses"][0];
-    assert_eq!(web["state"], json!({"running": {"startedAt": "1970-01-01T00:00:50Z"}}));
+    assert_eq!(
+        web["state"],
+        json!({"running": {"startedAt": "1970-01-01T00:00:50Z"}})
+    );
     assert_eq!(web["lastState"]["terminated"]["exitCode"], 7);
     assert_eq!(web["restartCount"], 2);
     assert_eq!(web["containerID"], "lowtide://web2");
     assert_eq!(web["image"], "docker.io/library/busybox:1");
-    assert_eq!((&web["ready"], &web["started"]), (&json!(true), &json!(true)));
+    assert_eq!(
+        (&web["ready"], &web["started"]),
+        (&json!(true), &json!(true))
+    );
     assert_eq!(value["podIP"], "10.88.0.2");
     assert_eq!(value["hostIPs"], json!([{"ip": "192.0.2.7"}]));
 }
@@ -222,7 +247,10 @@ fn a_running_container_shows_state_last_state_and_count() {
 #[test]
 fn a_crash_loop_is_waiting_with_the_end_as_last_state() {
     let case = Case::new(pod("Always", &["web"])).sandbox();
-    let value = case.exited("web", 4, 1).waits("web", "CrashLoopBackOff").value();
+    let value = case
+        .exited("web", 4, 1)
+        .waits("web", "CrashLoopBackOff")
+        .value();
     let web = &value["containerStatuses"][0];
     let waiting = json!({"waiting": {"reason": "CrashLoopBackOff", "message": "why"}});
     assert_eq!(web["state"], waiting);
@@ -236,26 +264,39 @@ fn waiting_reasons_default_by_whether_there_are_init_containers() {
         (with_init("Always"), "PodInitializing"),
     ] {
         let value = Case::new(spec).value();
-        assert_eq!(value["containerStatuses"][0]["state"]["waiting"]["reason"], reason);
+        assert_eq!(
+            value["containerStatuses"][0]["state"]["waiting"]["reason"],
+            reason
+        );
     }
 }
 
 #[test]
 fn readiness_and_start_up_show_in_status_and_conditions() {
-    let mut case = Case::new(pod("Always", &["web"])).sandbox().running("web", 0);
+    let mut case = Case::new(pod("Always", &["web"]))
+        .sandbox()
+        .running("web", 0);
     assert_eq!(case.conditions()["Ready"], "True");
     case.memory.checkpoint.health.get_mut("web").unwrap().ready = false;
     assert_eq!(case.conditions()["Ready"], "False ContainersNotReady");
     let message = &case.value()["conditions"][3]["message"];
     assert_eq!(message, "containers with unready status: [web]");
-    case.memory.checkpoint.health.get_mut("web").unwrap().started = false;
+    case.memory
+        .checkpoint
+        .health
+        .get_mut("web")
+        .unwrap()
+        .started = false;
     assert_eq!(case.value()["containerStatuses"][0]["started"], false);
 }
 
 #[test]
 fn conditions_name_init_containers_that_are_not_done() {
     let case = Case::new(with_init("Always")).sandbox().running("i", 0);
-    assert_eq!(case.conditions()["Initialized"], "False ContainersNotInitialized");
+    assert_eq!(
+        case.conditions()["Initialized"],
+        "False ContainersNotInitialized"
+    );
     let done = Case::new(with_init("Always")).sandbox().exited("i", 0, 0);
     assert_eq!(done.conditions()["Initialized"], "True");
     assert_eq!(done.value()["initContainerStatuses"][0]["ready"], true);
@@ -285,7 +326,10 @@ fn a_stale_manifest_shows_in_message_and_condition() {
     let text = "running the last good version; /m/web.yaml:3: spec.containers: Required value";
     assert_eq!(case.value()["message"], text);
     let conditions = case.conditions();
-    assert_eq!(conditions["lowtide.io/ManifestCurrent"], "False InvalidManifest");
+    assert_eq!(
+        conditions["lowtide.io/ManifestCurrent"],
+        "False InvalidManifest"
+    );
 }
 
 #[test]
