@@ -1,1 +1,56 @@
-fn main() {}
+//! Which role is this process: node, shim, pause or client.
+
+use std::io::Write;
+use std::process::ExitCode;
+
+use lowtide::cli::{self, EXIT_USAGE, Invocation, Refusal};
+
+// Shim and pause are chosen before `main`, so that they stay small.
+lowtide::before_main!(lowtide::runtime::early);
+
+fn main() -> ExitCode {
+    let invocation = match cli::parse(std::env::args_os()) {
+        Ok(invocation) => invocation,
+        Err(Refusal::Shown(text)) => return print(&text),
+        Err(Refusal::Wrong(line)) => {
+            eprintln!("{line}");
+            return ExitCode::from(EXIT_USAGE);
+        }
+    };
+    match invocation {
+        Invocation::Run(options) => {
+            start_logging();
+            match lowtide::node::run(*options) {
+                Ok(()) => ExitCode::SUCCESS,
+                Err(error) => {
+                    eprintln!("lowtide run: {error}");
+                    ExitCode::FAILURE
+                }
+            }
+        }
+        Invocation::Check(options) => cli::check::run(&options),
+        Invocation::Completions(shell) => print(&cli::completions(&shell)),
+        Invocation::Client { command, arguments } => {
+            ExitCode::from(cli::client::run(&command, &arguments))
+        }
+    }
+}
+
+/// Prints to standard output; a reader that has left is no error.
+fn print(text: &str) -> ExitCode {
+    // Nothing useful can be done about a closed pipe.
+    let _ = std::io::stdout().write_all(text.as_bytes());
+    ExitCode::SUCCESS
+}
+
+/// `RUST_LOG` decides; `info` otherwise. Under a service manager lines need no time of their own.
+fn start_logging() {
+    let under_manager = std::env::var_os("JOURNAL_STREAM").is_some();
+    let environment = env_logger::Env::default().default_filter_or("info");
+    let mut builder = env_logger::Builder::from_env(environment);
+    builder.format_target(false);
+    if under_manager {
+        builder.format_timestamp(None);
+    }
+    builder.init();
+}
