@@ -14,5 +14,7 @@ pub mod images;
 pub mod network;
 pub mod oci;
 pub mod sandbox;
+pub mod logs;
+pub mod pause;
 pub mod shim;
 pub mod volumes;
