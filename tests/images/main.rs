@@ -1,5 +1,7 @@
-//! The image store from outside: archives, the image directory, registries, crashes.
+//! The image store from outside: archives, the image directory, registries, crashes; and the
+//! HTTP client's other user, the checks of probes.
 
+mod check;
 mod crash;
 mod import;
 mod pull;

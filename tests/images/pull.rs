@@ -83,7 +83,7 @@ fn a_real_registry_serves_an_image_once() {
         let before = store.generation();
         let image = store.pull(request(&name)).await.unwrap();
         assert_eq!(image.id, recipe.id());
-        assert_eq!(image.tags, [name.clone()]);
+        assert_eq!(image.tags, std::slice::from_ref(&name));
         assert_eq!(image.digests.len(), 1);
         assert!(store.generation() > before);
         assert!(

@@ -262,7 +262,7 @@ impl Unpacker {
         let mut checksum = flate2::Crc::new();
         let mut buffers: u64 = 0;
         loop {
-            if buffers % BUFFERS_PER_SPACE_CHECK == 0 {
+            if buffers.is_multiple_of(BUFFERS_PER_SPACE_CHECK) {
                 self.check_space()?;
             }
             buffers += 1;
