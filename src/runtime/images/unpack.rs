@@ -262,7 +262,7 @@ impl Unpacker {
         let mut checksum = flate2::Crc::new();
         let mut buffers: u64 = 0;
         loop {
-            if buffers % BUFFERS_PER_SPACE_CHECK == 0 {
+            if buffers.is_multiple_of(BUFFERS_PER_SPACE_CHECK) {
                 self.check_space()?;
             }
             buffers += 1;
@@ -315,11 +315,13 @@ impl Unpacker {
         path: &[u8],
     ) -> io::Result<()> {
         let kind = entry.header().entry_type();
+        let header = entry.header();
+        let fields = header.as_old();
         let owner = Owner {
-            uid: number(entry.header().uid()?)?,
-            gid: number(entry.header().gid()?)?,
+            uid: number(field(header.uid(), &fields.uid)?)?,
+            gid: number(field(header.gid(), &fields.gid)?)?,
         };
-        let mode = entry.header().mode()?;
+        let mode = field(header.mode().map(u64::from), &fields.mode)? as u32;
         let (modified, attributes) = extensions(entry)?;
         parent.set_owner(name, owner)?;
         if kind == EntryType::Symlink {
@@ -442,6 +444,14 @@ fn device<R: Read>(entry: &Entry<'_, R>) -> io::Result<(u32, u32)> {
     ))
 }
 
+/// Some builders leave numbers blank; GNU tar and Go read that as zero.
+fn field(read: io::Result<u64>, raw: &[u8]) -> io::Result<u64> {
+    match raw.iter().all(|byte| matches!(byte, 0 | b' ')) {
+        true => Ok(0),
+        false => read,
+    }
+}
+
 fn number(id: u64) -> io::Result<u32> {
     // u32::MAX means "leave as it is" to chown(2).
     u32::try_from(id)
@@ -455,8 +465,10 @@ type Attributes = Vec<(Vec<u8>, Vec<u8>)>;
 /// Time and extended attributes, PAX records included. Only attributes that cannot change how
 /// overlayfs or a security module treats the layer are taken: capabilities and `user.`.
 fn extensions<R: Read>(entry: &mut Entry<'_, R>) -> io::Result<(Modified, Attributes)> {
+    let header = entry.header();
+    let mtime = field(header.mtime(), &header.as_old().mtime)?;
     let mut modified = Modified {
-        seconds: i64::try_from(entry.header().mtime()?).unwrap_or(0),
+        seconds: i64::try_from(mtime).unwrap_or(0),
         nanoseconds: 0,
     };
     let mut attributes = Vec::new();
