@@ -82,6 +82,8 @@ fn a_corrupt_store_is_set_aside_and_the_node_starts_empty() {
     let directory = tempfile::tempdir().expect("a directory");
     let file = directory.path().join("store.redb");
     for n in 1..=4 {
+        // A file of its own: the node before may still be closing the other.
+        let _ = fs::remove_file(&file);
         fs::write(&file, format!("not a store, {n}")).expect("written");
         let node = reopened(directory.path());
         let report = &node.report;
