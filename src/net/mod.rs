@@ -1,1 +1,5 @@
 //! (being written)
+
+pub mod serve;
+pub mod unix;
+pub mod websocket;

@@ -7,7 +7,8 @@ mod decode;
 mod default;
 mod envelope;
 mod key;
-mod names;
+pub mod names;
+mod quantity;
 mod validate;
 
 pub use decode::decode;
@@ -15,4 +16,5 @@ pub use default::apply_defaults;
 pub use envelope::{Object, Problem, Provenance, Source, Standing};
 pub use key::{Key, Kind, Origin};
 pub use names::label_from;
+pub use quantity::{NotAQuantity, Quantity};
 pub use validate::{Cause, validate, validate_update};

@@ -39,7 +39,7 @@ use serde_json::Value;
 pub use admission::{Admit, Attributes, Denial, Operation};
 pub use options::{Limits, OpenError, OpenReport, Options, Place};
 pub use reader::{Cursor, Reader};
-pub use store::Health;
+pub use store::{Aside, Directory, FaultyDisk, Health, Medium, Stored};
 pub use write::{Deletion, Precondition, Registry};
 
 use crate::object::{Key, Object, Problem, Provenance, Source};
@@ -78,7 +78,7 @@ pub enum ChangeType {
 }
 
 /// One step of history, as a watch sees it.
-#[derive(Clone, Debug)]
+#[derive(Clone, Debug, PartialEq)]
 pub struct Change {
     pub resource_version: u64,
     pub change: ChangeType,

@@ -9,8 +9,9 @@ use super::events::Events;
 use super::options::{OpenError, OpenReport, Options, Place};
 use super::published::{HistoryLimits, Published, Shared};
 use super::replace::Lists;
-use super::store::{Health, Queue, Records};
+use super::store::{Directory, Engine, Health, Loaded, Queue, Records};
 use super::write::{Desk, Registry};
+use crate::object::Object;
 
 impl Registry {
     /// Opens the store at `options.place` and publishes what it holds.
@@ -18,23 +19,57 @@ impl Registry {
     /// A store that is corrupt, of a newer format, unreadable or on a full or read-only disk does
     /// not stop the node: the report says what happened, and `health` what holds from now on.
     pub async fn open(options: Options) -> Result<(Registry, OpenReport), OpenError> {
-        let start = 1;
-        let (queue, objects, report) = match options.place {
-            Place::Memory => (Queue::Nowhere, Vec::new(), OpenReport::default()),
-            Place::Root(_) => (Queue::Nowhere, Vec::new(), OpenReport::default()),
+        // A lost store has no mark of the versions it gave out. Milliseconds of wall time outrun
+        // any counter that takes fewer than a thousand steps a second.
+        let fallback = options.clock.wall().as_millisecond().max(1).unsigned_abs();
+        let (queue, records, mut loaded) = match options.place {
+            Place::Memory => {
+                let loaded = Loaded {
+                    start: fallback,
+                    ..Loaded::default()
+                };
+                (Queue::Nowhere, Records::of_nothing(), loaded)
+            }
+            Place::Root {
+                directory,
+                key_credential,
+            } => {
+                let medium = Arc::new(Directory {
+                    root: directory,
+                    key_credential,
+                });
+                let (queue, loaded) = Queue::on_thread(medium.clone(), fallback).await?;
+                // After opening, which makes the directory; small and once.
+                let records = Records::new(&*medium, &*options.random);
+                (queue, records, loaded)
+            }
+            Place::Inline(medium) => {
+                let (engine, loaded) = Engine::open(medium.clone(), fallback)?;
+                let records = Records::new(&*medium, &*options.random);
+                (Queue::Inline(RefCell::new(engine)), records, loaded)
+            }
+        };
+        if let Some(problem) = records.problem() {
+            let text = format!("secrets will not be stored: {problem}");
+            loaded.messages.push(text);
+        }
+        let (objects, report) = read_all(&records, &loaded);
+        let health = match loaded.degraded {
+            None => Health::Ok,
+            Some(text) => Health::Degraded(text),
         };
         let limits = HistoryLimits {
             changes: options.limits.history_changes,
             bytes: options.limits.history_bytes,
         };
-        let shared = Arc::new(Shared::new(Published::new(start, objects, limits)));
+        let shared = Arc::new(Shared::new(Published::new(loaded.start, objects, limits)));
         let committer = Committer::new(
             shared,
             queue,
-            Records {},
+            records,
             options.random.clone(),
-            start + VERSION_BLOCK,
-            Health::Ok,
+            loaded.start + VERSION_BLOCK,
+            health,
         );
         let desk = Desk {
             committer,
@@ -53,4 +88,21 @@ impl Registry {
             report,
         ))
     }
+}
+
+/// Objects of readable records; the others are named and left where they are.
+fn read_all(records: &Records, loaded: &Loaded) -> (Vec<Object>, OpenReport) {
+    let mut messages = loaded.messages.clone();
+    let mut objects = Vec::new();
+    for (name, value) in &loaded.records {
+        match records.read(name, value) {
+            Ok(object) => objects.push(object),
+            Err(text) => messages.push(format!("stored object left out: {text}")),
+        }
+    }
+    let report = OpenReport {
+        objects: objects.len(),
+        messages,
+    };
+    (objects, report)
 }

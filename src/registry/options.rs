@@ -3,17 +3,25 @@
 use std::fmt;
 use std::path::PathBuf;
 use std::rc::Rc;
+use std::sync::Arc;
 use std::time::Duration;
 
 use super::admission::Admit;
+use super::store::Medium;
 use crate::world::{Clock, Random};
 
 /// Where the store lies.
 pub enum Place {
     /// Nowhere: nothing survives.
     Memory,
-    /// `store.redb` and `store.key` in this directory (`--root-dir`).
-    Root(PathBuf),
+    /// `store.redb` and `store.key` in `directory` (`--root-dir`), on a thread of the store's own.
+    Root {
+        directory: PathBuf,
+        /// `$CREDENTIALS_DIRECTORY/lowtide-store-key`, if there is one; instead of `store.key`.
+        key_credential: Option<PathBuf>,
+    },
+    /// On the caller's thread: simulations.
+    Inline(Arc<dyn Medium>),
 }
 
 /// Named bounds; the defaults suit a small node.

@@ -184,7 +184,7 @@ impl Turn<'_> {
     ) -> Result<(Object, Vec<String>), Problem> {
         let desk = &self.registry.desk;
         // A list states wishes, not edits: versions in it mean nothing here.
-        if let Some(metadata) = body["metadata"].as_object_mut() {
+        if let Some(metadata) = body.get_mut("metadata").and_then(Value::as_object_mut) {
             metadata.remove("resourceVersion");
         }
         let operation = match current {

@@ -96,7 +96,7 @@ impl Registry {
                 return Err(Error::AlreadyExists(key));
             }
             if source == Source::Api
-                && let Some(metadata) = body["metadata"].as_object_mut()
+                && let Some(metadata) = body.get_mut("metadata").and_then(Value::as_object_mut)
             {
                 for given in ["uid", "creationTimestamp", "resourceVersion"] {
                     metadata.remove(given);

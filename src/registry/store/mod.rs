@@ -1,17 +1,29 @@
 //! The durable store behind the registry, as a queue of batches.
 //!
 //! ```text
-//!  node thread                     store thread (or, simulated, the same one)
+//!  node thread                  store thread (simulated: the same thread)
 //!  submit(batch) ──► queue ──► group ──► one redb commit, one fsync ──► batch.done(outcome), in order
 //! ```
 //!
-//! Nothing outside `registry` can reach it. It knows keys and bytes, no objects and no policy; it
-//! never decides what is visible: `done` does.
+//! Nothing outside `registry` can write to it. It knows keys and bytes, no policy; it never decides
+//! what is visible: `done` does.
+
+mod engine;
+mod faulty;
+mod medium;
+mod queue;
+mod record;
+mod seal;
 
 use std::fmt;
 
-/// Most batches waiting for the disk. Beyond it the disk is hopelessly behind.
-pub(super) const QUEUED_BATCHES_MAX: usize = 1024;
+#[cfg(test)]
+pub(super) use engine::write_newer_format;
+pub(super) use engine::{Engine, Loaded};
+pub use faulty::FaultyDisk;
+pub use medium::{Aside, Directory, Medium, Stored};
+pub(super) use queue::Queue;
+pub(super) use record::Records;
 
 /// Whether what is published is also stored.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
@@ -46,6 +58,10 @@ pub(super) enum Write {
     ReserveVersions {
         below: u64,
     },
+    /// A secret that must not be stored in clear, and there is no key to seal it with.
+    Refuse {
+        why: String,
+    },
 }
 
 /// What runs once the outcome is known; on the store's thread.
@@ -55,34 +71,4 @@ pub(super) type Done = Box<dyn FnOnce(Result<(), StoreError>) + Send>;
 pub(super) struct Batch {
     pub writes: Vec<Write>,
     pub done: Done,
-}
-
-/// The way to the disk.
-pub(super) enum Queue {
-    /// Nothing survives: for tests of what is above the store.
-    Nowhere,
-}
-
-impl Queue {
-    /// Hands a batch over without waiting. A full queue refuses it at once, through `done`.
-    pub fn submit(&self, batch: Batch) {
-        match self {
-            Queue::Nowhere => (batch.done)(Ok(())),
-        }
-    }
-}
-
-pub(super) struct Records {}
-impl Records {
-    pub fn put(&self, object: &crate::object::Object, _random: &dyn crate::world::Random) -> Write {
-        Write::Put {
-            key: object.key.to_string(),
-            value: Vec::new(),
-        }
-    }
-    pub fn remove(&self, key: &crate::object::Key) -> Write {
-        Write::Remove {
-            key: key.to_string(),
-        }
-    }
 }

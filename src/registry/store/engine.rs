@@ -1,0 +1,301 @@
+//! redb behind the queue: opening with every way it can fail, and commits.
+//!
+//! ```text
+//!  open ─► integrity good, format known ─────────► records, next versions reserved
+//!       ├► corrupt, or a newer format ──► renamed ► empty, new store
+//!       ├► cannot be opened for writing ─► read into memory ► records, degraded
+//!       └► open elsewhere ──────────────► the only error: two nodes must not share a store
+//! ```
+
+use std::io;
+use std::sync::Arc;
+
+use redb::backends::InMemoryBackend;
+use redb::{Builder, Database, ReadableDatabase, ReadableTable, TableDefinition, TableError};
+
+use super::medium::{Aside, Medium, Stored};
+use super::{StoreError, Write};
+use crate::registry::commit::VERSION_BLOCK;
+use crate::registry::options::OpenError;
+
+const OBJECTS: TableDefinition<&str, &[u8]> = TableDefinition::new("objects");
+const META: TableDefinition<&str, u64> = TableDefinition::new("meta");
+/// Counted up when an older lowtide could not read the store any more.
+pub(super) const FORMAT: u64 = 1;
+const FORMAT_KEY: &str = "format";
+const VERSIONS_BELOW_KEY: &str = "versions-below";
+/// redb's default is 1 GiB; all objects of a node fit in a fraction of this.
+const CACHE_BYTES: usize = 256 << 10;
+
+/// What a store holds.
+#[derive(Debug, Default)]
+struct Contents {
+    pub records: Vec<(String, Vec<u8>)>,
+    /// Versions below may have been given out. 0: unknown.
+    pub versions_below: u64,
+}
+
+/// What opening gave.
+#[derive(Debug, Default)]
+pub(in crate::registry) struct Loaded {
+    pub records: Vec<(String, Vec<u8>)>,
+    /// First version of this process; `start..start + VERSION_BLOCK` is reserved.
+    pub start: u64,
+    pub messages: Vec<String>,
+    /// Why nothing can be stored for now.
+    pub degraded: Option<String>,
+}
+
+pub(in crate::registry) struct Engine {
+    medium: Arc<dyn Medium>,
+    /// `None` after an error: redb refuses to go on, the next write opens it again.
+    database: Option<Database>,
+}
+
+/// Why reading gave nothing.
+enum Unreadable {
+    Corrupt(String),
+    Newer(u64),
+    /// Cannot be opened for writing just now.
+    Unavailable(String),
+    InUse,
+}
+
+impl Engine {
+    /// Opens the store. `fallback_version` is where versions start if the store cannot tell.
+    pub fn open(
+        medium: Arc<dyn Medium>,
+        fallback_version: u64,
+    ) -> Result<(Engine, Loaded), OpenError> {
+        let mut loaded = Loaded::default();
+        let mut engine = Engine {
+            medium,
+            database: None,
+        };
+        let contents = match engine.read() {
+            Ok(contents) => contents,
+            Err(Unreadable::InUse) => {
+                let name = engine.medium.name();
+                return Err(OpenError::InUse(format!(
+                    "open {name}: used by another process"
+                )));
+            }
+            Err(Unreadable::Corrupt(cause)) => {
+                engine.start_over(Aside::Corrupt, &cause, &mut loaded)
+            }
+            Err(Unreadable::Newer(format)) => {
+                let cause = format!("has format {format}, this lowtide knows up to {FORMAT}");
+                engine.start_over(Aside::Newer, &cause, &mut loaded)
+            }
+            Err(Unreadable::Unavailable(cause)) => {
+                loaded.messages.push(format!("{cause}; going on read-only"));
+                loaded.degraded = Some(cause);
+                engine.read_copy(&mut loaded)
+            }
+        };
+        loaded.start = match contents.versions_below {
+            0 => fallback_version,
+            below => below,
+        };
+        loaded.records = contents.records;
+        if loaded.degraded.is_none() {
+            let below = loaded.start + VERSION_BLOCK;
+            if let Err(error) = engine.apply(&[Write::ReserveVersions { below }]) {
+                loaded
+                    .messages
+                    .push(format!("{error}; going on without storing"));
+                loaded.degraded = Some(error.0);
+            }
+        }
+        if loaded.degraded.is_some() {
+            // Not reserved: run ahead of what an earlier process may have used unrecorded.
+            loaded.start = loaded.start.max(fallback_version);
+        }
+        Ok((engine, loaded))
+    }
+
+    /// Makes writes durable, all or none. No writes: no disk access.
+    pub fn apply(&mut self, writes: &[Write]) -> Result<(), StoreError> {
+        if writes.is_empty() {
+            return Ok(());
+        }
+        if let Some(Write::Refuse { why }) =
+            writes.iter().find(|w| matches!(w, Write::Refuse { .. }))
+        {
+            return Err(StoreError(why.clone()));
+        }
+        let name = self.medium.name();
+        let outcome = self
+            .database()
+            .and_then(|database| commit(database, writes).map_err(|e| text(&name, &e)));
+        if outcome.is_err() {
+            self.database = None;
+        }
+        outcome.map_err(StoreError)
+    }
+
+    fn database(&mut self) -> Result<&Database, String> {
+        if self.database.is_none() {
+            let opened = self.medium.open(&builder());
+            let opened = opened.map_err(|e| text(&self.medium.name(), &e.into()))?;
+            self.database = Some(opened);
+        }
+        Ok(self.database.as_ref().expect("opened just above"))
+    }
+
+    fn read(&mut self) -> Result<Contents, Unreadable> {
+        let database = self
+            .medium
+            .open(&builder())
+            .map_err(|e| self.sort(e.into()))?;
+        let contents = contents(&database).map_err(|error| self.sort(error))??;
+        self.database = Some(database);
+        Ok(contents)
+    }
+
+    /// Puts an unusable store aside and begins an empty one.
+    fn start_over(&mut self, aside: Aside, cause: &str, loaded: &mut Loaded) -> Contents {
+        let name = self.medium.name();
+        match self.medium.set_aside(aside) {
+            Ok(Stored { at, replaced }) => {
+                let over = if replaced {
+                    " (over an earlier one)"
+                } else {
+                    ""
+                };
+                loaded.messages.push(format!(
+                    "{name} cannot be used: {cause}; kept as {at}{over}, starting with an empty store"
+                ));
+                self.read().unwrap_or_default()
+            }
+            Err(error) => {
+                let text = format!("{name} cannot be used: {cause}; set aside: {error}");
+                loaded.messages.push(text.clone());
+                loaded.degraded = Some(text);
+                Contents::default()
+            }
+        }
+    }
+
+    /// Reads a store that cannot be opened for writing, from a copy in memory.
+    fn read_copy(&self, loaded: &mut Loaded) -> Contents {
+        let name = self.medium.name();
+        let copied = self.medium.bytes().map_err(|e| format!("read {name}: {e}"));
+        let read = copied.and_then(|bytes| {
+            let backend = InMemoryBackend::new();
+            redb::StorageBackend::set_len(&backend, bytes.len() as u64)
+                .and_then(|()| redb::StorageBackend::write(&backend, 0, &bytes))
+                .map_err(|e| format!("copy {name}: {e}"))?;
+            let database = builder().create_with_backend(backend);
+            let database = database.map_err(|e| text(&name, &e.into()))?;
+            match contents(&database) {
+                Ok(Ok(contents)) => Ok(contents),
+                Ok(Err(_)) => Err(format!("{name} has a newer format")),
+                Err(error) => Err(text(&name, &error)),
+            }
+        });
+        read.unwrap_or_else(|message| {
+            loaded.messages.push(message);
+            Contents::default()
+        })
+    }
+
+    fn sort(&self, error: redb::Error) -> Unreadable {
+        let broken = |kind| {
+            matches!(
+                kind,
+                io::ErrorKind::InvalidData | io::ErrorKind::UnexpectedEof
+            )
+        };
+        match error {
+            redb::Error::DatabaseAlreadyOpen | redb::Error::LockProtocolMismatch => {
+                Unreadable::InUse
+            }
+            redb::Error::Io(cause) if !broken(cause.kind()) => {
+                Unreadable::Unavailable(text(&self.medium.name(), &redb::Error::Io(cause)))
+            }
+            other => Unreadable::Corrupt(other.to_string()),
+        }
+    }
+}
+
+/// Corruption is reported, not met by a panic later: the whole (small) file is checked first.
+fn builder() -> Builder {
+    let mut builder = Database::builder();
+    builder.set_cache_size(CACHE_BYTES);
+    builder.set_check_integrity_on_open(true);
+    builder
+}
+
+fn contents(database: &Database) -> Result<Result<Contents, Unreadable>, redb::Error> {
+    let reading = database.begin_read()?;
+    let mut contents = Contents::default();
+    match reading.open_table(META) {
+        Ok(meta) => {
+            let format = meta.get(FORMAT_KEY)?.map_or(0, |value| value.value());
+            if format > FORMAT {
+                return Ok(Err(Unreadable::Newer(format)));
+            }
+            let below = meta.get(VERSIONS_BELOW_KEY)?;
+            contents.versions_below = below.map_or(0, |value| value.value());
+        }
+        Err(TableError::TableDoesNotExist(_)) => return Ok(Ok(contents)),
+        // Another type under this name: not written by any lowtide of this format.
+        Err(error) => return Err(error.into()),
+    }
+    match reading.open_table(OBJECTS) {
+        Ok(objects) => {
+            for record in objects.iter()? {
+                let (key, value) = record?;
+                let record = (key.value().to_owned(), value.value().to_vec());
+                contents.records.push(record);
+            }
+        }
+        Err(TableError::TableDoesNotExist(_)) => {}
+        Err(error) => return Err(error.into()),
+    }
+    Ok(Ok(contents))
+}
+
+fn commit(database: &Database, writes: &[Write]) -> Result<(), redb::Error> {
+    let writing = database.begin_write()?;
+    {
+        let mut objects = writing.open_table(OBJECTS)?;
+        let mut meta = writing.open_table(META)?;
+        if meta.get(FORMAT_KEY)?.is_none() {
+            meta.insert(FORMAT_KEY, FORMAT)?;
+        }
+        for write in writes {
+            match write {
+                Write::Put { key, value } => {
+                    objects.insert(key.as_str(), value.as_slice())?;
+                }
+                Write::Remove { key } => {
+                    objects.remove(key.as_str())?;
+                }
+                Write::ReserveVersions { below } => {
+                    meta.insert(VERSIONS_BELOW_KEY, below)?;
+                }
+                Write::Refuse { .. } => unreachable!("refused before the transaction"),
+            }
+        }
+    }
+    writing.commit()?;
+    Ok(())
+}
+
+fn text(name: &str, error: &redb::Error) -> String {
+    format!("store {name}: {error}")
+}
+
+/// Test aid: a store as a later lowtide would leave it.
+#[cfg(test)]
+pub(in crate::registry) fn write_newer_format(medium: &dyn Medium) {
+    let database = medium.open(&builder()).expect("a writable medium");
+    let writing = database.begin_write().expect("begin");
+    let newer = FORMAT + 1;
+    let mut meta = writing.open_table(META).expect("table");
+    meta.insert(FORMAT_KEY, newer).expect("insert");
+    drop(meta);
+    writing.commit().expect("commit");
+}
