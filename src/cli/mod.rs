@@ -8,6 +8,7 @@
 //!
 //! A wrong flag or value ends in one line on stderr and exit code 2. Starts no node by itself.
 
+pub mod check;
 pub mod client;
 mod config_file;
 mod flags;
@@ -34,7 +35,7 @@ pub enum Invocation {
     Check(CheckOptions),
     /// Shell: `bash`, `zsh` or `fish`.
     Completions(String),
-    /// One of `tree::CLIENT_COMMANDS` with its parsed arguments.
+    /// One of `client::commands()` with its parsed arguments.
     Client {
         command: String,
         arguments: ArgMatches,

@@ -1,17 +1,12 @@
 //! The tree of commands and their flags, for parsing, help and completions.
 //!
-//! `run`'s flags come from the table in `flags`; the small client's are here and carried out in
-//! `client`. The inner roles `shim` and `pause` are no commands: `main` tells them apart earlier.
+//! `run`'s flags come from the table in `flags`, the small client's from `client`. The inner roles `shim` and `pause` are no commands: `main` tells them apart earlier.
 
-use clap::{Arg, ArgAction, Command, ValueHint, value_parser};
+use clap::{Arg, ArgAction, Command, ValueHint};
 use clap_complete::Shell;
 
+use super::client;
 use super::flags::{FLAGS, Feature, Flag, Shape};
-
-/// Commands that speak to a running node over `RUN/api.sock`.
-pub const CLIENT_COMMANDS: [&str; 8] = [
-    "get", "describe", "logs", "exec", "events", "images", "pull", "import",
-];
 
 /// The whole command line.
 pub fn command() -> Command {
@@ -22,7 +17,7 @@ pub fn command() -> Command {
         .disable_help_subcommand(true)
         .subcommand(run())
         .subcommand(check())
-        .subcommands(client())
+        .subcommands(client::commands())
         .subcommand(
             Command::new("completions")
                 .about("Print completions for a shell")
@@ -114,172 +109,4 @@ fn path(name: &'static str, default: &'static str, help: &'static str) -> Arg {
         .value_hint(ValueHint::DirPath)
         .default_value(default)
         .help(help)
-}
-
-fn client() -> [Command; 8] {
-    [
-        get(),
-        describe(),
-        logs(),
-        exec(),
-        events(),
-        local("images", "List the images on this node").arg(output(&["wide", "json", "yaml"])),
-        local("pull", "Pull an image").arg(words("image", "IMAGE", 1)),
-        local(
-            "import",
-            "Import image archives (OCI or docker, .tar, .tar.gz, .tar.zst)",
-        )
-        .arg(words("archive", "FILE", 1).value_hint(ValueHint::FilePath)),
-    ]
-}
-
-/// A client command with the flag that finds the node.
-fn local(name: &'static str, about: &'static str) -> Command {
-    Command::new(name)
-        .about(about)
-        .arg(path("run-dir", "/run/lowtide", "the node's RUN directory"))
-}
-
-fn get() -> Command {
-    local(
-        "get",
-        "List objects: pods, nodes, events, configmaps, secrets",
-    )
-    .arg(words("what", "KIND [NAME]", 1))
-    .args(namespaces())
-    .arg(output(&["wide", "json", "yaml", "name"]))
-    .arg(switch("watch", Some('w'), "go on with changes"))
-    .arg(option("selector", Some('l'), "LABELS", "label selector"))
-    .arg(option("field-selector", None, "FIELDS", "field selector"))
-    .arg(switch("no-headers", None, "leave the header out"))
-    .arg(switch("show-labels", None, "labels as the last column"))
-}
-
-fn describe() -> Command {
-    local(
-        "describe",
-        "Show one object with its events and the reason for its next step",
-    )
-    .arg(words("what", "KIND NAME", 1))
-    .args(namespaces())
-}
-
-fn logs() -> Command {
-    let number = |name, value_name, help| {
-        option(name, None, value_name, help).value_parser(value_parser!(i64).range(-1..))
-    };
-    local("logs", "Print a container's log")
-        .arg(words("pod", "POD [CONTAINER]", 1))
-        .arg(option(
-            "namespace",
-            Some('n'),
-            "NAMESPACE",
-            "namespace of the pod",
-        ))
-        .arg(option(
-            "container",
-            Some('c'),
-            "CONTAINER",
-            "which container",
-        ))
-        .arg(switch("all-containers", None, "all of the pod"))
-        .arg(switch("follow", Some('f'), "go on as it grows"))
-        .arg(switch("previous", Some('p'), "the instance before"))
-        .arg(switch("timestamps", None, "with the time of each line"))
-        .arg(switch(
-            "prefix",
-            None,
-            "with pod and container of each line",
-        ))
-        .arg(number("tail", "LINES", "only the last lines, -1 for all").allow_hyphen_values(true))
-        .arg(number("limit-bytes", "BYTES", "at most so much"))
-        .arg(option(
-            "since",
-            None,
-            "DURATION",
-            "only newer than, such as 5m",
-        ))
-        .arg(option("since-time", None, "TIME", "only after, RFC 3339"))
-}
-
-fn exec() -> Command {
-    local("exec", "Run a command in a container")
-        .arg(Arg::new("pod").required(true).value_name("POD"))
-        .arg(
-            Arg::new("command")
-                .value_name("COMMAND")
-                .required(true)
-                .num_args(1..)
-                .trailing_var_arg(true)
-                .allow_hyphen_values(true),
-        )
-        .arg(option(
-            "namespace",
-            Some('n'),
-            "NAMESPACE",
-            "namespace of the pod",
-        ))
-        .arg(option(
-            "container",
-            Some('c'),
-            "CONTAINER",
-            "which container",
-        ))
-        .arg(switch("stdin", Some('i'), "pass standard input"))
-        .arg(switch("tty", Some('t'), "with a terminal"))
-}
-
-fn events() -> Command {
-    local("events", "List events in order of time")
-        .args(namespaces())
-        .arg(output(&["wide", "json", "yaml"]))
-        .arg(switch("watch", Some('w'), "go on with new ones"))
-        .arg(option("for", None, "KIND/NAME", "only of this object"))
-}
-
-fn namespaces() -> [Arg; 2] {
-    [
-        option(
-            "namespace",
-            Some('n'),
-            "NAMESPACE",
-            "namespace [default: default]",
-        ),
-        switch("all-namespaces", Some('A'), "all namespaces").conflicts_with("namespace"),
-    ]
-}
-
-fn output(formats: &'static [&'static str]) -> Arg {
-    option("output", Some('o'), "FORMAT", "other than a table").value_parser(formats.to_vec())
-}
-
-fn words(name: &'static str, value_name: &'static str, least: usize) -> Arg {
-    Arg::new(name)
-        .value_name(value_name)
-        .required(least > 0)
-        .num_args(least..)
-}
-
-fn option(
-    name: &'static str,
-    short: Option<char>,
-    value_name: &'static str,
-    help: &'static str,
-) -> Arg {
-    let arg = Arg::new(name).long(name).value_name(value_name).help(help);
-    match short {
-        Some(letter) => arg.short(letter),
-        None => arg,
-    }
-}
-
-fn switch(name: &'static str, short: Option<char>, help: &'static str) -> Arg {
-    let arg = Arg::new(name)
-        .long(name)
-        .action(ArgAction::SetTrue)
-        .help(help);
-    match short {
-        Some(letter) => arg.short(letter),
-        None => arg,
-    }
 }
