@@ -5,6 +5,8 @@
 
 mod envelope;
 mod key;
+mod quantity;
 
 pub use envelope::{Object, Problem, Provenance, Source, Standing};
 pub use key::{Key, Kind, Origin};
+pub use quantity::Quantity;

@@ -23,3 +23,4 @@ pub mod socket;
 pub mod spawn;
 pub mod terminal;
 pub mod thread;
+pub mod volume_fs;

@@ -7,9 +7,11 @@
 //!   └ implements world::Runtime
 //! ```
 
+pub mod bundle;
 pub mod cgroup;
 pub mod host;
 pub mod network;
 pub mod oci;
 pub mod sandbox;
 pub mod shim;
+pub mod volumes;
