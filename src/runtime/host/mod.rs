@@ -16,6 +16,7 @@ mod clean;
 mod container;
 mod exec;
 mod exit;
+mod facts;
 mod layout;
 mod mirror;
 mod prepare;
@@ -33,6 +34,7 @@ use std::sync::Arc;
 use async_executor::LocalExecutor;
 
 pub use exec::{ExecStreams, StreamedExec};
+pub use facts::read as read_facts;
 pub use layout::{Instance, Layout};
 
 use crate::runtime::bundle::{HostFacts, ResolvedMount};

@@ -14,7 +14,7 @@ use crate::runtime::bundle::{
 use crate::runtime::sandbox::record::{ContainerRecord, SandboxRecord};
 use crate::world::{ContainerConfig, NamespaceMode, RuntimeError, Seccomp};
 
-use super::{ImageParts, Instance, Layout, clean, of_io, rootfs};
+use super::{ImageParts, Instance, Layout, clean, facts, of_io, rootfs};
 
 /// A Localhost profile is some ten kilobytes.
 const SECCOMP_BYTES_MAX: u64 = 1 << 20;
@@ -54,12 +54,16 @@ impl Preparation {
         self.make_termination_log()?;
         self.make_log()?;
         let seccomp = self.seccomp_file()?;
+        let mut facts = self.facts.clone();
+        if self.config.security.privileged {
+            facts.devices = facts::devices();
+        }
         let made = bundle::oci_config(&BundleInput {
             container: &self.config,
             sandbox: &self.sandbox.config,
             image: &self.image.config,
             user: &user,
-            host: &self.facts,
+            host: &facts,
             paths: &self.paths(root),
             mounts: &self.mounts,
             pause_pid: self.pause_pid,

@@ -226,8 +226,8 @@ pub async fn remove(host: &Rc<Host>, uid: &Uid) -> Result<(), RuntimeError> {
     problems.note(wait_until_empty(host, uid).await);
     let containers = host
         .mirror
-        .read(uid, |pod| pod.containers.values().cloned().collect());
-    for record in containers.unwrap_or_else(Vec::new) {
+        .read(uid, |pod| pod.containers.values().cloned().collect::<Vec<_>>());
+    for record in containers.unwrap_or_default() {
         problems.note(container::take_away(host, uid, &record).await);
     }
     host.mirror.change(uid, |pod| pod.leaving = true);
