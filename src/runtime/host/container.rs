@@ -16,6 +16,7 @@ use crate::runtime::sandbox::record::{
 };
 use crate::runtime::shim::client::Client;
 use crate::runtime::shim::wire::{LogConfig, RunRequest, Stdin, Terminal};
+use crate::runtime::volumes::clean_subpaths;
 use crate::world::{ContainerConfig, ContainerId, RuntimeError, Uid};
 
 use super::clean::{Problems, remove_directory, remove_file};
@@ -148,7 +149,6 @@ async fn create(
         pause_pid: pause.pid.unsigned_abs(),
         record: record.clone(),
         image,
-        mounts: host.mounts.resolve(config.clone()).await?,
         facts: host.facts.clone(),
     };
     let clamped = blocking::unblock(move || preparation.run()).await?;
@@ -238,11 +238,22 @@ pub async fn take_away(host: &Rc<Host>, uid: &Uid, record: &ContainerRecord) -> 
     problems.note(release(host, uid, record).await);
     let (layout, uid, gone) = (host.layout.clone(), uid.clone(), record.clone());
     let pod = uid.clone();
+    // Sub-path binds belong to the name: a later instance may be using them.
+    let others = host.mirror.read(&uid, |pod| {
+        pod.containers
+            .values()
+            .filter(|r| r.name == gone.name && r.id != gone.id)
+            .count()
+    });
+    let last = others.unwrap_or(0) == 0;
     let removed = blocking::unblock(move || {
         let mut problems = Problems::default();
         let place = instance(&uid, &gone);
         problems.join(remove_directory(&layout.writable_layer(place)));
         problems.note(remove_file(&gone.termination_log));
+        if last {
+            problems.note(clean_subpaths(&layout.root, &uid, &gone.name));
+        }
         let link = layout.log_link(&gone.namespace, &gone.pod_name, &gone.name, &gone.id);
         problems.note(remove_file(&link));
         // Last: without the record nobody would look for the rest again.

@@ -37,7 +37,7 @@ pub use exec::{ExecStreams, StreamedExec};
 pub use facts::read as read_facts;
 pub use layout::{Instance, Layout};
 
-use crate::runtime::bundle::{HostFacts, ResolvedMount};
+use crate::runtime::bundle::HostFacts;
 use crate::runtime::cgroup::Cgroups;
 use crate::runtime::network::Network;
 use crate::runtime::oci::OciRuntime;
@@ -64,15 +64,6 @@ pub trait ImageSource {
     fn parts(&self, image_id: &str) -> Result<ImageParts, String>;
 }
 
-/// Where the sources of a container's mounts come from; the volumes.
-pub trait MountSources {
-    /// Every mount of the container with a source that is safe to bind, in order.
-    fn resolve(
-        &self,
-        config: Arc<ContainerConfig>,
-    ) -> LocalFuture<'_, Result<Vec<ResolvedMount>, RuntimeError>>;
-}
-
 /// What a host runtime is made from; all of it belongs to one node.
 pub struct Parts {
     pub clock: Rc<dyn Clock>,
@@ -87,7 +78,6 @@ pub struct Parts {
     pub network: Network,
     pub oci: OciRuntime,
     pub images: Rc<dyn ImageSource>,
-    pub mounts: Rc<dyn MountSources>,
 }
 
 /// Implements `world::Runtime` on this host.
@@ -105,7 +95,6 @@ struct Host {
     network: Arc<Network>,
     oci: Arc<OciRuntime>,
     images: Rc<dyn ImageSource>,
-    mounts: Rc<dyn MountSources>,
     mirror: Mirror,
 }
 
@@ -122,7 +111,6 @@ impl HostRuntime {
             network: Arc::new(parts.network),
             oci: Arc::new(parts.oci),
             images: parts.images,
-            mounts: parts.mounts,
             mirror: Mirror::default(),
         }))
     }

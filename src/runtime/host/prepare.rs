@@ -12,6 +12,7 @@ use crate::runtime::bundle::{
     rootfs as image_root,
 };
 use crate::runtime::sandbox::record::{ContainerRecord, SandboxRecord};
+use crate::runtime::volumes::{self, MountError};
 use crate::world::{ContainerConfig, NamespaceMode, RuntimeError, Seccomp};
 
 use super::{ImageParts, Instance, Layout, clean, facts, of_io, rootfs};
@@ -33,7 +34,6 @@ pub struct Preparation {
     pub pause_pid: u32,
     pub record: ContainerRecord,
     pub image: ImageParts,
-    pub mounts: Vec<ResolvedMount>,
     pub facts: HostFacts,
 }
 
@@ -65,7 +65,7 @@ impl Preparation {
             user: &user,
             host: &facts,
             paths: &self.paths(root),
-            mounts: &self.mounts,
+            mounts: &self.mounts()?,
             pause_pid: self.pause_pid,
             cgroups_path: &self.record.cgroup,
             seccomp_file: seccomp.as_deref(),
@@ -80,6 +80,20 @@ impl Preparation {
 
     fn instance(&self) -> Instance<'_> {
         super::instance(&self.config.uid, &self.record)
+    }
+
+    /// Sources of the pod's volumes, made safe to bind.
+    fn mounts(&self) -> Result<Vec<ResolvedMount>, RuntimeError> {
+        let Preparation { layout, config, .. } = self;
+        let resolve = |(index, mount)| {
+            volumes::resolve_mount(&layout.root, &config.uid, &config.name, index, mount)
+        };
+        let mounts = config.mounts.iter().enumerate();
+        let resolved: Result<Vec<_>, _> = mounts.map(resolve).collect();
+        resolved.map_err(|error| match error {
+            MountError::Config(text) => RuntimeError::Config(text),
+            MountError::Failed(text) => RuntimeError::Failed(text),
+        })
     }
 
     fn paths(&self, root: PathBuf) -> BundlePaths {

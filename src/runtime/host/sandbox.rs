@@ -224,9 +224,9 @@ pub async fn remove(host: &Rc<Host>, uid: &Uid) -> Result<(), RuntimeError> {
     let (network, pod) = (host.network.clone(), uid.clone());
     problems.note(blocking::unblock(move || network.release(&pod)).await);
     problems.note(wait_until_empty(host, uid).await);
-    let containers = host
-        .mirror
-        .read(uid, |pod| pod.containers.values().cloned().collect::<Vec<_>>());
+    let containers = host.mirror.read(uid, |pod| {
+        pod.containers.values().cloned().collect::<Vec<_>>()
+    });
     for record in containers.unwrap_or_default() {
         problems.note(container::take_away(host, uid, &record).await);
     }
