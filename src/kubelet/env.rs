@@ -311,7 +311,7 @@ pub(super) fn resource_value(
     }
     let stated = stated
         .and_then(|m| m.get(resource))
-        .and_then(|q| q.0.parse::<Quantity>().ok());
+        .and_then(|q| Quantity::parse(&q.0));
     let amount = match (stated, list, resource) {
         (Some(amount), _, _) => amount,
         (None, "limits", "cpu") => allocatable.cpu,
@@ -322,13 +322,13 @@ pub(super) fn resource_value(
     let divisor = selector
         .divisor
         .as_ref()
-        .and_then(|q| q.0.parse::<Quantity>().ok());
+        .and_then(|q| Quantity::parse(&q.0));
     let divisor = divisor
-        .filter(|d| *d > Quantity::ZERO)
+        .filter(|d| d.is_positive())
         .unwrap_or(Quantity::from_units(1));
     let (amount, divisor) = match resource {
-        "cpu" => (amount.millis(), divisor.millis()),
-        _ => (amount.value(), divisor.value()),
+        "cpu" => (amount.milli(), divisor.milli()),
+        _ => (amount.units(), divisor.units()),
     };
     let (amount, divisor) = (i128::from(amount), i128::from(divisor));
     let rounded_up = amount.div_euclid(divisor) + i128::from(amount.rem_euclid(divisor) != 0);

@@ -3,7 +3,6 @@
 //! runc, crun and youki share one command line. The shim runs what is composed here, so that the
 //! containers are its children; nothing here starts a container.
 
-use std::ffi::OsString;
 use std::fmt;
 use std::fs::File;
 use std::io::{self, Read};
@@ -58,64 +57,21 @@ impl OciRuntime {
         })
     }
 
-    /// `run --detach`: creates and starts; the container's pid is in `pid_file`.
-    pub fn run(
-        &self,
-        id: &str,
-        bundle: &Path,
-        pid_file: &Path,
-        console_socket: Option<&Path>,
-    ) -> Vec<OsString> {
-        let mut arguments = self.command("run");
-        arguments.push("--detach".into());
-        arguments.push("--bundle".into());
-        arguments.push(bundle.into());
-        arguments.push("--pid-file".into());
-        arguments.push(pid_file.into());
-        if let Some(socket) = console_socket {
-            arguments.push("--console-socket".into());
-            arguments.push(socket.into());
-        }
-        arguments.push(id.into());
-        arguments
-    }
-
-    /// `delete` of an ended container. Never with `--force`: on a live one that costs 100 ms of
-    /// polling in runc; we kill the cgroup and wait for the exit instead.
-    pub fn delete(&self, id: &str) -> Vec<OsString> {
-        let mut arguments = self.command("delete");
-        arguments.push(id.into());
-        arguments
-    }
-
-    /// `exec --detach` with an OCI process description (config.md, "process").
-    pub fn exec(
-        &self,
-        id: &str,
-        process: &Path,
-        pid_file: &Path,
-        console_socket: Option<&Path>,
-    ) -> Vec<OsString> {
-        let mut arguments = self.command("exec");
-        arguments.push("--detach".into());
-        arguments.push("--process".into());
-        arguments.push(process.into());
-        arguments.push("--pid-file".into());
-        arguments.push(pid_file.into());
-        if let Some(socket) = console_socket {
-            arguments.push("--console-socket".into());
-            arguments.push(socket.into());
-        }
-        arguments.push(id.into());
-        arguments
+    /// How every command line starts; the shim adds `run`, `exec` and their arguments.
+    pub fn prefix(&self) -> Vec<String> {
+        let text = |path: &Path| path.to_string_lossy().into_owned();
+        vec![text(&self.program), "--root".into(), text(&self.state_root)]
     }
 
     /// Deletes the runtime's state of an ended container; success if it has none. Blocking.
+    ///
+    /// Never with `--force`: on a live container that costs 100 ms of polling in runc; we kill the
+    /// cgroup and wait for the exit instead.
     pub fn delete_now(&self, id: &str) -> io::Result<()> {
         if !self.state_root.join(id).exists() {
             return Ok(());
         }
-        let child = Spawn::new(&self.program).args(self.delete(id)).start()?;
+        let child = self.command().args(["delete", id]).start()?;
         match async_io::block_on(child.wait())? {
             Ended::Exited(0) => Ok(()),
             // Deleted by somebody between the look and the call.
@@ -128,8 +84,9 @@ impl OciRuntime {
         }
     }
 
-    fn command(&self, name: &str) -> Vec<OsString> {
-        vec!["--root".into(), (&self.state_root).into(), name.into()]
+    fn command(&self) -> Spawn {
+        let prefix = self.prefix();
+        Spawn::new(&prefix[0]).args(&prefix[1..])
     }
 }
 
@@ -180,15 +137,7 @@ mod tests {
             version: "runc 1".into(),
             state_root: "/run/lowtide/runc".into(),
         };
-        for arguments in [
-            runtime.run("x", Path::new("/b"), Path::new("/p"), None),
-            runtime.delete("x"),
-            runtime.exec("x", Path::new("/b"), Path::new("/p"), None),
-        ] {
-            assert_eq!(arguments[0], "--root");
-            assert_eq!(arguments[1], "/run/lowtide/runc");
-            assert_eq!(arguments.last().map(|a| a == "x"), Some(true));
-            assert!(!arguments.contains(&"--force".into()));
-        }
+        let prefix = ["/usr/sbin/runc", "--root", "/run/lowtide/runc"];
+        assert_eq!(runtime.prefix(), prefix);
     }
 }

@@ -19,6 +19,7 @@ mod kill;
 use std::collections::BTreeMap;
 use std::fs;
 use std::io;
+use std::path::PathBuf;
 use std::sync::Mutex;
 
 pub use figures::cpu_weight;
@@ -33,6 +34,12 @@ use hierarchy::{Hierarchy, named};
 const PAUSE: &str = "pause";
 /// `cpu.shares` of one CPU. Source: Kubernetes pkg/kubelet/cm, SharesPerCPU.
 const SHARES_PER_CPU: u64 = 1024;
+
+const QOS_CLASSES: [QosClass; 3] = [
+    QosClass::Guaranteed,
+    QosClass::Burstable,
+    QosClass::BestEffort,
+];
 
 /// How limits reach the kernel here.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -159,26 +166,30 @@ impl Cgroups {
         kill::everything(&self.hierarchies, path)
     }
 
-    /// Processes that the kernel killed in `path` for want of memory; 0 if nobody counts.
-    pub fn oom_kills(&self, path: &str) -> u64 {
-        let files = ["memory.oom_control", "memory.events"];
-        let memory = self.hierarchies.iter().filter(|h| h.has("memory"));
-        memory
-            .flat_map(|hierarchy| files.map(|file| hierarchy.directory(path).join(file)))
-            .filter_map(|file| fs::read_to_string(file).ok())
-            .filter_map(|text| {
-                let count = text
-                    .lines()
-                    .find_map(|line| line.strip_prefix("oom_kill "))?;
-                count.trim().parse::<u64>().ok()
-            })
-            .sum()
+    /// The file that counts processes of `path` killed for want of memory, if anything counts.
+    pub fn oom_events(&self, path: &str) -> Option<PathBuf> {
+        let memory = self.hierarchies.iter().find(|h| h.has("memory"))?;
+        let file = match memory.version {
+            Version::V1 => "memory.oom_control",
+            Version::V2 => "memory.events",
+        };
+        Some(memory.directory(path).join(file))
     }
 
     /// Whether any process is left in `path` or below, in any hierarchy.
     pub fn is_populated(&self, path: &str) -> io::Result<bool> {
         for hierarchy in &self.hierarchies {
             if !hierarchy.processes(path)?.is_empty() {
+                return Ok(true);
+            }
+        }
+        Ok(false)
+    }
+
+    /// The same for a pod, whichever QoS class it had.
+    pub fn is_pod_populated(&self, uid: &Uid) -> io::Result<bool> {
+        for qos in QOS_CLASSES {
+            if self.is_populated(&self.pod_path(qos, uid))? {
                 return Ok(true);
             }
         }
@@ -198,11 +209,7 @@ impl Cgroups {
     /// Removes the pod's cgroup, whichever QoS class it had.
     pub fn remove_pod(&self, uid: &Uid) -> io::Result<()> {
         let mut outcome = Ok(());
-        for qos in [
-            QosClass::Guaranteed,
-            QosClass::Burstable,
-            QosClass::BestEffort,
-        ] {
+        for qos in QOS_CLASSES {
             outcome = outcome.and(self.remove(&self.pod_path(qos, uid)));
         }
         let counted = self.burstable().remove(uid).is_some();

@@ -17,15 +17,14 @@ use crate::os::mount::{self, Flags};
 const LOWER_BYTES_MAX: usize = 3 * 1024;
 
 /// Makes upper and work directory below `writable` and mounts at `target`.
-/// `layers`: directories, lowest first. Blocking: touches the disk.
+/// `layers`: directories, topmost first, as overlay wants them. Blocking: touches the disk.
 pub fn mount(layers: &[PathBuf], writable: &Path, target: &Path) -> io::Result<()> {
     let upper = writable.join("upper");
     let work = writable.join("work");
     fs::create_dir_all(&upper)?;
     fs::create_dir_all(&work)?;
     fs::create_dir_all(target)?;
-    // Overlay wants the topmost first.
-    let mut lower = joined(layers.iter().rev().map(PathBuf::as_path));
+    let mut lower = joined(layers.iter().map(PathBuf::as_path));
     let mut held: Vec<File> = Vec::new();
     if lower.len() > LOWER_BYTES_MAX {
         // Very many layers: name them by descriptor. Only the mount call looks them up.
