@@ -9,3 +9,6 @@ pub mod resources;
 pub mod sandbox_config;
 pub mod security;
 pub mod volumes;
+
+#[cfg(test)]
+mod cores_tests;
