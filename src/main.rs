@@ -6,9 +6,11 @@ use std::process::ExitCode;
 use lowtide::cli::{self, EXIT_USAGE, Invocation, Refusal};
 
 // Shim and pause are chosen before `main`, so that they stay small.
-lowtide::before_main!(lowtide::runtime::early);
+lowtide::before_main!(lowtide::runtime::shim::early_dispatch);
 
 fn main() -> ExitCode {
+    // With a C library that hands no arguments to start-up functions, only this one is left.
+    lowtide::runtime::shim::early_dispatch(lowtide::os::early::arguments_in_main());
     let invocation = match cli::parse(std::env::args_os()) {
         Ok(invocation) => invocation,
         Err(Refusal::Shown(text)) => return print(&text),
