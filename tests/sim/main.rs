@@ -18,6 +18,7 @@ mod kernel;
 mod manifests;
 mod net;
 mod random;
+mod real;
 mod run;
 mod runtime;
 mod script;
@@ -27,10 +28,13 @@ mod timeline;
 mod trace;
 mod volumes;
 
+use real::RealNode;
 use run::{Failure, Node, simulate};
 use stub::{Mutation, StubNode};
 use trace::Tracing;
 
+/// Seeds of the real node: about half a minute.
+const SEEDS: u64 = 1000;
 /// Seeds of the stub: it only has to show that the simulation is fair.
 const STUB_SEEDS: u64 = 300;
 /// Within so many seeds every mutation must be found.
@@ -65,6 +69,11 @@ fn report(failure: &Failure) {
     let Failure { seed, what, trace } = failure;
     println!("{}", trace.join("\n"));
     panic!("seed {seed}: {what}\nreproduce with LOWTIDE_SEED={seed}");
+}
+
+#[test]
+fn the_node_is_safe_in_every_storm_and_converges_in_the_calm() {
+    run_seeds(SEEDS, || Box::new(RealNode::default()));
 }
 
 #[test]

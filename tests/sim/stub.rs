@@ -57,17 +57,22 @@ impl Mutation {
 struct Shared {
     bodies: BTreeMap<Uid, Value>,
     statuses: BTreeMap<Uid, Value>,
+    version: u64,
 }
 
 pub struct StubNode {
     mutation: Mutation,
     shared: Rc<RefCell<Shared>>,
+    task: Option<async_executor::Task<()>>,
 }
 
 impl StubNode {
     pub fn new(mutation: Mutation) -> StubNode {
-        let shared = Rc::default();
-        StubNode { mutation, shared }
+        StubNode {
+            mutation,
+            shared: Rc::default(),
+            task: None,
+        }
     }
 }
 
@@ -82,10 +87,12 @@ impl Node for StubNode {
             mutation: self.mutation,
             shared: Rc::clone(&self.shared),
         };
-        executor.spawn(agent.run()).detach();
+        self.task = Some(executor.spawn(agent.run()));
     }
 
-    fn died(&mut self) {}
+    fn died(&mut self) {
+        self.task = None;
+    }
 
     fn power_cut(&mut self, _luck: &Stream) {
         self.shared.borrow_mut().statuses.clear();
@@ -109,9 +116,16 @@ impl Node for StubNode {
         shared.bodies = bodies;
     }
 
-    fn desired(&self) -> Rc<dyn Fn() -> Vec<Desired>> {
+    fn desired(&self) -> Rc<dyn Fn() -> Option<Vec<Desired>>> {
         let shared = Rc::clone(&self.shared);
-        Rc::new(move || shared.borrow().bodies.values().filter_map(Desired::from_body).collect())
+        Rc::new(move || {
+            let shared = shared.borrow();
+            Some(shared.bodies.values().filter_map(Desired::from_body).collect())
+        })
+    }
+
+    fn version(&self) -> u64 {
+        self.shared.borrow().version
     }
 
     fn statuses(&self) -> Vec<(Uid, Value)> {
@@ -275,7 +289,15 @@ impl Agent {
         let sandbox_ready = observed.sandbox.as_ref().is_some_and(|s| s.state == SandboxState::Ready);
         let last = observed.containers.iter().rev().find(|c| c.name == spec.name);
         let attempt = match last.map(|last| &last.state) {
-            None => 0,
+            None => {
+                let next = self.world.runtime.next_attempt(
+                    &pod.uid,
+                    &pod.namespace,
+                    &pod.name,
+                    &spec.name,
+                );
+                next.await
+            }
             Some(ContainerState::Exited(exit)) => {
                 let again = pod.restarts(&spec.name, exit.code);
                 let wait = match self.mutation {
@@ -336,6 +358,7 @@ impl Agent {
         let mut shared = self.shared.borrow_mut();
         if shared.bodies.contains_key(&pod.uid) {
             shared.statuses.insert(pod.uid.clone(), status);
+            shared.version += 1;
         }
     }
 }
