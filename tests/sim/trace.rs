@@ -108,7 +108,9 @@ pub fn watch_panics(simulating: fn() -> bool) {
                 return usual(info);
             }
             let text = info.to_string();
-            PANIC.with(|panic| panic.borrow_mut().get_or_insert(text));
+            PANIC.with(|panic| {
+                panic.borrow_mut().get_or_insert(text);
+            });
         }));
     });
 }
