@@ -1,6 +1,7 @@
 //! Whole nodes in one thread, under one seed and a virtual clock.
 //!
-//! `LOWTIDE_SEEDS=n` runs that many seeds; `LOWTIDE_SEED=x` runs one and prints what happened.
+//! `LOWTIDE_SEEDS=n` runs that many seeds; `LOWTIDE_SEED=x` runs one and prints what happened;
+//! `LOWTIDE_ALL=1` goes on after a failure and lists all that fail.
 //! A failing seed is a reproduction: everything that is random comes from it.
 //!
 //! ```text
@@ -54,6 +55,9 @@ fn run_seeds(default: u64, node: impl Fn() -> Box<dyn Node>) {
         }
         return;
     }
+    if std::env::var_os("LOWTIDE_ALL").is_some() {
+        return list_failures(default, node);
+    }
     for seed in 0..number("LOWTIDE_SEEDS").unwrap_or(default) {
         if simulate(seed, Tracing::Off, node()).is_err() {
             // The same seed again, this time with its story.
@@ -63,6 +67,18 @@ fn run_seeds(default: u64, node: impl Fn() -> Box<dyn Node>) {
             }
         }
     }
+}
+
+/// One line for each seed that fails: how far-reaching a fault is.
+fn list_failures(default: u64, node: impl Fn() -> Box<dyn Node>) {
+    let mut failures = 0;
+    for seed in 0..number("LOWTIDE_SEEDS").unwrap_or(default) {
+        if let Err(failure) = simulate(seed, Tracing::Off, node()) {
+            println!("seed {seed}: {}", failure.what.replace('\n', " "));
+            failures += 1;
+        }
+    }
+    assert_eq!(failures, 0, "seeds failed");
 }
 
 fn report(failure: &Failure) {

@@ -139,7 +139,12 @@ impl Run {
 
     fn edit(&mut self) {
         let features = self.node.features();
-        let said = self.manifests.change(&self.luck, features);
+        let desired = self.host.judge.desired().unwrap_or_default();
+        let accepted = |name: &str| {
+            let suffixed = format!("{name}-");
+            desired.iter().any(|pod| pod.name.starts_with(&suffixed))
+        };
+        let said = self.manifests.change(&self.luck, features, accepted);
         self.host.trace.note(|| format!("== {said}"));
         self.node.feed(&self.manifests);
     }
