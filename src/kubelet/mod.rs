@@ -53,7 +53,7 @@ use crate::object::{Object, Standing};
 use crate::registry::Registry;
 use crate::world::{Uid, World};
 
-/// The running node loop. Dropping it cancels every task; containers go on.
+/// The running node loop. `abandon` cancels every task; containers go on.
 pub struct Kubelet {
     core: Rc<Core>,
     workers: RefCell<BTreeMap<Uid, Worker>>,
@@ -90,6 +90,13 @@ impl Kubelet {
         tasks.push(core.spawn(node_status::publish(core.clone())));
         *kubelet.followers.borrow_mut() = tasks;
         kubelet
+    }
+
+    /// Cancels every task and forgets every worker; containers go on. Tasks and node loop hold each
+    /// other, so without this call nothing of them is ever freed.
+    pub fn abandon(&self) {
+        self.followers.borrow_mut().clear();
+        self.workers.borrow_mut().clear();
     }
 
     /// Stops the pods of every source and removes what they have in the kernel; what has ended for
@@ -138,8 +145,10 @@ impl Kubelet {
 
     /// Gives the view to its worker, made if there is none.
     fn run(self: &Rc<Self>, view: Rc<PodView>) {
-        let known = self.workers.borrow();
-        let known = known.get(&view.uid).map(|worker| worker.shared.clone());
+        let known = {
+            let workers = self.workers.borrow();
+            workers.get(&view.uid).map(|worker| worker.shared.clone())
+        };
         match known {
             Some(shared) => {
                 shared.view.replace(view.clone());

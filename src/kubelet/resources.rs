@@ -177,7 +177,11 @@ pub fn pod_cgroup(pod: &Pod, pids_max: Option<i64>) -> PodCgroup {
         memory_limit_bytes: peak_limit(&parts, |a| a.memory_limit_bytes),
     };
     if let Some(overhead) = parts.whole.and_then(|s| s.overhead.as_ref()) {
-        let extra = |name: &str| overhead.get(name).and_then(|q| q.0.parse::<Quantity>().ok());
+        let extra = |name: &str| {
+            overhead
+                .get(name)
+                .and_then(|q| q.0.parse::<Quantity>().ok())
+        };
         let cpu = extra("cpu").map_or(0, Quantity::millis);
         let memory = extra("memory").map_or(0, Quantity::value);
         sums.cpu_request_milli = sums.cpu_request_milli.saturating_add(cpu);

@@ -16,9 +16,7 @@ use crate::os::pipe;
 use crate::registry::{Health, Registry};
 use crate::runtime::host::{ExecStreams, HostRuntime, StreamedExec};
 use crate::runtime::images::{ImageStore, Progress};
-use crate::world::{
-    Image, Images, LocalFuture, PullError, PullRequest, RuntimeError,
-};
+use crate::world::{Image, Images, LocalFuture, PullError, PullRequest, RuntimeError};
 
 pub struct ApiSide {
     node_name: String,
@@ -74,7 +72,11 @@ impl ApiSide {
         let stdin = input(start.stdin).map_err(failed)?;
         let stdout = output(start.stdout).map_err(failed)?;
         let stderr = output(start.stderr).map_err(failed)?;
-        let theirs = [stdin.theirs.as_fd(), stdout.theirs.as_fd(), stderr.theirs.as_fd()];
+        let theirs = [
+            stdin.theirs.as_fd(),
+            stdout.theirs.as_fd(),
+            stderr.theirs.as_fd(),
+        ];
         let streams = ExecStreams::Plain(theirs);
         let runtime = &self.runtime;
         let exec = runtime.exec_stream(&start.uid, &start.container, &start.command, streams);
@@ -195,7 +197,10 @@ fn output(wanted: bool) -> std::io::Result<Ends> {
 }
 
 fn nothing() -> std::io::Result<Ends> {
-    let null = std::fs::File::options().read(true).write(true).open("/dev/null")?;
+    let null = std::fs::File::options()
+        .read(true)
+        .write(true)
+        .open("/dev/null")?;
     Ok(Ends {
         ours: None,
         theirs: null.into(),

@@ -9,9 +9,7 @@ use crate::kubelet::facts::{
 };
 use crate::kubelet::node_status::Machine;
 use crate::object::Quantity;
-use crate::runtime::bundle::{
-    Architecture, CapabilitySet, CgroupVersion, HostFacts, OomLowering,
-};
+use crate::runtime::bundle::{Architecture, CapabilitySet, CgroupVersion, HostFacts, OomLowering};
 
 pub struct Facts {
     pub node: NodeFacts,
@@ -25,7 +23,10 @@ const CAP_SYS_RESOURCE: u64 = 24;
 /// Reads everything. Errors: the node's name cannot be worked out.
 pub fn read(options: &RunOptions) -> Result<Facts, String> {
     let hostname = text("/proc/sys/kernel/hostname");
-    let name = options.hostname_override.clone().unwrap_or(hostname.clone());
+    let name = options
+        .hostname_override
+        .clone()
+        .unwrap_or(hostname.clone());
     let name = name.trim().to_lowercase();
     if name.is_empty() {
         return Err("this machine has no host name; give one with --hostname-override".into());
@@ -51,7 +52,11 @@ pub fn read(options: &RunOptions) -> Result<Facts, String> {
         },
         recursive_read_only: recursive_read_only(version(&kernel)),
         dns: DnsSettings {
-            servers: options.cluster_dns.iter().map(ToString::to_string).collect(),
+            servers: options
+                .cluster_dns
+                .iter()
+                .map(ToString::to_string)
+                .collect(),
             domain: options.cluster_domain.clone().unwrap_or_default(),
             host_resolv_conf: options.resolv_conf.as_ref().map(|path| {
                 fs::read_to_string(path).unwrap_or_else(|error| {
@@ -90,14 +95,18 @@ fn text(path: &str) -> String {
 
 /// `MemTotal` of /proc/meminfo.
 fn memory_bytes(meminfo: &str) -> u64 {
-    let line = meminfo.lines().find_map(|line| line.strip_prefix("MemTotal:"));
+    let line = meminfo
+        .lines()
+        .find_map(|line| line.strip_prefix("MemTotal:"));
     let kib = line.and_then(|rest| rest.split_whitespace().next()?.parse::<u64>().ok());
     kib.unwrap_or(0) * 1024
 }
 
 /// Major and minor of `6.1.0-13-arm64`.
 fn version(release: &str) -> (u32, u32) {
-    let mut numbers = release.split(|c: char| !c.is_ascii_digit()).map(|n| n.parse().unwrap_or(0));
+    let mut numbers = release
+        .split(|c: char| !c.is_ascii_digit())
+        .map(|n| n.parse().unwrap_or(0));
     (numbers.next().unwrap_or(0), numbers.next().unwrap_or(0))
 }
 
@@ -111,7 +120,9 @@ fn recursive_read_only(kernel: (u32, u32)) -> RecursiveReadOnly {
 }
 
 fn os_image(os_release: &str) -> String {
-    let name = os_release.lines().find_map(|line| line.strip_prefix("PRETTY_NAME="));
+    let name = os_release
+        .lines()
+        .find_map(|line| line.strip_prefix("PRETTY_NAME="));
     name.unwrap_or("Linux").trim_matches('"').to_owned()
 }
 
@@ -156,11 +167,19 @@ fn host_facts() -> HostFacts {
     let unified = fs::metadata("/sys/fs/cgroup/cgroup.controllers").is_ok();
     HostFacts {
         architecture: Architecture::NATIVE,
-        cgroup: if unified { CgroupVersion::V2 } else { CgroupVersion::V1 },
+        cgroup: if unified {
+            CgroupVersion::V2
+        } else {
+            CgroupVersion::V1
+        },
         capabilities: CapabilitySet::bounding_of_status(&status)
             .unwrap_or(CapabilitySet::from_bits(0)),
         oom_score_adj_inherited: inherited,
-        oom_lowering: if may_lower { OomLowering::Allowed } else { OomLowering::Forbidden },
+        oom_lowering: if may_lower {
+            OomLowering::Allowed
+        } else {
+            OomLowering::Forbidden
+        },
         throttling_cpus: throttling_cpus(),
         devices: Vec::new(),
     }
@@ -172,7 +191,14 @@ fn throttling_cpus() -> Vec<u32> {
     let names = entries.into_iter().flatten().flatten();
     let mut cpus: Vec<u32> = names
         .filter(|entry| entry.path().join("thermal_throttle").exists())
-        .filter_map(|entry| entry.file_name().to_str()?.strip_prefix("cpu")?.parse().ok())
+        .filter_map(|entry| {
+            entry
+                .file_name()
+                .to_str()?
+                .strip_prefix("cpu")?
+                .parse()
+                .ok()
+        })
         .collect();
     cpus.sort_unstable();
     cpus
@@ -184,7 +210,10 @@ mod tests {
 
     #[test]
     fn proc_files_are_read_as_the_kernel_writes_them() {
-        assert_eq!(memory_bytes("MemTotal:         948304 kB\nMemFree: 1 kB\n"), 948_304 * 1024);
+        assert_eq!(
+            memory_bytes("MemTotal:         948304 kB\nMemFree: 1 kB\n"),
+            948_304 * 1024
+        );
         assert_eq!(memory_bytes(""), 0);
         for (release, expected) in [
             ("6.1.0-13-arm64", (6, 1)),
@@ -194,7 +223,10 @@ mod tests {
         ] {
             assert_eq!(version(release), expected, "{release}");
         }
-        assert_eq!(os_image("NAME=x\nPRETTY_NAME=\"Raspbian 12\"\n"), "Raspbian 12");
+        assert_eq!(
+            os_image("NAME=x\nPRETTY_NAME=\"Raspbian 12\"\n"),
+            "Raspbian 12"
+        );
         assert_eq!(os_image(""), "Linux");
     }
 }

@@ -188,7 +188,8 @@ fn lock(run_dir: &Path) -> Result<File, String> {
     let path = run_dir.join("agent.lock");
     let text = |error: std::io::Error| format!("lock {}: {error}", path.display());
     let file = File::create(&path).map_err(text)?;
-    file.set_permissions(Permissions::from_mode(0o600)).map_err(text)?;
+    file.set_permissions(Permissions::from_mode(0o600))
+        .map_err(text)?;
     match file.try_lock() {
         Ok(()) => Ok(file),
         Err(std::fs::TryLockError::WouldBlock) => Err(format!(

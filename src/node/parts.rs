@@ -98,7 +98,9 @@ async fn open_images(
         docker_config_dirs: config_dirs.collect(),
         clock,
     });
-    opened.await.map_err(|error| format!("open the image store: {error}"))
+    opened
+        .await
+        .map_err(|error| format!("open the image store: {error}"))
 }
 
 fn network(options: &RunOptions) -> Result<Network, String> {
@@ -114,7 +116,10 @@ fn instance_id(root: &Path) -> String {
     let root = std::fs::canonicalize(root).unwrap_or_else(|_| root.to_owned());
     let text = root.to_string_lossy();
     let hash = ring::digest::digest(&ring::digest::SHA256, text.as_bytes());
-    hash.as_ref()[..4].iter().map(|byte| format!("{byte:02x}")).collect()
+    hash.as_ref()[..4]
+        .iter()
+        .map(|byte| format!("{byte:02x}"))
+        .collect()
 }
 
 fn own_executable() -> Result<PathBuf, String> {
@@ -147,6 +152,8 @@ impl MountSources for Sources {
         config: Arc<ContainerConfig>,
     ) -> LocalFuture<'_, Result<Vec<ResolvedMount>, RuntimeError>> {
         let root = self.root.clone();
-        Box::pin(blocking::unblock(move || volumes::resolve_mounts(&root, &config)))
+        Box::pin(blocking::unblock(move || {
+            volumes::resolve_mounts(&root, &config)
+        }))
     }
 }

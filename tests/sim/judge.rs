@@ -56,7 +56,7 @@ struct Past {
     published_exits: BTreeSet<String>,
 }
 
-type Wishes = Box<dyn Fn() -> Vec<Desired>>;
+type Wishes = Rc<dyn Fn() -> Option<Vec<Desired>>>;
 
 pub struct Judge {
     trace: Rc<Trace>,
@@ -88,6 +88,10 @@ impl Judge {
     }
 
     pub fn condemn(&self, crime: String) {
+        if self.wishes.borrow().is_none() {
+            // No agent lives: these are the last words of one that was killed.
+            return;
+        }
         self.trace.note(|| format!("BROKEN: {crime}"));
         self.verdict.borrow_mut().get_or_insert(crime);
     }
@@ -97,7 +101,8 @@ impl Judge {
     }
 
     pub fn desired(&self) -> Option<Vec<Desired>> {
-        self.wishes.borrow().as_ref().map(|wishes| wishes())
+        let wishes = self.wishes.borrow().clone();
+        wishes?()
     }
 
     fn wanted(&self, uid: &Uid) -> Option<Desired> {

@@ -118,6 +118,8 @@ pub struct Kernel {
     pub seen: BTreeMap<Uid, PodObserved>,
     pub changed: VecDeque<Uid>,
     pub rung: Rc<Event>,
+    /// The highest number of each container's log files, which outlive a reboot.
+    pub logs: BTreeMap<(Uid, String), u32>,
     serials: u64,
 }
 

@@ -1,6 +1,7 @@
 //! Whole nodes in one thread, under one seed and a virtual clock.
 //!
-//! `LOWTIDE_SEEDS=n` runs that many seeds; `LOWTIDE_SEED=x` runs one and prints what happened.
+//! `LOWTIDE_SEEDS=n` runs that many seeds; `LOWTIDE_SEED=x` runs one and prints what happened;
+//! `LOWTIDE_ALL=1` goes on after a failure and lists all that fail.
 //! A failing seed is a reproduction: everything that is random comes from it.
 //!
 //! ```text
@@ -18,6 +19,7 @@ mod kernel;
 mod manifests;
 mod net;
 mod random;
+mod real;
 mod run;
 mod runtime;
 mod script;
@@ -27,10 +29,13 @@ mod timeline;
 mod trace;
 mod volumes;
 
+use real::RealNode;
 use run::{Failure, Node, simulate};
 use stub::{Mutation, StubNode};
 use trace::Tracing;
 
+/// Seeds of the real node: about half a minute.
+const SEEDS: u64 = 1000;
 /// Seeds of the stub: it only has to show that the simulation is fair.
 const STUB_SEEDS: u64 = 300;
 /// Within so many seeds every mutation must be found.
@@ -53,6 +58,9 @@ fn run_seeds(default: u64, node: impl Fn() -> Box<dyn Node>) {
         }
         return;
     }
+    if std::env::var_os("LOWTIDE_ALL").is_some() {
+        return list_failures(default, node);
+    }
     for seed in 0..number("LOWTIDE_SEEDS").unwrap_or(default) {
         if simulate(seed, Tracing::Off, node()).is_err() {
             // The same seed again, this time with its story.
@@ -64,10 +72,27 @@ fn run_seeds(default: u64, node: impl Fn() -> Box<dyn Node>) {
     }
 }
 
+/// One line for each seed that fails: how far-reaching a fault is.
+fn list_failures(default: u64, node: impl Fn() -> Box<dyn Node>) {
+    let mut failures = 0;
+    for seed in 0..number("LOWTIDE_SEEDS").unwrap_or(default) {
+        if let Err(failure) = simulate(seed, Tracing::Off, node()) {
+            println!("seed {seed}: {}", failure.what.replace('\n', " "));
+            failures += 1;
+        }
+    }
+    assert_eq!(failures, 0, "seeds failed");
+}
+
 fn report(failure: &Failure) {
     let Failure { seed, what, trace } = failure;
     println!("{}", trace.join("\n"));
     panic!("seed {seed}: {what}\nreproduce with LOWTIDE_SEED={seed}");
+}
+
+#[test]
+fn the_node_is_safe_in_every_storm_and_converges_in_the_calm() {
+    run_seeds(SEEDS, || Box::new(RealNode::default()));
 }
 
 #[test]

@@ -46,8 +46,14 @@ pub struct Manifests {
 }
 
 impl Manifests {
-    /// Changes one thing, at random, and says what.
-    pub fn change(&mut self, luck: &Stream, features: Features) -> String {
+    /// Changes one thing, at random, and says what. Only a file whose pod the node has `accepted`
+    /// breaks: of any other there is no last good pod to keep.
+    pub fn change(
+        &mut self,
+        luck: &Stream,
+        features: Features,
+        accepted: impl Fn(&str) -> bool,
+    ) -> String {
         let pods = self.pod_files();
         if pods.is_empty() || (pods.len() < PODS_MAX && luck.chance(250)) {
             return self.add(luck, features);
@@ -62,11 +68,13 @@ impl Manifests {
             1 => self.edit(&file, luck),
             2 => {
                 let broken = self.files.get_mut(&file).expect("listed");
-                broken.broken = !broken.broken;
+                let known = broken.good.as_ref().and_then(pod_name).is_some_and(accepted);
+                broken.broken = known && !broken.broken;
                 format!("{file} broken: {}", broken.broken)
             }
             3 => {
-                let moved = self.files.remove(&file).expect("listed");
+                let mut moved = self.files.remove(&file).expect("listed");
+                moved.broken = false;
                 self.made += 1;
                 let to = format!("f{}.yaml", self.made);
                 self.files.insert(to.clone(), moved);
@@ -94,7 +102,9 @@ impl Manifests {
     }
 
     fn edit(&mut self, file: &str, luck: &Stream) -> String {
-        let Some(Document::Pod(pod)) = &mut self.files.get_mut(file).expect("listed").good else {
+        let edited = self.files.get_mut(file).expect("listed");
+        edited.broken = false;
+        let Some(Document::Pod(pod)) = &mut edited.good else {
             unreachable!("only pods are listed");
         };
         if luck.chance(500) {
@@ -131,14 +141,16 @@ impl Manifests {
     /// Names (without the node's suffix) of pods that must be there.
     pub fn pod_names(&self) -> Vec<String> {
         let goods = self.files.values().filter_map(|file| file.good.as_ref());
-        let mut names: Vec<String> = goods
-            .filter_map(|good| match good {
-                Document::Pod(pod) => Some(pod["metadata"]["name"].as_str()?.to_owned()),
-                Document::Objects(..) => None,
-            })
-            .collect();
+        let mut names: Vec<String> = goods.filter_map(pod_name).map(str::to_owned).collect();
         names.sort();
         names
+    }
+}
+
+fn pod_name(document: &Document) -> Option<&str> {
+    match document {
+        Document::Pod(pod) => pod["metadata"]["name"].as_str(),
+        Document::Objects(..) => None,
     }
 }
 

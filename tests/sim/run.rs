@@ -5,7 +5,7 @@
 //!          safety rules hold at every step             must converge
 //! ```
 
-use std::cell::RefCell;
+use std::cell::{Cell, RefCell};
 use std::rc::Rc;
 use std::time::Duration;
 
@@ -21,7 +21,7 @@ use crate::random::Stream;
 use crate::runtime::{end_container, show};
 use crate::spec::Desired;
 use crate::timeline::Nanos;
-use crate::trace::Tracing;
+use crate::trace::{Tracing, last_panic, watch_panics};
 
 /// Polls without time moving: nothing that makes progress needs so many.
 const POLLS_AT_ONE_MOMENT_MAX: u64 = 50_000;
@@ -40,14 +40,16 @@ pub trait Node {
     fn features(&self) -> Features;
     /// Starts an agent's tasks; the old executor is gone.
     fn start(&mut self, host: &Rc<Host>, secrets: Stream, executor: &Rc<Executor>);
-    /// The agent's tasks were dropped.
+    /// The agent is killed: cancels its tasks.
     fn died(&mut self);
     /// Power was cut; the agent is dead already.
     fn power_cut(&mut self, luck: &Stream);
     /// The manifest directory is another.
     fn feed(&mut self, manifests: &Manifests);
-    /// Pods that the node has accepted.
-    fn desired(&self) -> Rc<dyn Fn() -> Vec<Desired>>;
+    /// Pods that the node has accepted; nothing while it does not know yet.
+    fn desired(&self) -> Rc<dyn Fn() -> Option<Vec<Desired>>>;
+    /// Changes whenever `desired` or `statuses` may have changed.
+    fn version(&self) -> u64;
     /// Published statuses by UID.
     fn statuses(&self) -> Vec<(Uid, serde_json::Value)>;
     /// Erases every published status, while no agent runs the pods.
@@ -72,9 +74,14 @@ pub struct Run {
     executor: Rc<Executor>,
     moment: RefCell<(Nanos, u64)>,
     minute: RefCell<(Nanos, u64)>,
+    version: Cell<u64>,
 }
 
 type Verdict = Result<(), String>;
+
+thread_local! {
+    static SIMULATING: Cell<bool> = const { Cell::new(false) };
+}
 
 /// Runs one seed.
 pub fn simulate(seed: u64, tracing: Tracing, node: Box<dyn Node>) -> Result<Vec<String>, Failure> {
@@ -88,16 +95,16 @@ pub fn simulate(seed: u64, tracing: Tracing, node: Box<dyn Node>) -> Result<Vec<
         executor: Rc::new(Executor::new()),
         moment: RefCell::default(),
         minute: RefCell::default(),
+        version: Cell::new(0),
         host,
     };
+    watch_panics(|| SIMULATING.get());
+    SIMULATING.set(true);
     let outcome = std::panic::catch_unwind(std::panic::AssertUnwindSafe(|| run.whole()));
-    let outcome = outcome.unwrap_or_else(|panic| {
-        let text = panic.downcast_ref::<String>().cloned();
-        let text = text.or_else(|| panic.downcast_ref::<&str>().map(|t| (*t).to_owned()));
-        Err(format!("panic: {}", text.unwrap_or_default()))
-    });
+    let outcome = outcome.unwrap_or_else(|_| Err(last_panic().unwrap_or_default()));
     let trace = run.host.trace.lines();
     run.stop_agent();
+    SIMULATING.set(false);
     run.host.judge.wishes(None);
     outcome.map_err(|what| Failure {
         seed,
@@ -132,7 +139,12 @@ impl Run {
 
     fn edit(&mut self) {
         let features = self.node.features();
-        let said = self.manifests.change(&self.luck, features);
+        let desired = self.host.judge.desired().unwrap_or_default();
+        let accepted = |name: &str| {
+            let suffixed = format!("{name}-");
+            desired.iter().any(|pod| pod.name.starts_with(&suffixed))
+        };
+        let said = self.manifests.change(&self.luck, features, accepted);
         self.host.trace.note(|| format!("== {said}"));
         self.node.feed(&self.manifests);
     }
@@ -142,14 +154,22 @@ impl Run {
         self.executor = Rc::new(Executor::new());
         let secrets = self.seed.fork(&format!("secrets {}", self.host.agent()));
         self.node.start(&self.host, secrets, &self.executor);
-        let wishes = self.node.desired();
-        self.host.judge.wishes(Some(Box::new(move || wishes())));
+        self.host.judge.wishes(Some(self.node.desired()));
     }
 
     fn stop_agent(&mut self) {
         self.host.judge.wishes(None);
-        self.executor = Rc::new(Executor::new());
-        self.node.died();
+        let executor = std::mem::replace(&mut self.executor, Rc::new(Executor::new()));
+        let node = &mut self.node;
+        self.host.timeline.freeze(|| {
+            node.died();
+            // Cancelled tasks are dropped where they would have been polled.
+            for _ in 0..POLLS_AT_ONE_MOMENT_MAX {
+                if !executor.try_tick() {
+                    break;
+                }
+            }
+        });
         self.host.agent_died();
     }
 
@@ -225,9 +245,7 @@ impl Run {
             1 => wall.checked_add(ten_years).unwrap_or(wall),
             _ => wall.checked_sub(ten_years).unwrap_or(wall),
         };
-        self.host
-            .trace
-            .note(|| format!("== wall clock jumps to {wall}"));
+        self.host.trace.note(|| format!("== wall clock jumps to {wall}"));
         self.host.timeline.set_wall(wall);
     }
 
@@ -259,14 +277,10 @@ impl Run {
         let running: Vec<ContainerId> = {
             let kernel = self.host.kernel.borrow();
             let all = kernel.pods[&uid].containers.iter();
-            all.filter(|c| c.is_running())
-                .map(|c| c.id.clone())
-                .collect()
+            all.filter(|c| c.is_running()).map(|c| c.id.clone()).collect()
         };
         if let Some(id) = running.first() {
-            self.host
-                .trace
-                .note(|| format!("== a container of {uid} is killed"));
+            self.host.trace.note(|| format!("== a container of {uid} is killed"));
             end_container(&self.host, &uid, id, code, reason);
         }
     }
@@ -312,12 +326,7 @@ impl Run {
             disk_fails: or_not(&self.luck),
             volume_fails: or_not(&self.luck),
             net_fails: or_not(&self.luck),
-            disk: *self.luck.pick(&[
-                DiskMode::Ok,
-                DiskMode::Ok,
-                DiskMode::Full,
-                DiskMode::ReadOnly,
-            ]),
+            disk: *self.luck.pick(&[DiskMode::Ok, DiskMode::Ok, DiskMode::Full, DiskMode::ReadOnly]),
         };
         self.host.trace.note(|| format!("== weather: {faults:?}"));
         *self.host.faults.borrow_mut() = faults;
@@ -327,10 +336,7 @@ impl Run {
         self.host.trace.note(|| "== calm".to_owned());
         *self.host.faults.borrow_mut() = Faults::default();
         for image in IMAGES {
-            self.host
-                .images
-                .borrow_mut()
-                .set_origin(image, Origin::Pullable);
+            self.host.images.borrow_mut().set_origin(image, Origin::Pullable);
         }
         self.manifests.complete();
         self.node.feed(&self.manifests);
@@ -344,9 +350,7 @@ impl Run {
         self.run_for(IDLE)?;
         let written = self.host.files.borrow().writes + self.node.store_writes() - before;
         match written > 0 && check::is_still(self) {
-            true => Err(format!(
-                "{written} writes while nothing changed for {IDLE:?}"
-            )),
+            true => Err(format!("{written} writes while nothing changed for {IDLE:?}")),
             false => Ok(()),
         }
     }
@@ -357,9 +361,7 @@ impl Run {
             return Ok(());
         }
         let before = check::derived(self);
-        self.host
-            .trace
-            .note(|| "== every status is erased".to_owned());
+        self.host.trace.note(|| "== every status is erased".to_owned());
         self.crash();
         self.node.erase_statuses();
         self.start_agent();
@@ -383,13 +385,13 @@ impl Run {
     fn step(&self, end: Nanos) -> Result<bool, String> {
         let moved = if self.executor.try_tick() {
             self.count_poll()?;
+            if let Some(panic) = last_panic() {
+                return Err(panic);
+            }
             true
         } else {
             self.host.judge.look_around(&self.host);
-            self.node
-                .statuses()
-                .iter()
-                .for_each(|(uid, status)| self.note_status(uid, status));
+            self.note_statuses();
             let due = self.host.timeline.next_due();
             due.is_some_and(|due| due <= end) && self.host.timeline.fire_next()
         };
@@ -399,12 +401,18 @@ impl Run {
         }
     }
 
-    fn note_status(&self, uid: &Uid, status: &serde_json::Value) {
-        let phase = status["phase"].as_str().unwrap_or_default();
+    fn note_statuses(&self) {
+        let version = self.node.version();
+        if self.version.replace(version) == version {
+            return;
+        }
         let desired = self.host.judge.desired().unwrap_or_default();
-        let pod = desired.iter().find(|pod| pod.uid == *uid);
-        let exits = pod.map(|pod| pod.final_exits(status)).unwrap_or_default();
-        self.host.judge.published(uid, phase, &exits);
+        for (uid, status) in self.node.statuses() {
+            let phase = status["phase"].as_str().unwrap_or_default();
+            let pod = desired.iter().find(|pod| pod.uid == uid);
+            let exits = pod.map(|pod| pod.final_exits(&status)).unwrap_or_default();
+            self.host.judge.published(&uid, phase, &exits);
+        }
     }
 
     fn count_poll(&self) -> Verdict {

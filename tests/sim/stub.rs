@@ -10,7 +10,7 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use lowtide::world::{
-    Area, Capabilities, CgroupResources, ContainerConfig, ContainerObserved, ContainerState, Dns,
+    Area, CgroupResources, Capabilities, ContainerConfig, ContainerObserved, ContainerState, Dns,
     NamespaceMode, Namespaces, PodCgroup, PodObserved, ProcMount, QosClass, RuntimeError,
     SandboxConfig, SandboxState, Seccomp, Security, TerminationMessagePolicy, Uid, World,
 };
@@ -57,17 +57,22 @@ impl Mutation {
 struct Shared {
     bodies: BTreeMap<Uid, Value>,
     statuses: BTreeMap<Uid, Value>,
+    version: u64,
 }
 
 pub struct StubNode {
     mutation: Mutation,
     shared: Rc<RefCell<Shared>>,
+    task: Option<async_executor::Task<()>>,
 }
 
 impl StubNode {
     pub fn new(mutation: Mutation) -> StubNode {
-        let shared = Rc::default();
-        StubNode { mutation, shared }
+        StubNode {
+            mutation,
+            shared: Rc::default(),
+            task: None,
+        }
     }
 }
 
@@ -82,10 +87,12 @@ impl Node for StubNode {
             mutation: self.mutation,
             shared: Rc::clone(&self.shared),
         };
-        executor.spawn(agent.run()).detach();
+        self.task = Some(executor.spawn(agent.run()));
     }
 
-    fn died(&mut self) {}
+    fn died(&mut self) {
+        self.task = None;
+    }
 
     fn power_cut(&mut self, _luck: &Stream) {
         self.shared.borrow_mut().statuses.clear();
@@ -97,9 +104,7 @@ impl Node for StubNode {
             if let Some(Document::Pod(pod)) = &file.good {
                 let mut pod = pod.clone();
                 let text = pod.to_string();
-                let hash = text
-                    .bytes()
-                    .fold(7_u64, |h, b| h.wrapping_mul(31).wrapping_add(b.into()));
+                let hash = text.bytes().fold(7_u64, |h, b| h.wrapping_mul(31).wrapping_add(b.into()));
                 pod["metadata"]["uid"] = json!(format!("{hash:016x}"));
                 pod["metadata"]["namespace"] = json!("default");
                 let uid = Uid::new(&format!("{hash:016x}")).expect("hex digits");
@@ -111,25 +116,21 @@ impl Node for StubNode {
         shared.bodies = bodies;
     }
 
-    fn desired(&self) -> Rc<dyn Fn() -> Vec<Desired>> {
+    fn desired(&self) -> Rc<dyn Fn() -> Option<Vec<Desired>>> {
         let shared = Rc::clone(&self.shared);
         Rc::new(move || {
-            shared
-                .borrow()
-                .bodies
-                .values()
-                .filter_map(Desired::from_body)
-                .collect()
+            let shared = shared.borrow();
+            Some(shared.bodies.values().filter_map(Desired::from_body).collect())
         })
+    }
+
+    fn version(&self) -> u64 {
+        self.shared.borrow().version
     }
 
     fn statuses(&self) -> Vec<(Uid, Value)> {
         let shared = self.shared.borrow();
-        shared
-            .statuses
-            .iter()
-            .map(|(uid, status)| (uid.clone(), status.clone()))
-            .collect()
+        shared.statuses.iter().map(|(uid, status)| (uid.clone(), status.clone())).collect()
     }
 
     fn erase_statuses(&mut self) {
@@ -161,18 +162,9 @@ impl Agent {
             }
             let wanted: Vec<Desired> = {
                 let shared = self.shared.borrow();
-                shared
-                    .bodies
-                    .values()
-                    .filter_map(Desired::from_body)
-                    .collect()
+                shared.bodies.values().filter_map(Desired::from_body).collect()
             };
-            let stored = self
-                .world
-                .disk
-                .list(Area::Root, "pods")
-                .await
-                .unwrap_or_default();
+            let stored = self.world.disk.list(Area::Root, "pods").await.unwrap_or_default();
             known.extend(stored.iter().filter_map(|name| Uid::new(name)));
             known.extend(wanted.iter().map(|pod| pod.uid.clone()));
             known.sort();
@@ -229,18 +221,12 @@ impl Agent {
             containers
         };
         for container in live() {
-            self.world
-                .runtime
-                .stop_container(uid, &container.id)
-                .await?;
+            self.world.runtime.stop_container(uid, &container.id).await?;
         }
         let patience = self.world.clock.now() + Duration::from_secs(2);
         self.world.clock.sleep_until(patience).await;
         for container in live() {
-            self.world
-                .runtime
-                .kill_container(uid, &container.id)
-                .await?;
+            self.world.runtime.kill_container(uid, &container.id).await?;
         }
         let patience = self.world.clock.now() + Duration::from_millis(500);
         self.world.clock.sleep_until(patience).await;
@@ -258,12 +244,7 @@ impl Agent {
         if self.mutation == Mutation::ForgetsFinalExits {
             return None;
         }
-        let bytes = self
-            .world
-            .disk
-            .read(Area::Root, &final_file(uid))
-            .await
-            .ok()??;
+        let bytes = self.world.disk.read(Area::Root, &final_file(uid)).await.ok()??;
         serde_json::from_slice(&bytes).ok()
     }
 
@@ -305,17 +286,18 @@ impl Agent {
 
     async fn keep_running(&self, pod: &Desired, spec: &ContainerSpec) -> Result<(), RuntimeError> {
         let observed = self.world.runtime.observe(&pod.uid);
-        let sandbox_ready = observed
-            .sandbox
-            .as_ref()
-            .is_some_and(|s| s.state == SandboxState::Ready);
-        let last = observed
-            .containers
-            .iter()
-            .rev()
-            .find(|c| c.name == spec.name);
+        let sandbox_ready = observed.sandbox.as_ref().is_some_and(|s| s.state == SandboxState::Ready);
+        let last = observed.containers.iter().rev().find(|c| c.name == spec.name);
         let attempt = match last.map(|last| &last.state) {
-            None => 0,
+            None => {
+                let next = self.world.runtime.next_attempt(
+                    &pod.uid,
+                    &pod.namespace,
+                    &pod.name,
+                    &spec.name,
+                );
+                next.await
+            }
             Some(ContainerState::Exited(exit)) => {
                 let again = pod.restarts(&spec.name, exit.code);
                 let wait = match self.mutation {
@@ -355,17 +337,8 @@ impl Agent {
             ContainerState::Exited(exit) => exit.code == 0,
             ContainerState::Created | ContainerState::Running { .. } => false,
         };
-        let last = |spec: &ContainerSpec| {
-            observed
-                .containers
-                .iter()
-                .rev()
-                .find(|c| c.name == spec.name)
-        };
-        let all_good = pod
-            .containers
-            .iter()
-            .all(|spec| last(spec).is_some_and(good));
+        let last = |spec: &ContainerSpec| observed.containers.iter().rev().find(|c| c.name == spec.name);
+        let all_good = pod.containers.iter().all(|spec| last(spec).is_some_and(good));
         let phase = json!({"phase": if all_good { "Succeeded" } else { "Failed" }});
         let bytes = phase.to_string().into_bytes();
         let file = final_file(&pod.uid);
@@ -385,6 +358,7 @@ impl Agent {
         let mut shared = self.shared.borrow_mut();
         if shared.bodies.contains_key(&pod.uid) {
             shared.statuses.insert(pod.uid.clone(), status);
+            shared.version += 1;
         }
     }
 }
@@ -396,8 +370,7 @@ fn running_status(observed: &PodObserved) -> Value {
             ContainerState::Running { .. } => json!({"running": {}}),
             ContainerState::Created | ContainerState::Exited(_) => json!({"waiting": {}}),
         };
-        let status =
-            json!({"name": container.name, "restartCount": container.attempt, "state": state});
+        let status = json!({"name": container.name, "restartCount": container.attempt, "state": state});
         told.insert(container.name.clone(), status);
     }
     let told: Vec<Value> = told.into_values().collect();

@@ -41,6 +41,8 @@ pub struct Timeline {
     order: Stream,
     entries: Cell<u64>,
     timers_fired: Cell<u64>,
+    /// Nothing new is taken: what is asked now comes from the dead.
+    frozen: Cell<bool>,
     queue: RefCell<BTreeMap<When, Entry>>,
 }
 
@@ -53,6 +55,7 @@ impl Timeline {
             order,
             entries: Cell::new(0),
             timers_fired: Cell::new(0),
+            frozen: Cell::new(false),
             queue: RefCell::default(),
         })
     }
@@ -68,6 +71,13 @@ impl Timeline {
     /// Timers of the node that have fired so far.
     pub fn timers_fired(&self) -> u64 {
         self.timers_fired.get()
+    }
+
+    /// Runs `funeral` with all requests to the world falling on deaf ears.
+    pub fn freeze(&self, funeral: impl FnOnce()) {
+        self.frozen.set(true);
+        funeral();
+        self.frozen.set(false);
     }
 
     /// Boot time starts again from a few seconds.
@@ -125,6 +135,9 @@ impl Timeline {
 
     fn insert(&self, due: Nanos, entry: Entry) -> When {
         self.entries.set(self.entries.get() + 1);
+        if self.frozen.get() {
+            return (due, 0, self.entries.get());
+        }
         let when = (due, self.order.next(), self.entries.get());
         self.queue.borrow_mut().insert(when, entry);
         when

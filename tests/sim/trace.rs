@@ -54,6 +54,7 @@ impl Trace {
 }
 
 thread_local! {
+    static PANIC: RefCell<Option<String>> = const { RefCell::new(None) };
     static CURRENT: RefCell<Option<Rc<Trace>>> = const { RefCell::new(None) };
 }
 
@@ -90,4 +91,26 @@ impl log::Log for LogToTrace {
     }
 
     fn flush(&self) {}
+}
+
+/// What panicked on this thread since the last call: an executor keeps a task's panic to itself.
+pub fn last_panic() -> Option<String> {
+    PANIC.with(|panic| panic.borrow_mut().take())
+}
+
+/// Remembers panics of simulated nodes for `last_panic`; all others are printed as ever.
+pub fn watch_panics(simulating: fn() -> bool) {
+    static ONCE: Once = Once::new();
+    ONCE.call_once(|| {
+        let usual = std::panic::take_hook();
+        std::panic::set_hook(Box::new(move |info| {
+            if !simulating() {
+                return usual(info);
+            }
+            let text = info.to_string();
+            PANIC.with(|panic| {
+                panic.borrow_mut().get_or_insert(text);
+            });
+        }));
+    });
 }

@@ -1,0 +1,204 @@
+//! The node under test: real registry, manifest source and kubelet over the simulated machine.
+
+use std::cell::RefCell;
+use std::rc::Rc;
+use std::sync::Arc;
+use std::time::Duration;
+
+use async_executor::Task;
+use event_listener::Event;
+use lowtide::kubelet::facts::{Allocatable, NodeFacts};
+use lowtide::kubelet::{self, Kubelet};
+use lowtide::manifest::{Content, FileSource, FileText, Listing, ManifestFiles};
+use lowtide::object::{Kind, Object, Quantity, Source, Standing};
+use lowtide::registry::{self, FaultyDisk, Limits, Place, Reader, Registry};
+use lowtide::world::{Clock, LocalFuture, Uid};
+use serde_json::{Value, json};
+
+use crate::host::Host;
+use crate::manifests::{Features, Manifests, text};
+use crate::random::Stream;
+use crate::run::{Executor, Node};
+use crate::spec::Desired;
+use crate::timeline::SimClock;
+
+const NODE_NAME: &str = "sim";
+const RESCAN: Duration = Duration::from_secs(20);
+
+#[derive(Default)]
+pub struct RealNode {
+    disk: FaultyDisk,
+    directory: Rc<RefCell<Vec<FileText>>>,
+    written: Rc<Event>,
+    /// The running agent's registry and kubelet.
+    registry: Rc<RefCell<Option<Registry>>>,
+    kubelet: Rc<RefCell<Option<Rc<Kubelet>>>>,
+    tasks: Vec<Task<()>>,
+    erase: bool,
+}
+
+/// The manifest directory as the source reads it.
+struct SimDirectory {
+    files: Rc<RefCell<Vec<FileText>>>,
+    written: Rc<Event>,
+    seen: Vec<FileText>,
+}
+
+impl ManifestFiles for SimDirectory {
+    fn scan(&mut self) -> LocalFuture<'_, Result<Listing, String>> {
+        self.seen = self.files.borrow().clone();
+        let files = self.seen.clone();
+        Box::pin(async move {
+            Ok(Listing {
+                files,
+                ..Listing::default()
+            })
+        })
+    }
+
+    fn changed(&mut self) -> LocalFuture<'_, ()> {
+        Box::pin(async {
+            loop {
+                let listener = self.written.listen();
+                if *self.files.borrow() != self.seen {
+                    return;
+                }
+                listener.await;
+            }
+        })
+    }
+}
+
+fn options(host: &Host) -> kubelet::Options {
+    let node = NodeFacts {
+        node_name: NODE_NAME.to_owned(),
+        hostname: NODE_NAME.to_owned(),
+        host_ips: vec![[192, 0, 2, 1].into()],
+        allocatable: Allocatable {
+            cpu: Quantity::from_units(4),
+            memory: Quantity::from_units(4 << 30),
+            ephemeral_storage: Quantity::from_units(32 << 30),
+        },
+        memory_bytes: 4 << 30,
+        kernel: (6, 12),
+        ..NodeFacts::default()
+    };
+    let mut machine = kubelet::node_status::Machine::default();
+    machine.boot_id = host.boot().to_string();
+    kubelet::Options {
+        node,
+        machine,
+        services: Vec::new(),
+        sources: vec![Source::File],
+    }
+}
+
+fn pods(reader: &Reader) -> Vec<Arc<Object>> {
+    let (mut pods, _) = reader.list(Kind::Pod, None);
+    pods.retain(|pod| !matches!(pod.standing, Standing::Rejected(_)));
+    pods
+}
+
+impl Node for RealNode {
+    fn features(&self) -> Features {
+        Features::Full
+    }
+
+    fn start(&mut self, host: &Rc<Host>, secrets: Stream, executor: &Rc<Executor>) {
+        let registry_secrets = Rc::new(secrets.fork("registry"));
+        let world = host.world(secrets);
+        let clock: Rc<dyn Clock> = Rc::new(SimClock(Rc::clone(&host.timeline)));
+        let opening = registry::Options {
+            place: Place::Inline(Arc::new(self.disk.clone())),
+            node_name: NODE_NAME.to_owned(),
+            clock: Rc::clone(&clock),
+            random: registry_secrets,
+            limits: Limits::default(),
+            admission: Vec::new(),
+        };
+        let directory = SimDirectory {
+            files: Rc::clone(&self.directory),
+            written: Rc::clone(&self.written),
+            seen: Vec::new(),
+        };
+        let options = options(host);
+        let (host, slot, kubelet) = (
+            Rc::clone(host),
+            Rc::clone(&self.registry),
+            Rc::clone(&self.kubelet),
+        );
+        let erase = std::mem::take(&mut self.erase);
+        let tasks = Rc::clone(executor);
+        self.tasks.push(executor.spawn(async move {
+            let opened = Registry::open(opening).await;
+            let (registry, report) = opened.expect("a simulated store can be opened");
+            host.trace.note(|| format!("store: {report:?}"));
+            if erase {
+                erase_all(&registry);
+            }
+            *slot.borrow_mut() = Some(registry.clone());
+            let source = FileSource::new(directory, NODE_NAME, RESCAN);
+            let running = Kubelet::start(world, registry.clone(), options, tasks).await;
+            *kubelet.borrow_mut() = Some(running);
+            source.run(registry, clock).await;
+        }));
+    }
+
+    fn died(&mut self) {
+        self.tasks.clear();
+        if let Some(kubelet) = self.kubelet.borrow_mut().take() {
+            kubelet.abandon();
+        }
+        *self.registry.borrow_mut() = None;
+    }
+
+    fn power_cut(&mut self, luck: &Stream) {
+        self.disk.cut_power(|| luck.chance(500));
+    }
+
+    fn feed(&mut self, manifests: &Manifests) {
+        let files = manifests.files.iter().map(|(name, file)| FileText {
+            path: format!("/etc/lowtide/manifests/{name}"),
+            content: Content::Read(text(file).into_bytes()),
+        });
+        *self.directory.borrow_mut() = files.collect();
+        self.written.notify(usize::MAX);
+    }
+
+    fn desired(&self) -> Rc<dyn Fn() -> Option<Vec<Desired>>> {
+        let registry = Rc::clone(&self.registry);
+        Rc::new(move || {
+            let reader = registry.borrow().as_ref()?.reader();
+            let pods = pods(&reader);
+            Some(pods.iter().filter_map(|pod| Desired::from_body(&pod.body)).collect())
+        })
+    }
+
+    fn version(&self) -> u64 {
+        let registry = self.registry.borrow();
+        registry.as_ref().map_or(0, |registry| registry.reader().version())
+    }
+
+    fn statuses(&self) -> Vec<(Uid, Value)> {
+        let Some(reader) = self.registry.borrow().as_ref().map(Registry::reader) else {
+            return Vec::new();
+        };
+        let pods = pods(&reader).into_iter();
+        pods.filter_map(|pod| Some((Uid::new(pod.uid())?, pod.body["status"].clone())))
+            .collect()
+    }
+
+    fn erase_statuses(&mut self) {
+        self.erase = true;
+    }
+
+    fn store_writes(&self) -> u64 {
+        self.disk.syncs()
+    }
+}
+
+fn erase_all(registry: &Registry) {
+    for pod in pods(&registry.reader()) {
+        registry.update_status(&pod.key, pod.uid(), json!({}));
+    }
+}
