@@ -178,10 +178,10 @@ fn input(wanted: bool) -> std::io::Result<Ends> {
     if !wanted {
         return nothing();
     }
-    let (theirs, ours) = pipe::pipe()?;
+    let pipe = pipe::pipe()?;
     Ok(Ends {
-        ours: Some(ours),
-        theirs,
+        ours: Some(pipe.write),
+        theirs: pipe.read,
     })
 }
 
@@ -189,10 +189,10 @@ fn output(wanted: bool) -> std::io::Result<Ends> {
     if !wanted {
         return nothing();
     }
-    let (ours, theirs) = pipe::pipe()?;
+    let pipe = pipe::pipe()?;
     Ok(Ends {
-        ours: Some(ours),
-        theirs,
+        ours: Some(pipe.read),
+        theirs: pipe.write,
     })
 }
 

@@ -1,24 +1,29 @@
 //! The HTTP client as the manifest URL source wants it: one GET, one hop.
 
 use std::rc::Rc;
+use std::sync::Arc;
 
 use http::header::{HeaderName, HeaderValue, LOCATION};
 use http::{HeaderMap, Method, Uri};
+use rustls::ClientConfig;
 
 use crate::manifest::{Answer, Fetch};
 use crate::net::client::{Client, Request, Timeouts};
-use crate::net::tls;
+use crate::net::tls::{self, Trust};
 use crate::world::{Clock, LocalFuture};
 
 pub struct HttpFetch {
     client: Client,
+    tls: Arc<ClientConfig>,
 }
 
 impl HttpFetch {
-    pub fn new(clock: Rc<dyn Clock>) -> HttpFetch {
-        HttpFetch {
+    /// Errors: the system's certificates cannot be used.
+    pub fn new(clock: Rc<dyn Clock>) -> Result<HttpFetch, String> {
+        Ok(HttpFetch {
             client: Client::new(clock, Timeouts::default()),
-        }
+            tls: tls::client_config(&Trust::default())?,
+        })
     }
 }
 
@@ -43,7 +48,7 @@ impl Fetch for HttpFetch {
                 url,
                 headers: map,
                 body: Default::default(),
-                tls: tls::verified(),
+                tls: self.tls.clone(),
             };
             let mut response = self.client.send(request).await.map_err(|e| e.to_string())?;
             let location = response.header(LOCATION.as_str()).map(str::to_owned);

@@ -9,16 +9,11 @@ use crate::kubelet::facts::{
 };
 use crate::kubelet::node_status::Machine;
 use crate::object::Quantity;
-use crate::runtime::bundle::{Architecture, CapabilitySet, CgroupVersion, HostFacts, OomLowering};
 
 pub struct Facts {
     pub node: NodeFacts,
     pub machine: Machine,
-    pub host: HostFacts,
 }
-
-/// `CAP_SYS_RESOURCE` in a capability mask. Source: linux/capability.h.
-const CAP_SYS_RESOURCE: u64 = 24;
 
 /// Reads everything. Errors: the node's name cannot be worked out.
 pub fn read(options: &RunOptions) -> Result<Facts, String> {
@@ -80,11 +75,7 @@ pub fn read(options: &RunOptions) -> Result<Facts, String> {
         pods_max: options.pods_max,
         labels: options.node_labels.clone(),
     };
-    Ok(Facts {
-        node,
-        machine,
-        host: host_facts(),
-    })
+    Ok(Facts { node, machine })
 }
 
 /// A small file without the newline at its end; empty if it cannot be read.
@@ -151,57 +142,6 @@ fn host_ips(options: &RunOptions) -> Vec<IpAddr> {
     let v6 = || routed("[::]:0", "[2001:db8::1]:9");
     let found = v4.or_else(v6).filter(|ip| !ip.is_unspecified());
     vec![found.unwrap_or(IpAddr::from([127, 0, 0, 1]))]
-}
-
-fn host_facts() -> HostFacts {
-    let status = text("/proc/self/status");
-    let inherited = text("/proc/self/oom_score_adj").parse().unwrap_or(0);
-    let effective = status.lines().find_map(|line| line.strip_prefix("CapEff:"));
-    let effective = effective.and_then(|hex| u64::from_str_radix(hex.trim(), 16).ok());
-    let may_lower = effective.unwrap_or(0) & (1 << CAP_SYS_RESOURCE) != 0;
-    if !may_lower {
-        log::warn!(
-            "CAP_SYS_RESOURCE is missing: oom_score_adj of containers is not set below {inherited}"
-        );
-    }
-    let unified = fs::metadata("/sys/fs/cgroup/cgroup.controllers").is_ok();
-    HostFacts {
-        architecture: Architecture::NATIVE,
-        cgroup: if unified {
-            CgroupVersion::V2
-        } else {
-            CgroupVersion::V1
-        },
-        capabilities: CapabilitySet::bounding_of_status(&status)
-            .unwrap_or(CapabilitySet::from_bits(0)),
-        oom_score_adj_inherited: inherited,
-        oom_lowering: if may_lower {
-            OomLowering::Allowed
-        } else {
-            OomLowering::Forbidden
-        },
-        throttling_cpus: throttling_cpus(),
-        devices: Vec::new(),
-    }
-}
-
-/// CPUs whose thermal throttling counters are masked in containers.
-fn throttling_cpus() -> Vec<u32> {
-    let entries = fs::read_dir("/sys/devices/system/cpu");
-    let names = entries.into_iter().flatten().flatten();
-    let mut cpus: Vec<u32> = names
-        .filter(|entry| entry.path().join("thermal_throttle").exists())
-        .filter_map(|entry| {
-            entry
-                .file_name()
-                .to_str()?
-                .strip_prefix("cpu")?
-                .parse()
-                .ok()
-        })
-        .collect();
-    cpus.sort_unstable();
-    cpus
 }
 
 #[cfg(test)]

@@ -51,7 +51,7 @@ pub fn run(options: RunOptions) -> Result<(), String> {
     let executor = Rc::new(LocalExecutor::new());
     async_io::block_on(executor.run(async {
         let node = Node::start(options, executor.clone()).await?;
-        os::allocator::give_back();
+        os::allocator::trim();
         node.serve(&signals).await;
         node.stop().await;
         Ok(())
@@ -81,7 +81,8 @@ impl Node {
         let registry = open_registry(&options, &machine.node.node_name, clock.clone()).await?;
         let parts = Parts::make(&options, clock.clone(), executor.clone(), &machine).await?;
 
-        let sources = start_sources(&options, &machine, &registry, &parts, &executor).await;
+        let sources = start_sources(&options, &machine, &registry, &parts, &executor).await?;
+        let node_name = machine.node.node_name.clone();
         let settings = crate::kubelet::Options {
             node: machine.node,
             machine: machine.machine,
@@ -90,7 +91,7 @@ impl Node {
         };
         let world = parts.world.clone();
         let kubelet = Kubelet::start(world, registry.clone(), settings, executor.clone()).await;
-        let (api, backend) = start_api(&options, &registry, &parts, executor.clone())?;
+        let (api, backend) = start_api(&options, &node_name, &registry, &parts, executor.clone())?;
         let images = parts.images.clone();
         let watch_images = executor.spawn(async move { images.watch_image_dir().await });
         Ok(Node {
@@ -232,7 +233,7 @@ async fn start_sources(
     registry: &Registry,
     parts: &Parts,
     executor: &Rc<LocalExecutor<'static>>,
-) -> Vec<Task<()>> {
+) -> Result<Vec<Task<()>>, String> {
     let mut tasks = Vec::new();
     let node = &machine.node.node_name;
     let clock = parts.world.clock.clone();
@@ -246,23 +247,24 @@ async fn start_sources(
     }
     if let Some(url) = &options.manifest_url {
         let headers = options.manifest_url_headers.clone();
-        let fetch = fetch::HttpFetch::new(clock.clone());
+        let fetch = fetch::HttpFetch::new(clock.clone())?;
         let source = HttpSource::new(fetch, url, headers, node, options.http_check_period);
         tasks.push(executor.spawn(source.run(registry.clone(), clock)));
     }
-    tasks
+    Ok(tasks)
 }
 
 /// The serve thread, and the task that answers what it asks of the node.
 fn start_api(
     options: &RunOptions,
+    node_name: &str,
     registry: &Registry,
     parts: &Parts,
     executor: Rc<LocalExecutor<'static>>,
 ) -> Result<(ServeThread, Task<()>), String> {
     let path = options.run_dir.join("api.sock");
     let failed = |error: std::io::Error| format!("serve {}: {error}", path.display());
-    let listener = unix::listen(&path).map_err(failed)?;
+    let listener = unix::listen(&options.run_dir, "api.sock").map_err(|e| e.to_string())?;
     let (backend, requests) = apiserver::backend::channel();
     let serve = ServeThread::start(
         listener,
@@ -275,7 +277,8 @@ fn start_api(
         },
     );
     let serve = serve.map_err(failed)?;
-    let side = Rc::new(api_side::ApiSide::new(parts, registry.clone()));
+    let side = api_side::ApiSide::new(parts, node_name, registry.clone(), executor.clone());
+    let side = Rc::new(side);
     let work = apiserver::backend::run(requests, side, executor.clone());
     Ok((serve, executor.spawn(work)))
 }

@@ -2,7 +2,6 @@
 
 use std::path::{Path, PathBuf};
 use std::rc::Rc;
-use std::sync::Arc;
 
 use async_executor::LocalExecutor;
 
@@ -10,14 +9,13 @@ use super::machine::Facts;
 use crate::cli::options::RunOptions;
 use crate::net::RealNet;
 use crate::os;
-use crate::runtime::bundle::ResolvedMount;
 use crate::runtime::cgroup::Cgroups;
-use crate::runtime::host::{self, HostRuntime, ImageParts, ImageSource, Layout, MountSources};
+use crate::runtime::host::{self, HostRuntime, ImageParts, ImageSource, Layout};
 use crate::runtime::images::{self, ImageStore, Registries};
 use crate::runtime::network::{Network, Subnet};
 use crate::runtime::oci::OciRuntime;
-use crate::runtime::volumes::{self, DiskVolumes};
-use crate::world::{Clock, ContainerConfig, LocalFuture, Random, RuntimeError, World};
+use crate::runtime::volumes::DiskVolumes;
+use crate::world::{Clock, Random, World};
 
 pub struct Parts {
     pub world: World,
@@ -38,6 +36,9 @@ impl Parts {
         let disk = disk.map_err(|error| format!("open ROOT and RUN: {error}"))?;
         let images = Rc::new(open_images(options, clock.clone(), facts).await?);
         let volumes = Rc::new(DiskVolumes::new(options.root_dir.clone(), clock.clone()));
+        let cgroups = Cgroups::detect(&options.cgroup_root).map_err(|e| e.to_string())?;
+        let host_facts =
+            host::facts::read(&cgroups).map_err(|e| format!("read host facts: {e}"))?;
         let runtime = Rc::new(HostRuntime::new(host::Parts {
             clock: clock.clone(),
             random: random.clone(),
@@ -48,23 +49,20 @@ impl Parts {
                 logs: options.pod_logs_dir.clone(),
             },
             executable: own_executable()?,
-            facts: facts.host.clone(),
-            cgroups: Cgroups::detect(&options.cgroup_root).map_err(|e| e.to_string())?,
+            facts: host_facts,
+            cgroups,
             network: network(options)?,
             oci: OciRuntime::find(
                 options.runtime.as_deref().unwrap_or("auto"),
                 &options.run_dir.join("runc"),
             )?,
             images: Rc::new(Layers(images.clone())),
-            mounts: Rc::new(Sources {
-                root: options.root_dir.clone(),
-            }),
         }));
         let world = World {
             clock: clock.clone(),
             random,
             disk: Rc::new(disk),
-            net: Rc::new(RealNet::new(clock)),
+            net: Rc::new(RealNet::new(clock)?),
             images: images.clone(),
             volumes,
             runtime: runtime.clone(),
@@ -87,7 +85,12 @@ async fn open_images(
         Some(path) => Registries::load(path).map_err(|e| format!("--registry-config: {e}"))?,
     };
     let home = std::env::var_os("HOME").map(|home| Path::new(&home).join(".docker"));
-    let config_dirs = [options.root_dir.clone()].into_iter().chain(home);
+    let here = std::env::current_dir().ok();
+    let config_dirs = [options.root_dir.clone()]
+        .into_iter()
+        .chain(here)
+        .chain(home);
+    let config_dirs = config_dirs.chain([PathBuf::from("/.docker")]);
     let opened = ImageStore::open(images::Options {
         root: options.root_dir.join("images"),
         checked_mark: options.run_dir.join("images-checked"),
@@ -138,22 +141,5 @@ impl ImageSource for Layers {
             layers,
             config: image.config.clone(),
         })
-    }
-}
-
-/// The volumes, as the source of mounts.
-struct Sources {
-    root: PathBuf,
-}
-
-impl MountSources for Sources {
-    fn resolve(
-        &self,
-        config: Arc<ContainerConfig>,
-    ) -> LocalFuture<'_, Result<Vec<ResolvedMount>, RuntimeError>> {
-        let root = self.root.clone();
-        Box::pin(blocking::unblock(move || {
-            volumes::resolve_mounts(&root, &config)
-        }))
     }
 }

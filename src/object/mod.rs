@@ -22,20 +22,3 @@ pub use names::label_from;
 pub use quantity::{NotAQuantity, Quantity};
 pub use selector::{FieldSelector, LabelSelector};
 pub use validate::{Cause, validate, validate_update};
-
-/// temporary
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub enum Effect {
-    Wait,
-    Warn,
-}
-/// temporary
-#[derive(Clone, Debug)]
-pub struct Unhonoured {
-    pub path: String,
-    pub effect: Effect,
-}
-/// temporary
-pub fn unhonoured(_pod: &serde_json::Value) -> Vec<Unhonoured> {
-    Vec::new()
-}

@@ -68,7 +68,11 @@ impl Manifests {
             1 => self.edit(&file, luck),
             2 => {
                 let broken = self.files.get_mut(&file).expect("listed");
-                let known = broken.good.as_ref().and_then(pod_name).is_some_and(accepted);
+                let known = broken
+                    .good
+                    .as_ref()
+                    .and_then(pod_name)
+                    .is_some_and(accepted);
                 broken.broken = known && !broken.broken;
                 format!("{file} broken: {}", broken.broken)
             }

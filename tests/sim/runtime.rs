@@ -295,7 +295,10 @@ impl Runtime for SimRuntime {
             let (asker, answer) = question();
             self.0.later_in_agent(self.0.span(REQUEST), move |host| {
                 let kernel = host.kernel.borrow();
-                give(&asker, kernel.logs.get(&key).map_or(0, |highest| highest + 1));
+                give(
+                    &asker,
+                    kernel.logs.get(&key).map_or(0, |highest| highest + 1),
+                );
             });
             answer.await
         })

@@ -26,6 +26,18 @@ impl Instance<'_> {
     }
 }
 
+/// One more than the highest `N.log` (rotated ones included) beside `log`; 0 if there is none.
+pub(super) fn next_attempt(log: &Path) -> u32 {
+    let directory = log.parent().map(std::fs::read_dir);
+    let entries = directory.into_iter().flatten().flatten().flatten();
+    let attempts = entries.filter_map(|entry| {
+        let name = entry.file_name();
+        let (number, _) = name.to_str()?.split_once(".log")?;
+        number.parse::<u32>().ok()
+    });
+    attempts.max().map_or(0, |last| last.saturating_add(1))
+}
+
 impl Layout {
     /// `--root` of the OCI runtime.
     pub fn runtime_state(&self) -> PathBuf {

@@ -16,7 +16,7 @@ mod clean;
 mod container;
 mod exec;
 mod exit;
-mod facts;
+pub mod facts;
 mod layout;
 mod mirror;
 mod prepare;
@@ -149,6 +149,22 @@ impl HostRuntime {
 impl Runtime for HostRuntime {
     fn recover(&self) -> LocalFuture<'_, Result<Vec<Uid>, RuntimeError>> {
         Box::pin(recover::recover(&self.0))
+    }
+
+    fn next_attempt(
+        &self,
+        uid: &Uid,
+        namespace: &str,
+        pod: &str,
+        container: &str,
+    ) -> LocalFuture<'_, u32> {
+        let instance = Instance {
+            uid,
+            container,
+            attempt: 0,
+        };
+        let log = self.0.layout.log(namespace, pod, instance);
+        Box::pin(blocking::unblock(move || layout::next_attempt(&log)))
     }
 
     fn observe(&self, uid: &Uid) -> PodObserved {
