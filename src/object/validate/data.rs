@@ -71,19 +71,12 @@ fn check_type(top: &At<'_>, report: &mut Report) {
         "kubernetes.io/dockerconfigjson" => {
             docker_json(".dockerconfigjson", &value, &named, report);
         }
-        "kubernetes.io/basic-auth" => {
-            if !["username", "password"]
-                .iter()
-                .any(|k| data.get(k).is_set())
-            {
-                report.required(&named("username"));
-                report.required(&named("password"));
-            }
+        "kubernetes.io/basic-auth" if data.set_of(&["username", "password"]).is_empty() => {
+            report.required(&named("username"));
+            report.required(&named("password"));
         }
-        "kubernetes.io/ssh-auth" => {
-            if value("ssh-privatekey").unwrap_or_default().is_empty() {
-                report.required(&named("ssh-privatekey"));
-            }
+        "kubernetes.io/ssh-auth" if value("ssh-privatekey").unwrap_or_default().is_empty() => {
+            report.required(&named("ssh-privatekey"));
         }
         "kubernetes.io/tls" => {
             for key in ["tls.crt", "tls.key"] {

@@ -91,11 +91,7 @@ fn handler(parent: &At<'_>, kinds: &[&str], report: &mut Report) {
             continue;
         }
         match kind {
-            "exec" => {
-                if at.items("command").is_empty() {
-                    report.required(&at.get("command"));
-                }
-            }
+            "exec" if at.items("command").is_empty() => report.required(&at.get("command")),
             "httpGet" => {
                 if at.get("path").text().is_empty() {
                     report.required(&at.get("path"));

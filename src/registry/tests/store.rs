@@ -244,3 +244,19 @@ fn a_broken_list_after_a_restart_keeps_the_last_good_pod() {
     assert_eq!(pods.len(), 1);
     assert!(!pods[0].is_deleting());
 }
+
+#[test]
+fn a_first_start_on_a_full_disk_runs_manifests_and_heals() {
+    let disk = FaultyDisk::new();
+    disk.fail(Some(ErrorKind::StorageFull));
+    let node = on(&disk, 1);
+    assert!(matches!(node.registry.health(), Health::Degraded(_)));
+    let list = vec![stated("web", "u1", "i")];
+    wait(node.registry.replace(Source::File, list.clone())).expect("taken");
+    assert!(node.reader.get(&pod_key("web")).is_some());
+    disk.fail(None);
+    wait(node.registry.replace(Source::File, list)).expect("taken");
+    assert_eq!(node.registry.health(), Health::Ok);
+    disk.cut_power(|| false);
+    assert!(on(&disk, 2).reader.get(&pod_key("web")).is_some());
+}
