@@ -66,8 +66,8 @@ pub async fn start(
 
 fn parse(shared: &Shared, place: &Place, query: &Query) -> Result<ExecStart, Refusal> {
     let object = view::get(&shared.reader, place)?;
-    let body = view::body(&object);
-    let container = logs::container_named(&body, query.get("container"))?;
+    let body = &object.body;
+    let container = logs::container_named(body, query.get("container"))?;
     let command: Vec<String> = query.all("command").map(str::to_owned).collect();
     if command.is_empty() {
         return Err(Refusal::bad_request(
@@ -81,7 +81,7 @@ fn parse(shared: &Shared, place: &Place, query: &Query) -> Result<ExecStart, Ref
     let start = ExecStart {
         uid: Uid::new(object.uid())
             .ok_or_else(|| Refusal::internal("the pod's uid is unusable"))?,
-        container: running_id(&body, &container, &place.name)?,
+        container: running_id(body, &container, &place.name)?,
         command,
         stdin: query.is_set("stdin"),
         stdout: query.is_set("stdout"),

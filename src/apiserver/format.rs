@@ -124,7 +124,7 @@ pub fn object(
 pub fn list<'a>(
     format: Format,
     kind: Kind,
-    items: impl Iterator<Item = std::borrow::Cow<'a, Value>>,
+    items: impl Iterator<Item = &'a Value>,
     metadata: &ListMetadata,
     now: Timestamp,
 ) -> Vec<u8> {
@@ -160,10 +160,10 @@ pub fn list<'a>(
             bytes.push(b',');
         }
         let written = match format {
-            Format::Json => serde_json::to_writer(&mut bytes, &Untyped(&item)),
-            Format::Metadata => serde_json::to_writer(&mut bytes, &table::metadata_only(&item)),
+            Format::Json => serde_json::to_writer(&mut bytes, &Untyped(item)),
+            Format::Metadata => serde_json::to_writer(&mut bytes, &table::metadata_only(item)),
             Format::Table(include) => {
-                serde_json::to_writer(&mut bytes, &table::row_json(kind, &item, include, now))
+                serde_json::to_writer(&mut bytes, &table::row_json(kind, item, include, now))
             }
         };
         written.expect("a Value is JSON, and a vector takes it");
@@ -228,7 +228,7 @@ mod tests {
             go_on: None,
             remaining: None,
         };
-        let items = [std::borrow::Cow::Borrowed(&item)].into_iter();
+        let items = [&item].into_iter();
         let bytes = list(
             Format::Json,
             Kind::Pod,

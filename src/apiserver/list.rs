@@ -150,7 +150,7 @@ pub fn list(
         metadata.version = resume.version;
     }
     if !options.selector.is_everything() {
-        objects.retain(|object| options.selector.matches(&view::body(object)));
+        objects.retain(|object| options.selector.matches(&object.body));
     }
     if let Some(limit) = options.limit.filter(|limit| *limit < objects.len()) {
         let last = &objects[limit - 1].key;
@@ -164,7 +164,7 @@ pub fn list(
         metadata.remaining = options.selector.is_everything().then_some(remaining);
         objects.truncate(limit);
     }
-    let bodies = objects.iter().map(|object| view::body(object));
+    let bodies = objects.iter().map(|object| &object.body);
     let bytes = format::list(format, kind, bodies, &metadata, now);
     Ok(typed_response(
         StatusCode::OK,
@@ -183,8 +183,8 @@ pub fn get(
 ) -> Result<Response, Refusal> {
     check_version(query, reader)?;
     let object = view::get(reader, place)?;
-    let body = view::body(&object);
-    let shown = format::object(format, place.kind, &body, Columns::Defined, now);
+    let body = &object.body;
+    let shown = format::object(format, place.kind, body, Columns::Defined, now);
     Ok(json_response(StatusCode::OK, &shown))
 }
 

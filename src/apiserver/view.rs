@@ -1,16 +1,12 @@
 //! What the API shows of the registry: one view over both origins, local first.
 //!
-//! A remote object hides behind a local one of the same kind, namespace and name. A pod whose
-//! manifest never was usable shows why in its status, because no kubelet will ever write one.
+//! A remote object hides behind a local one of the same kind, namespace and name.
 
-use std::borrow::Cow;
 use std::sync::Arc;
-
-use serde_json::{Value, json};
 
 use super::route::Place;
 use super::status::Refusal;
-use crate::object::{Key, Kind, Object, Origin, Standing};
+use crate::object::{Key, Kind, Object, Origin};
 use crate::registry::Reader;
 
 fn key(place: &Place, origin: Origin) -> Key {
@@ -46,24 +42,4 @@ pub fn is_hidden(reader: &Reader, object: &Object) -> bool {
         ..object.key.clone()
     };
     object.key.origin == Origin::Remote && reader.get(&local).is_some()
-}
-
-/// The object's JSON as shown.
-pub fn body(object: &Object) -> Cow<'_, Value> {
-    match &object.standing {
-        Standing::Rejected(problem)
-            if object.key.kind == Kind::Pod && !object.body["status"]["reason"].is_string() =>
-        {
-            let mut body = object.body.clone();
-            body["status"] = json!({
-                "phase": "Pending",
-                "reason": problem.reason,
-                "message": problem.to_string(),
-            });
-            Cow::Owned(body)
-        }
-        Standing::Accepted | Standing::Stale(_) | Standing::Rejected(_) => {
-            Cow::Borrowed(&object.body)
-        }
-    }
 }

@@ -184,9 +184,9 @@ impl Watch {
     async fn step(&mut self) -> Option<Bytes> {
         let mut out = Vec::new();
         while let Some(object) = self.initial.pop_front() {
-            let body = view::body(&object);
-            if self.selector.matches(&body) {
-                self.event(&mut out, "ADDED", &body);
+            let body = &object.body;
+            if self.selector.matches(body) {
+                self.event(&mut out, "ADDED", body);
             }
             if out.len() >= BATCH_BYTES {
                 return Some(out.into());
@@ -253,21 +253,18 @@ impl Watch {
         {
             return;
         }
-        let body = view::body(object);
-        let previous = change
-            .previous
-            .as_ref()
-            .map(|previous| view::body(previous));
-        let now = change.change != ChangeType::Deleted && self.selector.matches(&body);
+        let body = &object.body;
+        let previous = change.previous.as_ref().map(|previous| &previous.body);
+        let now = change.change != ChangeType::Deleted && self.selector.matches(body);
         let before = match &previous {
             Some(previous) => self.selector.matches(previous),
             // A deletion without the state before: the last state tells.
-            None => change.change == ChangeType::Deleted && self.selector.matches(&body),
+            None => change.change == ChangeType::Deleted && self.selector.matches(body),
         };
         match (before, now) {
-            (false, true) => self.event(out, "ADDED", &body),
-            (true, true) => self.event(out, "MODIFIED", &body),
-            (true, false) => self.event(out, "DELETED", &body),
+            (false, true) => self.event(out, "ADDED", body),
+            (true, true) => self.event(out, "MODIFIED", body),
+            (true, false) => self.event(out, "DELETED", body),
             (false, false) => {}
         }
     }

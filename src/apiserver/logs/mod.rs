@@ -25,14 +25,14 @@ pub async fn start(
     counted: Counted,
 ) -> Result<Response, Refusal> {
     let object = view::get(&shared.reader, place)?;
-    let pod = view::body(&object);
+    let pod = &object.body;
     let options = options(query, shared.clock.wall())?;
-    let container = container_named(&pod, query.get("container"))?;
+    let container = container_named(pod, query.get("container"))?;
     let which = match query.is_set("previous") {
         true => Which::Previous,
         false => Which::Current,
     };
-    let attempt = attempt(&pod, &container, &place.name, which)?;
+    let attempt = attempt(pod, &container, &place.name, which)?;
     let path = shared.options.pod_logs_dir.join(format!(
         "{}_{}_{}/{container}/{attempt}.log",
         place.namespace,
@@ -269,9 +269,9 @@ mod tests {
                 json!([{"name": "a", "restartCount": count, "state": state, "lastState": last}]);
             let waiting =
                 |why| format!("container \"a\" in pod \"web\" is waiting to start: {why}");
-            let found = attempt(&pod, "a", "web", Which::Current).map_err(|r| r.message);
+            let found = attempt(pod, "a", "web", Which::Current).map_err(|r| r.message);
             assert_eq!(found, current.map_err(waiting), "{pod}");
-            let found = attempt(&pod, "a", "web", Which::Previous);
+            let found = attempt(pod, "a", "web", Which::Previous);
             let missing = "previous terminated container \"a\" in pod \"web\" not found";
             match previous {
                 Some(attempt) => assert_eq!(found, Ok(attempt), "{pod}"),
