@@ -6,7 +6,7 @@
 //! `main` calls the same function first.
 #![allow(unsafe_code)]
 
-use std::ffi::{CStr, OsStr, c_char, c_int};
+use std::ffi::{CStr, CString, OsStr, c_char, c_int};
 use std::os::unix::ffi::OsStrExt;
 
 /// The process's arguments as the kernel left them; nothing is copied.
@@ -40,6 +40,16 @@ impl Arguments {
     pub fn iter(&self) -> impl Iterator<Item = &'static OsStr> {
         let this = *self;
         (0..this.count).filter_map(move |index| this.get(index))
+    }
+}
+
+/// The process's arguments when `main` runs already; a copy that lives as long as the process.
+pub fn arguments_in_main() -> Arguments {
+    let copies = std::env::args_os().filter_map(|text| CString::new(text.as_bytes()).ok());
+    let pointers: Vec<*const c_char> = copies.map(|text| text.into_raw().cast_const()).collect();
+    Arguments {
+        count: pointers.len(),
+        vector: Box::leak(pointers.into_boxed_slice()).as_ptr(),
     }
 }
 

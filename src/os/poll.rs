@@ -36,3 +36,10 @@ pub fn wait_readable(
     );
     Ok(())
 }
+
+/// Whether `fd` is readable now.
+pub fn is_readable(fd: BorrowedFd<'_>) -> io::Result<bool> {
+    let mut ready = Vec::new();
+    wait_readable(&[fd], Some(Duration::ZERO), &mut ready)?;
+    Ok(!ready.is_empty())
+}

@@ -5,7 +5,29 @@ use std::io;
 use std::path::Path;
 
 use rustix::process::DumpableBehavior;
-use rustix::thread::{CapabilitySet, CapabilitySets};
+use rustix::thread::{CapabilitySet, CapabilitySets, UnshareFlags};
+
+/// Namespaces that a process can leave for new ones of its own (unshare(2)).
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Namespace {
+    Network,
+    Ipc,
+    Uts,
+    Mount,
+}
+
+/// Leaves one namespace for a new one; only for a process with one thread.
+pub fn unshare(namespace: Namespace) -> io::Result<()> {
+    let flags = match namespace {
+        Namespace::Network => UnshareFlags::NEWNET,
+        Namespace::Ipc => UnshareFlags::NEWIPC,
+        Namespace::Uts => UnshareFlags::NEWUTS,
+        Namespace::Mount => UnshareFlags::NEWNS,
+    };
+    // SAFETY: none of these flags unshares the descriptor table, which is what makes the call
+    // unsafe in rustix.
+    Ok(unsafe { rustix::thread::unshare_unsafe(flags) }?)
+}
 
 /// Gives up everything: supplementary groups, bounding and all other capability sets, root.
 /// Leaves a process that may not be traced or looked into (not dumpable, no_new_privs).

@@ -188,6 +188,11 @@ impl PidFd {
         }
     }
 
+    /// A second descriptor of the same process.
+    pub fn try_clone(&self) -> io::Result<PidFd> {
+        Ok(PidFd(self.0.try_clone()?))
+    }
+
     /// Reaps our child if it has ended; `None` while it runs.
     /// Errors: `ECHILD` if it is no child of ours or was reaped already.
     pub fn reap(&self) -> io::Result<Option<Ended>> {
@@ -199,9 +204,9 @@ impl PidFd {
         }))
     }
 
-    /// How a process that is *not* our child ended, once it was reaped by its parent.
-    /// `None` where the kernel does not tell (before Linux 6.15, `PIDFD_INFO_EXIT`).
-    pub fn exit_of_stranger(&self) -> Option<Ended> {
+    /// How a process that is *not* our child ended: `None` until its parent has reaped it.
+    /// Errors: kernels before Linux 6.15 do not tell (`PIDFD_INFO_EXIT`).
+    pub fn exit_of_stranger(&self) -> io::Result<Option<Ended>> {
         let mut info = PidFdInfo {
             mask: PIDFD_INFO_EXIT,
             ..PidFdInfo::default()
@@ -209,8 +214,11 @@ impl PidFd {
         // SAFETY: the ioctl writes at most as many bytes as its request number encodes, which is
         // the size of `PidFdInfo`; the descriptor is owned and open.
         let result = unsafe { libc::ioctl(self.0.as_raw_fd(), PIDFD_GET_INFO as _, &mut info) };
-        (result == 0 && info.mask & PIDFD_INFO_EXIT != 0)
-            .then(|| Ended::from_wait_status(info.exit_code))
+        if result < 0 {
+            return Err(io::Error::last_os_error());
+        }
+        let told = info.mask & PIDFD_INFO_EXIT != 0;
+        Ok(told.then(|| Ended::from_wait_status(info.exit_code)))
     }
 
     /// Resolves when the process has ended; reaps nothing.
@@ -294,6 +302,15 @@ pub fn effective_uid() -> u32 {
 pub fn exit_now(code: i32) -> ! {
     // SAFETY: _exit takes an integer and does not return.
     unsafe { libc::_exit(code) }
+}
+
+/// Puts `fd` in the place of the descriptor `number` of this process.
+pub fn redirect(fd: &OwnedFd, number: RawFd) -> io::Result<()> {
+    // SAFETY: dup2 takes integers; `number` is a standard descriptor, which nothing owns.
+    match unsafe { libc::dup2(fd.as_raw_fd(), number) } {
+        -1 => Err(io::Error::last_os_error()),
+        _ => Ok(()),
+    }
 }
 
 /// Takes ownership of a descriptor number that this process was started with, checked to be open.

@@ -50,20 +50,20 @@ pub struct CgroupJoin {
     pub v2: Option<PathBuf>,
 }
 
-/// New namespaces of the child (clone(2) CLONE_NEW*).
-#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
-pub struct NewNamespaces(u64);
+/// Which pid namespace the child is in.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum PidNamespace {
+    Inherit,
+    /// The child is PID 1 of a new one.
+    New,
+}
 
-impl NewNamespaces {
-    pub const NETWORK: NewNamespaces = NewNamespaces(libc::CLONE_NEWNET as u64);
-    pub const IPC: NewNamespaces = NewNamespaces(libc::CLONE_NEWIPC as u64);
-    pub const UTS: NewNamespaces = NewNamespaces(libc::CLONE_NEWUTS as u64);
-    pub const PID: NewNamespaces = NewNamespaces(libc::CLONE_NEWPID as u64);
-    pub const MOUNT: NewNamespaces = NewNamespaces(libc::CLONE_NEWNS as u64);
-
-    #[must_use]
-    pub fn and(self, other: NewNamespaces) -> NewNamespaces {
-        NewNamespaces(self.0 | other.0)
+impl PidNamespace {
+    fn clone_flag(self) -> u64 {
+        match self {
+            PidNamespace::Inherit => 0,
+            PidNamespace::New => libc::CLONE_NEWPID as u64,
+        }
     }
 }
 
@@ -77,7 +77,7 @@ pub struct Spawn {
     descriptors: Vec<Option<OwnedFd>>,
     session: Session,
     cgroup: CgroupJoin,
-    namespaces: NewNamespaces,
+    pid_namespace: PidNamespace,
     nice: i32,
     name: Option<OsString>,
 }
@@ -107,7 +107,7 @@ impl Spawn {
             descriptors: vec![None, None, None],
             session: Session::Inherit,
             cgroup: CgroupJoin::default(),
-            namespaces: NewNamespaces::default(),
+            pid_namespace: PidNamespace::Inherit,
             nice: 0,
             name: None,
         }
@@ -170,8 +170,8 @@ impl Spawn {
     }
 
     #[must_use]
-    pub fn namespaces(mut self, namespaces: NewNamespaces) -> Spawn {
-        self.namespaces = namespaces;
+    pub fn pid_namespace(mut self, pid_namespace: PidNamespace) -> Spawn {
+        self.pid_namespace = pid_namespace;
         self
     }
 
@@ -254,7 +254,7 @@ struct Prepared {
     cgroup_files: Vec<OwnedFd>,
     cgroup_v2: Option<OwnedFd>,
     session: Session,
-    namespaces: NewNamespaces,
+    pid_namespace: PidNamespace,
     nice: i32,
 }
 
@@ -306,7 +306,7 @@ impl Prepared {
             cgroup_files,
             cgroup_v2,
             session: spawn.session,
-            namespaces: spawn.namespaces,
+            pid_namespace: spawn.pid_namespace,
             nice: spawn.nice,
         })
     }
@@ -337,7 +337,7 @@ impl Prepared {
         if pid < 0 {
             // No v2 cgroup to be born into, or no clone3 (seccomp, emulators): the old call, whose
             // third argument is the pidfd's place on every architecture we build for.
-            let flags = self.namespaces.0 as libc::c_long
+            let flags = self.pid_namespace.clone_flag() as libc::c_long
                 | libc::c_long::from(libc::CLONE_PIDFD)
                 | libc::c_long::from(libc::SIGCHLD);
             // SAFETY: without CLONE_VM this is fork(2): the child runs on its own copy of the
@@ -361,7 +361,8 @@ impl Prepared {
         const CLONE_INTO_CGROUP: u64 = 0x2_0000_0000;
         // SAFETY: all-zero is a valid clone_args (plain integers).
         let mut arguments: libc::clone_args = unsafe { std::mem::zeroed() };
-        arguments.flags = self.namespaces.0 | libc::CLONE_PIDFD as u64 | CLONE_INTO_CGROUP;
+        arguments.flags =
+            self.pid_namespace.clone_flag() | libc::CLONE_PIDFD as u64 | CLONE_INTO_CGROUP;
         arguments.pidfd = ptr::from_mut(pidfd) as u64;
         arguments.exit_signal = libc::SIGCHLD as u64;
         arguments.cgroup = cgroup.as_raw_fd() as u64;

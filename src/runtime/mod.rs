@@ -10,8 +10,10 @@
 pub mod bundle;
 pub mod cgroup;
 pub mod host;
+pub mod logs;
 pub mod network;
 pub mod oci;
+pub mod pause;
 pub mod sandbox;
 pub mod shim;
 pub mod volumes;

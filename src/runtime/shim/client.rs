@@ -37,6 +37,8 @@ use crate::world::{Clock, ExecOutcome, LocalFuture, RuntimeError};
 
 /// What the node waits for the simple requests, and beyond a request's own deadline.
 const ANSWER_TIME: Duration = Duration::from_secs(5);
+/// Between two tries to connect to a shim that is starting.
+const CONNECT_PAUSE: Duration = Duration::from_millis(20);
 /// Output of a captured command that is kept; the rest is read and dropped.
 /// Source: Kubernetes pkg/probe/exec, `maxReadLength`.
 pub const OUTPUT_BYTES_MAX: usize = 10 * 1024;
@@ -123,7 +125,7 @@ pub async fn connect(
     directory: &PodDirectory,
     clock: Rc<dyn Clock>,
 ) -> Result<Connection, ShimError> {
-    open(directory, clock, None).await
+    open(directory, clock, &mut None).await
 }
 
 /// Connects, or starts `executable shim` and connects to that. Two callers at the same time get
@@ -138,8 +140,16 @@ pub async fn connect_or_spawn(
         Err(ShimError::Lost(_)) => {}
         other => return other,
     }
-    let child = spawn(run_dir, directory, executable, &clock).await?;
-    open(directory, clock, Some(child)).await
+    let mut child = Some(spawn(run_dir, directory, executable, &clock).await?);
+    // Where somebody else's shim has the lock, it may still be on its way to listening.
+    let give_up = clock.now() + ANSWER_TIME;
+    loop {
+        let opened = open(directory, clock.clone(), &mut child).await;
+        if opened.is_ok() || clock.now() >= give_up {
+            return opened;
+        }
+        clock.sleep_until(clock.now() + CONNECT_PAUSE).await;
+    }
 }
 
 async fn spawn(
@@ -186,7 +196,7 @@ async fn spawn(
 async fn open(
     directory: &PodDirectory,
     clock: Rc<dyn Clock>,
-    child: Option<Child>,
+    child: &mut Option<Child>,
 ) -> Result<Connection, ShimError> {
     let lost = |error: io::Error| {
         ShimError::Lost(format!(
@@ -204,7 +214,7 @@ async fn open(
         lost: Cell::new(false),
     });
     let (wake, changes) = async_channel::bounded(1);
-    let mut driver: LocalFuture<'static, ()> = Box::pin(drive(link.clone(), wake, child));
+    let mut driver: LocalFuture<'static, ()> = Box::pin(drive(link.clone(), wake, child.take()));
     let client = Client(link);
     let hello = Call::Hello { version: VERSION };
     let greeting = client.ask(hello, &[], Duration::ZERO);

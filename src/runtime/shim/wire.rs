@@ -193,7 +193,7 @@ pub enum ExecEnd {
     Lost,
 }
 
-/// What a shim has. Ended containers are in the list until their directory is gone.
+/// What lives below a shim. Of what has ended, the records in its directory tell.
 #[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
 pub struct Listing {
     pub pause: Option<ProcessIdentity>,
@@ -212,8 +212,6 @@ pub enum ListedState {
     /// The OCI runtime is at work.
     Starting,
     Running(Started),
-    /// Its exit is in `exit.json`.
-    Ended,
 }
 
 /// Why a request was not done, by what the agent does next.
