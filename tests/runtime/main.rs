@@ -5,4 +5,6 @@
 //! which are killed by pid.
 
 mod network;
+mod node;
+mod pods;
 mod support;
