@@ -11,4 +11,4 @@ pub mod security;
 pub mod volumes;
 
 #[cfg(test)]
-mod cores_tests;
+mod tests;
