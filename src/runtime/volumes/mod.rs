@@ -46,6 +46,15 @@ const PLUGINS: [&str; 5] = [
     "kubernetes.io~downward-api",
 ];
 
+/// What of a pod's directory goes with its volumes; the rest is the kubelet's and the runtime's.
+const OWN_ENTRIES: [&str; 5] = [
+    "volume-subpaths",
+    "volumes",
+    "plugins",
+    "containers",
+    "etc-hosts",
+];
+
 /// The real `Volumes`: disk work runs on a blocking thread, never on the one that owns the state.
 pub struct DiskVolumes {
     root: PathBuf,
@@ -103,11 +112,12 @@ fn set_up_one(
         VolumeContent::HostPath { path, kind } => host_path::check(path, *kind),
         VolumeContent::EmptyDir { medium, size_bytes } => {
             let directory = directory(root, &pod.uid, EMPTY_DIR, &volume.name)?;
-            empty_dir::set_up(&directory, *medium, *size_bytes)?;
-            match pod.fs_group {
-                Some(group) => ownership::apply(&directory, group, pod.skip_matching_root),
-                None => Ok(()),
-            }
+            let ready = pod_directory(root, &pod.uid)
+                .join("plugins")
+                .join(EMPTY_DIR)
+                .join(&volume.name)
+                .join("ready");
+            empty_dir::set_up(&directory, &ready, *medium, *size_bytes, pod.fs_group)
         }
         VolumeContent::Files {
             plugin,
@@ -159,7 +169,7 @@ fn tear_down(root: &Path, uid: &Uid) -> Result<(), String> {
     if errors.is_empty() {
         match volume_fs::open_directory(&pod) {
             Ok(directory) => {
-                for tree in ["volume-subpaths", "volumes", "containers", "etc-hosts"] {
+                for tree in OWN_ENTRIES {
                     if let Err(error) = remove::tree(directory.as_fd(), tree) {
                         errors.push(format!("remove {}/{tree}: {error}", pod.display()));
                     }

@@ -77,16 +77,23 @@ pub(super) fn containing(path: &Path) -> io::Result<Option<MountInfo>> {
     Ok(candidates.max_by_key(|mount| mount.target.as_os_str().len()))
 }
 
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(super) enum Ensured {
+    Present,
+    Made,
+}
+
 /// Mounts a tmpfs unless there is a mount already. The directory is the node's own.
-pub(super) fn ensure_tmpfs(directory: &Path, options: &str) -> io::Result<()> {
+pub(super) fn ensure_tmpfs(directory: &Path, options: &str) -> io::Result<Ensured> {
     let own = volume_fs::open_directory(directory)?;
     let parent = directory.parent().ok_or(io::ErrorKind::InvalidInput)?;
     let parent = volume_fs::open_directory(parent)?;
     let mount_of = |fd| volume_fs::attributes_of(fd).map(|found| found.mount);
     if mount_of(own.as_fd())? != mount_of(parent.as_fd())? {
-        return Ok(());
+        return Ok(Ensured::Present);
     }
-    volume_fs::mount_tmpfs(directory, options)
+    volume_fs::mount_tmpfs(directory, options)?;
+    Ok(Ensured::Made)
 }
 
 /// Ends every mount at or below `directory`, innermost first; returns what could not be ended.

@@ -2,6 +2,7 @@
 //!
 //! Children before their directory, so that a root directory with the right bits means that all of
 //! it is done. Links are given to the group and never followed; other mounts are not entered.
+//! `fsGroupChangePolicy` bears on no volume that is here: emptyDir is walked once, when it is made.
 //! Source: k8s.io/kubernetes pkg/volume/volume_linux.go.
 
 use std::ffi::CStr;
@@ -17,24 +18,17 @@ const DIRECTORY_BITS: u32 = 0o2770;
 /// Deeper trees are refused: each level holds a descriptor.
 const DEPTH_MAX: u32 = 256;
 
-/// Whether a root that already fits ends the work (`fsGroupChangePolicy: OnRootMismatch`).
-pub(super) fn apply(directory: &Path, group: u32, skip_matching_root: bool) -> Result<(), String> {
+/// Walks the whole volume. Errors: the volume's path and the cause.
+pub(super) fn apply(directory: &Path, group: u32) -> Result<(), String> {
     let outcome = (|| {
         let root = volume_fs::open_directory(directory)?;
         let found = volume_fs::attributes_of(root.as_fd())?;
-        if skip_matching_root && fits(&found, group) {
-            return Ok(());
-        }
         walk(root.as_fd(), found.mount, group, DEPTH_MAX)?;
         own_directory(root.as_fd(), &found, group)
     })();
     outcome.map_err(|error: io::Error| {
         format!("give {} to group {group}: {error}", directory.display())
     })
-}
-
-fn fits(found: &Attributes, group: u32) -> bool {
-    found.gid == group && found.mode & DIRECTORY_BITS == DIRECTORY_BITS
 }
 
 fn walk(directory: BorrowedFd<'_>, mount: u64, group: u32, depth: u32) -> io::Result<()> {

@@ -7,7 +7,7 @@ use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
 
 use super::*;
-use crate::runtime::bundle::Access;
+use crate::runtime::bundle::{Access, ResolvedMount};
 use crate::world::{HostPathType, Mount, MountSource, ProjectedFile, Propagation};
 
 /// A root directory of its own, with mounts that nobody else sees. `None` (with the reason
@@ -86,8 +86,6 @@ impl Place {
     }
 }
 
-use crate::runtime::bundle::ResolvedMount;
-
 fn empty_dir() -> VolumeContent {
     VolumeContent::EmptyDir {
         medium: FileMedium::Disk,
@@ -123,8 +121,14 @@ fn an_empty_dir_is_writable_by_all_and_keeps_its_content() {
     let path = place.set_up(empty_dir()).expect("set up");
     assert_eq!(mode(&path), 0o777);
     fs::write(path.join("kept"), "x").expect("write");
+    fs::set_permissions(&path, fs::Permissions::from_mode(0o700)).expect("a database's own mode");
     place.set_up(empty_dir()).expect("set up again");
     assert!(path.join("kept").exists());
+    assert_eq!(
+        mode(&path),
+        0o700,
+        "a refresh leaves the containers' mode alone"
+    );
     place.tear_down();
 }
 
@@ -258,6 +262,7 @@ fn the_group_owns_everything_but_what_links_lead_to() {
     fs::write(&outside, "x").expect("written");
     fs::set_permissions(&outside, fs::Permissions::from_mode(0o600)).expect("chmod");
     let path = place.set_up(empty_dir()).expect("set up");
+    fs::remove_file(place.pod().join("plugins").join(EMPTY_DIR).join("v/ready")).expect("removed");
     fs::create_dir(path.join("d")).expect("made");
     fs::write(path.join("d/f"), "x").expect("written");
     symlink(&outside, path.join("d/link")).expect("linked");
