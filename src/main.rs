@@ -16,7 +16,7 @@ fn main() -> ExitCode {
         Err(Refusal::Shown(text)) => return print(&text),
         Err(Refusal::Wrong(line)) => {
             eprintln!("{line}");
-            return ExitCode::from(EXIT_USAGE);
+            return code(EXIT_USAGE);
         }
     };
     match invocation {
@@ -30,12 +30,19 @@ fn main() -> ExitCode {
                 }
             }
         }
-        Invocation::Check(options) => cli::check::run(&options),
-        Invocation::Completions(shell) => print(&cli::completions(&shell)),
+        Invocation::Check(options) => code(cli::check::run(&options)),
+        Invocation::Completions(shell) => {
+            cli::tree::completions(&shell, &mut std::io::stdout());
+            ExitCode::SUCCESS
+        }
         Invocation::Client { command, arguments } => {
             ExitCode::from(cli::client::run(&command, &arguments))
         }
     }
+}
+
+fn code(code: i32) -> ExitCode {
+    ExitCode::from(u8::try_from(code).unwrap_or(1))
 }
 
 /// Prints to standard output; a reader that has left is no error.

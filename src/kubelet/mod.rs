@@ -37,7 +37,7 @@ pub mod view;
 pub mod volumes;
 
 #[cfg(test)]
-mod cores_tests;
+mod tests;
 mod worker;
 
 use std::cell::RefCell;

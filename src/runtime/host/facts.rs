@@ -7,7 +7,8 @@ use std::os::unix::fs::{FileTypeExt, MetadataExt};
 use std::path::Path;
 
 use crate::runtime::bundle::{
-    Architecture, CapabilitySet, CgroupVersion, DeviceKind, HostDevice, HostFacts, OomLowering,
+    Architecture, CapabilitySet, CgroupVersion, DeviceKind, HostDevice, HostFacts,
+    MemoryController, OomLowering,
 };
 use crate::runtime::cgroup::{Cgroups, Layout};
 
@@ -30,6 +31,7 @@ pub fn read(cgroups: &Cgroups) -> io::Result<HostFacts> {
             Layout::V1 | Layout::Hybrid => CgroupVersion::V1,
             Layout::V2 => CgroupVersion::V2,
         },
+        memory: memory_controller(cgroups),
         oom_score_adj_inherited: inherited.trim().parse().unwrap_or(0),
         oom_lowering: match capabilities.contains("SYS_RESOURCE") {
             true => OomLowering::Allowed,
@@ -39,6 +41,31 @@ pub fn read(cgroups: &Cgroups) -> io::Result<HostFacts> {
         throttling_cpus: throttling_cpus(),
         devices: Vec::new(),
     })
+}
+
+/// Whether memory, and swap with it, can be limited. The root of a v2 hierarchy has no
+/// `memory.swap.max` of its own, so its children are asked.
+fn memory_controller(cgroups: &Cgroups) -> MemoryController {
+    if !cgroups.has("memory") {
+        return MemoryController::Absent;
+    }
+    let counts_swap = match cgroups.layout() {
+        Layout::V1 | Layout::Hybrid => {
+            Path::new("/sys/fs/cgroup/memory/memory.memsw.limit_in_bytes").exists()
+        }
+        Layout::V2 => {
+            let children = fs::read_dir("/sys/fs/cgroup")
+                .into_iter()
+                .flatten()
+                .flatten();
+            let mut children = children.map(|child| child.path().join("memory.swap.max"));
+            children.any(|file| file.exists())
+        }
+    };
+    match counts_swap {
+        true => MemoryController::WithSwap,
+        false => MemoryController::WithoutSwap,
+    }
 }
 
 fn throttling_cpus() -> Vec<u32> {
