@@ -98,14 +98,12 @@ impl Kubelet {
     /// Cancels every task and forgets every worker; containers go on. Tasks and node loop hold each
     /// other, so without this call nothing of them is ever freed.
     pub fn abandon(&self) {
-        self.followers.borrow_mut().clear();
         self.workers.borrow_mut().clear();
     }
 
     /// Stops the pods of every source and removes what they have in the kernel; what has ended for
     /// good stays recorded. Returns when the last one is gone, or at the limit.
     pub async fn stop_all(&self, limit: Duration) {
-        self.followers.borrow_mut().clear();
         for worker in self.workers.borrow().values() {
             let grace = worker.shared.view.borrow().grace;
             worker.shared.end(EndCause::Shutdown, grace);

@@ -99,7 +99,9 @@ async fn start_sandbox(shared: &Shared, view: &PodView, attempt: u32) -> Result<
     }
     let made = sandbox_config::sandbox_config(&view.pod, attempt, &core.options.node);
     let made = made.map_err(|error| RuntimeError::Config(error.0))?;
-    for warning in made.warnings {
+    // A node of its own has no cluster DNS, and its pods were not written for one.
+    let missed = |reason: &str| reason != "MissingClusterDNS" || !view.is_static;
+    for warning in made.warnings.into_iter().filter(|w| missed(w.reason)) {
         core.event(
             view,
             None,
