@@ -122,6 +122,12 @@ impl Node {
         async_io::block_on(executor.run(work))
     }
 
+    /// Lets the agent's own tasks run for a moment.
+    #[allow(clippy::disallowed_methods)]
+    pub fn rest(&self) {
+        self.wait(async |_| async_io::Timer::after(std::time::Duration::from_millis(20)).await);
+    }
+
     /// Polls `work` at most `polls` times and then drops it and the agent, as a crash would.
     /// `true` if it had come to its end by then.
     pub fn crash_after<T>(&self, polls: u32, work: impl AsyncFnOnce(Rc<HostRuntime>) -> T) -> bool {
@@ -169,9 +175,14 @@ impl Node {
     }
 
     pub fn start_pod(&self, config: &SandboxConfig) {
+        let uid = config.uid.clone();
         let config = Arc::new(config.clone());
         self.wait(async |runtime| runtime.start_sandbox(config).await)
-            .expect("sandbox");
+            .unwrap_or_else(|error| {
+                let journal = self.layout().pod_run(&uid).join("shim.log");
+                let text = fs::read_to_string(journal).unwrap_or_default();
+                panic!("sandbox: {error}; its shim says: {text}")
+            });
     }
 
     pub fn start(&self, config: &ContainerConfig) -> ContainerId {

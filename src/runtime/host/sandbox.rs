@@ -50,7 +50,7 @@ pub async fn start(host: &Rc<Host>, config: Arc<SandboxConfig>) -> Result<(), Ru
     });
     match standing.flatten() {
         Some(true) => return Ok(()),
-        Some(false) => stop(host, &uid).await?,
+        Some(false) => replace(host, &uid).await?,
         None => {}
     }
     let outcome = make(host, config).await;
@@ -66,6 +66,18 @@ pub async fn start(host: &Rc<Host>, config: Arc<SandboxConfig>) -> Result<(), Ru
         }
     }
     outcome
+}
+
+/// Clears a sandbox away for its successor, cgroup included: once a v2 cgroup was killed, kernels
+/// with `kill_seq` (Linux 6.15) kill what is cloned into it from a cgroup that was not
+/// (kernel/cgroup/cgroup.c, cgroup_post_fork), and a new directory starts afresh.
+async fn replace(host: &Rc<Host>, uid: &Uid) -> Result<(), RuntimeError> {
+    stop(host, uid).await?;
+    let emptied = wait_until_empty(host, uid).await;
+    emptied.map_err(RuntimeError::Timeout)?;
+    let (cgroups, pod) = (host.cgroups.clone(), uid.clone());
+    let removed = blocking::unblock(move || cgroups.remove_pod(&pod)).await;
+    removed.map_err(|error| of_io("", &error))
 }
 
 async fn make(host: &Rc<Host>, config: Arc<SandboxConfig>) -> Result<(), RuntimeError> {
