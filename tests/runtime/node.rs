@@ -196,6 +196,15 @@ impl Node {
             .expect("removed");
     }
 
+    /// Shims of this node that live, and what lives below them, by their command lines.
+    fn processes(&self) -> Vec<String> {
+        let run = self.layout().run.to_string_lossy().into_owned();
+        let entries = fs::read_dir("/proc").expect("proc").flatten();
+        let lines = entries.filter_map(|entry| fs::read(entry.path().join("cmdline")).ok());
+        let texts = lines.map(|line| String::from_utf8_lossy(&line).replace('\0', " "));
+        texts.filter(|text| text.contains(&run)).collect()
+    }
+
     /// Everything the kernel and RUN hold for this node, for comparing before and after.
     pub fn traces(&self) -> Vec<String> {
         let mounts = fs::read_to_string("/proc/self/mounts").expect("mounts");
@@ -213,6 +222,7 @@ impl Node {
                 found.extend(pods.into_iter().filter(|path| path.contains("/pod")));
             }
         }
+        found.extend(self.processes());
         let links = crate::support::run("ip", &["-o", "link"]);
         let links = links.lines().filter(|line| line.contains(&self.instance));
         // The bridge stays for the next pod.
