@@ -269,9 +269,9 @@ mod tests {
                 json!([{"name": "a", "restartCount": count, "state": state, "lastState": last}]);
             let waiting =
                 |why| format!("container \"a\" in pod \"web\" is waiting to start: {why}");
-            let found = attempt(pod, "a", "web", Which::Current).map_err(|r| r.message);
+            let found = attempt(&pod, "a", "web", Which::Current).map_err(|r| r.message);
             assert_eq!(found, current.map_err(waiting), "{pod}");
-            let found = attempt(pod, "a", "web", Which::Previous);
+            let found = attempt(&pod, "a", "web", Which::Previous);
             let missing = "previous terminated container \"a\" in pod \"web\" not found";
             match previous {
                 Some(attempt) => assert_eq!(found, Ok(attempt), "{pod}"),
