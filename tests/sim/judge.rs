@@ -26,7 +26,6 @@ use lowtide::world::{
 
 use crate::host::Host;
 use crate::kernel::{Container, Pod};
-use crate::script::Script;
 use crate::spec::{Desired, Role};
 use crate::timeline::Nanos;
 use crate::trace::Trace;
@@ -55,6 +54,9 @@ struct Past {
     published_end: Option<String>,
     published_exits: BTreeSet<String>,
 }
+
+/// Where hostNetwork pods listen.
+pub const HOST_ADDRESS: &str = "192.0.2.1";
 
 type Wishes = Rc<dyn Fn() -> Option<Vec<Desired>>>;
 
@@ -137,7 +139,9 @@ impl Judge {
     /// The node has published this: from now on it must hold.
     pub fn published(&self, uid: &Uid, phase: &str, final_exits: &[String]) {
         self.past(uid, |past| {
-            if matches!(phase, "Succeeded" | "Failed") {
+            if phase.is_empty() {
+                // Not told yet since the store was opened: no claim.
+            } else if matches!(phase, "Succeeded" | "Failed") {
                 past.published_end.get_or_insert(phase.to_owned());
             } else if let Some(end) = &past.published_end {
                 let crime = format!("pod {uid} was published as {end} and now as {phase}");
@@ -391,15 +395,19 @@ impl Judge {
     /// What a probe of an address finds; a lost probe may condemn like a failed one.
     pub fn probed(&self, host: &Host, address: &str, port: u16, lost: bool) -> Result<bool, NetError> {
         let kernel = host.kernel.borrow();
+        let is_host = address == HOST_ADDRESS;
         let behind = |pod: &&Pod| {
-            pod.ready_sandbox().is_some_and(|s| s.ip.to_string() == address)
+            let sandbox = pod.sandbox.as_ref();
+            sandbox.is_some_and(|s| s.ip.to_string() == address || (is_host && s.is_on_host()))
         };
-        let pod = kernel.pods.values().find(behind);
-        let listening = |c: &&Container| c.is_running() && c.script.listens == Some(port);
-        let Some(container) = pod.and_then(|pod| pod.live().find(listening)) else {
+        let listeners: Vec<&Container> = {
+            let pods = kernel.pods.values().filter(behind);
+            let containers = pods.flat_map(|pod| pod.containers.iter());
+            containers.filter(|c| c.script.listens == Some(port)).collect()
+        };
+        let Some(container) = listeners.iter().find(|c| c.is_running()) else {
             // Whoever should listen there has failed its probe.
-            let should = |c: &Container| listens(&c.script, port);
-            for container in pod.iter().flat_map(|pod| pod.containers.iter()).filter(|c| should(c)) {
+            for container in listeners {
                 let uid = &container.config.uid;
                 self.past(uid, |past| past.condemned.insert(container.id.clone()));
             }
@@ -407,15 +415,15 @@ impl Judge {
         };
         let well = is_well(host, container);
         if !well || lost {
-            let uid = &container.config.uid;
-            self.past(uid, |past| past.condemned.insert(container.id.clone()));
+            // On the host's address several may want one port; each is found as sick as the one
+            // that answers.
+            for container in &listeners {
+                let uid = &container.config.uid;
+                self.past(uid, |past| past.condemned.insert(container.id.clone()));
+            }
         }
         Ok(well)
     }
-}
-
-fn listens(script: &Script, port: u16) -> bool {
-    script.listens == Some(port)
 }
 
 fn is_well(host: &Host, container: &Container) -> bool {

@@ -408,6 +408,10 @@ impl Run {
         }
         let desired = self.host.judge.desired().unwrap_or_default();
         for (uid, status) in self.node.statuses() {
+            // What a source or the store says before the kubelet has told is no claim.
+            if !status["conditions"].is_array() && self.node.features() == Features::Full {
+                continue;
+            }
             let phase = status["phase"].as_str().unwrap_or_default();
             let pod = desired.iter().find(|pod| pod.uid == uid);
             let exits = pod.map(|pod| pod.final_exits(&status)).unwrap_or_default();
