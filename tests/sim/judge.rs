@@ -18,6 +18,7 @@
 use std::cell::RefCell;
 use std::collections::{BTreeMap, BTreeSet};
 use std::rc::Rc;
+use std::time::Duration;
 
 use lowtide::world::{
     ContainerConfig, ContainerId, ContainerState, ExecRequest, MountSource, NetError, PodObserved,
@@ -44,7 +45,7 @@ struct Past {
     /// Containers that were seen to fail a probe or a hook: instances that may be ended.
     condemned: BTreeSet<ContainerId>,
     /// In the present boot: final exits by container, init containers that are done by sandbox.
-    exits: BTreeMap<String, i32>,
+    exits: BTreeMap<String, (i32, String)>,
     done: BTreeSet<(String, u64)>,
     /// A sandbox of this pod died in this boot.
     lost_sandbox: bool,
@@ -54,6 +55,9 @@ struct Past {
     published_end: Option<String>,
     published_exits: BTreeSet<String>,
 }
+
+/// So long after its end a command may still be sent to a container: no step can take it back.
+const JUST_ENDED: Duration = Duration::from_secs(3);
 
 /// Where hostNetwork pods listen.
 pub const HOST_ADDRESS: &str = "192.0.2.1";
@@ -199,8 +203,10 @@ impl Judge {
         if !ready {
             self.condemn(format!("{what} starts where no ready sandbox is seen"));
         }
+        // The same number again is how a start that hung is repeated.
         let live = seen.containers.iter().find(|c| {
-            c.name == config.name && !matches!(c.state, ContainerState::Exited(_))
+            let repeated = c.attempt == config.attempt && c.state == ContainerState::Created;
+            c.name == config.name && !repeated && !matches!(c.state, ContainerState::Exited(_))
         });
         if let Some(live) = live {
             let attempt = live.attempt;
@@ -222,14 +228,15 @@ impl Judge {
             if let Some(end) = &past.published_end {
                 self.condemn(format!("{what} starts though the pod is {end}"));
             }
-            if past.published_exits.contains(&config.name) {
+            if past.published_exits.contains(&final_exit(&config.name, &config.image)) {
                 self.condemn(format!("{what} starts though its final exit was published"));
             }
-            let code = past.exits.get(&config.name).copied();
-            if let Some(code) = code
+            // An exit of another image is no end: the definition changed.
+            let exit = past.exits.get(&config.name);
+            if let Some((code, image)) = exit
+                && *image == config.image
                 && pod.role(&config.name) == Some(Role::Regular)
-                && !pod.restarts(&config.name, code)
-                && !pod.was_changed(&config.name, &config.image)
+                && !pod.restarts(&config.name, *code)
             {
                 self.condemn(format!("{what} starts again after its final exit {code}"));
             }
@@ -281,7 +288,8 @@ impl Judge {
             container.map(|c| c.sandbox)
         };
         self.past(&config.uid, |past| {
-            past.exits.insert(config.name.clone(), code);
+            let exit = (code, config.image.clone());
+            past.exits.insert(config.name.clone(), exit);
             if code == 0
                 && let Some(sandbox) = sandbox
             {
@@ -366,7 +374,14 @@ impl Judge {
 
     pub fn executes(&self, host: &Host, request: &ExecRequest) {
         let seen = host.kernel.borrow().seen(&request.uid);
-        if !is_seen_running(&seen, &request.container) {
+        let now = host.timeline.since_boot();
+        let just_ended = seen.containers.iter().any(|c| match &c.state {
+            ContainerState::Exited(exit) => {
+                c.id == request.container && now.since(exit.finished.boot) < JUST_ENDED
+            }
+            ContainerState::Created | ContainerState::Running { .. } => false,
+        });
+        if !just_ended && !is_seen_running(&seen, &request.container) {
             let command = &request.command;
             self.condemn(format!("exec {command:?} in a container of {} that is not seen running", request.uid));
         }
@@ -428,10 +443,15 @@ impl Judge {
 
 fn is_well(host: &Host, container: &Container) -> bool {
     let age = host.timeline.now() - container.started.unwrap_or_default();
-    container.script.is_well(std::time::Duration::from_nanos(age))
+    container.script.is_well(Duration::from_nanos(age))
 }
 
 fn is_seen_running(seen: &PodObserved, id: &ContainerId) -> bool {
     let mut all = seen.containers.iter();
     all.any(|c| c.id == *id && matches!(c.state, ContainerState::Running { .. }))
+}
+
+/// How a published final exit is remembered: a container of another image is another one.
+pub fn final_exit(name: &str, image: &str) -> String {
+    format!("{name} of {image}")
 }
