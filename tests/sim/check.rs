@@ -25,9 +25,8 @@ pub fn converged(run: &Run) -> Verdict {
         let nothing = Pod::default();
         let truth = kernel.pods.get(&pod.uid).unwrap_or(&nothing);
         let status = statuses.get(&pod.uid).unwrap_or(&Value::Null);
-        expect(pod, truth, status).map_err(|error| {
-            format!("pod {} ({}): {error}; status {status}", pod.name, pod.uid)
-        })?;
+        expect(pod, truth, status)
+            .map_err(|error| format!("pod {} ({}): {error}; status {status}", pod.name, pod.uid))?;
     }
     Ok(())
 }
@@ -39,7 +38,10 @@ fn names(run: &Run, desired: &[Desired]) -> Verdict {
     let wanted = run.manifests.pod_names();
     let same = there.len() == wanted.len()
         && there.iter().zip(&wanted).all(|(there, wanted)| {
-            *there == wanted || there.strip_prefix(wanted.as_str()).is_some_and(|r| r.starts_with('-'))
+            *there == wanted
+                || there
+                    .strip_prefix(wanted.as_str())
+                    .is_some_and(|r| r.starts_with('-'))
         });
     if !same {
         return Err(format!("manifests want {wanted:?}, the node has {there:?}"));
@@ -57,7 +59,11 @@ fn no_leftovers(run: &Run, desired: &[Desired]) -> Verdict {
         return Err(format!("{uid} still has something in the kernel"));
     }
     let mounted = run.host.mounted.borrow();
-    if let Some(uid) = mounted.directories().iter().find(|uid| !wanted(uid.as_str())) {
+    if let Some(uid) = mounted
+        .directories()
+        .iter()
+        .find(|uid| !wanted(uid.as_str()))
+    {
         return Err(format!("{uid} still has volumes"));
     }
     let files = run.host.files.borrow();
@@ -114,7 +120,9 @@ fn expect(pod: &Desired, truth: &Pod, status: &Value) -> Verdict {
 /// Containers whose script runs on do run; others are in their back-off or about to be.
 fn running(pod: &Desired, truth: &Pod, status: &Value) -> Verdict {
     let init_fails = pod.containers.iter().any(|c| {
-        c.role == Role::Init && c.command.first().is_some_and(|w| w == "exit") && c.command[1] != "0"
+        c.role == Role::Init
+            && c.command.first().is_some_and(|w| w == "exit")
+            && c.command[1] != "0"
     });
     for spec in pod.containers.iter().filter(|c| c.role == Role::Regular) {
         let live = truth.live().find(|c| c.config.name == spec.name);
@@ -144,7 +152,9 @@ fn told_rightly(name: &str, attempt: Option<u32>, status: &Value) -> Verdict {
     let count = told["restartCount"].as_u64();
     match count == attempt.map(u64::from) {
         true => Ok(()),
-        false => Err(format!("{name}: restart count {count:?}, instance {attempt:?}")),
+        false => Err(format!(
+            "{name}: restart count {count:?}, instance {attempt:?}"
+        )),
     }
 }
 
@@ -160,11 +170,15 @@ pub fn is_still(run: &Run) -> bool {
         let steady = pod.containers.iter().all(|spec| {
             let forever = spec.command.first().is_some_and(|word| word == "forever");
             let healthy = !spec.command.iter().any(|word| word == "sick-at-ms");
-            let done = spec.role == Role::Init && spec.command.get(1).is_some_and(|code| code == "0");
+            let done =
+                spec.role == Role::Init && spec.command.get(1).is_some_and(|code| code == "0");
             (forever && healthy) || done
         });
         let running = kernel.pods.get(&pod.uid).is_some_and(|truth| {
-            let regular = pod.containers.iter().filter(|spec| spec.role == Role::Regular);
+            let regular = pod
+                .containers
+                .iter()
+                .filter(|spec| spec.role == Role::Regular);
             regular.count() <= truth.containers.iter().filter(|c| c.is_running()).count()
         });
         finished || (steady && running)
@@ -174,7 +188,9 @@ pub fn is_still(run: &Run) -> bool {
 /// Statuses without what is allowed to differ: times, and the order of nothing.
 pub fn derived(run: &Run) -> BTreeMap<Uid, Value> {
     let statuses = run.node.statuses().into_iter();
-    statuses.map(|(uid, status)| (uid, without_times(status))).collect()
+    statuses
+        .map(|(uid, status)| (uid, without_times(status)))
+        .collect()
 }
 
 fn without_times(value: Value) -> Value {
@@ -182,7 +198,8 @@ fn without_times(value: Value) -> Value {
         Value::Object(fields) => {
             let is_time = |name: &str| name.ends_with("Time") || name.ends_with("At");
             let kept = fields.into_iter().filter(|(name, _)| !is_time(name));
-            kept.map(|(name, field)| (name, without_times(field))).collect()
+            kept.map(|(name, field)| (name, without_times(field)))
+                .collect()
         }
         Value::Array(items) => items.into_iter().map(without_times).collect(),
         other => other,

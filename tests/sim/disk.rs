@@ -48,8 +48,7 @@ impl Files {
 
     pub fn remove_below(&mut self, area: Area, directory: &str) {
         let prefix = format!("{directory}/");
-        self.tree(area)
-            .retain(|path, _| !path.starts_with(&prefix));
+        self.tree(area).retain(|path, _| !path.starts_with(&prefix));
     }
 
     pub fn read(&self, area: Area, path: &str) -> Option<Vec<u8>> {
@@ -76,7 +75,12 @@ impl Files {
 
     pub fn power_cut(&mut self, luck: &Stream) {
         self.run.clear();
-        let paths: BTreeSet<String> = self.root.keys().chain(self.flushed.keys()).cloned().collect();
+        let paths: BTreeSet<String> = self
+            .root
+            .keys()
+            .chain(self.flushed.keys())
+            .cloned()
+            .collect();
         for path in paths {
             let (new, old) = (self.root.get(&path), self.flushed.get(&path));
             if new == old {
@@ -107,9 +111,9 @@ impl SimDisk {
             (Area::Root, DiskMode::Full) => {
                 Some(DiskError::Full(format!("{what}: no space left on device")))
             }
-            (Area::Root, DiskMode::ReadOnly) => {
-                Some(DiskError::ReadOnly(format!("{what}: read-only file system")))
-            }
+            (Area::Root, DiskMode::ReadOnly) => Some(DiskError::ReadOnly(format!(
+                "{what}: read-only file system"
+            ))),
             (Area::Root | Area::Run, _) if self.0.luck.chance(faults.disk_fails) => {
                 Some(DiskError::Other(format!("{what}: input/output error")))
             }

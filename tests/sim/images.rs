@@ -111,12 +111,9 @@ impl Images for SimImages {
                     Origin::Unreachable => Err(PullError::Unreachable(
                         "dial registry.sim: network is unreachable".to_owned(),
                     )),
-                    Origin::Refused => {
-                        Err(PullError::Refused(format!("{reference}: not found")))
-                    }
+                    Origin::Refused => Err(PullError::Refused(format!("{reference}: not found"))),
                 };
-                host.trace
-                    .note(|| format!("pull {reference}: {origin:?}"));
+                host.trace.note(|| format!("pull {reference}: {origin:?}"));
                 give(&asker, outcome);
             });
             answer.await

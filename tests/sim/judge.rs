@@ -187,19 +187,27 @@ impl Judge {
                     && (sandbox.state == SandboxState::Ready || pod.live().next().is_some())
             });
             if twin {
-                self.condemn(format!("{what} starts before its predecessor {other} is gone"));
+                self.condemn(format!(
+                    "{what} starts before its predecessor {other} is gone"
+                ));
             }
         }
     }
 
     pub fn starts_container(&self, host: &Host, config: &ContainerConfig) {
         let uid = &config.uid;
-        let what = format!("{}/{}#{} ({uid})", config.pod_name, config.name, config.attempt);
+        let what = format!(
+            "{}/{}#{} ({uid})",
+            config.pod_name, config.name, config.attempt
+        );
         let Some(pod) = self.may_start(host, uid) else {
             return self.condemn(format!("{what} starts, which nobody wants"));
         };
         let seen = host.kernel.borrow().seen(uid);
-        let ready = seen.sandbox.as_ref().is_some_and(|s| s.state == SandboxState::Ready);
+        let ready = seen
+            .sandbox
+            .as_ref()
+            .is_some_and(|s| s.state == SandboxState::Ready);
         if !ready {
             self.condemn(format!("{what} starts where no ready sandbox is seen"));
         }
@@ -210,7 +218,9 @@ impl Judge {
         });
         if let Some(live) = live {
             let attempt = live.attempt;
-            self.condemn(format!("{what} starts while instance #{attempt} is seen alive"));
+            self.condemn(format!(
+                "{what} starts while instance #{attempt} is seen alive"
+            ));
         }
         for mount in &config.mounts {
             if let MountSource::Volume { name, .. } = &mount.source
@@ -228,7 +238,10 @@ impl Judge {
             if let Some(end) = &past.published_end {
                 self.condemn(format!("{what} starts though the pod is {end}"));
             }
-            if past.published_exits.contains(&final_exit(&config.name, &config.image)) {
+            if past
+                .published_exits
+                .contains(&final_exit(&config.name, &config.image))
+            {
                 self.condemn(format!("{what} starts though its final exit was published"));
             }
             // An exit of another image is no end: the definition changed.
@@ -251,7 +264,10 @@ impl Judge {
     /// The shim has made the record; `other` is an instance that lives beside it.
     pub fn created(&self, host: &Host, config: &ContainerConfig, other: Option<u32>, sandbox: u64) {
         let uid = &config.uid;
-        let what = format!("{}/{}#{} ({uid})", config.pod_name, config.name, config.attempt);
+        let what = format!(
+            "{}/{}#{} ({uid})",
+            config.pod_name, config.name, config.attempt
+        );
         if let Some(attempt) = other {
             self.condemn(format!("{what} lives beside its instance #{attempt}"));
         }
@@ -268,7 +284,9 @@ impl Judge {
             let before = pod.iter().flat_map(|pod| pod.init_before(&config.name));
             for init in before {
                 if !past.done.contains(&(init.clone(), sandbox)) {
-                    self.condemn(format!("{what} starts before init container {init} is done"));
+                    self.condemn(format!(
+                        "{what} starts before init container {init} is done"
+                    ));
                 }
             }
             if pod.as_ref().and_then(|pod| pod.role(&config.name)) == Some(Role::Sidecar) {
@@ -339,16 +357,24 @@ impl Judge {
         };
         if let Some(container) = pod.and_then(|pod| pod.live().find(unasked)) {
             let name = &container.config.name;
-            self.condemn(format!("sandbox of {uid} stops under {name}, never asked to stop"));
+            self.condemn(format!(
+                "sandbox of {uid} stops under {name}, never asked to stop"
+            ));
         }
     }
 
     pub fn removes_pod(&self, host: &Host, uid: &Uid) {
         let kernel = host.kernel.borrow();
         let seen = kernel.seen(uid);
-        if let Some(c) = seen.containers.iter().find(|c| is_seen_running(&seen, &c.id)) {
+        if let Some(c) = seen
+            .containers
+            .iter()
+            .find(|c| is_seen_running(&seen, &c.id))
+        {
             let name = &c.name;
-            self.condemn(format!("records of {uid} are removed under its living {name}"));
+            self.condemn(format!(
+                "records of {uid} are removed under its living {name}"
+            ));
         }
     }
 
@@ -357,7 +383,9 @@ impl Judge {
         let live = kernel.pods.get(uid).and_then(|pod| pod.live().next());
         if let Some(container) = live {
             let name = &container.config.name;
-            self.condemn(format!("volumes of {uid} are torn down under its living {name}"));
+            self.condemn(format!(
+                "volumes of {uid} are torn down under its living {name}"
+            ));
         }
     }
 
@@ -368,7 +396,9 @@ impl Judge {
         };
         if let Some(container) = seen.containers.iter().find(live) {
             let name = &container.name;
-            self.condemn(format!("record of {uid} {name} is removed while it is seen alive"));
+            self.condemn(format!(
+                "record of {uid} {name} is removed while it is seen alive"
+            ));
         }
     }
 
@@ -383,7 +413,10 @@ impl Judge {
         });
         if !just_ended && !is_seen_running(&seen, &request.container) {
             let command = &request.command;
-            self.condemn(format!("exec {command:?} in a container of {} that is not seen running", request.uid));
+            self.condemn(format!(
+                "exec {command:?} in a container of {} that is not seen running",
+                request.uid
+            ));
         }
     }
 
@@ -391,10 +424,13 @@ impl Judge {
     pub fn executed(&self, host: &Host, request: &ExecRequest) -> Result<i32, RuntimeError> {
         let kernel = host.kernel.borrow();
         let pod = kernel.pods.get(&request.uid);
-        let container = pod.and_then(|pod| pod.containers.iter().find(|c| c.id == request.container));
+        let container =
+            pod.and_then(|pod| pod.containers.iter().find(|c| c.id == request.container));
         let running = container.filter(|c| c.is_running());
         let Some(container) = running else {
-            return Err(RuntimeError::NotFound("exec: container is not running".to_owned()));
+            return Err(RuntimeError::NotFound(
+                "exec: container is not running".to_owned(),
+            ));
         };
         let well = match request.command.first().map(String::as_str) {
             Some("check") => is_well(host, container),
@@ -402,13 +438,21 @@ impl Judge {
             Some(_) | None => true,
         };
         if !well {
-            self.past(&request.uid, |past| past.condemned.insert(container.id.clone()));
+            self.past(&request.uid, |past| {
+                past.condemned.insert(container.id.clone())
+            });
         }
         Ok(i32::from(!well))
     }
 
     /// What a probe of an address finds; a lost probe may condemn like a failed one.
-    pub fn probed(&self, host: &Host, address: &str, port: u16, lost: bool) -> Result<bool, NetError> {
+    pub fn probed(
+        &self,
+        host: &Host,
+        address: &str,
+        port: u16,
+        lost: bool,
+    ) -> Result<bool, NetError> {
         let kernel = host.kernel.borrow();
         let is_host = address == HOST_ADDRESS;
         let behind = |pod: &&Pod| {
@@ -418,7 +462,9 @@ impl Judge {
         let listeners: Vec<&Container> = {
             let pods = kernel.pods.values().filter(behind);
             let containers = pods.flat_map(|pod| pod.containers.iter());
-            containers.filter(|c| c.script.listens == Some(port)).collect()
+            containers
+                .filter(|c| c.script.listens == Some(port))
+                .collect()
         };
         let Some(container) = listeners.iter().find(|c| c.is_running()) else {
             // Whoever should listen there has failed its probe.

@@ -88,7 +88,11 @@ impl Pod {
             SandboxObserved {
                 attempt: sandbox.config.attempt,
                 state: sandbox.state.clone(),
-                ips: if host_network { vec![] } else { vec![sandbox.ip] },
+                ips: if host_network {
+                    vec![]
+                } else {
+                    vec![sandbox.ip]
+                },
                 host_network,
                 created: sandbox.created,
             }

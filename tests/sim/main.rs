@@ -43,7 +43,10 @@ const MUTANT_SEEDS: u64 = 400;
 
 fn number(name: &str) -> Option<u64> {
     let text = std::env::var(name).ok()?;
-    Some(text.parse().unwrap_or_else(|_| panic!("{name}={text}: no number")))
+    Some(
+        text.parse()
+            .unwrap_or_else(|_| panic!("{name}={text}: no number")),
+    )
 }
 
 /// Runs the seeds, or the one that the user asked for with its trace; panics with the first failure.
@@ -100,9 +103,8 @@ fn the_stub_survives_all_weathers() {
 #[test]
 fn every_mutation_of_the_stub_is_found() {
     for mutation in Mutation::ALL {
-        let found = (0..MUTANT_SEEDS).find_map(|seed| {
-            simulate(seed, Tracing::Off, Box::new(StubNode::new(mutation))).err()
-        });
+        let found = (0..MUTANT_SEEDS)
+            .find_map(|seed| simulate(seed, Tracing::Off, Box::new(StubNode::new(mutation))).err());
         match found {
             Some(failure) => println!("{mutation:?}: seed {}: {}", failure.seed, failure.what),
             None => panic!("{mutation:?} passes {MUTANT_SEEDS} seeds: a checker is blind"),

@@ -68,7 +68,11 @@ impl Manifests {
             1 => self.edit(&file, luck),
             2 => {
                 let broken = self.files.get_mut(&file).expect("listed");
-                let known = broken.good.as_ref().and_then(pod_name).is_some_and(accepted);
+                let known = broken
+                    .good
+                    .as_ref()
+                    .and_then(pod_name)
+                    .is_some_and(accepted);
                 broken.broken = known && !broken.broken;
                 format!("{file} broken: {}", broken.broken)
             }
@@ -240,7 +244,11 @@ fn add_probes(container: &mut Value, command: String, port: u64, luck: &Stream) 
         }
     }
     let well_at = luck.between(0, 1) * 4000;
-    let sick = if luck.chance(250) { " sick-at-ms 50000" } else { "" };
+    let sick = if luck.chance(250) {
+        " sick-at-ms 50000"
+    } else {
+        ""
+    };
     format!("{command} listen {port} well-at-ms {well_at}{sick}")
 }
 

@@ -170,13 +170,19 @@ impl Node for RealNode {
         Rc::new(move || {
             let reader = registry.borrow().as_ref()?.reader();
             let pods = pods(&reader);
-            Some(pods.iter().filter_map(|pod| Desired::from_body(&pod.body)).collect())
+            Some(
+                pods.iter()
+                    .filter_map(|pod| Desired::from_body(&pod.body))
+                    .collect(),
+            )
         })
     }
 
     fn version(&self) -> u64 {
         let registry = self.registry.borrow();
-        registry.as_ref().map_or(0, |registry| registry.reader().version())
+        registry
+            .as_ref()
+            .map_or(0, |registry| registry.reader().version())
     }
 
     fn statuses(&self) -> Vec<(Uid, Value)> {

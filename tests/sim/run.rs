@@ -245,7 +245,9 @@ impl Run {
             1 => wall.checked_add(ten_years).unwrap_or(wall),
             _ => wall.checked_sub(ten_years).unwrap_or(wall),
         };
-        self.host.trace.note(|| format!("== wall clock jumps to {wall}"));
+        self.host
+            .trace
+            .note(|| format!("== wall clock jumps to {wall}"));
         self.host.timeline.set_wall(wall);
     }
 
@@ -277,10 +279,14 @@ impl Run {
         let running: Vec<ContainerId> = {
             let kernel = self.host.kernel.borrow();
             let all = kernel.pods[&uid].containers.iter();
-            all.filter(|c| c.is_running()).map(|c| c.id.clone()).collect()
+            all.filter(|c| c.is_running())
+                .map(|c| c.id.clone())
+                .collect()
         };
         if let Some(id) = running.first() {
-            self.host.trace.note(|| format!("== a container of {uid} is killed"));
+            self.host
+                .trace
+                .note(|| format!("== a container of {uid} is killed"));
             end_container(&self.host, &uid, id, code, reason);
         }
     }
@@ -326,7 +332,12 @@ impl Run {
             disk_fails: or_not(&self.luck),
             volume_fails: or_not(&self.luck),
             net_fails: or_not(&self.luck),
-            disk: *self.luck.pick(&[DiskMode::Ok, DiskMode::Ok, DiskMode::Full, DiskMode::ReadOnly]),
+            disk: *self.luck.pick(&[
+                DiskMode::Ok,
+                DiskMode::Ok,
+                DiskMode::Full,
+                DiskMode::ReadOnly,
+            ]),
         };
         self.host.trace.note(|| format!("== weather: {faults:?}"));
         *self.host.faults.borrow_mut() = faults;
@@ -336,7 +347,10 @@ impl Run {
         self.host.trace.note(|| "== calm".to_owned());
         *self.host.faults.borrow_mut() = Faults::default();
         for image in IMAGES {
-            self.host.images.borrow_mut().set_origin(image, Origin::Pullable);
+            self.host
+                .images
+                .borrow_mut()
+                .set_origin(image, Origin::Pullable);
         }
         self.manifests.complete();
         self.node.feed(&self.manifests);
@@ -350,7 +364,9 @@ impl Run {
         self.run_for(IDLE)?;
         let written = self.host.files.borrow().writes + self.node.store_writes() - before;
         match written > 0 && check::is_still(self) {
-            true => Err(format!("{written} writes while nothing changed for {IDLE:?}")),
+            true => Err(format!(
+                "{written} writes while nothing changed for {IDLE:?}"
+            )),
             false => Ok(()),
         }
     }
@@ -361,7 +377,9 @@ impl Run {
             return Ok(());
         }
         let before = check::derived(self);
-        self.host.trace.note(|| "== every status is erased".to_owned());
+        self.host
+            .trace
+            .note(|| "== every status is erased".to_owned());
         self.crash();
         self.node.erase_statuses();
         self.start_agent();

@@ -39,7 +39,8 @@ impl SimRuntime {
         typical: Duration,
         effect: impl FnOnce(&Rc<Host>) -> Outcome<T> + 'static,
     ) -> Outcome<T> {
-        self.request_in_two(what, uid, typical, |_| {}, effect).await
+        self.request_in_two(what, uid, typical, |_| {}, effect)
+            .await
     }
 
     /// Like `request`, with a beginning that shows before the answer, and stays if the rest hangs.
@@ -146,9 +147,17 @@ pub fn end_container(host: &Rc<Host>, uid: &Uid, id: &ContainerId, code: i32, re
     show(host, uid);
 }
 
-fn end_later(host: &Rc<Host>, uid: &Uid, id: &ContainerId, after: Duration, how: (i32, &'static str)) {
+fn end_later(
+    host: &Rc<Host>,
+    uid: &Uid,
+    id: &ContainerId,
+    after: Duration,
+    how: (i32, &'static str),
+) {
     let (uid, id) = (uid.clone(), id.clone());
-    host.later(after, move |host| end_container(host, &uid, &id, how.0, how.1));
+    host.later(after, move |host| {
+        end_container(host, &uid, &id, how.0, how.1)
+    });
 }
 
 fn make_sandbox(host: &Rc<Host>, config: &Arc<SandboxConfig>) -> Outcome<u64> {
@@ -306,7 +315,10 @@ impl Runtime for SimRuntime {
             let (asker, answer) = question();
             self.0.later_in_agent(self.0.span(REQUEST), move |host| {
                 let kernel = host.kernel.borrow();
-                give(&asker, kernel.logs.get(&key).map_or(0, |highest| highest + 1));
+                give(
+                    &asker,
+                    kernel.logs.get(&key).map_or(0, |highest| highest + 1),
+                );
             });
             answer.await
         })
@@ -451,13 +463,19 @@ impl Runtime for SimRuntime {
     fn exec(&self, request: ExecRequest) -> LocalFuture<'_, Outcome<ExecOutcome>> {
         boxed(async move {
             self.0.judge.executes(&self.0, &request);
-            let what = format!("exec {:?} in {}", request.command, short(&request.container));
+            let what = format!(
+                "exec {:?} in {}",
+                request.command,
+                short(&request.container)
+            );
             let uid = request.uid.clone();
             self.request(what, &uid, REQUEST, move |host| {
-                host.judge.executed(host, &request).map(|code| ExecOutcome::Exited {
-                    code,
-                    output: Vec::new(),
-                })
+                host.judge
+                    .executed(host, &request)
+                    .map(|code| ExecOutcome::Exited {
+                        code,
+                        output: Vec::new(),
+                    })
             })
             .await
         })

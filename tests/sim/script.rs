@@ -12,9 +12,14 @@ use std::time::Duration;
 pub enum Life {
     Forever,
     /// Ends with this code after this time.
-    Exit { code: i32, after: Duration },
+    Exit {
+        code: i32,
+        after: Duration,
+    },
     /// Killed by the kernel for its memory after this time.
-    Oom { after: Duration },
+    Oom {
+        after: Duration,
+    },
     /// The command is not in the image: start fails with 127.
     NotFound,
 }

@@ -65,7 +65,9 @@ impl Desired {
         let spec = &body["spec"];
         let list = |field: &str, role| {
             let values = spec[field].as_array().into_iter().flatten();
-            values.map(move |value| container(value, role)).collect::<Vec<_>>()
+            values
+                .map(move |value| container(value, role))
+                .collect::<Vec<_>>()
         };
         let mut containers = list("initContainers", Role::Init);
         containers.extend(list("containers", Role::Regular));
@@ -127,10 +129,12 @@ impl Desired {
                 ContainerState::Created | ContainerState::Running { .. } => None,
             }
         };
-        let ended = |c: &ContainerSpec| exit(&c.name).is_some_and(|code| !self.restarts(&c.name, code));
-        let failed_init = self.containers.iter().any(|c| {
-            c.role == Role::Init && ended(c) && exit(&c.name) != Some(0)
-        });
+        let ended =
+            |c: &ContainerSpec| exit(&c.name).is_some_and(|code| !self.restarts(&c.name, code));
+        let failed_init = self
+            .containers
+            .iter()
+            .any(|c| c.role == Role::Init && ended(c) && exit(&c.name) != Some(0));
         let mut regular = self.containers.iter().filter(|c| c.role == Role::Regular);
         failed_init || regular.all(ended)
     }
@@ -145,7 +149,10 @@ impl Desired {
             if let Some(code) = code
                 && !self.restarts(&name, code as i32)
             {
-                names.insert(final_exit(&name, container["image"].as_str().unwrap_or_default()));
+                names.insert(final_exit(
+                    &name,
+                    container["image"].as_str().unwrap_or_default(),
+                ));
             }
         }
         names.into_iter().collect()

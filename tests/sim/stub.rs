@@ -10,7 +10,7 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use lowtide::world::{
-    Area, CgroupResources, Capabilities, ContainerConfig, ContainerObserved, ContainerState, Dns,
+    Area, Capabilities, CgroupResources, ContainerConfig, ContainerObserved, ContainerState, Dns,
     NamespaceMode, Namespaces, PodCgroup, PodObserved, ProcMount, QosClass, RuntimeError,
     SandboxConfig, SandboxState, Seccomp, Security, TerminationMessagePolicy, Uid, World,
 };
@@ -104,7 +104,9 @@ impl Node for StubNode {
             if let Some(Document::Pod(pod)) = &file.good {
                 let mut pod = pod.clone();
                 let text = pod.to_string();
-                let hash = text.bytes().fold(7_u64, |h, b| h.wrapping_mul(31).wrapping_add(b.into()));
+                let hash = text
+                    .bytes()
+                    .fold(7_u64, |h, b| h.wrapping_mul(31).wrapping_add(b.into()));
                 pod["metadata"]["uid"] = json!(format!("{hash:016x}"));
                 pod["metadata"]["namespace"] = json!("default");
                 let uid = Uid::new(&format!("{hash:016x}")).expect("hex digits");
@@ -120,7 +122,13 @@ impl Node for StubNode {
         let shared = Rc::clone(&self.shared);
         Rc::new(move || {
             let shared = shared.borrow();
-            Some(shared.bodies.values().filter_map(Desired::from_body).collect())
+            Some(
+                shared
+                    .bodies
+                    .values()
+                    .filter_map(Desired::from_body)
+                    .collect(),
+            )
         })
     }
 
@@ -130,7 +138,11 @@ impl Node for StubNode {
 
     fn statuses(&self) -> Vec<(Uid, Value)> {
         let shared = self.shared.borrow();
-        shared.statuses.iter().map(|(uid, status)| (uid.clone(), status.clone())).collect()
+        shared
+            .statuses
+            .iter()
+            .map(|(uid, status)| (uid.clone(), status.clone()))
+            .collect()
     }
 
     fn erase_statuses(&mut self) {
@@ -162,9 +174,18 @@ impl Agent {
             }
             let wanted: Vec<Desired> = {
                 let shared = self.shared.borrow();
-                shared.bodies.values().filter_map(Desired::from_body).collect()
+                shared
+                    .bodies
+                    .values()
+                    .filter_map(Desired::from_body)
+                    .collect()
             };
-            let stored = self.world.disk.list(Area::Root, "pods").await.unwrap_or_default();
+            let stored = self
+                .world
+                .disk
+                .list(Area::Root, "pods")
+                .await
+                .unwrap_or_default();
             known.extend(stored.iter().filter_map(|name| Uid::new(name)));
             known.extend(wanted.iter().map(|pod| pod.uid.clone()));
             known.sort();
@@ -221,12 +242,18 @@ impl Agent {
             containers
         };
         for container in live() {
-            self.world.runtime.stop_container(uid, &container.id).await?;
+            self.world
+                .runtime
+                .stop_container(uid, &container.id)
+                .await?;
         }
         let patience = self.world.clock.now() + Duration::from_secs(2);
         self.world.clock.sleep_until(patience).await;
         for container in live() {
-            self.world.runtime.kill_container(uid, &container.id).await?;
+            self.world
+                .runtime
+                .kill_container(uid, &container.id)
+                .await?;
         }
         let patience = self.world.clock.now() + Duration::from_millis(500);
         self.world.clock.sleep_until(patience).await;
@@ -244,7 +271,12 @@ impl Agent {
         if self.mutation == Mutation::ForgetsFinalExits {
             return None;
         }
-        let bytes = self.world.disk.read(Area::Root, &final_file(uid)).await.ok()??;
+        let bytes = self
+            .world
+            .disk
+            .read(Area::Root, &final_file(uid))
+            .await
+            .ok()??;
         serde_json::from_slice(&bytes).ok()
     }
 
@@ -286,8 +318,15 @@ impl Agent {
 
     async fn keep_running(&self, pod: &Desired, spec: &ContainerSpec) -> Result<(), RuntimeError> {
         let observed = self.world.runtime.observe(&pod.uid);
-        let sandbox_ready = observed.sandbox.as_ref().is_some_and(|s| s.state == SandboxState::Ready);
-        let last = observed.containers.iter().rev().find(|c| c.name == spec.name);
+        let sandbox_ready = observed
+            .sandbox
+            .as_ref()
+            .is_some_and(|s| s.state == SandboxState::Ready);
+        let last = observed
+            .containers
+            .iter()
+            .rev()
+            .find(|c| c.name == spec.name);
         let attempt = match last.map(|last| &last.state) {
             None => {
                 let next = self.world.runtime.next_attempt(
@@ -337,8 +376,17 @@ impl Agent {
             ContainerState::Exited(exit) => exit.code == 0,
             ContainerState::Created | ContainerState::Running { .. } => false,
         };
-        let last = |spec: &ContainerSpec| observed.containers.iter().rev().find(|c| c.name == spec.name);
-        let all_good = pod.containers.iter().all(|spec| last(spec).is_some_and(good));
+        let last = |spec: &ContainerSpec| {
+            observed
+                .containers
+                .iter()
+                .rev()
+                .find(|c| c.name == spec.name)
+        };
+        let all_good = pod
+            .containers
+            .iter()
+            .all(|spec| last(spec).is_some_and(good));
         let phase = json!({"phase": if all_good { "Succeeded" } else { "Failed" }});
         let bytes = phase.to_string().into_bytes();
         let file = final_file(&pod.uid);
@@ -370,7 +418,8 @@ fn running_status(observed: &PodObserved) -> Value {
             ContainerState::Running { .. } => json!({"running": {}}),
             ContainerState::Created | ContainerState::Exited(_) => json!({"waiting": {}}),
         };
-        let status = json!({"name": container.name, "restartCount": container.attempt, "state": state});
+        let status =
+            json!({"name": container.name, "restartCount": container.attempt, "state": state});
         told.insert(container.name.clone(), status);
     }
     let told: Vec<Value> = told.into_values().collect();

@@ -58,7 +58,11 @@ impl Volumes for SimVolumes {
                         volumes.insert(volume);
                     }
                 }
-                let outcome = if errors.is_empty() { Ok(()) } else { Err(errors) };
+                let outcome = if errors.is_empty() {
+                    Ok(())
+                } else {
+                    Err(errors)
+                };
                 give(&asker, outcome);
             });
             answer.await
@@ -75,7 +79,10 @@ impl Volumes for SimVolumes {
             host.later_in_agent(host.span(Duration::from_millis(4)), move |host| {
                 let fails = host.faults.borrow().volume_fails;
                 if host.luck.chance(fails) {
-                    give(&asker, Err("unmount /v: device or resource busy".to_owned()));
+                    give(
+                        &asker,
+                        Err("unmount /v: device or resource busy".to_owned()),
+                    );
                     return;
                 }
                 let mut mounted = host.mounted.borrow_mut();
