@@ -38,13 +38,23 @@ impl Records {
     }
 
     pub async fn pod(&self, uid: &Uid) -> Option<Object> {
-        self.read(Area::Root, &path(uid, "pod")).await
+        let path = path(uid, "pod");
+        match self.read(Area::Run, &path).await {
+            Some(pod) => Some(pod),
+            None => self.read(Area::Root, &path).await,
+        }
     }
 
     /// Not flushed: it matters only while the pod's processes live, and a power cut ends those.
+    /// On a disk that takes nothing it goes to RUN: a successor of the pod's name must find it.
     pub async fn keep_pod(&self, uid: &Uid, pod: &Object) -> Result<(), DiskError> {
         let bytes = encode(pod);
-        self.disk.write(Area::Root, &path(uid, "pod"), bytes).await
+        let path = path(uid, "pod");
+        let kept = self.disk.write(Area::Root, &path, bytes.clone()).await;
+        if kept.is_err() {
+            return self.disk.write(Area::Run, &path, bytes).await.and(kept);
+        }
+        kept
     }
 
     pub async fn finals(&self, uid: &Uid) -> Final {
@@ -80,6 +90,7 @@ impl Records {
         for (area, file) in [
             (Area::Root, "final"),
             (Area::Root, "pod"),
+            (Area::Run, "pod"),
             (Area::Run, "kubelet"),
         ] {
             let removed = self.disk.remove(area, &path(uid, file)).await;
