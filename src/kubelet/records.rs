@@ -99,15 +99,18 @@ impl Records {
         result
     }
 
-    /// Pods that have a directory under ROOT, whoever made it.
+    /// Pods that have a directory under ROOT or RUN, whoever made it.
     pub async fn known(&self) -> Vec<Uid> {
-        match self.disk.list(Area::Root, "pods").await {
-            Ok(names) => names.iter().filter_map(|name| Uid::new(name)).collect(),
-            Err(error) => {
-                log::warn!("{error}; pods of an earlier run cannot be tidied up now");
-                Vec::new()
+        let mut known = Vec::new();
+        for area in [Area::Root, Area::Run] {
+            match self.disk.list(area, "pods").await {
+                Ok(names) => known.extend(names.iter().filter_map(|name| Uid::new(name))),
+                Err(error) => {
+                    log::warn!("{error}; pods of an earlier run cannot be tidied up now");
+                }
             }
         }
+        known
     }
 
     async fn read<T: DeserializeOwned>(&self, area: Area, path: &str) -> Option<T> {
