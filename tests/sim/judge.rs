@@ -62,7 +62,7 @@ const JUST_ENDED: Duration = Duration::from_secs(3);
 /// Where hostNetwork pods listen.
 pub const HOST_ADDRESS: &str = "192.0.2.1";
 
-type Wishes = Rc<dyn Fn() -> Option<Vec<Desired>>>;
+type Wishes = Rc<dyn Fn() -> Option<Rc<Vec<Desired>>>>;
 
 pub struct Judge {
     trace: Rc<Trace>,
@@ -106,13 +106,13 @@ impl Judge {
         change(self.pasts.borrow_mut().entry(uid.clone()).or_default())
     }
 
-    pub fn desired(&self) -> Option<Vec<Desired>> {
+    pub fn desired(&self) -> Option<Rc<Vec<Desired>>> {
         let wishes = self.wishes.borrow().clone();
         wishes?()
     }
 
     fn wanted(&self, uid: &Uid) -> Option<Desired> {
-        self.desired()?.into_iter().find(|pod| pod.uid == *uid)
+        self.desired()?.iter().find(|pod| pod.uid == *uid).cloned()
     }
 
     /// The pod if something of it may start: wanted now, or until a moment ago.

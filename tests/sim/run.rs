@@ -47,7 +47,7 @@ pub trait Node {
     /// The manifest directory is another.
     fn feed(&mut self, manifests: &Manifests);
     /// Pods that the node has accepted; nothing while it does not know yet.
-    fn desired(&self) -> Rc<dyn Fn() -> Option<Vec<Desired>>>;
+    fn desired(&self) -> Rc<dyn Fn() -> Option<Rc<Vec<Desired>>>>;
     /// Changes whenever `desired` or `statuses` may have changed.
     fn version(&self) -> u64;
     /// Published statuses by UID.
