@@ -1,1 +1,286 @@
-//! (being written)
+//! The HTTP face of the node: the Kubernetes API, reduced, and a little of our own beside it.
+//!
+//! ```text
+//!   RUN/api.sock ─► accept (peer uid) ─► net::serve ─► route ─► answer ─┬─► view ─► registry::Reader
+//!                                                                       ├─► log files
+//!                                                                       └─► backend ─► node thread
+//! ```
+//!
+//! All of it is one thread with an executor of its own: TLS, HTTP and JSON never cost the node loop
+//! anything, and what reads only needs a snapshot. What needs the node goes through [`backend`],
+//! typed and bounded. Everybody who gets in over the local socket is `system:masters`.
+//!
+//! Never here: knowledge of how a container is run, and any write past the registry.
+
+mod answer;
+pub mod backend;
+mod discovery;
+mod exec;
+mod format;
+mod images;
+mod list;
+mod logs;
+pub mod query;
+mod route;
+mod selector;
+mod status;
+pub mod table;
+mod view;
+mod watch;
+
+use std::cell::Cell;
+use std::fmt;
+use std::io;
+use std::os::fd::AsFd;
+use std::os::unix::net::UnixListener;
+use std::path::PathBuf;
+use std::rc::Rc;
+use std::thread::JoinHandle;
+use std::time::Duration;
+
+use async_channel::Sender;
+use async_executor::LocalExecutor;
+use async_io::Async;
+use futures_lite::FutureExt;
+
+use self::backend::Backend;
+use crate::net::serve::{self, Duplex};
+use crate::os;
+use crate::registry::Reader;
+use crate::world::Clock;
+
+/// How long the listener rests when it is out of descriptors.
+const ACCEPT_PAUSE: Duration = Duration::from_millis(100);
+
+/// Named bounds of the server.
+#[derive(Clone, Copy, Debug)]
+pub struct Limits {
+    /// Open connections; the next ones wait in the backlog.
+    pub connections: usize,
+    /// Watches and followed logs.
+    pub streams: usize,
+    /// Commands under way by exec.
+    pub execs: usize,
+    pub http: serve::Limits,
+}
+
+impl Default for Limits {
+    fn default() -> Limits {
+        Limits {
+            connections: 1200,
+            streams: 1000,
+            execs: 32,
+            http: serve::Limits::default(),
+        }
+    }
+}
+
+/// What a server needs to know.
+#[derive(Clone, Debug)]
+pub struct Options {
+    /// `--pod-logs-dir`
+    pub pod_logs_dir: PathBuf,
+    pub limits: Limits,
+}
+
+/// The server without its sockets: give it connections.
+#[derive(Clone)]
+pub struct Server(Rc<Shared>);
+
+struct Shared {
+    reader: Reader,
+    backend: Backend,
+    clock: Rc<dyn Clock>,
+    options: Options,
+    executor: Rc<LocalExecutor<'static>>,
+    connections: Counter,
+    streams: Counter,
+    execs: Counter,
+}
+
+impl Server {
+    /// `executor` runs what outlives a request; it must be driven by the caller.
+    pub fn new(
+        reader: Reader,
+        backend: Backend,
+        clock: Rc<dyn Clock>,
+        options: Options,
+        executor: Rc<LocalExecutor<'static>>,
+    ) -> Server {
+        Server(Rc::new(Shared {
+            reader,
+            backend,
+            clock,
+            options,
+            executor,
+            connections: Counter::default(),
+            streams: Counter::default(),
+            execs: Counter::default(),
+        }))
+    }
+
+    /// Serves one connection of a user who may do everything, to its end.
+    pub async fn serve(&self, io: Box<dyn Duplex>) {
+        let shared = self.0.clone();
+        let handler = move |request| {
+            let shared = shared.clone();
+            let answer = async move { answer::answer(shared, request).await };
+            Box::pin(answer) as crate::world::LocalFuture<'static, serve::Response>
+        };
+        let (limits, clock) = (self.0.options.limits.http, self.0.clock.clone());
+        if let Err(error) = serve::connection(io, limits, clock, handler).await {
+            log::debug!("api connection: {error}");
+        }
+    }
+
+    /// Accepts connections of root and of our own user, for ever.
+    pub async fn listen(&self, listener: &Async<UnixListener>) {
+        loop {
+            let counted = match self.0.connections.take(self.0.options.limits.connections) {
+                Some(counted) => counted,
+                None => {
+                    self.pause().await;
+                    continue;
+                }
+            };
+            match listener.accept().await {
+                Ok((socket, _)) => match allowed(&socket) {
+                    Ok(()) => {
+                        let server = self.clone();
+                        let work = async move {
+                            server.serve(Box::new(socket)).await;
+                            drop(counted);
+                        };
+                        self.0.executor.spawn(work).detach();
+                    }
+                    Err(error) => log::warn!("api connection refused: {error}"),
+                },
+                Err(error) => {
+                    log::warn!("accept api connection: {error}, retrying in {ACCEPT_PAUSE:?}");
+                    self.pause().await;
+                }
+            }
+        }
+    }
+
+    async fn pause(&self) {
+        let clock = &self.0.clock;
+        clock.sleep_until(clock.now() + ACCEPT_PAUSE).await;
+    }
+}
+
+/// Only root, and the user that the node itself runs as, may use the local socket.
+fn allowed(socket: &impl AsFd) -> io::Result<()> {
+    match os::socket::peer_uid(socket.as_fd())? {
+        uid if is_allowed(uid, os::process::effective_uid()) => Ok(()),
+        uid => Err(io::Error::other(format!("uid {uid} is not allowed"))),
+    }
+}
+
+fn is_allowed(peer_uid: u32, own_uid: u32) -> bool {
+    peer_uid == 0 || peer_uid == own_uid
+}
+
+/// The serve thread. Dropping it ends the thread and every connection.
+pub struct ServeThread {
+    stop: Sender<()>,
+    thread: Option<JoinHandle<()>>,
+}
+
+impl ServeThread {
+    /// Starts the thread on a bound socket. `make_clock` runs on it.
+    /// Errors: no thread or no descriptor to be had.
+    pub fn start(
+        listener: UnixListener,
+        reader: Reader,
+        backend: Backend,
+        make_clock: impl FnOnce() -> io::Result<Rc<dyn Clock>> + Send + 'static,
+        options: Options,
+    ) -> io::Result<ServeThread> {
+        let listener = Async::new(listener)?;
+        let (stop, stopped) = async_channel::bounded::<()>(1);
+        let work = move || {
+            let clock = match make_clock() {
+                Ok(clock) => clock,
+                Err(error) => return log::error!("make the clock of the serve thread: {error}"),
+            };
+            let executor = Rc::new(LocalExecutor::new());
+            let server = Server::new(reader, backend, clock, options, executor.clone());
+            let stopped = async {
+                // Only ever closed, by the drop of the other end.
+                let _ = stopped.recv().await;
+            };
+            async_io::block_on(executor.run(server.listen(&listener).or(stopped)));
+        };
+        let thread = Some(os::thread::spawn("serve", work)?);
+        Ok(ServeThread { stop, thread })
+    }
+}
+
+impl Drop for ServeThread {
+    fn drop(&mut self) {
+        self.stop.close();
+        if let Some(thread) = self.thread.take() {
+            // A panic there was already printed.
+            let _ = thread.join();
+        }
+    }
+}
+
+impl fmt::Debug for ServeThread {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str("ServeThread")
+    }
+}
+
+/// How many of something are under way.
+#[derive(Clone, Default)]
+struct Counter(Rc<Cell<usize>>);
+
+/// One of them, until dropped.
+struct Counted(Counter);
+
+impl Counter {
+    fn take(&self, max: usize) -> Option<Counted> {
+        if self.0.get() >= max {
+            return None;
+        }
+        self.0.set(self.0.get() + 1);
+        Some(Counted(self.clone()))
+    }
+}
+
+impl Drop for Counted {
+    fn drop(&mut self) {
+        let count = &self.0.0;
+        count.set(count.get() - 1);
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn only_root_and_our_own_user_may_connect() {
+        let table = [
+            (0, 0, true),
+            (0, 7, true),
+            (7, 7, true),
+            (7, 0, false),
+            (8, 7, false),
+        ];
+        for (peer, own, allowed) in table {
+            assert_eq!(is_allowed(peer, own), allowed, "{peer} {own}");
+        }
+    }
+
+    #[test]
+    fn a_counter_stops_at_its_bound_and_gives_back() {
+        let counter = Counter::default();
+        let first = counter.take(1);
+        assert!(first.is_some() && counter.take(1).is_none());
+        drop(first);
+        assert!(counter.take(1).is_some());
+    }
+}

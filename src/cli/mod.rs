@@ -1,1 +1,145 @@
-//! (being written)
+//! The command line: arguments to one of the program's roles, with everything it needs to know.
+//!
+//! ```text
+//! arguments ─► tree (clap) ─► settings ─┐
+//!                   --config FILE ──────┴► options ─► Invocation::Run
+//!                        check, completions, client ► Invocation::…
+//! ```
+//!
+//! A wrong flag or value ends in one line on stderr and exit code 2. Starts no node by itself.
+
+pub mod check;
+pub mod client;
+mod config_file;
+mod flags;
+pub mod options;
+pub mod tree;
+mod usage;
+pub mod value;
+
+use std::ffi::OsString;
+use std::path::PathBuf;
+
+use clap::ArgMatches;
+use clap::error::ErrorKind;
+
+use options::{BadValue, Place, RunOptions, Setting};
+
+/// Exit code of a wrong command line or configuration file.
+pub const EXIT_USAGE: i32 = 2;
+
+/// What the process was asked to be.
+#[derive(Debug)]
+pub enum Invocation {
+    Run(Box<RunOptions>),
+    Check(CheckOptions),
+    /// Shell: `bash`, `zsh` or `fish`.
+    Completions(String),
+    /// One of `client::commands()` with its parsed arguments.
+    Client {
+        command: String,
+        arguments: ArgMatches,
+    },
+}
+
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct CheckOptions {
+    pub root_dir: PathBuf,
+    pub run_dir: PathBuf,
+    /// `None`: look for one.
+    pub runtime: Option<String>,
+}
+
+/// Why there is nothing to do.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub enum Refusal {
+    /// Help or version was asked for: print to stdout, exit 0.
+    Shown(String),
+    /// One line for stderr, exit `EXIT_USAGE`.
+    Wrong(String),
+}
+
+/// Parses the process's arguments, program name first. Reads the file given with `--config`.
+pub fn parse(arguments: impl IntoIterator<Item = OsString>) -> Result<Invocation, Refusal> {
+    let arguments = normalise(arguments.into_iter().collect());
+    let subcommand = named_command(&arguments);
+    let matches = tree::command()
+        .try_get_matches_from(&arguments)
+        .map_err(|error| match error.kind() {
+            ErrorKind::DisplayHelp | ErrorKind::DisplayVersion => Refusal::Shown(error.to_string()),
+            _ => Refusal::Wrong(usage::one_line(&error, subcommand.as_deref())),
+        })?;
+    let Some((command, arguments)) = matches.subcommand() else {
+        unreachable!("clap requires a subcommand");
+    };
+    match command {
+        "run" => run_options(arguments)
+            .map(|options| Invocation::Run(Box::new(options)))
+            .map_err(|error| Refusal::Wrong(format!("lowtide run: {error}"))),
+        "check" => Ok(Invocation::Check(CheckOptions {
+            root_dir: text(arguments, "root-dir").into(),
+            run_dir: text(arguments, "run-dir").into(),
+            runtime: Some(text(arguments, "runtime")).filter(|name| name != "auto"),
+        })),
+        "completions" => Ok(Invocation::Completions(text(arguments, "shell"))),
+        _ => Ok(Invocation::Client {
+            command: command.to_owned(),
+            arguments: arguments.clone(),
+        }),
+    }
+}
+
+fn text(arguments: &ArgMatches, name: &str) -> String {
+    arguments
+        .get_one::<String>(name)
+        .cloned()
+        .unwrap_or_default()
+}
+
+fn named_command(arguments: &[OsString]) -> Option<String> {
+    let names = tree::command_names();
+    let word = arguments.get(1)?.to_str()?;
+    names.into_iter().find(|name| name == word)
+}
+
+/// Makes `_` and `-` the same in `run`'s flag names, never in values.
+fn normalise(mut arguments: Vec<OsString>) -> Vec<OsString> {
+    if arguments.get(1).is_none_or(|word| word != "run") {
+        return arguments;
+    }
+    for argument in &mut arguments {
+        let Some(text) = argument.to_str() else {
+            continue;
+        };
+        let Some(body) = text.strip_prefix("--") else {
+            continue;
+        };
+        let (name, value) = body.split_at(body.find('=').unwrap_or(body.len()));
+        *argument = format!("--{}{value}", name.replace('_', "-")).into();
+    }
+    arguments
+}
+
+fn run_options(arguments: &ArgMatches) -> Result<RunOptions, BadValue> {
+    let mut command_line = Vec::new();
+    for flag in flags::FLAGS {
+        let texts = arguments.get_many::<String>(flag.name);
+        command_line.extend(texts.into_iter().flatten().map(|text| Setting {
+            flag,
+            text: text.clone(),
+            place: Place::CommandLine,
+        }));
+    }
+    let file = match arguments.get_one::<String>("config") {
+        None => Vec::new(),
+        Some(path) => {
+            let text = std::fs::read_to_string(path)
+                .map_err(|error| BadValue(format!("--config: read {path}: {error}")))?;
+            config_file::read(path, &text)?
+        }
+    };
+    RunOptions::resolve(command_line, file)
+}
+
+#[cfg(test)]
+mod tests;

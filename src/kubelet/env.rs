@@ -311,7 +311,7 @@ pub(super) fn resource_value(
     }
     let stated = stated
         .and_then(|m| m.get(resource))
-        .and_then(|q| Quantity::parse(&q.0));
+        .and_then(|q| q.0.parse::<Quantity>().ok());
     let amount = match (stated, list, resource) {
         (Some(amount), _, _) => amount,
         (None, "limits", "cpu") => allocatable.cpu,
@@ -322,13 +322,13 @@ pub(super) fn resource_value(
     let divisor = selector
         .divisor
         .as_ref()
-        .and_then(|q| Quantity::parse(&q.0));
+        .and_then(|q| q.0.parse::<Quantity>().ok());
     let divisor = divisor
-        .filter(|d| d.is_positive())
+        .filter(|d| *d > Quantity::ZERO)
         .unwrap_or(Quantity::from_units(1));
     let (amount, divisor) = match resource {
-        "cpu" => (amount.milli(), divisor.milli()),
-        _ => (amount.units(), divisor.units()),
+        "cpu" => (amount.millis(), divisor.millis()),
+        _ => (amount.value(), divisor.value()),
     };
     let (amount, divisor) = (i128::from(amount), i128::from(divisor));
     let rounded_up = amount.div_euclid(divisor) + i128::from(amount.rem_euclid(divisor) != 0);

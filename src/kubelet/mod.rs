@@ -35,6 +35,9 @@ pub mod status;
 mod steps;
 pub mod view;
 pub mod volumes;
+
+#[cfg(test)]
+mod tests;
 mod worker;
 
 use std::cell::RefCell;

@@ -39,7 +39,7 @@ fn stated(resources: &ResourceRequirements, limits: Which, name: &str) -> Option
         Which::Limit => resources.limits.as_ref(),
         Which::Request => resources.requests.as_ref(),
     };
-    Quantity::parse(&list?.get(name)?.0)
+    list?.get(name)?.0.parse().ok()
 }
 
 #[derive(Clone, Copy)]
@@ -53,13 +53,13 @@ fn amounts(resources: Option<&ResourceRequirements>) -> Amounts {
     let Some(resources) = resources else {
         return Amounts::default();
     };
-    let limit = |name| stated(resources, Which::Limit, name).filter(|q| q.is_positive());
+    let limit = |name| stated(resources, Which::Limit, name).filter(|q| *q > Quantity::ZERO);
     let request = |name| stated(resources, Which::Request, name).or_else(|| limit(name));
     Amounts {
-        cpu_request_milli: request("cpu").map_or(0, Quantity::milli),
-        memory_request_bytes: request("memory").map_or(0, Quantity::units),
-        cpu_limit_milli: limit("cpu").map(Quantity::milli),
-        memory_limit_bytes: limit("memory").map(Quantity::units),
+        cpu_request_milli: request("cpu").map_or(0, Quantity::millis),
+        memory_request_bytes: request("memory").map_or(0, Quantity::value),
+        cpu_limit_milli: limit("cpu").map(Quantity::millis),
+        memory_limit_bytes: limit("memory").map(Quantity::value),
     }
 }
 
@@ -143,7 +143,7 @@ pub fn qos_class(pod: &Pod) -> QosClass {
     let states = |resources: &ResourceRequirements| {
         ["cpu", "memory"].iter().any(|name| {
             let any = [Which::Limit, Which::Request].map(|which| stated(resources, which, name));
-            any.into_iter().flatten().any(Quantity::is_positive)
+            any.into_iter().flatten().any(|q| q > Quantity::ZERO)
         })
     };
     if !lists.iter().flatten().any(|resources| states(resources)) {
@@ -151,7 +151,7 @@ pub fn qos_class(pod: &Pod) -> QosClass {
     }
     let guaranteed = |resources: &ResourceRequirements| {
         ["cpu", "memory"].iter().all(|name| {
-            let limit = stated(resources, Which::Limit, name).filter(|q| q.is_positive());
+            let limit = stated(resources, Which::Limit, name).filter(|q| *q > Quantity::ZERO);
             let request = stated(resources, Which::Request, name);
             limit.is_some() && (request.is_none() || request == limit)
         })
@@ -177,9 +177,13 @@ pub fn pod_cgroup(pod: &Pod, pids_max: Option<i64>) -> PodCgroup {
         memory_limit_bytes: peak_limit(&parts, |a| a.memory_limit_bytes),
     };
     if let Some(overhead) = parts.whole.and_then(|s| s.overhead.as_ref()) {
-        let extra = |name: &str| overhead.get(name).and_then(|q| Quantity::parse(&q.0));
-        let cpu = extra("cpu").map_or(0, Quantity::milli);
-        let memory = extra("memory").map_or(0, Quantity::units);
+        let extra = |name: &str| {
+            overhead
+                .get(name)
+                .and_then(|q| q.0.parse::<Quantity>().ok())
+        };
+        let cpu = extra("cpu").map_or(0, Quantity::millis);
+        let memory = extra("memory").map_or(0, Quantity::value);
         sums.cpu_request_milli = sums.cpu_request_milli.saturating_add(cpu);
         sums.cpu_limit_milli = sums.cpu_limit_milli.map(|l| l.saturating_add(cpu));
         sums.memory_limit_bytes = sums.memory_limit_bytes.map(|l| l.saturating_add(memory));

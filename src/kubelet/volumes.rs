@@ -194,10 +194,10 @@ fn empty_dir(scope: &Scope, source: &EmptyDirVolumeSource) -> Result<VolumeConte
     let stated = source
         .size_limit
         .as_ref()
-        .and_then(|q| Quantity::parse(&q.0))
-        .map(Quantity::units);
+        .and_then(|q| q.0.parse::<Quantity>().ok())
+        .map(Quantity::value);
     let of_pod = pod_cgroup(scope.pod, None).resources.memory_bytes_max;
-    let of_node = Some(scope.node.allocatable.memory.units());
+    let of_node = Some(scope.node.allocatable.memory.value());
     let sizes = [stated, of_pod, of_node].into_iter().flatten();
     let smallest = sizes.filter(|bytes| *bytes > 0).min();
     let size_bytes = smallest.map(i64::unsigned_abs);

@@ -14,6 +14,7 @@ pub mod defaults;
 mod directory;
 mod file;
 mod json;
+pub mod locate;
 mod problems;
 mod source;
 mod url;

@@ -12,7 +12,10 @@ use std::path::{Path, PathBuf};
 use rustix::fs::{
     AtFlags, CWD, FileType, Gid, Mode, OFlags, RawDir, ResolveFlags, StatxFlags, Uid,
 };
-use rustix::mount::{MountFlags, MountPropagationFlags, UnmountFlags};
+#[cfg(test)]
+use rustix::mount::MountPropagationFlags;
+use rustix::mount::{MountFlags, UnmountFlags};
+use rustix::path::Arg;
 
 /// openat2(2) answers EAGAIN while somebody renames on the path: tried this often.
 const RACE_RETRIES_MAX: u32 = 16;
@@ -47,7 +50,7 @@ pub fn open_directory(path: &Path) -> io::Result<OwnedFd> {
 }
 
 /// Opens the directory `name` in `parent`; a link is refused (ENOTDIR or ELOOP).
-pub fn open_child_directory(parent: BorrowedFd<'_>, name: &str) -> io::Result<OwnedFd> {
+pub fn open_child_directory(parent: BorrowedFd<'_>, name: impl Arg + Copy) -> io::Result<OwnedFd> {
     let flags = OFlags::DIRECTORY | OFlags::NOFOLLOW | OFlags::CLOEXEC | OFlags::RDONLY;
     Ok(rustix::fs::openat(parent, name, flags, Mode::empty())?)
 }
@@ -109,7 +112,7 @@ pub fn attributes_of(fd: BorrowedFd<'_>) -> io::Result<Attributes> {
 }
 
 /// Attributes of the entry `name` itself, without following it or mounting anything.
-pub fn attributes(parent: BorrowedFd<'_>, name: &str) -> io::Result<Attributes> {
+pub fn attributes(parent: BorrowedFd<'_>, name: impl Arg + Copy) -> io::Result<Attributes> {
     attributes_at(
         parent,
         name,
@@ -117,7 +120,7 @@ pub fn attributes(parent: BorrowedFd<'_>, name: &str) -> io::Result<Attributes> 
     )
 }
 
-fn attributes_at(at: BorrowedFd<'_>, name: &str, flags: AtFlags) -> io::Result<Attributes> {
+fn attributes_at(at: BorrowedFd<'_>, name: impl Arg, flags: AtFlags) -> io::Result<Attributes> {
     let wanted = StatxFlags::BASIC_STATS | StatxFlags::MNT_ID;
     let found = rustix::fs::statx(at, name, flags, wanted)?;
     let kind = match FileType::from_raw_mode(found.stx_mode.into()) {
@@ -139,7 +142,11 @@ fn attributes_at(at: BorrowedFd<'_>, name: &str, flags: AtFlags) -> io::Result<A
 }
 
 /// Makes a directory with exactly `mode` (whatever the umask) and opens it.
-pub fn make_directory(parent: BorrowedFd<'_>, name: &str, mode: u32) -> io::Result<OwnedFd> {
+pub fn make_directory(
+    parent: BorrowedFd<'_>,
+    name: impl Arg + Copy,
+    mode: u32,
+) -> io::Result<OwnedFd> {
     rustix::fs::mkdirat(parent, name, Mode::from_raw_mode(mode & 0o777))?;
     let made = open_child_directory(parent, name)?;
     set_mode(made.as_fd(), mode)?;
@@ -178,7 +185,11 @@ pub fn set_mode(fd: BorrowedFd<'_>, mode: u32) -> io::Result<()> {
 }
 
 /// Changes an entry's mode by name. Callers know that it is no link (a link has no mode).
-pub fn set_mode_of_child(parent: BorrowedFd<'_>, name: &str, mode: u32) -> io::Result<()> {
+pub fn set_mode_of_child(
+    parent: BorrowedFd<'_>,
+    name: impl Arg + Copy,
+    mode: u32,
+) -> io::Result<()> {
     // fchmodat(2) follows links, so go through a descriptor that cannot.
     let seen = rustix::fs::openat(
         parent,
@@ -201,7 +212,7 @@ pub fn set_mode_of_child(parent: BorrowedFd<'_>, name: &str, mode: u32) -> io::R
 /// Changes owner and group of the entry itself, never of what a link points to.
 pub fn set_owner(
     parent: BorrowedFd<'_>,
-    name: &str,
+    name: impl Arg,
     uid: Option<u32>,
     gid: Option<u32>,
 ) -> io::Result<()> {
@@ -223,7 +234,7 @@ pub fn set_owner_of(fd: BorrowedFd<'_>, uid: Option<u32>, gid: Option<u32>) -> i
     )?)
 }
 
-pub fn read_link(parent: BorrowedFd<'_>, name: &str) -> io::Result<String> {
+pub fn read_link(parent: BorrowedFd<'_>, name: impl Arg + Copy) -> io::Result<String> {
     let target = rustix::fs::readlinkat(parent, name, Vec::new())?;
     target
         .into_string()
@@ -239,11 +250,11 @@ pub fn rename(parent: BorrowedFd<'_>, from: &str, to: &str) -> io::Result<()> {
 }
 
 /// Removes one name: a file, a link, never a directory.
-pub fn remove_file(parent: BorrowedFd<'_>, name: &str) -> io::Result<()> {
+pub fn remove_file(parent: BorrowedFd<'_>, name: impl Arg + Copy) -> io::Result<()> {
     Ok(rustix::fs::unlinkat(parent, name, AtFlags::empty())?)
 }
 
-pub fn remove_directory(parent: BorrowedFd<'_>, name: &str) -> io::Result<()> {
+pub fn remove_directory(parent: BorrowedFd<'_>, name: impl Arg + Copy) -> io::Result<()> {
     Ok(rustix::fs::unlinkat(parent, name, AtFlags::REMOVEDIR)?)
 }
 
@@ -287,10 +298,12 @@ pub fn bind(source: BorrowedFd<'_>, target: &Path) -> io::Result<()> {
     Ok(rustix::mount::mount_bind(descriptor_path(source), target)?)
 }
 
-/// Makes mounts private to this mount namespace, for tests and private trees.
-pub fn make_private(target: &Path) -> io::Result<()> {
+/// Gives the calling thread a mount namespace of its own, so that a test's mounts end with it.
+#[cfg(test)]
+pub fn isolate_mounts() -> io::Result<()> {
+    nix::sched::unshare(nix::sched::CloneFlags::CLONE_NEWNS)?;
     let flags = MountPropagationFlags::PRIVATE | MountPropagationFlags::REC;
-    Ok(rustix::mount::mount_change(target, flags)?)
+    Ok(rustix::mount::mount_change("/", flags)?)
 }
 
 /// Unmounts what is mounted at `target`, not following a link there. A busy mount is detached:

@@ -22,6 +22,7 @@
 
 mod admission;
 mod commit;
+mod desk;
 mod events;
 mod open;
 mod options;
@@ -78,7 +79,7 @@ pub enum ChangeType {
 }
 
 /// One step of history, as a watch sees it.
-#[derive(Clone, Debug)]
+#[derive(Clone, Debug, PartialEq)]
 pub struct Change {
     pub resource_version: u64,
     pub change: ChangeType,

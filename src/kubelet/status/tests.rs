@@ -1,1 +1,343 @@
+use std::collections::BTreeMap;
+use std::rc::Rc;
+use std::time::Duration;
 
+use serde_json::{Value, json};
+
+use super::*;
+use crate::kubelet::memory::{FinalExit, FinalPhase, Health, Memory};
+use crate::object::{Key, Kind, Object, Problem, Provenance, Source, Standing};
+use crate::world::{
+    BootTime, ContainerId, ContainerObserved, ContainerState, Exit, PodObserved, SandboxObserved,
+    SandboxState, Stamp,
+};
+
+fn stamp(seconds: i64) -> Stamp {
+    Stamp {
+        boot: BootTime::from_duration(Duration::from_secs(seconds.unsigned_abs())),
+        wall: Timestamp::from_second(seconds).unwrap(),
+    }
+}
+
+fn exit(code: i32) -> Exit {
+    Exit {
+        code,
+        signal: None,
+        reason: if code == 0 { "Completed" } else { "Error" }.into(),
+        message: String::new(),
+        started: Some(stamp(50)),
+        finished: stamp(60),
+    }
+}
+
+struct Case {
+    view: Rc<PodView>,
+    observed: PodObserved,
+    memory: Memory,
+    waiting: BTreeMap<String, Waiting>,
+}
+
+impl Case {
+    fn new(spec: Value) -> Case {
+        Case::standing(spec, Standing::Accepted)
+    }
+
+    fn standing(spec: Value, standing: Standing) -> Case {
+        let object = Object {
+            key: Key::local(Kind::Pod, "default", "web-pi"),
+            source: Source::File,
+            provenance: None,
+            standing,
+            resource_version: 1,
+            body: json!({"metadata": {"name": "web-pi", "uid": "u1"}, "spec": spec}),
+        };
+        let mut memory = Memory::default();
+        memory.checkpoint.start = Some(stamp(10));
+        Case {
+            view: PodView::new(&object).unwrap(),
+            observed: PodObserved::default(),
+            memory,
+            waiting: BTreeMap::new(),
+        }
+    }
+
+    fn sandbox(mut self) -> Case {
+        self.observed.sandbox = Some(SandboxObserved {
+            attempt: 0,
+            state: SandboxState::Ready,
+            ips: vec!["10.88.0.2".parse().unwrap()],
+            host_network: false,
+            created: stamp(20),
+        });
+        self
+    }
+
+    fn container(mut self, name: &str, attempt: u32, state: ContainerState) -> Case {
+        let id = ContainerId(format!("{name}{attempt}").as_str().into());
+        if let ContainerState::Running { .. } = state {
+            let health = Health {
+                id: id.clone(),
+                hook_begun: true,
+                hook_done: true,
+                started: true,
+                ready: true,
+                condemned: None,
+            };
+            self.memory.checkpoint.health.insert(name.into(), health);
+        }
+        self.observed.containers.push(ContainerObserved {
+            id,
+            name: name.into(),
+            attempt,
+            hash: String::new(),
+            image: "docker.io/library/busybox:1".into(),
+            image_id: "sha256:0".into(),
+            created: stamp(30),
+            state,
+        });
+        self
+    }
+
+    fn running(self, name: &str, attempt: u32) -> Case {
+        let started = stamp(50);
+        self.container(name, attempt, ContainerState::Running { started })
+    }
+
+    fn exited(self, name: &str, attempt: u32, code: i32) -> Case {
+        self.container(name, attempt, ContainerState::Exited(exit(code)))
+    }
+
+    fn waits(mut self, name: &str, reason: &str) -> Case {
+        self.waiting
+            .insert(name.into(), Waiting::new(reason, "why"));
+        self
+    }
+
+    fn at(&self, seconds: i64) -> Status {
+        status(&Facts {
+            view: &self.view,
+            observed: &self.observed,
+            memory: &self.memory,
+            waiting: &self.waiting,
+            qos: QosClass::BestEffort,
+            host_ips: &["192.0.2.7".parse().unwrap()],
+            now: Timestamp::from_second(seconds).unwrap(),
+        })
+    }
+
+    fn value(&self) -> Value {
+        self.at(100).value
+    }
+
+    /// `Ready=True Initialized=True …`, sorted.
+    fn conditions(&self) -> BTreeMap<String, String> {
+        let value = self.value();
+        let list = value["conditions"].as_array().unwrap();
+        let pairs = list.iter().map(|c| {
+            let text = |field: &str| c[field].as_str().unwrap_or_default().to_owned();
+            let reason = text("reason");
+            let status = text("status");
+            let shown = if reason.is_empty() {
+                status
+            } else {
+                format!("{status} {reason}")
+            };
+            (text("type"), shown)
+        });
+        pairs.collect()
+    }
+}
+
+fn pod(policy: &str, names: &[&str]) -> Value {
+    let named = |name: &&str| json!({"name": name, "image": "busybox:1"});
+    let containers: Vec<Value> = names.iter().map(named).collect();
+    json!({"restartPolicy": policy, "containers": containers})
+}
+
+fn with_init(policy: &str) -> Value {
+    let mut spec = pod(policy, &["web"]);
+    spec["initContainers"] = json!([{"name": "i", "image": "busybox:1"}]);
+    spec
+}
+
+#[test]
+fn phases_follow_the_containers() {
+    let two = || Case::new(pod("Always", &["a", "b"])).sandbox();
+    let init = || Case::new(with_init("Always")).sandbox();
+    for (what, case, phase) in [
+        ("nothing yet", two(), "Pending"),
+        ("one of two runs", two().running("a", 0), "Pending"),
+        ("both run", two().running("a", 0).running("b", 0), "Running"),
+        (
+            "one crashes",
+            two()
+                .running("a", 0)
+                .exited("b", 0, 1)
+                .waits("b", "CrashLoopBackOff"),
+            "Running",
+        ),
+        ("init runs", init().running("i", 0), "Pending"),
+        (
+            "init failed and is tried again",
+            init().exited("i", 0, 1),
+            "Pending",
+        ),
+        (
+            "init done",
+            init().exited("i", 0, 0).running("web", 0),
+            "Running",
+        ),
+    ] {
+        assert_eq!(case.value()["phase"], phase, "{what}");
+    }
+}
+
+#[test]
+fn a_recorded_phase_is_final_and_keeps_reason_message_and_exits() {
+    let mut case = Case::new(pod("Never", &["web"]));
+    case.memory.checkpoint.start = None;
+    case.memory.finals.phase = Some(FinalPhase {
+        phase: "Failed".into(),
+        reason: Some("DeadlineExceeded".into()),
+        message: Some("too long".into()),
+        start: Some(stamp(5).wall),
+    });
+    let record = FinalExit {
+        id: ContainerId("web3".into()),
+        attempt: 3,
+        image: "busybox:1".into(),
+        image_id: "sha256:0".into(),
+        exit: exit(143),
+    };
+    case.memory.finals.exits.insert("web".into(), record);
+    let value = case.value();
+    assert_eq!(value["phase"], "Failed");
+    assert_eq!(value["reason"], "DeadlineExceeded");
+    assert_eq!(value["startTime"], "1970-01-01T00:00:05Z");
+    let web = &value["containerStatuses"][0];
+    assert_eq!(web["state"]["terminated"]["exitCode"], 143);
+    assert_eq!(
+        (&web["restartCount"], &web["ready"]),
+        (&json!(3), &json!(false))
+    );
+    assert_eq!(case.conditions()["Ready"], "False PodFailed");
+}
+
+#[test]
+fn a_running_container_shows_state_last_state_and_count() {
+    let case = Case::new(pod("Always", &["web"])).sandbox();
+    let value = case.exited("web", 1, 7).running("web", 2).value();
+    let web = &value["containerStatuses"][0];
+    assert_eq!(
+        web["state"],
+        json!({"running": {"startedAt": "1970-01-01T00:00:50Z"}})
+    );
+    assert_eq!(web["lastState"]["terminated"]["exitCode"], 7);
+    assert_eq!(web["restartCount"], 2);
+    assert_eq!(web["containerID"], "lowtide://web2");
+    assert_eq!(web["image"], "docker.io/library/busybox:1");
+    assert_eq!(
+        (&web["ready"], &web["started"]),
+        (&json!(true), &json!(true))
+    );
+    assert_eq!(value["podIP"], "10.88.0.2");
+    assert_eq!(value["hostIPs"], json!([{"ip": "192.0.2.7"}]));
+}
+
+#[test]
+fn a_crash_loop_is_waiting_with_the_end_as_last_state() {
+    let case = Case::new(pod("Always", &["web"])).sandbox();
+    let value = case
+        .exited("web", 4, 1)
+        .waits("web", "CrashLoopBackOff")
+        .value();
+    let web = &value["containerStatuses"][0];
+    let waiting = json!({"waiting": {"reason": "CrashLoopBackOff", "message": "why"}});
+    assert_eq!(web["state"], waiting);
+    assert_eq!(web["lastState"]["terminated"]["exitCode"], 1);
+}
+
+#[test]
+fn waiting_reasons_default_by_whether_there_are_init_containers() {
+    for (spec, reason) in [
+        (pod("Always", &["web"]), "ContainerCreating"),
+        (with_init("Always"), "PodInitializing"),
+    ] {
+        let value = Case::new(spec).value();
+        assert_eq!(
+            value["containerStatuses"][0]["state"]["waiting"]["reason"],
+            reason
+        );
+    }
+}
+
+#[test]
+fn readiness_and_start_up_show_in_status_and_conditions() {
+    let mut case = Case::new(pod("Always", &["web"]))
+        .sandbox()
+        .running("web", 0);
+    assert_eq!(case.conditions()["Ready"], "True");
+    case.memory.checkpoint.health.get_mut("web").unwrap().ready = false;
+    assert_eq!(case.conditions()["Ready"], "False ContainersNotReady");
+    let message = &case.value()["conditions"][3]["message"];
+    assert_eq!(message, "containers with unready status: [web]");
+    case.memory
+        .checkpoint
+        .health
+        .get_mut("web")
+        .unwrap()
+        .started = false;
+    assert_eq!(case.value()["containerStatuses"][0]["started"], false);
+}
+
+#[test]
+fn conditions_name_init_containers_that_are_not_done() {
+    let case = Case::new(with_init("Always")).sandbox().running("i", 0);
+    assert_eq!(
+        case.conditions()["Initialized"],
+        "False ContainersNotInitialized"
+    );
+    let done = Case::new(with_init("Always")).sandbox().exited("i", 0, 0);
+    assert_eq!(done.conditions()["Initialized"], "True");
+    assert_eq!(done.value()["initContainerStatuses"][0]["ready"], true);
+}
+
+#[test]
+fn a_transition_time_changes_with_its_status_only() {
+    let mut case = Case::new(pod("Always", &["web"])).sandbox();
+    case.memory.checkpoint.transitions = case.at(100).transitions;
+    let time = |status: &Status| status.value["conditions"][2]["lastTransitionTime"].clone();
+    assert_eq!(time(&case.at(200)), "1970-01-01T00:01:40Z");
+    let ready = case.running("web", 0);
+    assert_eq!(time(&ready.at(200)), "1970-01-01T00:03:20Z");
+}
+
+#[test]
+fn a_stale_manifest_shows_in_message_and_condition() {
+    let problem = Problem {
+        at: Provenance {
+            file: "/m/web.yaml".into(),
+            line: 3,
+        },
+        reason: "InvalidManifest".into(),
+        message: "spec.containers: Required value".into(),
+    };
+    let case = Case::standing(pod("Always", &["web"]), Standing::Stale(problem));
+    let text = "running the last good version; /m/web.yaml:3: spec.containers: Required value";
+    assert_eq!(case.value()["message"], text);
+    let conditions = case.conditions();
+    assert_eq!(
+        conditions["lowtide.io/ManifestCurrent"],
+        "False InvalidManifest"
+    );
+}
+
+#[test]
+fn termination_messages_share_twelve_kibibytes() {
+    let mut long = exit(1);
+    long.message = "é".repeat(8000);
+    let case = Case::new(pod("Always", &["a", "b"])).sandbox();
+    let value = case.container("a", 0, ContainerState::Exited(long)).value();
+    let message = value["containerStatuses"][0]["state"]["terminated"]["message"].as_str();
+    assert_eq!(message.unwrap().len(), 6 * 1024);
+}

@@ -42,6 +42,15 @@ pub enum CgroupVersion {
     V2,
 }
 
+/// What the kernel's memory controller can hold. A Raspberry Pi's boots without one unless its
+/// command line says `cgroup_enable=memory`, and v1 counts swap only with `swapaccount=1`.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum MemoryController {
+    Absent,
+    WithoutSwap,
+    WithSwap,
+}
+
 /// Instruction set, for seccomp.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Architecture {
@@ -94,6 +103,7 @@ pub enum DeviceKind {
 pub struct HostFacts {
     pub architecture: Architecture,
     pub cgroup: CgroupVersion,
+    pub memory: MemoryController,
     /// Capabilities of the agent's bounding set: what a container can be given at most.
     pub capabilities: CapabilitySet,
     /// `oom_score_adj` that children of the shim inherit.
@@ -167,6 +177,8 @@ pub struct Bundle {
     pub config: serde_json::Value,
     /// Set if `oom_score_adj` could not be lowered as far as the pod's class asks.
     pub clamped: Option<OomClamped>,
+    /// A memory limit in bytes that this kernel cannot hold and that was left out.
+    pub memory_unlimited: Option<i64>,
 }
 
 /// Why no bundle can be made, by what has to change.

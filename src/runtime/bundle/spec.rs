@@ -2,7 +2,10 @@
 
 use serde_json::{Map, Value, json};
 
-use super::{Bundle, BundleError, BundleInput, CgroupVersion, devices, mounts, process, seccomp};
+use super::{
+    Bundle, BundleError, BundleInput, CgroupVersion, MemoryController, devices, mounts, process,
+    seccomp,
+};
 use crate::world::{CgroupResources, NamespaceMode, ProcMount, Propagation};
 
 /// The runtime-spec version whose fields are used.
@@ -52,7 +55,15 @@ pub fn oci_config(input: &BundleInput) -> Result<Bundle, BundleError> {
         "annotations": annotations(input),
         "linux": linux(input)?,
     });
-    Ok(Bundle { config, clamped })
+    let memory_unlimited = match input.host.memory {
+        MemoryController::Absent => input.container.resources.memory_bytes_max,
+        MemoryController::WithoutSwap | MemoryController::WithSwap => None,
+    };
+    Ok(Bundle {
+        config,
+        clamped,
+        memory_unlimited,
+    })
 }
 
 /// Names that tools which read runtime state know containers by.
@@ -155,11 +166,15 @@ fn resources(input: &BundleInput) -> Value {
         ("quota", cpu_quota_us.map(Value::from)),
         ("period", cpu_period_us.map(Value::from)),
     ]);
-    // Swap stays with the pod cgroup's rule: equal to the limit here means none (NoSwap).
-    let memory = present([
-        ("limit", memory_bytes_max.map(Value::from)),
-        ("swap", memory_bytes_max.map(Value::from)),
-    ]);
+    // Swap equal to the limit means none beside it (upstream's NoSwap). A runtime fails on files
+    // that the kernel does not have.
+    let memory = present(
+        match (input.host.memory, memory_bytes_max.map(Value::from)) {
+            (MemoryController::Absent, _) => [("limit", None), ("swap", None)],
+            (MemoryController::WithoutSwap, limit) => [("limit", limit), ("swap", None)],
+            (MemoryController::WithSwap, limit) => [("limit", limit.clone()), ("swap", limit)],
+        },
+    );
     for (name, group) in [("cpu", cpu), ("memory", memory)] {
         if !group.is_empty() {
             resources.insert(name.into(), Value::Object(group));
@@ -169,7 +184,8 @@ fn resources(input: &BundleInput) -> Value {
         resources.insert("pids".into(), json!({ "limit": limit }));
     }
     // The whole container dies together, else a pod limps on without half of its processes.
-    if input.host.cgroup == CgroupVersion::V2 {
+    let v2 = input.host.cgroup == CgroupVersion::V2;
+    if v2 && input.host.memory != MemoryController::Absent {
         resources.insert("unified".into(), json!({ "memory.oom.group": "1" }));
     }
     Value::Object(resources)

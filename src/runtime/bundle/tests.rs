@@ -54,6 +54,7 @@ impl Case {
             host: HostFacts {
                 architecture: Architecture::Aarch64,
                 cgroup: CgroupVersion::V2,
+                memory: MemoryController::WithSwap,
                 capabilities: CapabilitySet::from_bits(0x1ff_ffff_ffff),
                 oom_score_adj_inherited: -999,
                 oom_lowering: OomLowering::Allowed,
@@ -497,4 +498,28 @@ fn procfs_is_unmasked_only_on_request() {
         Case::new(|case| case.container.security.proc_mount = ProcMount::Unmasked).config();
     assert!(config["linux"].get("maskedPaths").is_none());
     assert!(config["linux"].get("readonlyPaths").is_none());
+}
+
+#[test]
+fn memory_limits_ask_only_for_what_the_kernel_has() {
+    for (memory, expected, unlimited) in [
+        (
+            MemoryController::WithSwap,
+            json!({"limit": 9, "swap": 9}),
+            None,
+        ),
+        (MemoryController::WithoutSwap, json!({"limit": 9}), None),
+        (MemoryController::Absent, Value::Null, Some(9)),
+    ] {
+        let bundle = Case::new(|case| {
+            case.host.memory = memory;
+            case.container.resources.memory_bytes_max = Some(9);
+        })
+        .run()
+        .expect("a bundle");
+        let resources = &bundle.config["linux"]["resources"];
+        assert_eq!(resources["memory"], expected);
+        assert_eq!(bundle.memory_unlimited, unlimited);
+        assert_eq!(resources.get("unified").is_none(), unlimited.is_some());
+    }
 }

@@ -1,0 +1,146 @@
+//! One request to one response: reads the path once, then branches.
+
+use std::rc::Rc;
+
+use http::{Method, StatusCode};
+
+use super::format::Format;
+use super::query::Query;
+use super::route::{Place, Target};
+use super::status::{Refusal, json_response};
+use super::watch::Watched;
+use super::{Counted, Shared, discovery, exec, images, list, logs, view, watch};
+use crate::net::serve::{Request, Response};
+use crate::object::{Kind, Standing};
+use serde_json::json;
+
+/// Never fails: a refusal is an answer.
+pub async fn answer(shared: Rc<Shared>, request: Request) -> Response {
+    let (method, path) = (request.method().clone(), request.uri().path().to_owned());
+    let response = match route(shared, request).await {
+        Ok(response) => response,
+        Err(refusal) => refusal.response(),
+    };
+    log::debug!("{method} {path}: {}", response.status().as_u16());
+    response
+}
+
+async fn route(shared: Rc<Shared>, request: Request) -> Result<Response, Refusal> {
+    let target = Target::parse(request.uri().path()).ok_or_else(Refusal::no_such_path)?;
+    let query = Query::parse(request.uri().query().unwrap_or_default())?;
+    let method = match *request.method() {
+        Method::GET | Method::HEAD => Method::GET,
+        ref other => other.clone(),
+    };
+    match (target, method) {
+        (Target::ImagePull, Method::POST) => images::pull(&shared, &query),
+        (Target::ImageImport, Method::POST) => images::import(&shared, &query).await,
+        // kubectl of old asks by POST for what the WebSocket handshake asks by GET.
+        (Target::Exec(place), Method::GET | Method::POST) => {
+            exec::start(shared, request, &place, &query).await
+        }
+        (Target::ImagePull | Target::ImageImport, _) => Err(Refusal::method_not_allowed()),
+        (target, Method::GET) => read(shared, request, target, query).await,
+        _ => Err(Refusal::method_not_allowed()),
+    }
+}
+
+async fn read(
+    shared: Rc<Shared>,
+    request: Request,
+    target: Target,
+    query: Query,
+) -> Result<Response, Refusal> {
+    let now = shared.clock.wall();
+    match target {
+        Target::Version => Ok(discovery::version()),
+        Target::Health(check) => discovery::health(&shared.backend, check, &query).await,
+        Target::CoreVersions => Ok(discovery::core_versions()),
+        Target::Groups => Ok(discovery::groups()),
+        Target::CoreResources => Ok(discovery::core_resources()),
+        Target::Collection { kind, namespace } => {
+            let format = Format::negotiate(request.headers(), &query)?;
+            if query.is_set("watch") {
+                let watched = Watched {
+                    kind,
+                    namespace,
+                    name: None,
+                    format,
+                };
+                return start_watch(&shared, watched, &query);
+            }
+            list::list(
+                &shared.reader,
+                kind,
+                namespace.as_deref(),
+                &query,
+                format,
+                now,
+            )
+        }
+        Target::Object(place) => {
+            let format = Format::negotiate(request.headers(), &query)?;
+            if query.is_set("watch") {
+                let watched = Watched {
+                    kind: place.kind,
+                    namespace: place.kind.namespaced().then_some(place.namespace),
+                    name: Some(place.name),
+                    format,
+                };
+                return start_watch(&shared, watched, &query);
+            }
+            list::get(&shared.reader, &place, &query, format, now)
+        }
+        Target::Log(place) => {
+            let counted = stream_slot(&shared)?;
+            logs::start(&shared, &place, &query, counted).await
+        }
+        Target::Images => images::list(&shared).await,
+        Target::NodeStatus => images::status(&shared).await,
+        Target::Standing(place) => standing(&shared, &place),
+        Target::Exec(_) | Target::ImagePull | Target::ImageImport => {
+            unreachable!("answered by the caller, whatever the method")
+        }
+    }
+}
+
+fn start_watch(shared: &Shared, watched: Watched, query: &Query) -> Result<Response, Refusal> {
+    let counted = stream_slot(shared)?;
+    let (reader, clock) = (shared.reader.clone(), shared.clock.clone());
+    watch::start(reader, clock, watched, query, counted)
+}
+
+fn stream_slot(shared: &Shared) -> Result<Counted, Refusal> {
+    let slot = shared.streams.take(shared.options.limits.streams);
+    slot.ok_or_else(|| Refusal::too_many("watches"))
+}
+
+/// What lowtide knows of an object beside its JSON.
+fn standing(shared: &Shared, place: &Place) -> Result<Response, Refusal> {
+    let object = view::get(&shared.reader, place)?;
+    let (standing, problem) = match &object.standing {
+        Standing::Accepted => ("Accepted", None),
+        Standing::Stale(problem) => ("Stale", Some(problem)),
+        Standing::Rejected(problem) => ("Rejected", Some(problem)),
+    };
+    let body = json!({
+        "source": object.source.name(),
+        "manifest": object.provenance.as_ref().map(ToString::to_string),
+        "standing": standing,
+        "problem": problem.map(ToString::to_string),
+    });
+    Ok(json_response(StatusCode::OK, &body))
+}
+
+/// Kinds and what can be done with them, for discovery.
+pub fn short_names(kind: Kind) -> &'static [&'static str] {
+    match kind {
+        Kind::Pod => &["po"],
+        Kind::Node => &["no"],
+        Kind::Namespace => &["ns"],
+        Kind::ConfigMap => &["cm"],
+        Kind::Secret => &[],
+        Kind::ServiceAccount => &["sa"],
+        Kind::Event => &["ev"],
+    }
+}

@@ -1,0 +1,162 @@
+//! Refusals as Kubernetes `Status` objects: code, reason, message and details as upstream has them.
+//!
+//! Source: Kubernetes apimachinery, api/errors. Pure.
+
+use http::{StatusCode, header};
+use serde_json::{Value, json};
+
+use crate::net::serve::{Body, Response};
+use crate::object::Kind;
+
+/// Why a request was refused; its text is what kubectl prints behind `Error from server`.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Refusal {
+    pub code: StatusCode,
+    pub reason: &'static str,
+    pub message: String,
+    details: Option<Value>,
+}
+
+impl Refusal {
+    fn new(code: StatusCode, reason: &'static str, message: impl Into<String>) -> Refusal {
+        Refusal {
+            code,
+            reason,
+            message: message.into(),
+            details: None,
+        }
+    }
+
+    pub fn bad_request(message: impl Into<String>) -> Refusal {
+        Refusal::new(StatusCode::BAD_REQUEST, "BadRequest", message)
+    }
+
+    pub fn no_such_path() -> Refusal {
+        let text = "the server could not find the requested resource";
+        Refusal {
+            details: Some(json!({})),
+            ..Refusal::new(StatusCode::NOT_FOUND, "NotFound", text)
+        }
+    }
+
+    /// `pods "x" not found`
+    pub fn not_found(kind: Kind, name: &str) -> Refusal {
+        let resource = kind.plural();
+        let text = format!("{resource} {name:?} not found");
+        Refusal {
+            details: Some(json!({"name": name, "kind": resource})),
+            ..Refusal::new(StatusCode::NOT_FOUND, "NotFound", text)
+        }
+    }
+
+    pub fn method_not_allowed() -> Refusal {
+        let text = "the server does not allow this method on the requested resource";
+        Refusal {
+            details: Some(json!({})),
+            ..Refusal::new(StatusCode::METHOD_NOT_ALLOWED, "MethodNotAllowed", text)
+        }
+    }
+
+    pub fn not_acceptable() -> Refusal {
+        let text = "only the following media types are accepted: application/json";
+        Refusal::new(StatusCode::NOT_ACCEPTABLE, "NotAcceptable", text)
+    }
+
+    /// 410: the version is older than what history holds, or from before a lost store.
+    pub fn expired(version: u64, oldest: u64) -> Refusal {
+        let text = format!("too old resource version: {version} ({oldest})");
+        Refusal::new(StatusCode::GONE, "Expired", text)
+    }
+
+    /// 504: the version is newer than anything here.
+    pub fn version_too_large(version: u64, current: u64) -> Refusal {
+        let text = format!("Too large resource version: {version}, current: {current}");
+        let cause =
+            json!({"reason": "ResourceVersionTooLarge", "message": "Too large resource version"});
+        Refusal {
+            details: Some(json!({"causes": [cause], "retryAfterSeconds": 1})),
+            ..Refusal::new(StatusCode::GATEWAY_TIMEOUT, "Timeout", text)
+        }
+    }
+
+    /// 422 for request options: `ListOptions.meta.k8s.io "" is invalid: field: Forbidden: why`.
+    pub fn invalid_option(options: &str, field: &str, why: &str) -> Refusal {
+        let cause = json!({"reason": "FieldValueForbidden", "message": why, "field": field});
+        Refusal {
+            details: Some(json!({"group": "meta.k8s.io", "kind": options, "causes": [cause]})),
+            ..Refusal::new(
+                StatusCode::UNPROCESSABLE_ENTITY,
+                "Invalid",
+                format!("{options}.meta.k8s.io \"\" is invalid: {field}: {why}"),
+            )
+        }
+    }
+
+    pub fn too_many(what: &str) -> Refusal {
+        let text = format!("too many {what}, please try again later");
+        Refusal {
+            details: Some(json!({"retryAfterSeconds": 1})),
+            ..Refusal::new(StatusCode::TOO_MANY_REQUESTS, "TooManyRequests", text)
+        }
+    }
+
+    pub fn unavailable(message: impl Into<String>) -> Refusal {
+        Refusal::new(
+            StatusCode::SERVICE_UNAVAILABLE,
+            "ServiceUnavailable",
+            message,
+        )
+    }
+
+    pub fn internal(message: impl Into<String>) -> Refusal {
+        Refusal::new(StatusCode::INTERNAL_SERVER_ERROR, "InternalError", message)
+    }
+
+    pub fn too_large(limit: usize) -> Refusal {
+        let text = format!("Request entity too large: limit is {limit}");
+        Refusal::new(StatusCode::PAYLOAD_TOO_LARGE, "RequestEntityTooLarge", text)
+    }
+
+    /// The Status object.
+    pub fn status(&self) -> Value {
+        let mut status = json!({
+            "kind": "Status",
+            "apiVersion": "v1",
+            "metadata": {},
+            "status": "Failure",
+            "message": self.message,
+            "reason": self.reason,
+            "code": self.code.as_u16(),
+        });
+        if let Some(details) = &self.details {
+            status["details"] = details.clone();
+        }
+        status
+    }
+
+    pub fn response(&self) -> Response {
+        let mut response = json_response(self.code, &self.status());
+        let again = self.details.as_ref().map(|d| &d["retryAfterSeconds"]);
+        if let Some(seconds) = again.and_then(Value::as_u64) {
+            let headers = response.headers_mut();
+            headers.insert(header::RETRY_AFTER, seconds.into());
+        }
+        response
+    }
+}
+
+/// A JSON answer, ending in a line feed as Kubernetes' does.
+pub fn json_response(code: StatusCode, value: &Value) -> Response {
+    let mut bytes = serde_json::to_vec(value).expect("a Value is JSON");
+    bytes.push(b'\n');
+    typed_response(code, "application/json", Body::bytes(bytes))
+}
+
+pub fn typed_response(code: StatusCode, content_type: &'static str, body: Body) -> Response {
+    http::Response::builder()
+        .status(code)
+        .header(header::CONTENT_TYPE, content_type)
+        .header(header::CACHE_CONTROL, "no-cache, private")
+        .body(body)
+        .expect("constant headers")
+}

@@ -1,0 +1,45 @@
+//! What the API shows of the registry: one view over both origins, local first.
+//!
+//! A remote object hides behind a local one of the same kind, namespace and name.
+
+use std::sync::Arc;
+
+use super::route::Place;
+use super::status::Refusal;
+use crate::object::{Key, Kind, Object, Origin};
+use crate::registry::Reader;
+
+fn key(place: &Place, origin: Origin) -> Key {
+    Key {
+        origin,
+        ..Key::local(place.kind, &place.namespace, &place.name)
+    }
+}
+
+/// The object at `place`, local before remote. Errors: 404.
+pub fn get(reader: &Reader, place: &Place) -> Result<Arc<Object>, Refusal> {
+    reader
+        .get(&key(place, Origin::Local))
+        .or_else(|| reader.get(&key(place, Origin::Remote)))
+        .ok_or_else(|| Refusal::not_found(place.kind, &place.name))
+}
+
+/// Objects in order of namespace and name, and the version that the list shows.
+pub fn list(reader: &Reader, kind: Kind, namespace: Option<&str>) -> (Vec<Arc<Object>>, u64) {
+    let (mut objects, version) = reader.list(kind, namespace);
+    objects.sort_by(|a, b| a.key.cmp(&b.key));
+    // Origin is the last part of a key, and local sorts before remote.
+    objects.dedup_by(|later, kept| {
+        later.key.name == kept.key.name && later.key.namespace == kept.key.namespace
+    });
+    (objects, version)
+}
+
+/// Whether a local object hides this one.
+pub fn is_hidden(reader: &Reader, object: &Object) -> bool {
+    let local = Key {
+        origin: Origin::Local,
+        ..object.key.clone()
+    };
+    object.key.origin == Origin::Remote && reader.get(&local).is_some()
+}

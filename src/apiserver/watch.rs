@@ -1,0 +1,320 @@
+//! Watches: a registry cursor as a stream of JSON lines.
+//!
+//! ```text
+//!   no version, or 0 ──► ADDED for all ─┐
+//!   sendInitialEvents ─► ADDED for all, BOOKMARK "initial-events-end" ─┤
+//!   version N ──────────────────────────┴──► changes after N … ──► timeout: clean end
+//!                                                └── fell off history: ERROR 410, end
+//! ```
+//!
+//! The stream is pulled by the connection: a slow reader holds one batch of changes, no queue; if
+//! it stays slow it falls off history and is told so.
+
+use std::collections::VecDeque;
+use std::rc::Rc;
+use std::sync::Arc;
+use std::time::Duration;
+
+use bytes::Bytes;
+use futures_lite::{FutureExt, Stream, stream};
+use http::StatusCode;
+use serde_json::{Value, json};
+
+use super::format::{self, Columns, Format};
+use super::query::Query;
+use super::selector::Selector;
+use super::status::{Refusal, typed_response};
+use super::{Counted, view};
+use crate::net::serve::{Body, Response};
+use crate::object::{Kind, Object};
+use crate::registry::{Change, ChangeType, Cursor, Gone, Reader};
+use crate::world::{BootTime, Clock};
+
+/// Between two bookmarks of one watch. Source: Kubernetes storage/cacher (about a minute).
+const BOOKMARK_PERIOD: Duration = Duration::from_secs(60);
+
+/// The length of a watch that names none. Source: kube-apiserver `--min-request-timeout`.
+const TIMEOUT_DEFAULT: Duration = Duration::from_secs(1800);
+
+/// Longest watch.
+const TIMEOUT_MAX: Duration = Duration::from_secs(12 * 3600);
+
+const INITIAL_EVENTS_END: &str = "k8s.io/initial-events-end";
+
+/// A line of text is written out when this much is waiting.
+const BATCH_BYTES: usize = 64 << 10;
+
+/// What is watched, by whom.
+pub struct Watched {
+    pub kind: Kind,
+    pub namespace: Option<String>,
+    /// Of a watch on a single object.
+    pub name: Option<String>,
+    pub format: Format,
+}
+
+struct Watch {
+    reader: Reader,
+    clock: Rc<dyn Clock>,
+    watched: Watched,
+    selector: Selector,
+    cursor: Cursor,
+    /// The version that the client has seen all of.
+    seen: u64,
+    initial: VecDeque<Arc<Object>>,
+    /// A bookmark follows the initial objects.
+    mark_initial_end: bool,
+    bookmarks: bool,
+    next_bookmark: BootTime,
+    deadline: BootTime,
+    columns: Columns,
+    ended: bool,
+    _counted: Counted,
+}
+
+/// Starts a watch. Errors: options that cannot be; 410 for a version outside history.
+pub fn start(
+    reader: Reader,
+    clock: Rc<dyn Clock>,
+    watched: Watched,
+    query: &Query,
+    counted: Counted,
+) -> Result<Response, Refusal> {
+    let initial_events = initial_events(query)?;
+    let labels = query.get("labelSelector").unwrap_or_default();
+    let fields = query.get("fieldSelector").unwrap_or_default();
+    let mut selector = Selector::parse(watched.kind, labels, fields)?;
+    if let Some(name) = &watched.name {
+        selector = selector.and_name(name);
+    }
+    let version = query
+        .number("resourceVersion")?
+        .filter(|version| *version > 0);
+    let (initial, from) = match (version, initial_events) {
+        (Some(version), InitialEvents::Default | InitialEvents::Left) => (Vec::new(), version),
+        (None, InitialEvents::Left) => (Vec::new(), reader.version()),
+        (_, InitialEvents::Sent) | (None, InitialEvents::Default) => {
+            view::list(&reader, watched.kind, watched.namespace.as_deref())
+        }
+    };
+    let current = reader.version();
+    if version.is_some_and(|version| version > current) {
+        // From a store that is no more: only a new list can help.
+        return Err(Refusal::expired(version.unwrap_or_default(), current));
+    }
+    let gone = |gone: Gone| Refusal::expired(from, gone.oldest);
+    let cursor = reader.watch(watched.kind, from).map_err(gone)?;
+    let timeout = query
+        .number("timeoutSeconds")?
+        .filter(|seconds| *seconds > 0);
+    let timeout = timeout.map_or(TIMEOUT_DEFAULT, Duration::from_secs);
+    let now = clock.now();
+    let watch = Watch {
+        initial: initial.into(),
+        mark_initial_end: initial_events == InitialEvents::Sent,
+        bookmarks: query.is_set("allowWatchBookmarks"),
+        next_bookmark: now + BOOKMARK_PERIOD,
+        deadline: now + timeout.min(TIMEOUT_MAX),
+        seen: from,
+        columns: Columns::Defined,
+        ended: false,
+        reader,
+        clock,
+        watched,
+        selector,
+        cursor,
+        _counted: counted,
+    };
+    let body = Body::stream(watch.lines());
+    Ok(typed_response(StatusCode::OK, "application/json", body))
+}
+
+#[derive(Clone, Copy, PartialEq, Eq)]
+enum InitialEvents {
+    Sent,
+    Left,
+    /// As before WatchList: sent without an end mark if no version is given.
+    Default,
+}
+
+fn initial_events(query: &Query) -> Result<InitialEvents, Refusal> {
+    let invalid = |field, why| Err(Refusal::invalid_option("ListOptions", field, why));
+    let matching = query.get("resourceVersionMatch");
+    if query.get("sendInitialEvents").is_none() {
+        return match matching {
+            None => Ok(InitialEvents::Default),
+            Some(_) => invalid(
+                "resourceVersionMatch",
+                "Forbidden: resourceVersionMatch is forbidden for watch unless sendInitialEvents is provided",
+            ),
+        };
+    }
+    if matching != Some("NotOlderThan") {
+        return invalid(
+            "resourceVersionMatch",
+            "Forbidden: sendInitialEvents requires setting resourceVersionMatch to NotOlderThan",
+        );
+    }
+    match query.is_set("sendInitialEvents") {
+        true if !query.is_set("allowWatchBookmarks") => invalid(
+            "allowWatchBookmarks",
+            "Forbidden: sendInitialEvents requires setting allowWatchBookmarks to true",
+        ),
+        true => Ok(InitialEvents::Sent),
+        false => Ok(InitialEvents::Left),
+    }
+}
+
+/// Why a wait ended.
+enum Woken {
+    Changes(Result<Vec<Arc<Change>>, Gone>),
+    Bookmark,
+    Timeout,
+}
+
+impl Watch {
+    fn lines(self) -> impl Stream<Item = Bytes> {
+        stream::unfold(self, |mut watch| async move {
+            let bytes = watch.step().await?;
+            Some((bytes, watch))
+        })
+    }
+
+    /// The next bytes, or `None` at the end.
+    async fn step(&mut self) -> Option<Bytes> {
+        let mut out = Vec::new();
+        while let Some(object) = self.initial.pop_front() {
+            let body = &object.body;
+            if self.selector.matches(body) {
+                self.event(&mut out, "ADDED", body);
+            }
+            if out.len() >= BATCH_BYTES {
+                return Some(out.into());
+            }
+        }
+        if std::mem::take(&mut self.mark_initial_end) {
+            let annotations = json!({INITIAL_EVENTS_END: "true"});
+            self.bookmark(&mut out, Some(annotations));
+        }
+        while out.is_empty() {
+            if self.ended {
+                return None;
+            }
+            match self.wait().await {
+                Woken::Changes(Ok(changes)) => {
+                    for change in &changes {
+                        self.change(&mut out, change);
+                    }
+                }
+                Woken::Changes(Err(gone)) => {
+                    let refusal = Refusal::expired(self.seen, gone.oldest);
+                    line(&mut out, "ERROR", &refusal.status());
+                    self.ended = true;
+                }
+                Woken::Bookmark => self.catch_up(&mut out),
+                Woken::Timeout => {
+                    if self.bookmarks {
+                        self.catch_up(&mut out);
+                    }
+                    self.ended = true;
+                }
+            }
+        }
+        Some(out.into())
+    }
+
+    async fn wait(&mut self) -> Woken {
+        let until = if self.bookmarks {
+            self.next_bookmark.min(self.deadline)
+        } else {
+            self.deadline
+        };
+        let sleep = self.clock.sleep_until(until);
+        let cursor = &mut self.cursor;
+        let changes = async { Woken::Changes(cursor.next().await) };
+        let time = async {
+            sleep.await;
+            Woken::Timeout
+        };
+        match changes.or(time).await {
+            Woken::Timeout if until < self.deadline => Woken::Bookmark,
+            woken => woken,
+        }
+    }
+
+    /// Turns a change of the registry into what this watch sees: objects enter and leave a
+    /// selector, and a remote one behind a local one is not there.
+    fn change(&mut self, out: &mut Vec<u8>, change: &Change) {
+        self.seen = change.resource_version;
+        let object = &change.object;
+        let namespace = self.watched.namespace.as_deref();
+        if namespace.is_some_and(|namespace| namespace != object.key.namespace)
+            || view::is_hidden(&self.reader, object)
+        {
+            return;
+        }
+        let body = &object.body;
+        let previous = change.previous.as_ref().map(|previous| &previous.body);
+        let now = change.change != ChangeType::Deleted && self.selector.matches(body);
+        let before = match &previous {
+            Some(previous) => self.selector.matches(previous),
+            // A deletion without the state before: the last state tells.
+            None => change.change == ChangeType::Deleted && self.selector.matches(body),
+        };
+        match (before, now) {
+            (false, true) => self.event(out, "ADDED", body),
+            (true, true) => self.event(out, "MODIFIED", body),
+            (true, false) => self.event(out, "DELETED", body),
+            (false, false) => {}
+        }
+    }
+
+    fn event(&mut self, out: &mut Vec<u8>, kind: &str, object: &Value) {
+        let now = self.clock.wall();
+        let watched = &self.watched;
+        match watched.format {
+            Format::Json => line(out, kind, object),
+            Format::Metadata | Format::Table(_) => {
+                let shown = format::object(watched.format, watched.kind, object, self.columns, now);
+                line(out, kind, &shown);
+            }
+        }
+        self.columns = Columns::Left;
+    }
+
+    /// A bookmark with the registry's version, which other kinds move on as well: one that followed
+    /// only this kind's changes would grow old with it. What is waiting is told before it.
+    fn catch_up(&mut self, out: &mut Vec<u8>) {
+        let version = self.reader.version();
+        match self.cursor.ready() {
+            Ok(None) => self.seen = self.seen.max(version),
+            Ok(Some(changes)) => changes.iter().for_each(|change| self.change(out, change)),
+            // The next wait says so.
+            Err(Gone { .. }) => return,
+        }
+        self.bookmark(out, None);
+    }
+
+    fn bookmark(&mut self, out: &mut Vec<u8>, annotations: Option<Value>) {
+        self.next_bookmark = self.clock.now() + BOOKMARK_PERIOD;
+        let mut metadata = json!({
+            "resourceVersion": self.seen.to_string(),
+            "creationTimestamp": null,
+        });
+        if let Some(annotations) = annotations {
+            metadata["annotations"] = annotations;
+        }
+        let object = json!({
+            "kind": self.watched.kind.name(),
+            "apiVersion": "v1",
+            "metadata": metadata,
+        });
+        line(out, "BOOKMARK", &object);
+    }
+}
+
+fn line(out: &mut Vec<u8>, kind: &str, object: &Value) {
+    out.extend_from_slice(format!("{{\"type\":\"{kind}\",\"object\":").as_bytes());
+    serde_json::to_writer(&mut *out, object).expect("a Value is JSON, and a vector takes it");
+    out.extend_from_slice(b"}\n");
+}

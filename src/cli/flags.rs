@@ -1,0 +1,578 @@
+//! Every flag of `lowtide run`: spelling, configuration field, shape, default, help. One table.
+//!
+//! Command line, configuration file, help, completions and error texts are all made from it, so
+//! they cannot disagree. Values become options in `options`.
+
+/// What a flag's value looks like, in both the command line and the configuration file.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Shape {
+    /// One text or number.
+    Scalar,
+    /// `true` or `false`; alone on the command line it is `true`.
+    Switch,
+    /// Comma-separated or repeated; a list in the file.
+    List,
+    /// `name=value`, comma-separated or repeated; a map in the file.
+    Labels,
+    /// `name:value`, comma-separated or repeated; a map of lists in the file.
+    Headers,
+    /// `key=value:effect`; a list of objects in the file.
+    Taints,
+}
+
+/// Whether the feature behind a flag exists.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Feature {
+    Built,
+    /// Given a value that is not in `off`, the flag is fatal: nobody shall believe in a guard that
+    /// is not there.
+    Missing {
+        off: &'static [&'static str],
+        /// What to do instead.
+        instead: &'static str,
+    },
+}
+
+pub struct Flag {
+    /// Without dashes in front.
+    pub name: &'static str,
+    /// Other accepted spellings, not shown in help.
+    pub aliases: &'static [&'static str],
+    /// Path in the configuration file.
+    pub field: &'static str,
+    pub shape: Shape,
+    pub value_name: &'static str,
+    /// As help shows it.
+    pub default: &'static str,
+    pub help: &'static str,
+    pub feature: Feature,
+}
+
+const fn flag(
+    name: &'static str,
+    field: &'static str,
+    shape: Shape,
+    value_name: &'static str,
+    default: &'static str,
+    help: &'static str,
+) -> Flag {
+    Flag {
+        name,
+        aliases: &[],
+        field,
+        shape,
+        value_name,
+        default,
+        help,
+        feature: Feature::Built,
+    }
+}
+
+const fn missing(flag: Flag, off: &'static [&'static str], instead: &'static str) -> Flag {
+    Flag {
+        feature: Feature::Missing { off, instead },
+        ..flag
+    }
+}
+
+const fn also(flag: Flag, aliases: &'static [&'static str]) -> Flag {
+    Flag { aliases, ..flag }
+}
+
+const NO_TLS_API: &str =
+    "the API is served on RUN/api.sock only; leave the flag out or give --secure-port=0";
+const NO_REMOTE: &str = "this node runs standalone; leave the flag out";
+const NO_ENDPOINTS: &str =
+    "the kubelet's endpoints are not served; leave the flag out or give --port=0";
+
+use Shape::{Headers, Labels, List, Scalar, Switch, Taints};
+
+/// In the order of help.
+pub const FLAGS: &[Flag] = &[
+    flag(
+        "pod-manifest-path",
+        "staticPodPath",
+        Scalar,
+        "PATH",
+        "/etc/lowtide/manifests",
+        "directory or file with manifests",
+    ),
+    flag(
+        "manifest-url",
+        "staticPodURL",
+        Scalar,
+        "URL",
+        "",
+        "URL with a pod or a list of pods",
+    ),
+    flag(
+        "manifest-url-header",
+        "staticPodURLHeader",
+        Headers,
+        "NAME:VALUE",
+        "",
+        "headers for --manifest-url",
+    ),
+    flag(
+        "file-check-frequency",
+        "fileCheckFrequency",
+        Scalar,
+        "DURATION",
+        "20s",
+        "how often manifests are looked at unasked",
+    ),
+    flag(
+        "http-check-frequency",
+        "httpCheckFrequency",
+        Scalar,
+        "DURATION",
+        "20s",
+        "how often --manifest-url is asked",
+    ),
+    flag(
+        "root-dir",
+        "rootDir",
+        Scalar,
+        "DIR",
+        "/var/lib/lowtide",
+        "store, images and pods' volumes (ROOT)",
+    ),
+    flag(
+        "run-dir",
+        "runDir",
+        Scalar,
+        "DIR",
+        "/run/lowtide",
+        "sockets and runtime state, on a tmpfs (RUN)",
+    ),
+    flag(
+        "pod-logs-dir",
+        "podLogsDir",
+        Scalar,
+        "DIR",
+        "/var/log/pods",
+        "containers' logs",
+    ),
+    flag(
+        "image-dir",
+        "imageDir",
+        Scalar,
+        "DIR",
+        "ROOT/preload",
+        "image archives and layouts imported as they appear",
+    ),
+    flag(
+        "registry-config",
+        "registryConfig",
+        Scalar,
+        "FILE",
+        "",
+        "registry mirrors, extra CAs, plain HTTP",
+    ),
+    flag(
+        "runtime",
+        "runtime",
+        Scalar,
+        "NAME|PATH",
+        "auto",
+        "OCI runtime: runc, crun, youki or a path",
+    ),
+    flag(
+        "hostname-override",
+        "hostnameOverride",
+        Scalar,
+        "NAME",
+        "host's",
+        "name of the node",
+    ),
+    flag(
+        "node-ip",
+        "nodeIP",
+        List,
+        "IP",
+        "host's",
+        "address of the node, one for each family",
+    ),
+    flag(
+        "node-labels",
+        "nodeLabels",
+        Labels,
+        "NAME=VALUE",
+        "",
+        "labels of the node",
+    ),
+    flag(
+        "register-with-taints",
+        "registerWithTaints",
+        Taints,
+        "KEY=VALUE:EFFECT",
+        "",
+        "taints of the node",
+    ),
+    missing(
+        flag(
+            "provider-id",
+            "providerID",
+            Scalar,
+            "ID",
+            "",
+            "the cloud's name of this machine",
+        ),
+        &[""],
+        NO_REMOTE,
+    ),
+    flag(
+        "pod-cidr",
+        "podCIDR",
+        Scalar,
+        "CIDR",
+        "10.88.0.0/24",
+        "addresses of the built-in pod network",
+    ),
+    missing(
+        flag(
+            "cni-conf-dir",
+            "cniConfDir",
+            Scalar,
+            "DIR",
+            "",
+            "CNI configuration that replaces it",
+        ),
+        &[""],
+        "the built-in pod network is used; leave the flag out",
+    ),
+    flag(
+        "resolv-conf",
+        "resolvConf",
+        Scalar,
+        "FILE",
+        "/etc/resolv.conf",
+        "the host's resolver configuration for pods",
+    ),
+    flag(
+        "cluster-dns",
+        "clusterDNS",
+        List,
+        "IP",
+        "",
+        "name servers of dnsPolicy ClusterFirst",
+    ),
+    flag(
+        "cluster-domain",
+        "clusterDomain",
+        Scalar,
+        "DOMAIN",
+        "",
+        "domain for search lists",
+    ),
+    flag(
+        "cgroup-root",
+        "cgroupRoot",
+        Scalar,
+        "PATH",
+        "/",
+        "cgroup below which pods live",
+    ),
+    flag(
+        "max-pods",
+        "maxPods",
+        Scalar,
+        "N",
+        "110",
+        "pods on this node",
+    ),
+    flag(
+        "pod-max-pids",
+        "podPidsLimit",
+        Scalar,
+        "N",
+        "-1",
+        "processes of one pod, -1 for no limit",
+    ),
+    flag(
+        "seccomp-default",
+        "seccompDefault",
+        Switch,
+        "BOOL",
+        "false",
+        "RuntimeDefault where a pod names no seccomp profile",
+    ),
+    flag(
+        "allowed-unsafe-sysctls",
+        "allowedUnsafeSysctls",
+        List,
+        "NAME",
+        "",
+        "sysctls that pods may set beyond the safe ones, * at the end",
+    ),
+    flag(
+        "container-log-max-size",
+        "containerLogMaxSize",
+        Scalar,
+        "SIZE",
+        "10Mi",
+        "size at which a log is rotated",
+    ),
+    flag(
+        "container-log-max-files",
+        "containerLogMaxFiles",
+        Scalar,
+        "N",
+        "5",
+        "log files kept for one container, at least 2",
+    ),
+    flag(
+        "image-gc-high-threshold",
+        "imageGCHighThresholdPercent",
+        Scalar,
+        "PERCENT",
+        "85",
+        "disk use that starts image collection",
+    ),
+    flag(
+        "image-gc-low-threshold",
+        "imageGCLowThresholdPercent",
+        Scalar,
+        "PERCENT",
+        "80",
+        "disk use that ends it",
+    ),
+    flag(
+        "minimum-image-ttl-duration",
+        "imageMinimumGCAge",
+        Scalar,
+        "DURATION",
+        "2m",
+        "unused images are kept at least this long",
+    ),
+    flag(
+        "node-status-update-frequency",
+        "nodeStatusUpdateFrequency",
+        Scalar,
+        "DURATION",
+        "10s",
+        "how often the node's status is computed",
+    ),
+    flag(
+        "exit-stops-pods",
+        "exitStopsPods",
+        Switch,
+        "BOOL",
+        "false",
+        "stop all pods on SIGTERM (for examples and tests)",
+    ),
+    missing(
+        flag(
+            "bind-address",
+            "bindAddress",
+            Scalar,
+            "IP",
+            "127.0.0.1",
+            "address of the TLS API",
+        ),
+        &[],
+        NO_TLS_API,
+    ),
+    missing(
+        flag(
+            "secure-port",
+            "securePort",
+            Scalar,
+            "PORT",
+            "0 (6443 once built)",
+            "port of the TLS API, 0 turns it off",
+        ),
+        &["0"],
+        NO_TLS_API,
+    ),
+    missing(
+        also(
+            flag(
+                "client-ca-file",
+                "authentication.x509.clientCAFile",
+                Scalar,
+                "FILE",
+                "",
+                "CA of client certificates",
+            ),
+            &[],
+        ),
+        &[""],
+        NO_TLS_API,
+    ),
+    missing(
+        flag(
+            "token-auth-file",
+            "tokenAuthFile",
+            Scalar,
+            "FILE",
+            "",
+            "static tokens",
+        ),
+        &[""],
+        NO_TLS_API,
+    ),
+    missing(
+        flag(
+            "basic-auth-file",
+            "basicAuthFile",
+            Scalar,
+            "FILE",
+            "",
+            "static passwords",
+        ),
+        &[""],
+        NO_TLS_API,
+    ),
+    missing(
+        flag(
+            "anonymous-auth",
+            "authentication.anonymous.enabled",
+            Switch,
+            "BOOL",
+            "false",
+            "requests without credentials",
+        ),
+        &["false"],
+        NO_TLS_API,
+    ),
+    missing(
+        flag(
+            "authorization-mode",
+            "authorization.mode",
+            List,
+            "MODE",
+            "AlwaysAllow",
+            "how requests are authorised",
+        ),
+        &["", "AlwaysAllow"],
+        NO_TLS_API,
+    ),
+    missing(
+        also(
+            flag(
+                "authorization-policy-file",
+                "authorizationPolicyFile",
+                Scalar,
+                "FILE",
+                "",
+                "policy of mode ABAC",
+            ),
+            &["authorization-polic-file"],
+        ),
+        &[""],
+        NO_TLS_API,
+    ),
+    missing(
+        flag(
+            "admission-control",
+            "admissionControl",
+            List,
+            "PLUGIN",
+            "",
+            "admission plug-ins",
+        ),
+        &[""],
+        "no plug-in exists; leave the flag out",
+    ),
+    missing(
+        flag(
+            "kubeconfig",
+            "kubeconfig",
+            Scalar,
+            "FILE",
+            "",
+            "how to reach the remote cluster",
+        ),
+        &[""],
+        NO_REMOTE,
+    ),
+    missing(
+        flag(
+            "bootstrap-kubeconfig",
+            "bootstrapKubeconfig",
+            Scalar,
+            "FILE",
+            "",
+            "how to get the first certificate",
+        ),
+        &[""],
+        NO_REMOTE,
+    ),
+    missing(
+        also(
+            flag(
+                "api-server",
+                "apiServer",
+                Scalar,
+                "URL",
+                "",
+                "the remote API server",
+            ),
+            &["api-servers", "master"],
+        ),
+        &[""],
+        NO_REMOTE,
+    ),
+    missing(
+        flag(
+            "register-node",
+            "registerNode",
+            Switch,
+            "BOOL",
+            "false",
+            "create the Node in the remote cluster",
+        ),
+        &["false"],
+        NO_REMOTE,
+    ),
+    missing(
+        flag(
+            "cloud-provider",
+            "cloudProvider",
+            Scalar,
+            "NAME",
+            "",
+            "\"\" or external",
+        ),
+        &[""],
+        NO_REMOTE,
+    ),
+    missing(
+        flag(
+            "address",
+            "address",
+            Scalar,
+            "IP",
+            "0.0.0.0",
+            "address of the kubelet's endpoints",
+        ),
+        &[""],
+        NO_ENDPOINTS,
+    ),
+    missing(
+        flag(
+            "port",
+            "port",
+            Scalar,
+            "PORT",
+            "0 (10250 once built)",
+            "port of the kubelet's endpoints",
+        ),
+        &["0"],
+        NO_ENDPOINTS,
+    ),
+];
+
+/// The flag of this name or alias, with `_` and `-` alike.
+pub fn find(name: &str) -> Option<&'static Flag> {
+    let name = name.replace('_', "-");
+    FLAGS
+        .iter()
+        .find(|flag| flag.name == name || flag.aliases.contains(&name.as_str()))
+}
+
+/// The flag of this configuration field.
+pub fn find_field(field: &str) -> Option<&'static Flag> {
+    FLAGS.iter().find(|flag| flag.field == field)
+}

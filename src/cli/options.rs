@@ -1,0 +1,391 @@
+//! What `lowtide run` was asked for, as plain data: the command line over the file over defaults.
+//!
+//! Checks each value by itself and the few that depend on each other. Touches no file and no kernel.
+
+use std::fmt;
+use std::net::IpAddr;
+use std::path::PathBuf;
+use std::time::Duration;
+
+use super::flags::{self, Feature, Flag, Shape};
+use super::value::{self, Cidr, Taint};
+
+/// Everything the composition root needs to know.
+#[derive(Clone, Debug, PartialEq)]
+pub struct RunOptions {
+    /// `None`: no manifest directory (an empty path was given).
+    pub pod_manifest_path: Option<PathBuf>,
+    pub manifest_url: Option<String>,
+    /// In the order given; a name may repeat.
+    pub manifest_url_headers: Vec<(String, String)>,
+    pub file_check_period: Duration,
+    pub http_check_period: Duration,
+    /// ROOT
+    pub root_dir: PathBuf,
+    /// RUN
+    pub run_dir: PathBuf,
+    pub pod_logs_dir: PathBuf,
+    pub image_dir: PathBuf,
+    /// Mirrors, extra CAs and plain HTTP of registries.
+    pub registry_config: Option<PathBuf>,
+    /// Name or path of the OCI runtime; `None`: look for one.
+    pub runtime: Option<String>,
+    /// Lower case; `None`: the host's name.
+    pub hostname_override: Option<String>,
+    /// At most one of each family; empty: the host's.
+    pub node_ips: Vec<IpAddr>,
+    pub node_labels: Vec<(String, String)>,
+    pub register_with_taints: Vec<Taint>,
+    pub pod_cidr: Cidr,
+    /// `None`: pods get no resolver configuration from the host.
+    pub resolv_conf: Option<PathBuf>,
+    pub cluster_dns: Vec<IpAddr>,
+    pub cluster_domain: Option<String>,
+    /// Absolute cgroup path.
+    pub cgroup_root: String,
+    pub pods_max: u32,
+    /// `None`: no limit.
+    pub pod_pids_max: Option<u64>,
+    pub seccomp_default: SeccompDefault,
+    /// Names or prefixes with `*` at the end.
+    pub allowed_unsafe_sysctls: Vec<String>,
+    pub container_log_bytes_max: u64,
+    /// At least 2.
+    pub container_log_files_max: u32,
+    pub image_gc_high_percent: u8,
+    /// Below `image_gc_high_percent`.
+    pub image_gc_low_percent: u8,
+    pub image_gc_age_min: Duration,
+    pub node_status_update_period: Duration,
+    pub on_exit: OnExit,
+}
+
+/// The seccomp profile of a pod that names none.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum SeccompDefault {
+    Unconfined,
+    RuntimeDefault,
+}
+
+/// What SIGTERM does to pods.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum OnExit {
+    LeavePods,
+    /// `--exit-stops-pods`
+    StopPods,
+}
+
+/// Where a value was given.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub enum Place {
+    CommandLine,
+    /// File, line from 1, field.
+    File {
+        path: String,
+        line: u32,
+        field: String,
+    },
+}
+
+/// One value as it was given.
+#[derive(Clone)]
+pub struct Setting {
+    pub flag: &'static Flag,
+    pub text: String,
+    pub place: Place,
+}
+
+/// A value that cannot be used: where it is, and what would be legal. One line.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct BadValue(pub String);
+
+impl fmt::Display for BadValue {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str(&self.0)
+    }
+}
+
+impl std::error::Error for BadValue {}
+
+impl Setting {
+    fn bad(&self, why: &str) -> BadValue {
+        match &self.place {
+            Place::CommandLine => BadValue(format!("--{}: {why}", self.flag.name)),
+            Place::File { path, line, field } => BadValue(format!("{path}:{line}: {field}: {why}")),
+        }
+    }
+}
+
+/// The settings that count: of each flag those of the command line, else those of the file.
+struct Given(Vec<Setting>);
+
+impl Given {
+    fn all<'a>(&'a self, name: &'a str) -> impl Iterator<Item = &'a Setting> {
+        self.0
+            .iter()
+            .filter(move |setting| setting.flag.name == name)
+    }
+
+    /// The last one wins, as in upstream's flag library.
+    fn last<'a>(&'a self, name: &'a str) -> Option<&'a Setting> {
+        debug_assert!(flags::find(name).is_some(), "no flag {name}");
+        self.all(name).last()
+    }
+
+    fn parse<T>(
+        &self,
+        name: &str,
+        default: T,
+        parse: impl Fn(&str) -> Result<T, String>,
+    ) -> Result<T, BadValue> {
+        match self.last(name) {
+            Some(setting) => parse(&setting.text).map_err(|why| setting.bad(&why)),
+            None => Ok(default),
+        }
+    }
+
+    fn text(&self, name: &str) -> Option<String> {
+        self.last(name)
+            .map(|setting| setting.text.clone())
+            .filter(|text| !text.is_empty())
+    }
+
+    fn directory(&self, name: &str, default: &str) -> Result<PathBuf, BadValue> {
+        self.parse(name, PathBuf::from(default), |text| match text {
+            "" => Err("must not be empty".to_owned()),
+            _ => Ok(PathBuf::from(text)),
+        })
+    }
+
+    fn list<T>(
+        &self,
+        name: &str,
+        parse: impl Fn(&str) -> Result<T, String>,
+    ) -> Result<Vec<T>, BadValue> {
+        let mut list = Vec::new();
+        for setting in self.all(name) {
+            for item in value::items(&setting.text) {
+                list.push(parse(item).map_err(|why| setting.bad(&why))?);
+            }
+        }
+        Ok(list)
+    }
+
+    fn number(&self, name: &str, default: i64, least: i64, most: i64) -> Result<i64, BadValue> {
+        self.parse(name, default, |text| value::integer(text, least, most))
+    }
+}
+
+impl RunOptions {
+    /// Merges and checks. Errors: the first bad value, or a value that asks for a missing feature.
+    pub fn resolve(command_line: Vec<Setting>, file: Vec<Setting>) -> Result<RunOptions, BadValue> {
+        let mut given = command_line;
+        let overridden: Vec<&str> = given.iter().map(|setting| setting.flag.name).collect();
+        let mut of_file = file;
+        of_file.retain(|setting| !overridden.contains(&setting.flag.name));
+        given.extend(of_file);
+        let given = Given(given);
+        check_missing(&given)?;
+        read(&given)
+    }
+}
+
+fn read(given: &Given) -> Result<RunOptions, BadValue> {
+    let root_dir = given.directory("root-dir", "/var/lib/lowtide")?;
+    let preload = root_dir.join("preload");
+    let (image_gc_high_percent, image_gc_low_percent) = image_thresholds(given)?;
+    Ok(RunOptions {
+        pod_manifest_path: given.parse(
+            "pod-manifest-path",
+            Some(PathBuf::from("/etc/lowtide/manifests")),
+            |text| Ok(Some(PathBuf::from(text)).filter(|path| !path.as_os_str().is_empty())),
+        )?,
+        manifest_url: manifest_url(given)?,
+        manifest_url_headers: given.list("manifest-url-header", value::header)?,
+        file_check_period: given.parse("file-check-frequency", seconds(20), value::period)?,
+        http_check_period: given.parse("http-check-frequency", seconds(20), value::period)?,
+        run_dir: given.directory("run-dir", "/run/lowtide")?,
+        pod_logs_dir: given.directory("pod-logs-dir", "/var/log/pods")?,
+        image_dir: given.text("image-dir").map_or(preload, PathBuf::from),
+        root_dir,
+        registry_config: given.text("registry-config").map(PathBuf::from),
+        runtime: given.text("runtime").filter(|name| name != "auto"),
+        hostname_override: given.parse("hostname-override", None, hostname)?,
+        node_ips: node_ips(given)?,
+        node_labels: given.list("node-labels", value::label)?,
+        register_with_taints: given.list("register-with-taints", value::taint)?,
+        pod_cidr: given.parse("pod-cidr", DEFAULT_POD_CIDR, value::cidr)?,
+        resolv_conf: given.parse("resolv-conf", Some("/etc/resolv.conf".into()), |text| {
+            Ok(Some(PathBuf::from(text)).filter(|path| !path.as_os_str().is_empty()))
+        })?,
+        cluster_dns: given.list("cluster-dns", value::ip)?,
+        cluster_domain: given.text("cluster-domain"),
+        cgroup_root: given.parse("cgroup-root", "/".to_owned(), cgroup_root)?,
+        pods_max: given.number("max-pods", 110, 0, 10_000)? as u32,
+        pod_pids_max: u64::try_from(given.number("pod-max-pids", -1, -1, 1 << 22)?)
+            .ok()
+            .filter(|pids| *pids > 0),
+        seccomp_default: match given.parse("seccomp-default", false, value::boolean)? {
+            true => SeccompDefault::RuntimeDefault,
+            false => SeccompDefault::Unconfined,
+        },
+        allowed_unsafe_sysctls: given.list("allowed-unsafe-sysctls", |name| Ok(name.to_owned()))?,
+        container_log_bytes_max: given.parse("container-log-max-size", 10 << 20, log_size)?,
+        container_log_files_max: given.number("container-log-max-files", 5, 2, 1000)? as u32,
+        image_gc_high_percent,
+        image_gc_low_percent,
+        image_gc_age_min: given.parse(
+            "minimum-image-ttl-duration",
+            seconds(120),
+            value::duration,
+        )?,
+        node_status_update_period: given.parse(
+            "node-status-update-frequency",
+            seconds(10),
+            value::period,
+        )?,
+        on_exit: match given.parse("exit-stops-pods", false, value::boolean)? {
+            true => OnExit::StopPods,
+            false => OnExit::LeavePods,
+        },
+    })
+}
+
+const DEFAULT_POD_CIDR: Cidr = Cidr {
+    address: IpAddr::V4(std::net::Ipv4Addr::new(10, 88, 0, 0)),
+    prefix_bits: 24,
+};
+
+const fn seconds(seconds: u64) -> Duration {
+    Duration::from_secs(seconds)
+}
+
+/// Refuses what is asked of features that do not exist, after the value itself was found legal.
+fn check_missing(given: &Given) -> Result<(), BadValue> {
+    let turned_off = |port: &str| given.last(port).is_some_and(|setting| setting.text == "0");
+    for setting in &given.0 {
+        let Feature::Missing { off, instead } = setting.flag.feature else {
+            continue;
+        };
+        check_legal(setting)?;
+        let switch = match setting.flag.name {
+            "bind-address" => Some("secure-port"),
+            "address" => Some("port"),
+            _ => None,
+        };
+        let text = match setting.flag.shape {
+            // `t`, `1` and `True` are `true`, as upstream reads them.
+            Shape::Switch => &value::boolean(&setting.text)
+                .map_err(|why| setting.bad(&why))?
+                .to_string(),
+            _ => &setting.text,
+        };
+        if !off.contains(&text.as_str()) && !switch.is_some_and(turned_off) {
+            return Err(setting.bad(&format!("not available in this version: {instead}")));
+        }
+    }
+    Ok(())
+}
+
+fn check_legal(setting: &Setting) -> Result<(), BadValue> {
+    let text = setting.text.as_str();
+    let checked = match setting.flag.name {
+        "secure-port" | "port" => value::integer(text, 0, 65_535).map(drop),
+        "bind-address" | "address" if !text.is_empty() => value::ip(text).map(drop),
+        "cloud-provider" => value::one_of(text, &["", "external"]).map(drop),
+        "authorization-mode" => value::items(text).try_for_each(|mode| {
+            let legal = [
+                "AlwaysAllow",
+                "AlwaysDeny",
+                "ABAC",
+                "Webhook",
+                "RBAC",
+                "Node",
+            ];
+            value::one_of(mode, &legal).map(drop)
+        }),
+        _ => Ok(()),
+    };
+    checked.map_err(|why| setting.bad(&why))
+}
+
+fn manifest_url(given: &Given) -> Result<Option<String>, BadValue> {
+    given.parse("manifest-url", None, |text| {
+        if text.is_empty() {
+            return Ok(None);
+        }
+        let uri: http::Uri = text
+            .parse()
+            .map_err(|error| format!("{text:?} is not a URL: {error}"))?;
+        value::one_of(uri.scheme_str().unwrap_or_default(), &["http", "https"])?;
+        Ok(Some(text.to_owned()))
+    })
+}
+
+fn node_ips(given: &Given) -> Result<Vec<IpAddr>, BadValue> {
+    let ips = given.list("node-ip", value::ip)?;
+    let v4 = ips.iter().filter(|ip| ip.is_ipv4()).count();
+    match given.last("node-ip") {
+        Some(setting) if v4 > 1 || ips.len() - v4 > 1 => {
+            Err(setting.bad("more than one address of a family"))
+        }
+        _ => Ok(ips),
+    }
+}
+
+/// A node's name: an RFC 1123 subdomain once in lower case.
+fn hostname(text: &str) -> Result<Option<String>, String> {
+    let name = text.trim().to_lowercase();
+    if name.is_empty() {
+        return Ok(None);
+    }
+    let legal = |part: &str| {
+        !part.is_empty()
+            && part.len() <= 63
+            && part.bytes().all(|b| b.is_ascii_alphanumeric() || b == b'-')
+            && !part.starts_with('-')
+            && !part.ends_with('-')
+    };
+    match name.len() <= 253 && name.split('.').all(legal) {
+        true => Ok(Some(name)),
+        false => Err(format!(
+            "{text:?} is not a host name (letters, digits, - and .)"
+        )),
+    }
+}
+
+fn cgroup_root(text: &str) -> Result<String, String> {
+    let unclear = text.split('/').any(|part| part == ".." || part == ".");
+    match text {
+        "" => Ok("/".to_owned()),
+        _ if unclear || !text.starts_with('/') => Err(format!(
+            "{text:?} is not an absolute cgroup path such as /pods"
+        )),
+        _ => Ok(text.to_owned()),
+    }
+}
+
+fn log_size(text: &str) -> Result<u64, String> {
+    match value::bytes(text)? {
+        0 => Err("must be more than 0".to_owned()),
+        bytes => Ok(bytes),
+    }
+}
+
+fn image_thresholds(given: &Given) -> Result<(u8, u8), BadValue> {
+    let high = given.number("image-gc-high-threshold", 85, 0, 100)?;
+    let low = given.number("image-gc-low-threshold", 80, 0, 100)?;
+    let setting = given
+        .last("image-gc-low-threshold")
+        .or(given.last("image-gc-high-threshold"));
+    match setting {
+        Some(setting) if low >= high => Err(setting.bad(&format!(
+            "low threshold {low} must be below high threshold {high}"
+        ))),
+        _ => Ok((high as u8, low as u8)),
+    }
+}
+
+#[cfg(test)]
+#[path = "options_tests.rs"]
+mod tests;

@@ -1,0 +1,112 @@
+//! The tree of commands and their flags, for parsing, help and completions.
+//!
+//! `run`'s flags come from the table in `flags`, the small client's from `client`. The inner roles `shim` and `pause` are no commands: `main` tells them apart earlier.
+
+use clap::{Arg, ArgAction, Command, ValueHint};
+use clap_complete::Shell;
+
+use super::client;
+use super::flags::{FLAGS, Feature, Flag, Shape};
+
+/// The whole command line.
+pub fn command() -> Command {
+    Command::new("lowtide")
+        .version(env!("CARGO_PKG_VERSION"))
+        .about("A Kubernetes node in one binary that does not need its cluster")
+        .subcommand_required(true)
+        .disable_help_subcommand(true)
+        .subcommand(run())
+        .subcommand(check())
+        .subcommands(client::commands())
+        .subcommand(
+            Command::new("completions")
+                .about("Print completions for a shell")
+                .arg(
+                    Arg::new("shell")
+                        .required(true)
+                        .value_parser(["bash", "zsh", "fish"]),
+                ),
+        )
+}
+
+/// Names of all commands, as error texts list them.
+pub fn command_names() -> Vec<String> {
+    command()
+        .get_subcommands()
+        .map(|command| command.get_name().to_owned())
+        .collect()
+}
+
+/// Writes the completion script of `shell` (`bash`, `zsh`, `fish`).
+pub fn completions(shell: &str, out: &mut dyn std::io::Write) {
+    let shell = match shell {
+        "zsh" => Shell::Zsh,
+        "fish" => Shell::Fish,
+        _ => Shell::Bash,
+    };
+    clap_complete::generate(shell, &mut command(), "lowtide", &mut { out });
+}
+
+fn run() -> Command {
+    let config = Arg::new("config")
+        .long("config")
+        .value_name("FILE")
+        .value_hint(ValueHint::FilePath)
+        .help("YAML file with KubeletConfiguration field names; the command line wins");
+    Command::new("run")
+        .about("Run the node")
+        .after_help("In flag names _ and - are the same. The log level is set with RUST_LOG.")
+        .arg(config)
+        .args(FLAGS.iter().map(run_flag))
+}
+
+fn run_flag(flag: &'static Flag) -> Arg {
+    let mut help = flag.help.to_owned();
+    if !flag.default.is_empty() {
+        help += &format!(" [default: {}]", flag.default);
+    }
+    if matches!(flag.feature, Feature::Missing { .. }) {
+        help += " (not in this version)";
+    }
+    let arg = Arg::new(flag.name)
+        .long(flag.name)
+        .aliases(flag.aliases.iter().copied())
+        .value_name(flag.value_name)
+        .help(help)
+        .action(ArgAction::Append);
+    match flag.shape {
+        Shape::Switch => arg.num_args(0..=1).default_missing_value("true"),
+        _ => arg.num_args(1).allow_hyphen_values(true),
+    }
+}
+
+fn check() -> Command {
+    Command::new("check")
+        .about("Say whether this machine can run pods, and what is missing")
+        .arg(path(
+            "root-dir",
+            "/var/lib/lowtide",
+            "store, images and volumes (ROOT)",
+        ))
+        .arg(path(
+            "run-dir",
+            "/run/lowtide",
+            "sockets and runtime state (RUN)",
+        ))
+        .arg(
+            Arg::new("runtime")
+                .long("runtime")
+                .value_name("NAME|PATH")
+                .default_value("auto")
+                .help("OCI runtime to look at"),
+        )
+}
+
+fn path(name: &'static str, default: &'static str, help: &'static str) -> Arg {
+    Arg::new(name)
+        .long(name)
+        .value_name("DIR")
+        .value_hint(ValueHint::DirPath)
+        .default_value(default)
+        .help(help)
+}

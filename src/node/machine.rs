@@ -1,0 +1,172 @@
+//! What this machine is: read from /proc, /sys and /etc once at the start.
+
+use std::fs;
+use std::net::{IpAddr, UdpSocket};
+
+use crate::cli::options::{RunOptions, SeccompDefault};
+use crate::kubelet::facts::{
+    Allocatable, DnsSettings, NodeFacts, RecursiveReadOnly, SeccompDefault as PodSeccompDefault,
+};
+use crate::kubelet::node_status::Machine;
+use crate::object::Quantity;
+
+pub struct Facts {
+    pub node: NodeFacts,
+    pub machine: Machine,
+}
+
+/// Reads everything. Errors: the node's name cannot be worked out.
+pub fn read(options: &RunOptions) -> Result<Facts, String> {
+    let hostname = text("/proc/sys/kernel/hostname");
+    let name = options
+        .hostname_override
+        .clone()
+        .unwrap_or(hostname.clone());
+    let name = name.trim().to_lowercase();
+    if name.is_empty() {
+        return Err("this machine has no host name; give one with --hostname-override".into());
+    }
+    let memory_bytes = memory_bytes(&text("/proc/meminfo"));
+    let cpus = std::thread::available_parallelism().map_or(1, |n| n.get());
+    let cpus = u32::try_from(cpus).unwrap_or(u32::MAX);
+    let kernel = text("/proc/sys/kernel/osrelease");
+    let node = NodeFacts {
+        node_name: name,
+        hostname,
+        host_ips: host_ips(options),
+        allocatable: Allocatable {
+            cpu: Quantity::from_units(i64::from(cpus)),
+            memory: Quantity::from_bytes(i64::try_from(memory_bytes).unwrap_or(i64::MAX)),
+            ephemeral_storage: Quantity::ZERO,
+        },
+        memory_bytes,
+        pod_pids_max: options.pod_pids_max.and_then(|n| i64::try_from(n).ok()),
+        seccomp_default: match options.seccomp_default {
+            SeccompDefault::Unconfined => PodSeccompDefault::Unconfined,
+            SeccompDefault::RuntimeDefault => PodSeccompDefault::RuntimeDefault,
+        },
+        recursive_read_only: recursive_read_only(version(&kernel)),
+        dns: DnsSettings {
+            servers: options
+                .cluster_dns
+                .iter()
+                .map(ToString::to_string)
+                .collect(),
+            domain: options.cluster_domain.clone().unwrap_or_default(),
+            host_resolv_conf: options.resolv_conf.as_ref().map(|path| {
+                fs::read_to_string(path).unwrap_or_else(|error| {
+                    log::warn!("read {}: {error}; pods get no name servers", path.display());
+                    String::new()
+                })
+            }),
+        },
+        allowed_unsafe_sysctls: options.allowed_unsafe_sysctls.clone(),
+        kernel: version(&kernel),
+    };
+    let machine = Machine {
+        architecture: go_architecture().to_owned(),
+        kernel_version: kernel,
+        os_image: os_image(&text("/etc/os-release")),
+        machine_id: text("/etc/machine-id"),
+        system_uuid: text("/sys/class/dmi/id/product_uuid"),
+        boot_id: text("/proc/sys/kernel/random/boot_id"),
+        runtime_version: String::new(),
+        cpus,
+        pods_max: options.pods_max,
+        labels: options.node_labels.clone(),
+    };
+    Ok(Facts { node, machine })
+}
+
+/// A small file without the newline at its end; empty if it cannot be read.
+fn text(path: &str) -> String {
+    let text = fs::read_to_string(path).unwrap_or_default();
+    text.trim_end().to_owned()
+}
+
+/// `MemTotal` of /proc/meminfo.
+fn memory_bytes(meminfo: &str) -> u64 {
+    let line = meminfo
+        .lines()
+        .find_map(|line| line.strip_prefix("MemTotal:"));
+    let kib = line.and_then(|rest| rest.split_whitespace().next()?.parse::<u64>().ok());
+    kib.unwrap_or(0) * 1024
+}
+
+/// Major and minor of `6.1.0-13-arm64`.
+fn version(release: &str) -> (u32, u32) {
+    let mut numbers = release
+        .split(|c: char| !c.is_ascii_digit())
+        .map(|n| n.parse().unwrap_or(0));
+    (numbers.next().unwrap_or(0), numbers.next().unwrap_or(0))
+}
+
+/// mount_setattr(2) with AT_RECURSIVE: Linux 5.12.
+fn recursive_read_only(kernel: (u32, u32)) -> RecursiveReadOnly {
+    if kernel >= (5, 12) {
+        RecursiveReadOnly::Supported
+    } else {
+        RecursiveReadOnly::Unsupported
+    }
+}
+
+fn os_image(os_release: &str) -> String {
+    let name = os_release
+        .lines()
+        .find_map(|line| line.strip_prefix("PRETTY_NAME="));
+    name.unwrap_or("Linux").trim_matches('"').to_owned()
+}
+
+/// Go's name of the architecture, as Kubernetes labels have it.
+fn go_architecture() -> &'static str {
+    match std::env::consts::ARCH {
+        "x86_64" => "amd64",
+        "aarch64" => "arm64",
+        other => other,
+    }
+}
+
+/// `--node-ip`, or the address that a packet to the outside would leave from. Nothing is sent:
+/// connecting a UDP socket only looks up the route.
+fn host_ips(options: &RunOptions) -> Vec<IpAddr> {
+    if !options.node_ips.is_empty() {
+        return options.node_ips.clone();
+    }
+    let routed = |bind: &str, to: &str| {
+        let socket = UdpSocket::bind(bind).ok()?;
+        socket.connect(to).ok()?;
+        Some(socket.local_addr().ok()?.ip())
+    };
+    // Documentation addresses (RFC 5737, RFC 3849): any address beyond the default route will do.
+    let v4 = routed("0.0.0.0:0", "192.0.2.1:9");
+    let v6 = || routed("[::]:0", "[2001:db8::1]:9");
+    let found = v4.or_else(v6).filter(|ip| !ip.is_unspecified());
+    vec![found.unwrap_or(IpAddr::from([127, 0, 0, 1]))]
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn proc_files_are_read_as_the_kernel_writes_them() {
+        assert_eq!(
+            memory_bytes("MemTotal:         948304 kB\nMemFree: 1 kB\n"),
+            948_304 * 1024
+        );
+        assert_eq!(memory_bytes(""), 0);
+        for (release, expected) in [
+            ("6.1.0-13-arm64", (6, 1)),
+            ("5.10.103-v7l+", (5, 10)),
+            ("6.18.44", (6, 18)),
+            ("", (0, 0)),
+        ] {
+            assert_eq!(version(release), expected, "{release}");
+        }
+        assert_eq!(
+            os_image("NAME=x\nPRETTY_NAME=\"Raspbian 12\"\n"),
+            "Raspbian 12"
+        );
+        assert_eq!(os_image(""), "Linux");
+    }
+}

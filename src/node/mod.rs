@@ -1,0 +1,284 @@
+//! The composition root: makes the real world, the registry, the sources and the servers of one
+//! node, in order, and takes them down again.
+//!
+//! ```text
+//!  start   directories ► clock ► store ► images ► runtime ► manifests ► kubelet ► API ► ready
+//!  stop    stopping ► sources and API ► (--exit-stops-pods: pods, network) ► store flushed
+//! ```
+//! The only place that knows every part; it decides nothing about pods.
+
+mod api_side;
+mod fetch;
+mod machine;
+mod parts;
+mod service;
+
+use std::fs::{DirBuilder, File, Permissions};
+use std::os::unix::fs::{DirBuilderExt, PermissionsExt};
+use std::path::Path;
+use std::rc::Rc;
+use std::time::Duration;
+
+use async_executor::{LocalExecutor, Task};
+
+use self::parts::Parts;
+use self::service::Service;
+use crate::apiserver::{self, ServeThread};
+use crate::cli::options::{OnExit, RunOptions};
+use crate::kubelet::Kubelet;
+use crate::manifest::{Directory, FileSource, HttpSource};
+use crate::net::unix;
+use crate::object::Source;
+use crate::os;
+use crate::os::clock::SystemClock;
+use crate::os::signal::{Signal, Signals};
+use crate::registry::{self, Registry};
+use crate::world::Clock;
+
+/// Longest wait for pods that are stopped with the node; their own grace periods end earlier.
+const STOP_PODS_MAX: Duration = Duration::from_secs(600);
+/// The first scan of the manifests may take this long before running pods are looked at.
+const FIRST_SCAN_MAX: Duration = Duration::from_secs(5);
+
+/// Runs the node until SIGTERM or SIGINT. Errors: why it could not start, one line each.
+pub fn run(options: RunOptions) -> Result<(), String> {
+    os::allocator::use_one_arena();
+    // Before any thread is made: threads inherit what is blocked.
+    let signals = Signals::block(&[Signal::SIGTERM, Signal::SIGINT, Signal::SIGHUP]);
+    let signals = signals.map_err(|error| format!("block signals: {error}"))?;
+    make_directories(&options)?;
+    let _lock = lock(&options.run_dir)?;
+    let executor = Rc::new(LocalExecutor::new());
+    async_io::block_on(executor.run(async {
+        let node = Node::start(options, executor.clone()).await?;
+        os::allocator::trim();
+        node.serve(&signals).await;
+        node.stop().await;
+        Ok(())
+    }))
+}
+
+struct Node {
+    options: RunOptions,
+    parts: Parts,
+    registry: Registry,
+    kubelet: Rc<Kubelet>,
+    service: Service,
+    sources: Vec<Task<()>>,
+    api: ServeThread,
+    background: Vec<Task<()>>,
+}
+
+impl Node {
+    async fn start(
+        options: RunOptions,
+        executor: Rc<LocalExecutor<'static>>,
+    ) -> Result<Node, String> {
+        let service = Service::new()?;
+        let clock = SystemClock::new().map_err(|error| format!("make the clock: {error}"))?;
+        let clock: Rc<dyn Clock> = Rc::new(clock);
+        let machine = machine::read(&options)?;
+        let registry = open_registry(&options, &machine.node.node_name, clock.clone()).await?;
+        let parts = Parts::make(&options, clock.clone(), executor.clone(), &machine).await?;
+
+        let sources = start_sources(&options, &machine, &registry, &parts, &executor).await?;
+        let node_name = machine.node.node_name.clone();
+        let settings = crate::kubelet::Options {
+            node: machine.node,
+            machine: machine.machine,
+            services: Vec::new(),
+            sources: listed_sources(&options),
+        };
+        let world = parts.world.clone();
+        let kubelet = Kubelet::start(world, registry.clone(), settings, executor.clone()).await;
+        let (api, backend) = start_api(&options, &node_name, &registry, &parts, executor.clone())?;
+        let images = parts.images.clone();
+        let watch_images = executor.spawn(async move { images.watch_image_dir().await });
+        Ok(Node {
+            options,
+            parts,
+            registry,
+            kubelet,
+            service,
+            sources,
+            api,
+            background: vec![backend, watch_images],
+        })
+    }
+
+    /// Says that the node is ready, feeds the watchdog from this very loop, waits for the signal.
+    async fn serve(&self, signals: &Signals) {
+        self.service.ready();
+        let manifests = self.options.pod_manifest_path.as_deref();
+        let manifests = manifests.map_or("none".into(), |p| p.display().to_string());
+        log::info!(
+            "lowtide {} is ready: manifests {manifests}, API {}/api.sock, {}",
+            env!("CARGO_PKG_VERSION"),
+            self.options.run_dir.display(),
+            self.parts.runtime.oci_runtime(),
+        );
+        let told = async {
+            loop {
+                match signals.next().await {
+                    Ok(number) if number == Signal::SIGHUP as i32 => {
+                        log::info!("SIGHUP: nothing to reload, manifests are followed anyway");
+                    }
+                    Ok(_) => return,
+                    Err(error) => {
+                        log::error!("read signals: {error}; stopping");
+                        return;
+                    }
+                }
+            }
+        };
+        let clock = self.parts.world.clock.clone();
+        futures_lite::future::or(told, self.service.feed_watchdog(clock)).await;
+    }
+
+    async fn stop(self) {
+        self.service.stopping();
+        drop(self.sources);
+        drop(self.api);
+        match self.options.on_exit {
+            OnExit::LeavePods => log::info!("stopping; pods go on"),
+            OnExit::StopPods => {
+                log::info!("stopping the pods");
+                self.kubelet.stop_all(STOP_PODS_MAX).await;
+                if let Err(error) = self.parts.runtime.remove_network().await {
+                    log::warn!("remove the pod network: {error}");
+                }
+            }
+        }
+        drop(self.background);
+        self.registry.flush().await;
+    }
+}
+
+/// The sources that must have listed before a pod is called an orphan.
+fn listed_sources(options: &RunOptions) -> Vec<Source> {
+    let file = options.pod_manifest_path.as_ref().map(|_| Source::File);
+    let http = options.manifest_url.as_ref().map(|_| Source::Http);
+    file.into_iter().chain(http).collect()
+}
+
+fn make_directories(options: &RunOptions) -> Result<(), String> {
+    for (path, mode) in [
+        (&options.root_dir, 0o700),
+        (&options.run_dir, 0o700),
+        (&options.pod_logs_dir, 0o750),
+        (&options.image_dir, 0o755),
+    ] {
+        let made = DirBuilder::new().recursive(true).mode(mode).create(path);
+        // A read-only ROOT is survived: what runs goes on, what can be started is.
+        if let Err(error) = made
+            && !path.is_dir()
+        {
+            let fatal = path == &options.run_dir;
+            let text = format!("make {}: {error}", path.display());
+            if fatal {
+                return Err(text);
+            }
+            log::error!("{text}; going on without it");
+        }
+    }
+    Ok(())
+}
+
+/// One node for each RUN.
+fn lock(run_dir: &Path) -> Result<File, String> {
+    let path = run_dir.join("agent.lock");
+    let text = |error: std::io::Error| format!("lock {}: {error}", path.display());
+    let file = File::create(&path).map_err(text)?;
+    file.set_permissions(Permissions::from_mode(0o600))
+        .map_err(text)?;
+    match file.try_lock() {
+        Ok(()) => Ok(file),
+        Err(std::fs::TryLockError::WouldBlock) => Err(format!(
+            "another lowtide runs with --run-dir={}; give this one its own --run-dir and --root-dir",
+            run_dir.display()
+        )),
+        Err(std::fs::TryLockError::Error(error)) => Err(text(error)),
+    }
+}
+
+async fn open_registry(
+    options: &RunOptions,
+    node_name: &str,
+    clock: Rc<dyn Clock>,
+) -> Result<Registry, String> {
+    let credentials = std::env::var_os("CREDENTIALS_DIRECTORY");
+    let key = credentials.map(|directory| Path::new(&directory).join("lowtide-store-key"));
+    let opened = Registry::open(registry::Options {
+        place: registry::Place::Root {
+            directory: options.root_dir.clone(),
+            key_credential: key.filter(|path| path.exists()),
+        },
+        node_name: node_name.to_owned(),
+        clock,
+        random: Rc::new(os::random::SystemRandom),
+        limits: registry::Limits::default(),
+        admission: Vec::new(),
+    });
+    let (registry, report) = opened.await.map_err(|error| error.to_string())?;
+    for message in report.messages {
+        log::warn!("{message}");
+    }
+    Ok(registry)
+}
+
+/// Starts the sources; the manifests are read once before anything else happens.
+async fn start_sources(
+    options: &RunOptions,
+    machine: &machine::Facts,
+    registry: &Registry,
+    parts: &Parts,
+    executor: &Rc<LocalExecutor<'static>>,
+) -> Result<Vec<Task<()>>, String> {
+    let mut tasks = Vec::new();
+    let node = &machine.node.node_name;
+    let clock = parts.world.clock.clone();
+    if let Some(path) = &options.pod_manifest_path {
+        let files = Directory::new(path.clone());
+        let mut source = FileSource::new(files, node, options.file_check_period);
+        let first = source.turn(registry, &*clock);
+        let late = clock.sleep_until(clock.now() + FIRST_SCAN_MAX);
+        futures_lite::future::or(first, late).await;
+        tasks.push(executor.spawn(source.run(registry.clone(), clock.clone())));
+    }
+    if let Some(url) = &options.manifest_url {
+        let headers = options.manifest_url_headers.clone();
+        let fetch = fetch::HttpFetch::new(clock.clone())?;
+        let source = HttpSource::new(fetch, url, headers, node, options.http_check_period);
+        tasks.push(executor.spawn(source.run(registry.clone(), clock)));
+    }
+    Ok(tasks)
+}
+
+/// The serve thread, and the task that answers what it asks of the node.
+fn start_api(
+    options: &RunOptions,
+    node_name: &str,
+    registry: &Registry,
+    parts: &Parts,
+    executor: Rc<LocalExecutor<'static>>,
+) -> Result<(ServeThread, Task<()>), String> {
+    let path = options.run_dir.join("api.sock");
+    let failed = |error: std::io::Error| format!("serve {}: {error}", path.display());
+    let listener = unix::listen(&options.run_dir, "api.sock").map_err(|e| e.to_string())?;
+    let (backend, requests) = apiserver::backend::channel();
+    let serve = ServeThread::start(
+        listener,
+        registry.reader(),
+        backend,
+        || Ok(Rc::new(SystemClock::new()?)),
+        apiserver::Options {
+            pod_logs_dir: options.pod_logs_dir.clone(),
+            limits: apiserver::Limits::default(),
+        },
+    );
+    let serve = serve.map_err(failed)?;
+    let side = api_side::ApiSide::new(parts, node_name, registry.clone(), executor.clone());
+    let side = Rc::new(side);
+    let work = apiserver::backend::run(requests, side, executor.clone());
+    Ok((serve, executor.spawn(work)))
+}

@@ -1,0 +1,145 @@
+//! The real outside of a node, put together: clock, disk, network, images, volumes, runtime.
+
+use std::path::{Path, PathBuf};
+use std::rc::Rc;
+
+use async_executor::LocalExecutor;
+
+use super::machine::Facts;
+use crate::cli::options::RunOptions;
+use crate::net::RealNet;
+use crate::os;
+use crate::runtime::cgroup::Cgroups;
+use crate::runtime::host::{self, HostRuntime, ImageParts, ImageSource, Layout};
+use crate::runtime::images::{self, ImageStore, Registries};
+use crate::runtime::network::{Network, Subnet};
+use crate::runtime::oci::OciRuntime;
+use crate::runtime::volumes::DiskVolumes;
+use crate::world::{Clock, Random, World};
+
+pub struct Parts {
+    pub world: World,
+    pub images: Rc<ImageStore>,
+    pub runtime: Rc<HostRuntime>,
+}
+
+impl Parts {
+    /// Errors: what is missing or wrong, with the flag that names it.
+    pub async fn make(
+        options: &RunOptions,
+        clock: Rc<dyn Clock>,
+        executor: Rc<LocalExecutor<'static>>,
+        facts: &Facts,
+    ) -> Result<Parts, String> {
+        let random: Rc<dyn Random> = Rc::new(os::random::SystemRandom);
+        let disk = os::disk::SystemDisk::open(&options.root_dir, &options.run_dir);
+        let disk = disk.map_err(|error| format!("open ROOT and RUN: {error}"))?;
+        let images = Rc::new(open_images(options, clock.clone(), facts).await?);
+        let volumes = Rc::new(DiskVolumes::new(options.root_dir.clone(), clock.clone()));
+        let cgroups = Cgroups::detect(&options.cgroup_root).map_err(|e| e.to_string())?;
+        let host_facts =
+            host::facts::read(&cgroups).map_err(|e| format!("read host facts: {e}"))?;
+        let runtime = Rc::new(HostRuntime::new(host::Parts {
+            clock: clock.clone(),
+            random: random.clone(),
+            executor,
+            layout: Layout {
+                root: options.root_dir.clone(),
+                run: options.run_dir.clone(),
+                logs: options.pod_logs_dir.clone(),
+            },
+            executable: own_executable()?,
+            facts: host_facts,
+            cgroups,
+            network: network(options)?,
+            oci: OciRuntime::find(
+                options.runtime.as_deref().unwrap_or("auto"),
+                &options.run_dir.join("runc"),
+            )?,
+            images: Rc::new(Layers(images.clone())),
+        }));
+        let world = World {
+            clock: clock.clone(),
+            random,
+            disk: Rc::new(disk),
+            net: Rc::new(RealNet::new(clock)?),
+            images: images.clone(),
+            volumes,
+            runtime: runtime.clone(),
+        };
+        Ok(Parts {
+            world,
+            images,
+            runtime,
+        })
+    }
+}
+
+async fn open_images(
+    options: &RunOptions,
+    clock: Rc<dyn Clock>,
+    facts: &Facts,
+) -> Result<ImageStore, String> {
+    let registries = match &options.registry_config {
+        None => Registries::default(),
+        Some(path) => Registries::load(path).map_err(|e| format!("--registry-config: {e}"))?,
+    };
+    let home = std::env::var_os("HOME").map(|home| Path::new(&home).join(".docker"));
+    let here = std::env::current_dir().ok();
+    let config_dirs = [options.root_dir.clone()]
+        .into_iter()
+        .chain(here)
+        .chain(home);
+    let config_dirs = config_dirs.chain([PathBuf::from("/.docker")]);
+    let opened = ImageStore::open(images::Options {
+        root: options.root_dir.join("images"),
+        checked_mark: options.run_dir.join("images-checked"),
+        boot_id: facts.machine.boot_id.clone(),
+        image_dir: Some(options.image_dir.clone()),
+        limits: images::Limits::default(),
+        registries,
+        docker_config_dirs: config_dirs.collect(),
+        clock,
+    });
+    opened
+        .await
+        .map_err(|error| format!("open the image store: {error}"))
+}
+
+fn network(options: &RunOptions) -> Result<Network, String> {
+    let cidr = &options.pod_cidr;
+    let text = format!("{}/{}", cidr.address, cidr.prefix_bits);
+    let subnet = Subnet::parse(&text).map_err(|error| format!("--pod-cidr: {error}"))?;
+    Ok(Network::new(&instance_id(&options.root_dir), subnet, "nft"))
+}
+
+/// Eight hex digits that tell this node's bridge, veths and nft table from another's on the same
+/// kernel: the hash of where ROOT lies.
+fn instance_id(root: &Path) -> String {
+    let root = std::fs::canonicalize(root).unwrap_or_else(|_| root.to_owned());
+    let text = root.to_string_lossy();
+    let hash = ring::digest::digest(&ring::digest::SHA256, text.as_bytes());
+    hash.as_ref()[..4]
+        .iter()
+        .map(|byte| format!("{byte:02x}"))
+        .collect()
+}
+
+fn own_executable() -> Result<PathBuf, String> {
+    std::env::current_exe().map_err(|error| format!("find this program's file: {error}"))
+}
+
+/// The image store, as the source of root file systems.
+struct Layers(Rc<ImageStore>);
+
+impl ImageSource for Layers {
+    fn parts(&self, image_id: &str) -> Result<ImageParts, String> {
+        let layers = self.0.layers(image_id).map_err(|error| error.to_string())?;
+        let image = crate::world::Images::find(&*self.0, image_id);
+        let image = image.ok_or_else(|| format!("image {image_id} is not here"))?;
+        Ok(ImageParts {
+            layers,
+            config: image.config.clone(),
+        })
+    }
+}

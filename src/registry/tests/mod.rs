@@ -1,0 +1,8 @@
+//! Tests of the registry through its front door, on the simulated disk where the disk matters.
+
+mod crashes;
+mod fixture;
+mod lists;
+mod store;
+mod watches;
+mod writes;

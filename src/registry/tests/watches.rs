@@ -1,0 +1,128 @@
+//! History, cursors and events.
+
+use std::time::Duration;
+
+use serde_json::json;
+
+use super::fixture::{config, in_memory, options, pod_key, start_with, stated, wait};
+use crate::object::{Kind, Source};
+use crate::registry::{ChangeType, EventRecord, Limits, Place, Precondition};
+
+#[test]
+fn a_watch_sees_each_change_once_in_order() {
+    let node = in_memory();
+    let (_, version) = node.reader.list(Kind::ConfigMap, None);
+    let mut cursor = node.reader.watch(Kind::ConfigMap, version).expect("fresh");
+    for n in 0..5 {
+        let (key, body) = config("c", &n.to_string());
+        match n {
+            0 => wait(node.registry.create(Source::Api, key, body)),
+            _ => {
+                let any = Precondition::default();
+                wait(node.registry.update(Source::Api, key, body, any))
+            }
+        }
+        .expect("written");
+    }
+    let changes = wait(cursor.next()).expect("in history");
+    let values: Vec<_> = changes
+        .iter()
+        .map(|c| c.object.body["data"]["value"].as_str().expect("text"))
+        .collect();
+    assert_eq!(values, ["0", "1", "2", "3", "4"]);
+    assert_eq!(changes[0].change, ChangeType::Added);
+    assert_eq!(changes[1].change, ChangeType::Modified);
+    assert!(changes.is_sorted_by_key(|c| c.resource_version));
+    assert_eq!(cursor.ready(), Ok(None));
+}
+
+#[test]
+fn a_cursor_that_waits_is_woken_from_another_thread() {
+    let node = in_memory();
+    let reader = node.reader.clone();
+    let version = reader.version();
+    let mut cursor = reader.watch(Kind::Pod, version).expect("fresh");
+    #[allow(clippy::disallowed_methods)] // a reader of another thread is the point
+    let watching = std::thread::spawn(move || wait(cursor.next()).expect("in history").len());
+    wait(
+        node.registry
+            .replace(Source::File, vec![stated("web", "u1", "i")]),
+    )
+    .expect("taken");
+    assert_eq!(watching.join().expect("no panic"), 1);
+}
+
+#[test]
+fn a_cursor_that_falls_behind_is_told_so_and_others_kinds_are_not_its_concern() {
+    let (mut options, clock) = options(Place::Memory, 1);
+    options.limits = Limits {
+        history_changes: 4,
+        ..Limits::default()
+    };
+    let node = start_with(options, clock);
+    let version = node.reader.version();
+    let mut pods = node.reader.watch(Kind::Pod, version).expect("fresh");
+    let mut maps = node.reader.watch(Kind::ConfigMap, version).expect("fresh");
+    for n in 0..10 {
+        let (key, body) = config(&format!("c{n}"), "x");
+        wait(node.registry.create(Source::Api, key, body)).expect("created");
+    }
+    assert!(maps.ready().is_err(), "ten changes, four kept");
+    assert!(node.reader.watch(Kind::ConfigMap, version).is_err());
+    assert_eq!(pods.ready(), Ok(None));
+}
+
+#[test]
+fn a_version_from_before_the_start_is_gone() {
+    let node = in_memory();
+    let before = node.reader.version() - 1;
+    assert!(node.reader.watch(Kind::Pod, before).is_err());
+}
+
+fn event(message: &str) -> EventRecord {
+    EventRecord {
+        involved: pod_key("web"),
+        uid: "u1".to_owned(),
+        field_path: Some("spec.containers{web}".to_owned()),
+        warning: true,
+        reason: "BackOff".to_owned(),
+        message: message.to_owned(),
+    }
+}
+
+#[test]
+fn a_repeated_event_is_counted() {
+    let node = in_memory();
+    for _ in 0..3 {
+        node.registry.record(event("Back-off restarting"));
+    }
+    node.registry.record(event("another"));
+    let (events, _) = node.reader.list(Kind::Event, None);
+    let mut counts: Vec<_> = events.iter().map(|e| e.body["count"].as_u64()).collect();
+    counts.sort_unstable();
+    assert_eq!(counts, [Some(1), Some(3)]);
+    let body = &events[0].body;
+    assert_eq!(
+        body["source"],
+        json!({"component": "kubelet", "host": "pi-4"})
+    );
+    assert_eq!(body["involvedObject"]["fieldPath"], "spec.containers{web}");
+    assert_eq!(body["type"], "Warning");
+    assert!(events[0].key.name.starts_with("web."));
+}
+
+#[test]
+fn events_are_bounded_and_end_by_boot_time() {
+    let (mut options, clock) = options(Place::Memory, 1);
+    options.limits.events = 10;
+    let node = start_with(options, clock);
+    for n in 0..25 {
+        node.registry.record(event(&n.to_string()));
+    }
+    assert_eq!(node.reader.list(Kind::Event, None).0.len(), 10);
+    node.clock
+        .boot
+        .set(node.clock.boot.get() + Duration::from_secs(3601));
+    node.registry.record(event("late"));
+    assert_eq!(node.reader.list(Kind::Event, None).0.len(), 1);
+}

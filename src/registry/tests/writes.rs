@@ -1,0 +1,172 @@
+//! Single writes: concurrency, ownership, what the registry fills in, admission.
+
+use serde_json::{Value, json};
+
+use super::fixture::{config, in_memory, options, pod, pod_key, start_with, stated, wait};
+use crate::object::{Object, Source};
+use crate::registry::{Admit, Attributes, Deletion, Denial, Error, Operation, Place, Precondition};
+
+#[test]
+fn an_update_with_an_old_version_conflicts() {
+    let node = in_memory();
+    let (key, body) = config("c", "1");
+    let first = wait(node.registry.create(Source::Api, key.clone(), body)).expect("created");
+    let mut edited = Value::clone(&first.body);
+    edited["data"]["value"] = json!("2");
+    let any = Precondition::default;
+    let update = |body| wait(node.registry.update(Source::Api, key.clone(), body, any()));
+    update(edited.clone()).expect("current");
+    let again = update(edited);
+    assert!(matches!(again, Err(Error::Conflict { .. })), "{again:?}");
+    let wrong_uid = Deletion {
+        precondition: Precondition {
+            uid: Some("other".to_owned()),
+            ..any()
+        },
+        ..Deletion::default()
+    };
+    let refused = wait(node.registry.delete(Source::Api, key.clone(), wrong_uid));
+    assert!(
+        matches!(refused, Err(Error::Conflict { .. })),
+        "{refused:?}"
+    );
+}
+
+#[test]
+fn an_update_without_a_change_gives_no_version() {
+    let node = in_memory();
+    let (key, body) = config("c", "1");
+    wait(node.registry.create(Source::Api, key.clone(), body.clone())).expect("created");
+    let version = node.reader.version();
+    let any = Precondition::default();
+    wait(node.registry.update(Source::Api, key, body, any)).expect("no change");
+    assert_eq!(node.reader.version(), version);
+}
+
+#[test]
+fn the_registry_fills_in_what_it_owns() {
+    let node = in_memory();
+    let created = wait(
+        node.registry
+            .create(Source::Api, pod_key("web"), pod("web", "mine", "i")),
+    )
+    .expect("created");
+    assert_ne!(created.uid(), "mine");
+    assert_eq!(created.uid().len(), 36);
+    let metadata = created.metadata();
+    assert_eq!(metadata["generation"], 1);
+    assert_eq!(metadata["creationTimestamp"], "2025-06-15T15:06:40Z");
+    let version = created.resource_version.to_string();
+    assert_eq!(metadata["resourceVersion"], version);
+
+    node.registry
+        .update_status(&pod_key("web"), created.uid(), json!({"phase": "Running"}));
+    let mut edited = pod("web", "", "j");
+    edited["status"] = json!({"phase": "Failed"});
+    let any = Precondition::default();
+    let updated = wait(
+        node.registry
+            .update(Source::Api, pod_key("web"), edited, any),
+    );
+    let updated = updated.expect("updated");
+    assert_eq!(updated.metadata()["generation"], 2);
+    assert_eq!(updated.body["status"]["phase"], "Running", "one writer");
+    assert_eq!(updated.uid(), created.uid());
+}
+
+#[test]
+fn only_the_owner_writes() {
+    let node = in_memory();
+    wait(
+        node.registry
+            .replace(Source::File, vec![stated("web", "u1", "i")]),
+    )
+    .expect("taken");
+    let owner = Source::File;
+    let key = pod_key("web");
+    let refused = Err(Error::NotOwner { key, owner });
+    let deletion = Deletion::default();
+    let deleted = wait(node.registry.delete(Source::Api, pod_key("web"), deletion));
+    assert_eq!(deleted, refused);
+    let any = Precondition::default();
+    let body = pod("web", "", "j");
+    let updated = wait(node.registry.update(Source::Api, pod_key("web"), body, any));
+    assert_eq!(updated, refused);
+}
+
+#[test]
+fn a_deleted_pod_stays_until_it_has_stopped_and_grace_only_shrinks() {
+    let node = in_memory();
+    let body = pod("web", "", "i");
+    let created = wait(node.registry.create(Source::Api, pod_key("web"), body)).expect("created");
+    let delete = |grace_s| {
+        let deletion = Deletion {
+            grace_s,
+            ..Deletion::default()
+        };
+        wait(node.registry.delete(Source::Api, pod_key("web"), deletion)).expect("deleted")
+    };
+    let grace = |object: &Object| object.deletion_grace_s();
+    assert_eq!(grace(&delete(Some(10))), Some(10));
+    assert_eq!(grace(&delete(None)), Some(10), "30 is no less than 10");
+    assert_eq!(grace(&delete(Some(5))), Some(5));
+    let now = node.reader.get(&pod_key("web")).expect("stopping");
+    assert_eq!(now.metadata()["deletionTimestamp"], "2025-06-15T15:06:45Z");
+    assert_eq!(now.metadata()["generation"], 2);
+    node.registry
+        .finish_deletion(&pod_key("web"), created.uid());
+    assert!(node.reader.get(&pod_key("web")).is_none());
+
+    let body = pod("web", "", "i");
+    wait(node.registry.create(Source::Api, pod_key("web"), body)).expect("created");
+    delete(Some(0));
+    assert!(node.reader.get(&pod_key("web")).is_none(), "forced");
+}
+
+struct OnlyLabelled;
+
+impl Admit for OnlyLabelled {
+    fn name(&self) -> &'static str {
+        "OnlyLabelled"
+    }
+
+    fn mutate(&self, _: &Attributes<'_>, object: &mut Value) -> Result<(), Denial> {
+        object["metadata"]["annotations"] = json!({"seen-by": "mutate"});
+        Ok(())
+    }
+
+    fn validate(&self, attributes: &Attributes<'_>, object: &Value) -> Result<(), Denial> {
+        let labelled = object["metadata"]["labels"]["ok"].is_string();
+        if labelled || attributes.operation == Operation::Delete {
+            return Ok(());
+        }
+        let message = "label ok is missing".to_owned();
+        Err(Denial { message })
+    }
+}
+
+#[test]
+fn every_way_in_passes_admission() {
+    let (mut options, clock) = options(Place::Memory, 1);
+    options.admission = vec![Box::new(OnlyLabelled)];
+    let node = start_with(options, clock);
+    let (key, body) = config("c", "1");
+    let denied = wait(node.registry.create(Source::Api, key.clone(), body.clone()));
+    assert!(matches!(denied, Err(Error::Denied { .. })), "{denied:?}");
+    let replaced = wait(
+        node.registry
+            .replace(Source::File, vec![stated("web", "u1", "i")]),
+    );
+    assert_eq!(
+        replaced.expect("taken").problems[0].1.reason,
+        "AdmissionDenied"
+    );
+
+    let mut labelled = body.clone();
+    labelled["metadata"]["labels"] = json!({"ok": "yes"});
+    let made = wait(node.registry.create(Source::Api, key.clone(), labelled)).expect("labelled");
+    assert_eq!(made.annotation("seen-by"), Some("mutate"));
+    let any = Precondition::default();
+    let denied = wait(node.registry.update(Source::Api, key, body, any));
+    assert!(matches!(denied, Err(Error::Denied { .. })), "{denied:?}");
+}

@@ -1,0 +1,137 @@
+//! Where things of one node lie on disk. Paths only.
+
+use std::path::{Path, PathBuf};
+
+use crate::world::{ContainerId, Uid};
+
+/// The node's directories: `--root-dir`, `--run-dir`, `--pod-logs-dir`.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Layout {
+    pub root: PathBuf,
+    pub run: PathBuf,
+    pub logs: PathBuf,
+}
+
+/// One container instance's place: name and restart count name its directories.
+#[derive(Clone, Copy, Debug)]
+pub struct Instance<'a> {
+    pub uid: &'a Uid,
+    pub container: &'a str,
+    pub attempt: u32,
+}
+
+impl Instance<'_> {
+    fn directory(&self) -> String {
+        format!("{}.{}", self.container, self.attempt)
+    }
+}
+
+/// One more than the highest `N.log` (rotated ones included) beside `log`; 0 if there is none.
+pub(super) fn next_attempt(log: &Path) -> u32 {
+    let directory = log.parent().map(std::fs::read_dir);
+    let entries = directory.into_iter().flatten().flatten().flatten();
+    let attempts = entries.filter_map(|entry| {
+        let name = entry.file_name();
+        let (number, _) = name.to_str()?.split_once(".log")?;
+        number.parse::<u32>().ok()
+    });
+    attempts.max().map_or(0, |last| last.saturating_add(1))
+}
+
+impl Layout {
+    /// `--root` of the OCI runtime.
+    pub fn runtime_state(&self) -> PathBuf {
+        self.run.join("runc")
+    }
+
+    /// Boot that the records under RUN are of.
+    pub fn boot_id(&self) -> PathBuf {
+        self.run.join("boot-id")
+    }
+
+    /// Directory of all pods' records.
+    pub fn pods(&self) -> PathBuf {
+        self.run.join("pods")
+    }
+
+    pub fn pod_run(&self, uid: &Uid) -> PathBuf {
+        self.pods().join(uid.as_str())
+    }
+
+    pub fn sandbox_record(&self, uid: &Uid) -> PathBuf {
+        self.pod_run(uid).join("sandbox.json")
+    }
+
+    pub fn hostname(&self, uid: &Uid) -> PathBuf {
+        self.pod_run(uid).join("hostname")
+    }
+
+    pub fn resolv_conf(&self, uid: &Uid) -> PathBuf {
+        self.pod_run(uid).join("resolv.conf")
+    }
+
+    pub fn shm(&self, uid: &Uid) -> PathBuf {
+        self.pod_run(uid).join("shm")
+    }
+
+    pub fn containers(&self, uid: &Uid) -> PathBuf {
+        self.pod_run(uid).join("containers")
+    }
+
+    pub fn bundle(&self, instance: Instance<'_>) -> PathBuf {
+        self.containers(instance.uid).join(instance.directory())
+    }
+
+    pub fn pod_root(&self, uid: &Uid) -> PathBuf {
+        self.root.join("pods").join(uid.as_str())
+    }
+
+    pub fn etc_hosts(&self, uid: &Uid) -> PathBuf {
+        self.pod_root(uid).join("etc-hosts")
+    }
+
+    /// Writable layers of all of the pod's instances.
+    pub fn writable_layers(&self, uid: &Uid) -> PathBuf {
+        self.pod_root(uid).join("rootfs")
+    }
+
+    pub fn writable_layer(&self, instance: Instance<'_>) -> PathBuf {
+        self.writable_layers(instance.uid)
+            .join(instance.directory())
+    }
+
+    /// The file behind terminationMessagePath; `token`: 8 hex digits, one for each instance.
+    pub fn termination_log(&self, instance: Instance<'_>, token: &str) -> PathBuf {
+        self.pod_root(instance.uid)
+            .join("containers")
+            .join(instance.container)
+            .join(token)
+    }
+
+    /// The CRI log of an instance. Source: Kubernetes pkg/kubelet/kuberuntime, BuildPodLogsDirectory.
+    pub fn log(&self, namespace: &str, pod: &str, instance: Instance<'_>) -> PathBuf {
+        self.logs
+            .join(format!("{namespace}_{pod}_{}", instance.uid))
+            .join(instance.container)
+            .join(format!("{}.log", instance.attempt))
+    }
+
+    /// The link that log collectors look for, beside the pods' log directory.
+    pub fn log_link(
+        &self,
+        namespace: &str,
+        pod: &str,
+        container: &str,
+        id: &ContainerId,
+    ) -> PathBuf {
+        let beside = self.logs.parent().unwrap_or(Path::new("/"));
+        beside
+            .join("containers")
+            .join(format!("{pod}_{namespace}_{container}-{id}.log"))
+    }
+
+    /// A Localhost seccomp profile.
+    pub fn seccomp_profile(&self, relative: &str) -> PathBuf {
+        self.root.join("seccomp").join(relative)
+    }
+}

@@ -1,0 +1,153 @@
+//! What exists of every pod, in memory, so that observing costs no system call.
+//!
+//! Kept current from two sides: acts change it when their record is written, shims' wake-ups make
+//! `watch` look again. Records on RUN come first; this never knows more than they do.
+
+use std::cell::RefCell;
+use std::collections::{BTreeMap, BTreeSet};
+use std::net::IpAddr;
+
+use event_listener::Event;
+
+use crate::runtime::sandbox::record::{
+    ContainerPhase, ContainerRecord, SandboxPhase, SandboxRecord,
+};
+use crate::runtime::shim::client::Client;
+use crate::world::{
+    ContainerId, ContainerObserved, ContainerState, NamespaceMode, PodObserved, RuntimeError,
+    SandboxObserved, SandboxState, Uid,
+};
+
+/// A container's place in its pod: name, then attempt.
+pub type Slot = (String, u32);
+
+/// One pod.
+#[derive(Default)]
+pub struct Pod {
+    pub sandbox: Option<SandboxRecord>,
+    /// Why a sandbox that was ready is no more.
+    pub dead: Option<String>,
+    pub containers: BTreeMap<Slot, ContainerRecord>,
+    pub client: Option<Client>,
+    /// Being removed: a shim that goes now is no loss.
+    pub leaving: bool,
+}
+
+/// All pods, and which of them changed since somebody asked.
+#[derive(Default)]
+pub struct Mirror {
+    pods: RefCell<BTreeMap<Uid, Pod>>,
+    changed: RefCell<BTreeSet<Uid>>,
+    event: Event,
+}
+
+impl Mirror {
+    pub fn observe(&self, uid: &Uid) -> PodObserved {
+        let pods = self.pods.borrow();
+        pods.get(uid).map(observed).unwrap_or_default()
+    }
+
+    /// Resolves with a pod that changed; one consumer.
+    pub async fn next_change(&self) -> Uid {
+        loop {
+            let listener = self.event.listen();
+            if let Some(uid) = self.changed.borrow_mut().pop_first() {
+                return uid;
+            }
+            listener.await;
+        }
+    }
+
+    /// Reads one pod. `None` if it is not known.
+    pub fn read<T>(&self, uid: &Uid, look: impl FnOnce(&Pod) -> T) -> Option<T> {
+        self.pods.borrow().get(uid).map(look)
+    }
+
+    /// Changes a pod (made if unknown) and wakes the consumer if what is observed differs.
+    pub fn change<T>(&self, uid: &Uid, change: impl FnOnce(&mut Pod) -> T) -> T {
+        let mut pods = self.pods.borrow_mut();
+        let pod = pods.entry(uid.clone()).or_default();
+        let before = observed(pod);
+        let outcome = change(pod);
+        let differs = observed(pod) != before;
+        drop(pods);
+        if differs {
+            self.wake(uid);
+        }
+        outcome
+    }
+
+    pub fn forget(&self, uid: &Uid) {
+        if self.pods.borrow_mut().remove(uid).is_some() {
+            self.wake(uid);
+        }
+    }
+
+    pub fn uids(&self) -> Vec<Uid> {
+        self.pods.borrow().keys().cloned().collect()
+    }
+
+    pub fn client(&self, uid: &Uid) -> Option<Client> {
+        let client = self.read(uid, |pod| pod.client.clone())?;
+        client.filter(|client| !client.is_lost())
+    }
+
+    /// The record of an instance. Errors: `NotFound`.
+    pub fn container(&self, uid: &Uid, id: &ContainerId) -> Result<ContainerRecord, RuntimeError> {
+        let found = self.read(uid, |pod| {
+            pod.containers
+                .values()
+                .find(|record| record.id == *id)
+                .cloned()
+        });
+        let missing = || RuntimeError::NotFound(format!("container {id} of pod {uid} is not here"));
+        found.flatten().ok_or_else(missing)
+    }
+
+    fn wake(&self, uid: &Uid) {
+        self.changed.borrow_mut().insert(uid.clone());
+        self.event.notify(1);
+    }
+}
+
+/// Addresses a sandbox has; none for hostNetwork.
+pub fn ips(record: &SandboxRecord) -> Vec<IpAddr> {
+    let addresses = record.lease.iter().map(|lease| IpAddr::V4(lease.address));
+    addresses.collect()
+}
+
+fn observed(pod: &Pod) -> PodObserved {
+    let sandbox = pod.sandbox.as_ref().map(|record| SandboxObserved {
+        attempt: record.config.attempt,
+        state: match (&record.phase, &pod.dead) {
+            (SandboxPhase::Ready { .. }, None) => SandboxState::Ready,
+            (SandboxPhase::Ready { .. }, Some(why)) => SandboxState::Dead(why.clone()),
+            (SandboxPhase::Making, _) => SandboxState::Dead("it is not complete".into()),
+            (SandboxPhase::Stopped, _) => SandboxState::Dead("it was stopped".into()),
+        },
+        ips: ips(record),
+        host_network: record.config.namespaces.network == NamespaceMode::Host,
+        created: record.created,
+    });
+    PodObserved {
+        sandbox,
+        containers: pod.containers.values().map(container).collect(),
+    }
+}
+
+fn container(record: &ContainerRecord) -> ContainerObserved {
+    ContainerObserved {
+        id: record.id.clone(),
+        name: record.name.clone(),
+        attempt: record.attempt,
+        hash: record.hash.clone(),
+        image: record.image.clone(),
+        image_id: record.image_id.clone(),
+        created: record.created,
+        state: match &record.phase {
+            ContainerPhase::Making => ContainerState::Created,
+            ContainerPhase::Started { started } => ContainerState::Running { started: *started },
+            ContainerPhase::Ended(exit) => ContainerState::Exited(exit.clone()),
+        },
+    }
+}

@@ -1,0 +1,282 @@
+//! Making and unmaking a pod's sandbox.
+//!
+//! ```text
+//!   record(Making) ─► cgroup ∥ shim ∥ files ─► pause ─► network ─► record(Ready)
+//!                 any failure ─► everything is taken away again, errors of that are logged
+//!   stop:    kill what is in the cgroup, pause, network ─► record(Stopped)
+//!   remove:  stop, containers, shim, mounts, cgroups, directories
+//! ```
+//! Stop and remove may be repeated, after a crash too; they go on after an error and tell all.
+
+use std::fs::{self, File};
+use std::os::fd::AsFd;
+use std::path::Path;
+use std::rc::Rc;
+use std::sync::Arc;
+use std::time::Duration;
+
+use futures_lite::future::try_zip;
+
+use crate::os::mount::{self, Flags};
+use crate::os::process::ProcessIdentity;
+use crate::runtime::network::{Lease, NetworkError};
+use crate::runtime::sandbox::files;
+use crate::runtime::sandbox::record::{SandboxPhase, SandboxRecord, VERSION};
+use crate::runtime::shim::wire::{Own, PauseConfig};
+use crate::world::{NamespaceMode, RuntimeError, SandboxConfig, Uid};
+
+use super::clean::{Problems, remove_directory, remove_file};
+use super::{Host, Layout, container, mirror, of_io};
+
+/// Pause is ready in a few milliseconds; a machine that swaps may need much longer.
+const PAUSE_DEADLINE_MS: u64 = 60_000;
+/// Source: Kubernetes pkg/kubelet/qos, PodInfraOOMAdj (-998).
+const PAUSE_OOM_SCORE_ADJ: i32 = -998;
+/// Source: CRI runtimes' default for /dev/shm.
+const SHM_OPTIONS: &std::ffi::CStr = c"size=65536k,mode=1777";
+/// How long killed processes may take to be gone before the removal is given up for now.
+const DEATH_TIME: Duration = Duration::from_secs(10);
+/// First pause between two looks at a dying cgroup; doubled each time.
+const DEATH_POLL_FIRST: Duration = Duration::from_millis(1);
+const DEATH_POLL_MAX: Duration = Duration::from_millis(100);
+
+/// Makes the sandbox, or finds it ready. One that is dead or half made is taken away first.
+pub async fn start(host: &Rc<Host>, config: Arc<SandboxConfig>) -> Result<(), RuntimeError> {
+    let uid = config.uid.clone();
+    let standing = host.mirror.read(&uid, |pod| {
+        let record = pod.sandbox.as_ref()?;
+        let ready = matches!(record.phase, SandboxPhase::Ready { .. }) && pod.dead.is_none();
+        Some(ready && record.config.attempt == config.attempt)
+    });
+    match standing.flatten() {
+        Some(true) => return Ok(()),
+        Some(false) => stop(host, &uid).await?,
+        None => {}
+    }
+    let outcome = make(host, config).await;
+    if let Err(error) = &outcome {
+        log::debug!("sandbox of pod {uid} failed ({error}); taking it away");
+        let has_containers = host.mirror.read(&uid, |pod| !pod.containers.is_empty());
+        let cleaned = match has_containers {
+            Some(true) => stop(host, &uid).await,
+            Some(false) | None => remove(host, &uid).await,
+        };
+        if let Err(left) = cleaned {
+            log::warn!("clean up after the failed sandbox of pod {uid}: {left}; tried again later");
+        }
+    }
+    outcome
+}
+
+async fn make(host: &Rc<Host>, config: Arc<SandboxConfig>) -> Result<(), RuntimeError> {
+    let uid = &config.uid;
+    let lease = match config.namespaces.network {
+        NamespaceMode::Host => None,
+        NamespaceMode::Pod | NamespaceMode::Container => {
+            let lease = host.network.lease(uid, &config.ports);
+            Some(lease.map_err(of_network)?)
+        }
+    };
+    let mut record = SandboxRecord {
+        version: VERSION,
+        config: (*config).clone(),
+        created: host.stamp(),
+        phase: SandboxPhase::Making,
+        lease: lease.clone(),
+    };
+    host.record_sandbox(&record)?;
+
+    let cgroups = host.cgroups.clone();
+    let (pod, for_cgroup) = (uid.clone(), config.cgroup.clone());
+    let cgroup = blocking::unblock(move || cgroups.make_pod(&pod, &for_cgroup));
+    let cgroup = async { cgroup.await.map_err(|error| of_io("", &error)) };
+    let (layout, for_files) = (host.layout.clone(), record.clone());
+    let files = blocking::unblock(move || write_files(&layout, &for_files));
+    let (client, _) = try_zip(host.connect(uid), try_zip(cgroup, files)).await?;
+
+    let pause = client
+        .start_pause(pause_config(host, &config))
+        .await?
+        .process;
+    if let Some(lease) = lease {
+        attach(host, uid, lease, pause).await?;
+    }
+    record.phase = SandboxPhase::Ready { pause };
+    host.record_sandbox(&record)
+}
+
+fn pause_config(host: &Host, config: &SandboxConfig) -> PauseConfig {
+    let own = |mode| match mode {
+        NamespaceMode::Pod => Own::Pod,
+        NamespaceMode::Host | NamespaceMode::Container => Own::Host,
+    };
+    let path = host.cgroups.pause_path(config.cgroup.qos, &config.uid);
+    PauseConfig {
+        network: own(config.namespaces.network),
+        ipc: own(config.namespaces.ipc),
+        // A pod of the host's network has the host's name.
+        uts: own(config.namespaces.network),
+        pid: own(config.namespaces.pid),
+        hostname: config.hostname.clone(),
+        sysctls: config.sysctls.clone(),
+        cgroup: host.cgroups.join(&path),
+        oom_score_adj: Some(PAUSE_OOM_SCORE_ADJ),
+        deadline_ms: PAUSE_DEADLINE_MS,
+    }
+}
+
+async fn attach(
+    host: &Host,
+    uid: &Uid,
+    lease: Lease,
+    pause: ProcessIdentity,
+) -> Result<(), RuntimeError> {
+    let (network, uid) = (host.network.clone(), uid.clone());
+    let attach = move || {
+        let path = format!("/proc/{}/ns/net", pause.pid);
+        let namespace =
+            File::open(&path).map_err(|error| of_io(&format!("open {path}"), &error))?;
+        // Checked after opening: the descriptor is pause's, or pause is gone.
+        if !pause.is_alive() {
+            return Err(RuntimeError::Failed(format!(
+                "pause of pod {uid} died at once"
+            )));
+        }
+        network
+            .attach(&uid, &lease, namespace.as_fd())
+            .map_err(of_network)
+    };
+    blocking::unblock(attach).await
+}
+
+fn of_network(error: NetworkError) -> RuntimeError {
+    // A taken hostPort or a busy range may be free at the next try: retried, not a config error.
+    RuntimeError::Failed(error.to_string())
+}
+
+/// The files that all containers share. Blocking: `etc-hosts` lies under ROOT.
+fn write_files(layout: &Layout, record: &SandboxRecord) -> Result<(), RuntimeError> {
+    let config = &record.config;
+    let uid = &config.uid;
+    let write = |path: &Path, text: String| {
+        let written = fs::write(path, text);
+        written.map_err(|error| of_io(&format!("write {}", path.display()), &error))
+    };
+    let node_hosts = match config.namespaces.network {
+        NamespaceMode::Host => fs::read_to_string("/etc/hosts").unwrap_or_default(),
+        NamespaceMode::Pod | NamespaceMode::Container => String::new(),
+    };
+    super::make_directory(&layout.pod_root(uid))?;
+    let hosts = files::hosts(config, &mirror::ips(record), &node_hosts);
+    write(&layout.etc_hosts(uid), hosts)?;
+    write(&layout.resolv_conf(uid), files::resolv_conf(&config.dns))?;
+    write(&layout.hostname(uid), format!("{}\n", config.hostname))?;
+    match config.namespaces.ipc {
+        NamespaceMode::Pod | NamespaceMode::Container => mount_shm(&layout.shm(uid)),
+        NamespaceMode::Host => Ok(()),
+    }
+}
+
+fn mount_shm(target: &Path) -> Result<(), RuntimeError> {
+    super::make_directory(target)?;
+    // An earlier attempt's, with what its containers left in it.
+    super::rootfs::unmount(target).map_err(|error| of_io("", &error))?;
+    let flags = Flags::NOSUID | Flags::NODEV | Flags::NOEXEC;
+    mount::mount("shm", target, "tmpfs", flags, SHM_OPTIONS)
+        .map_err(|error| of_io(&format!("mount tmpfs on {}", target.display()), &error))
+}
+
+/// Ends everything that runs in the pod and gives its network back.
+pub async fn stop(host: &Rc<Host>, uid: &Uid) -> Result<(), RuntimeError> {
+    let Some(Some(mut record)) = host.mirror.read(uid, |pod| pod.sandbox.clone()) else {
+        return Ok(());
+    };
+    if record.phase == SandboxPhase::Stopped {
+        return Ok(());
+    }
+    let mut problems = Problems::default();
+    let cgroups = host.cgroups.clone();
+    let path = host.cgroups.pod_path(record.config.cgroup.qos, uid);
+    problems.note(blocking::unblock(move || cgroups.kill(&path)).await);
+    // Pause was killed with the rest; this waits until it is reaped. A lost shim has none.
+    if let Some(client) = host.mirror.client(uid)
+        && let Err(error) = client.stop_pause().await
+        && !client.is_lost()
+    {
+        problems.note(Err(error));
+    }
+    let (network, pod) = (host.network.clone(), uid.clone());
+    problems.note(blocking::unblock(move || network.release(&pod)).await);
+    let outcome = problems.into_result().map_err(RuntimeError::Failed);
+    if outcome.is_ok() {
+        record.phase = SandboxPhase::Stopped;
+        record.lease = None;
+        host.record_sandbox(&record)?;
+    }
+    outcome
+}
+
+/// Takes away everything of the pod that this runtime made.
+pub async fn remove(host: &Rc<Host>, uid: &Uid) -> Result<(), RuntimeError> {
+    let mut problems = Problems::default();
+    problems.note(stop(host, uid).await);
+    // A pod without a sandbox record (a crash before it) may still have a lease in memory.
+    let (network, pod) = (host.network.clone(), uid.clone());
+    problems.note(blocking::unblock(move || network.release(&pod)).await);
+    problems.note(wait_until_empty(host, uid).await);
+    let containers = host.mirror.read(uid, |pod| {
+        pod.containers.values().cloned().collect::<Vec<_>>()
+    });
+    for record in containers.unwrap_or_default() {
+        problems.note(container::take_away(host, uid, &record).await);
+    }
+    host.mirror.change(uid, |pod| pod.leaving = true);
+    if let Some(client) = host.mirror.client(uid)
+        && let Err(error) = client.shutdown().await
+        && !client.is_lost()
+    {
+        problems.note(Err(error));
+    }
+    let (layout, cgroups, pod) = (host.layout.clone(), host.cgroups.clone(), uid.clone());
+    problems.join(blocking::unblock(move || remove_directories(&layout, &cgroups, &pod)).await);
+    problems.into_result().map_err(RuntimeError::Failed)?;
+    host.mirror.forget(uid);
+    Ok(())
+}
+
+fn remove_directories(
+    layout: &Layout,
+    cgroups: &crate::runtime::cgroup::Cgroups,
+    uid: &Uid,
+) -> Problems {
+    let mut problems = Problems::default();
+    problems.note(cgroups.remove_pod(uid));
+    problems.join(remove_directory(&layout.writable_layers(uid)));
+    problems.join(remove_directory(&layout.pod_root(uid).join("containers")));
+    problems.note(remove_file(&layout.etc_hosts(uid)));
+    // Only if nothing of volumes or the kubelet's records is left in it.
+    let _still_in_use = fs::remove_dir(layout.pod_root(uid));
+    problems.join(remove_directory(&layout.pod_run(uid)));
+    problems
+}
+
+/// Waits until no process is left in the pod's cgroups: only then can they be removed.
+async fn wait_until_empty(host: &Host, uid: &Uid) -> Result<(), String> {
+    let deadline = host.clock.now() + DEATH_TIME;
+    let mut pause = DEATH_POLL_FIRST;
+    loop {
+        let (cgroups, pod) = (host.cgroups.clone(), uid.clone());
+        let populated = blocking::unblock(move || cgroups.is_pod_populated(&pod)).await;
+        if !populated.map_err(|error| error.to_string())? {
+            return Ok(());
+        }
+        if host.clock.now() >= deadline {
+            let time = DEATH_TIME.as_secs();
+            return Err(format!(
+                "processes of pod {uid} live {time} s after SIGKILL"
+            ));
+        }
+        host.clock.sleep_until(host.clock.now() + pause).await;
+        pause = (pause * 2).min(DEATH_POLL_MAX);
+    }
+}

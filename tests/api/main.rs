@@ -1,0 +1,7 @@
+//! The local API over its real socket: a real registry, a real serve thread, a fake node behind.
+
+mod exec;
+mod logs;
+mod node;
+mod objects;
+mod streams;

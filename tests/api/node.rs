@@ -1,0 +1,339 @@
+//! A node for these tests: registry and backend on one thread, the serve thread beside it.
+
+use std::io::{BufRead, BufReader, Read, Write};
+use std::os::fd::OwnedFd;
+use std::os::unix::net::UnixStream;
+use std::path::PathBuf;
+use std::rc::Rc;
+use std::sync::{Arc, mpsc};
+use std::time::Duration;
+
+use async_executor::LocalExecutor;
+use lowtide::apiserver::backend::{
+    self, ExecExit, ExecIo, ExecSession, ExecStart, NodeSide, NodeStatus, PullProgress,
+};
+use lowtide::apiserver::{Limits, Options, ServeThread};
+use lowtide::net::unix;
+use lowtide::object::{Key, Kind, Source};
+use lowtide::os::clock::SystemClock;
+use lowtide::os::random::SystemRandom;
+use lowtide::os::terminal;
+use lowtide::registry::{self, Registry};
+use lowtide::world::{Clock, Image, LocalFuture, PullError, RuntimeError};
+use serde_json::{Value, json};
+
+/// Longest that any of these tests waits for anything.
+pub const PATIENCE: Duration = Duration::from_secs(10);
+
+type Work = Box<dyn FnOnce(Registry) -> LocalFuture<'static, ()> + Send>;
+
+pub struct Node {
+    pub directory: tempfile::TempDir,
+    work: Option<async_channel::Sender<Work>>,
+    serve: Option<ServeThread>,
+    thread: Option<std::thread::JoinHandle<()>>,
+}
+
+impl Node {
+    pub fn start() -> Node {
+        Node::with_limits(Limits::default(), registry::Limits::default())
+    }
+
+    pub fn with_limits(limits: Limits, registry_limits: registry::Limits) -> Node {
+        let directory = tempfile::tempdir().expect("temporary directory");
+        let listener = unix::listen(directory.path(), "api.sock").expect("listen");
+        let (backend, requests) = backend::channel();
+        let (work, todo) = async_channel::bounded::<Work>(8);
+        let (ready, started) = mpsc::channel();
+        #[allow(clippy::disallowed_methods, reason = "a test's own thread")]
+        let thread = std::thread::spawn(move || {
+            let executor = Rc::new(LocalExecutor::new());
+            let ours = executor.clone();
+            async_io::block_on(executor.run(async move {
+                let options = registry::Options {
+                    place: registry::Place::Memory,
+                    node_name: "pi".to_owned(),
+                    clock: Rc::new(SystemClock::new().expect("clock")),
+                    random: Rc::new(SystemRandom),
+                    limits: registry_limits,
+                    admission: Vec::new(),
+                };
+                let (registry, _) = Registry::open(options).await.expect("registry");
+                ready.send(registry.reader()).expect("the test waits");
+                ours.spawn(backend::run(requests, Rc::new(FakeNode), ours.clone()))
+                    .detach();
+                while let Ok(work) = todo.recv().await {
+                    work(registry.clone()).await;
+                }
+            }));
+        });
+        let reader = started.recv_timeout(PATIENCE).expect("the registry opens");
+        let options = Options {
+            pod_logs_dir: directory.path().join("logs"),
+            limits,
+        };
+        let clock = || Ok(Rc::new(SystemClock::new()?) as Rc<dyn Clock>);
+        let serve = ServeThread::start(listener, reader, backend, clock, options);
+        Node {
+            directory,
+            work: Some(work),
+            serve: Some(serve.expect("serve thread")),
+            thread: Some(thread),
+        }
+    }
+
+    /// Runs `work` on the node thread and waits for it.
+    pub fn node<T, F>(&self, work: F) -> T
+    where
+        T: Send + 'static,
+        F: FnOnce(Registry) -> LocalFuture<'static, T> + Send + 'static,
+    {
+        let (done, result) = mpsc::channel();
+        let work: Work = Box::new(move |registry| {
+            Box::pin(async move {
+                let _ = done.send(work(registry).await);
+            })
+        });
+        let sender = self.work.as_ref().expect("until drop");
+        sender.send_blocking(work).expect("the node runs");
+        result.recv_timeout(PATIENCE).expect("the node answers")
+    }
+
+    pub fn create(&self, kind: Kind, name: &str, body: Value) -> Value {
+        let name = name.to_owned();
+        self.node(move |registry| {
+            Box::pin(async move {
+                let namespace = if kind.namespaced() { "default" } else { "" };
+                let key = Key::local(kind, namespace, &name);
+                let source = if kind == Kind::Pod {
+                    Source::Api
+                } else {
+                    Source::Node
+                };
+                let created = registry.create(source, key, body).await;
+                created.expect("create").body.clone()
+            })
+        })
+    }
+
+    pub fn pod(&self, name: &str, labels: Value) -> Value {
+        let body = json!({
+            "apiVersion": "v1", "kind": "Pod",
+            "metadata": {"name": name, "namespace": "default", "labels": labels},
+            "spec": {"nodeName": "pi", "containers": [{"name": "web", "image": "busybox"}]},
+        });
+        self.create(Kind::Pod, name, body)
+    }
+
+    pub fn status(&self, pod: &Value, status: Value) {
+        let name = pod["metadata"]["name"].as_str().expect("name").to_owned();
+        let uid = pod["metadata"]["uid"].as_str().expect("uid").to_owned();
+        self.node(move |registry| {
+            Box::pin(async move {
+                registry.update_status(&Key::local(Kind::Pod, "default", &name), &uid, status);
+            })
+        });
+    }
+
+    pub fn socket(&self) -> PathBuf {
+        self.directory.path().join("api.sock")
+    }
+
+    pub fn connect(&self) -> UnixStream {
+        let stream = UnixStream::connect(self.socket()).expect("connect");
+        stream.set_read_timeout(Some(PATIENCE)).expect("time-out");
+        stream
+    }
+
+    pub fn open(&self, request: &str) -> Answer {
+        let mut stream = self.connect();
+        stream.write_all(request.as_bytes()).expect("write");
+        Answer::read(stream)
+    }
+
+    pub fn get(&self, path: &str) -> Answer {
+        self.get_as(path, "application/json")
+    }
+
+    pub fn get_as(&self, path: &str, accept: &str) -> Answer {
+        self.open(&format!(
+            "GET {path} HTTP/1.1\r\nHost: x\r\nAccept: {accept}\r\nConnection: close\r\n\r\n"
+        ))
+    }
+}
+
+impl Drop for Node {
+    fn drop(&mut self) {
+        drop(self.serve.take());
+        drop(self.work.take());
+        if let Some(thread) = self.thread.take() {
+            thread.join().expect("the node thread ends well");
+        }
+    }
+}
+
+/// A response whose head is read and whose body may still come.
+pub struct Answer {
+    pub code: u16,
+    pub head: String,
+    pub body: BufReader<UnixStream>,
+}
+
+impl Answer {
+    pub fn read(stream: UnixStream) -> Answer {
+        let mut body = BufReader::new(stream);
+        let (mut head, mut line) = (String::new(), String::new());
+        while line != "\r\n" {
+            line.clear();
+            let read = body.read_line(&mut line).expect("head of the answer");
+            assert!(read > 0, "the connection ended in the head: {head}");
+            head.push_str(&line);
+        }
+        let code = head.split(' ').nth(1).and_then(|code| code.parse().ok());
+        Answer {
+            code: code.expect("status code"),
+            head,
+            body,
+        }
+    }
+
+    fn is_chunked(&self) -> bool {
+        self.head
+            .to_ascii_lowercase()
+            .contains("transfer-encoding: chunked")
+    }
+
+    /// The whole body.
+    pub fn text(mut self) -> String {
+        let mut text = String::new();
+        if self.is_chunked() {
+            while let Some(chunk) = self.chunk() {
+                text.push_str(&chunk);
+            }
+        } else {
+            self.body.read_to_string(&mut text).expect("body");
+        }
+        text
+    }
+
+    pub fn json(self) -> Value {
+        let text = self.text();
+        serde_json::from_str(&text).unwrap_or_else(|error| panic!("{error}: {text}"))
+    }
+
+    /// One chunk of a stream; `None` at its end.
+    pub fn chunk(&mut self) -> Option<String> {
+        let mut size = String::new();
+        self.body.read_line(&mut size).expect("size of a chunk");
+        let size = usize::from_str_radix(size.trim(), 16).expect("hexadecimal size");
+        let mut chunk = vec![0; size + 2];
+        self.body.read_exact(&mut chunk).expect("chunk");
+        chunk.truncate(size);
+        (size > 0).then(|| String::from_utf8(chunk).expect("UTF-8"))
+    }
+
+    /// The events of the next chunk of a watch.
+    pub fn events(&mut self) -> Vec<Value> {
+        let chunk = self.chunk().unwrap_or_default();
+        chunk
+            .lines()
+            .map(|line| serde_json::from_str(line).expect("JSON line"))
+            .collect()
+    }
+}
+
+/// Runs commands on this host instead of in containers.
+struct FakeNode;
+
+impl NodeSide for FakeNode {
+    fn exec(&self, start: ExecStart) -> LocalFuture<'_, Result<ExecSession, RuntimeError>> {
+        Box::pin(async move {
+            if start.command[0] == "missing" {
+                let message = "exec: \"missing\": executable file not found in $PATH".to_owned();
+                return Err(RuntimeError::Start { code: 127, message });
+            }
+            Ok(spawn(start))
+        })
+    }
+
+    fn images(&self) -> Vec<Arc<Image>> {
+        vec![Arc::new(Image {
+            id: format!("sha256:{}", "ab".repeat(32)),
+            tags: vec!["docker.io/library/busybox:1.36".to_owned()],
+            digests: Vec::new(),
+            size_bytes: 4_260_000,
+            pinned: true,
+            config: Default::default(),
+        })]
+    }
+
+    fn pull(
+        &self,
+        reference: String,
+        progress: async_channel::Sender<PullProgress>,
+    ) -> LocalFuture<'_, Result<Arc<Image>, PullError>> {
+        Box::pin(async move {
+            let _ = progress.try_send(PullProgress::Blob {
+                digest: "sha256:cd".to_owned(),
+                done_bytes: 5,
+                total_bytes: 10,
+            });
+            match reference.as_str() {
+                "busybox" => Ok(self.images().remove(0)),
+                _ => Err(PullError::Unreachable(format!(
+                    "{reference}: no route to host"
+                ))),
+            }
+        })
+    }
+
+    fn import(&self, path: PathBuf) -> LocalFuture<'_, Result<Vec<String>, String>> {
+        Box::pin(async move { Ok(vec![format!("imported:{}", path.display())]) })
+    }
+
+    fn status(&self) -> NodeStatus {
+        NodeStatus {
+            node_name: "pi".to_owned(),
+            ..NodeStatus::default()
+        }
+    }
+
+    fn health(&self) -> Result<(), String> {
+        Ok(())
+    }
+}
+
+/// The command as a child of this process, with pipes or a terminal.
+#[allow(clippy::disallowed_methods, reason = "a test's own child")]
+fn spawn(start: ExecStart) -> ExecSession {
+    use std::process::{Command, Stdio};
+    let mut command = Command::new(&start.command[0]);
+    command.args(&start.command[1..]);
+    let io = if start.tty {
+        let pty = terminal::open_pty().expect("pty");
+        let end = || Stdio::from(pty.slave.try_clone().expect("slave"));
+        command.stdin(end()).stdout(end()).stderr(end());
+        ExecIo::Terminal(pty.master)
+    } else {
+        let (stdin, child_stdin) = UnixStream::pair().expect("pair");
+        let (stdout, child_stdout) = UnixStream::pair().expect("pair");
+        let (stderr, child_stderr) = UnixStream::pair().expect("pair");
+        command
+            .stdin(OwnedFd::from(child_stdin))
+            .stdout(OwnedFd::from(child_stdout))
+            .stderr(OwnedFd::from(child_stderr));
+        ExecIo::Pipes {
+            stdin: start.stdin.then(|| stdin.into()),
+            stdout: start.stdout.then(|| stdout.into()),
+            stderr: start.stderr.then(|| stderr.into()),
+        }
+    };
+    let mut child = command.spawn().expect("spawn");
+    drop(command);
+    let (ended, exit) = async_channel::bounded(1);
+    std::thread::spawn(move || {
+        let code = child.wait().expect("wait").code().unwrap_or(137);
+        let _ = ended.send_blocking(ExecExit::Code(code));
+    });
+    ExecSession { io, exit }
+}

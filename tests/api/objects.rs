@@ -1,0 +1,220 @@
+//! Get, list, tables, discovery, refusals.
+
+use lowtide::object::Kind;
+use serde_json::json;
+
+use crate::node::Node;
+
+const TABLE: &str = "application/json;as=Table;v=v1;g=meta.k8s.io,application/json";
+
+#[test]
+fn a_list_shows_what_the_registry_holds() {
+    let node = Node::start();
+    node.pod("web", json!({"app": "web"}));
+    node.pod("db", json!({"app": "db"}));
+    let answer = node.get("/api/v1/pods");
+    assert_eq!(answer.code, 200);
+    let list = answer.json();
+    assert_eq!(list["kind"], "PodList");
+    let names: Vec<_> = list["items"].as_array().expect("items").iter().collect();
+    assert_eq!(names.len(), 2);
+    assert_eq!(names[0]["metadata"]["name"], "db");
+    assert!(names[0].get("kind").is_none());
+    let count = |path: &str| node.get(path).json()["items"].as_array().map(Vec::len);
+    assert_eq!(
+        count("/api/v1/namespaces/default/pods?labelSelector=app%3Dweb"),
+        Some(1)
+    );
+    assert_eq!(
+        count("/api/v1/namespaces/default/pods?fieldSelector=metadata.name%21%3Dweb"),
+        Some(1)
+    );
+    assert_eq!(count("/api/v1/namespaces/other/pods"), Some(0));
+}
+
+#[test]
+fn one_object_is_got_by_name() {
+    let node = Node::start();
+    node.pod("web", json!({}));
+    let pod = node.get("/api/v1/namespaces/default/pods/web").json();
+    assert_eq!(
+        (&pod["kind"], &pod["metadata"]["name"]),
+        (&json!("Pod"), &json!("web"))
+    );
+}
+
+#[test]
+fn pages_put_together_are_the_whole_list() {
+    let node = Node::start();
+    for index in 0..5 {
+        node.pod(&format!("p{index}"), json!({}));
+    }
+    let (mut names, mut go_on, mut versions) = (Vec::new(), String::new(), Vec::new());
+    loop {
+        let page = node
+            .get(&format!("/api/v1/pods?limit=2&continue={go_on}"))
+            .json();
+        for item in page["items"].as_array().expect("items") {
+            names.push(item["metadata"]["name"].as_str().expect("name").to_owned());
+        }
+        versions.push(page["metadata"]["resourceVersion"].clone());
+        match page["metadata"]["continue"].as_str() {
+            Some(token) => go_on = token.to_owned(),
+            None => break,
+        }
+        if versions.len() == 1 {
+            assert_eq!(page["metadata"]["remainingItemCount"], 3);
+            node.pod("p9", json!({}));
+        }
+    }
+    assert_eq!(names, ["p0", "p1", "p2", "p3", "p4", "p9"]);
+    versions.dedup();
+    assert_eq!(versions.len(), 1, "all pages show the version of the first");
+}
+
+#[test]
+fn refusals_are_status_objects() {
+    let node = Node::start();
+    let table = [
+        (
+            "/api/v1/namespaces/default/pods/gone",
+            404,
+            "NotFound",
+            "pods \"gone\" not found",
+        ),
+        (
+            "/apis/apps/v1/deployments",
+            404,
+            "NotFound",
+            "the server could not find the requested resource",
+        ),
+        (
+            "/api/v1/pods?fieldSelector=spec.x%3D1",
+            400,
+            "BadRequest",
+            "field label not supported: spec.x",
+        ),
+        (
+            "/api/v1/pods?resourceVersion=9223372036854775807",
+            504,
+            "Timeout",
+            "Too large resource version",
+        ),
+        (
+            "/api/v1/pods?sendInitialEvents=true",
+            422,
+            "Invalid",
+            "sendInitialEvents is forbidden for list",
+        ),
+        (
+            "/api/v1/pods?resourceVersionMatch=Exact",
+            422,
+            "Invalid",
+            "resourceVersionMatch is forbidden unless",
+        ),
+        (
+            "/api/v1/pods?continue=x",
+            400,
+            "BadRequest",
+            "continue key is not valid",
+        ),
+        (
+            "/api/v1/pods?labelSelector=a%20b",
+            400,
+            "BadRequest",
+            "unable to parse requirement",
+        ),
+    ];
+    for (path, code, reason, message) in table {
+        let answer = node.get(path);
+        assert_eq!(answer.code, code, "{path}");
+        let status = answer.json();
+        assert_eq!(status["kind"], "Status", "{path}");
+        assert_eq!(status["reason"], reason, "{path}");
+        assert!(
+            status["message"]
+                .as_str()
+                .expect("message")
+                .contains(message),
+            "{path}: {status}"
+        );
+    }
+    let post = node.open(
+        "POST /api/v1/pods HTTP/1.1\r\nHost: x\r\nContent-Length: 0\r\nConnection: close\r\n\r\n",
+    );
+    assert_eq!(post.code, 405);
+    let protobuf = node.get_as("/api/v1/pods", "application/vnd.kubernetes.protobuf");
+    assert_eq!(protobuf.code, 406);
+}
+
+#[test]
+fn kubectl_gets_its_table() {
+    let node = Node::start();
+    let pod = node.pod("web", json!({}));
+    node.status(
+        &pod,
+        json!({"phase": "Running", "podIP": "10.88.0.2", "containerStatuses": [
+        {"name": "web", "ready": true, "restartCount": 0, "state": {"running": {}}}]}),
+    );
+    let table = node.get_as("/api/v1/pods", TABLE).json();
+    assert_eq!(table["kind"], "Table");
+    assert_eq!(table["columnDefinitions"][0]["format"], "name");
+    let cells = &table["rows"][0]["cells"];
+    assert_eq!(cells[0], "web");
+    assert_eq!(
+        (&cells[1], &cells[2], &cells[5]),
+        (&json!("1/1"), &json!("Running"), &json!("10.88.0.2"))
+    );
+    assert_eq!(table["rows"][0]["object"]["kind"], "PartialObjectMetadata");
+    let bare = node.get_as("/api/v1/pods?includeObject=None", TABLE).json();
+    assert!(bare["rows"][0].get("object").is_none());
+}
+
+#[test]
+fn discovery_lists_what_is_served() {
+    let node = Node::start();
+    assert_eq!(node.get("/version").json()["major"], "1");
+    assert_eq!(node.get("/api").json()["versions"][0], "v1");
+    let resources = node.get("/api/v1").json();
+    let names: Vec<_> = resources["resources"]
+        .as_array()
+        .expect("resources")
+        .iter()
+        .map(|r| r["name"].clone())
+        .collect();
+    for kind in Kind::ALL {
+        assert!(names.contains(&json!(kind.plural())), "{kind}");
+    }
+    assert_eq!(node.get("/readyz").text(), "ok");
+    assert_eq!(
+        node.get("/livez?verbose").text(),
+        "[+]ping ok\n[+]node ok\nhealthz check passed\n"
+    );
+    assert_eq!(node.get("/healthz/nothing").code, 404);
+}
+
+#[test]
+fn images_are_listed_and_pulled_with_progress() {
+    let node = Node::start();
+    assert_eq!(
+        node.get("/lowtide/v1/images").json()["items"][0]["pinned"],
+        true
+    );
+    let pull = |reference: &str| {
+        node.open(&format!("POST /lowtide/v1/images/pull?reference={reference} HTTP/1.1\r\nHost: x\r\nConnection: close\r\n\r\n")).text()
+    };
+    let lines = pull("busybox");
+    assert!(
+        lines.starts_with("{\"type\":\"blob\",\"digest\":\"sha256:cd\",\"doneBytes\":5"),
+        "{lines}"
+    );
+    assert!(
+        lines
+            .lines()
+            .nth(1)
+            .expect("end")
+            .contains("\"type\":\"done\""),
+        "{lines}"
+    );
+    assert!(pull("nowhere").contains("no route to host"));
+}

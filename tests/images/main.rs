@@ -1,0 +1,12 @@
+//! The image store from outside: archives, the image directory, registries, crashes; and the
+//! HTTP client's other user, the checks of probes.
+
+mod check;
+mod crash;
+mod import;
+mod pull;
+mod registry;
+mod world;
+
+#[path = "../support/image.rs"]
+mod image;
