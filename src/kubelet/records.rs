@@ -38,13 +38,23 @@ impl Records {
     }
 
     pub async fn pod(&self, uid: &Uid) -> Option<Object> {
-        self.read(Area::Root, &path(uid, "pod")).await
+        let path = path(uid, "pod");
+        match self.read(Area::Run, &path).await {
+            Some(pod) => Some(pod),
+            None => self.read(Area::Root, &path).await,
+        }
     }
 
     /// Not flushed: it matters only while the pod's processes live, and a power cut ends those.
+    /// On a disk that takes nothing it goes to RUN: a successor of the pod's name must find it.
     pub async fn keep_pod(&self, uid: &Uid, pod: &Object) -> Result<(), DiskError> {
         let bytes = encode(pod);
-        self.disk.write(Area::Root, &path(uid, "pod"), bytes).await
+        let path = path(uid, "pod");
+        let kept = self.disk.write(Area::Root, &path, bytes.clone()).await;
+        if kept.is_err() {
+            return self.disk.write(Area::Run, &path, bytes).await.and(kept);
+        }
+        kept
     }
 
     pub async fn finals(&self, uid: &Uid) -> Final {
@@ -80,6 +90,7 @@ impl Records {
         for (area, file) in [
             (Area::Root, "final"),
             (Area::Root, "pod"),
+            (Area::Run, "pod"),
             (Area::Run, "kubelet"),
         ] {
             let removed = self.disk.remove(area, &path(uid, file)).await;
@@ -88,15 +99,18 @@ impl Records {
         result
     }
 
-    /// Pods that have a directory under ROOT, whoever made it.
+    /// Pods that have a directory under ROOT or RUN, whoever made it.
     pub async fn known(&self) -> Vec<Uid> {
-        match self.disk.list(Area::Root, "pods").await {
-            Ok(names) => names.iter().filter_map(|name| Uid::new(name)).collect(),
-            Err(error) => {
-                log::warn!("{error}; pods of an earlier run cannot be tidied up now");
-                Vec::new()
+        let mut known = Vec::new();
+        for area in [Area::Root, Area::Run] {
+            match self.disk.list(area, "pods").await {
+                Ok(names) => known.extend(names.iter().filter_map(|name| Uid::new(name))),
+                Err(error) => {
+                    log::warn!("{error}; pods of an earlier run cannot be tidied up now");
+                }
             }
         }
+        known
     }
 
     async fn read<T: DeserializeOwned>(&self, area: Area, path: &str) -> Option<T> {

@@ -243,7 +243,7 @@ impl Worker {
     fn publish(&mut self, view: &PodView, observed: &PodObserved, next: &Plan) {
         let shared = &self.shared;
         let mut memory = shared.memory.borrow_mut();
-        if memory.is_busy(&Target::Record) {
+        if memory.is_busy(&Target::Record) || memory.record_retry.is_some() {
             return;
         }
         let core = &shared.core;

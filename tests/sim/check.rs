@@ -21,7 +21,7 @@ pub fn converged(run: &Run) -> Verdict {
     names(run, &desired)?;
     no_leftovers(run, &desired)?;
     let kernel = run.host.kernel.borrow();
-    for pod in &desired {
+    for pod in desired.iter() {
         let nothing = Pod::default();
         let truth = kernel.pods.get(&pod.uid).unwrap_or(&nothing);
         let status = statuses.get(&pod.uid).unwrap_or(&Value::Null);

@@ -7,7 +7,7 @@ use std::collections::{BTreeMap, BTreeSet};
 use std::rc::Rc;
 use std::time::Duration;
 
-use lowtide::world::{Area, Disk, DiskError, LocalFuture};
+use lowtide::world::{Area, Disk, DiskError, LocalFuture, Uid};
 
 use crate::host::{DiskMode, Host, boxed, give, question};
 use crate::random::Stream;
@@ -220,7 +220,15 @@ impl Disk for SimDisk {
         boxed(async move {
             let (asker, answer) = question();
             self.0.later_in_agent(self.0.span(OPERATION), move |host| {
-                give(&asker, Ok(host.files.borrow().list(area, &directory)));
+                let mut names = host.files.borrow().list(area, &directory);
+                if (area, directory.as_str()) == (Area::Root, "pods") {
+                    // Volumes lie in the same directory as the records.
+                    let mounted = host.mounted.borrow();
+                    names.extend(mounted.directories().iter().map(Uid::to_string));
+                    names.sort();
+                    names.dedup();
+                }
+                give(&asker, Ok(names));
             });
             answer.await
         })

@@ -18,6 +18,7 @@
 use std::cell::RefCell;
 use std::collections::{BTreeMap, BTreeSet};
 use std::rc::Rc;
+use std::time::Duration;
 
 use lowtide::world::{
     ContainerConfig, ContainerId, ContainerState, ExecRequest, MountSource, NetError, PodObserved,
@@ -26,7 +27,6 @@ use lowtide::world::{
 
 use crate::host::Host;
 use crate::kernel::{Container, Pod};
-use crate::script::Script;
 use crate::spec::{Desired, Role};
 use crate::timeline::Nanos;
 use crate::trace::Trace;
@@ -45,7 +45,7 @@ struct Past {
     /// Containers that were seen to fail a probe or a hook: instances that may be ended.
     condemned: BTreeSet<ContainerId>,
     /// In the present boot: final exits by container, init containers that are done by sandbox.
-    exits: BTreeMap<String, i32>,
+    exits: BTreeMap<String, (i32, String)>,
     done: BTreeSet<(String, u64)>,
     /// A sandbox of this pod died in this boot.
     lost_sandbox: bool,
@@ -56,7 +56,13 @@ struct Past {
     published_exits: BTreeSet<String>,
 }
 
-type Wishes = Rc<dyn Fn() -> Option<Vec<Desired>>>;
+/// So long after its end a command may still be sent to a container: no step can take it back.
+const JUST_ENDED: Duration = Duration::from_secs(3);
+
+/// Where hostNetwork pods listen.
+pub const HOST_ADDRESS: &str = "192.0.2.1";
+
+type Wishes = Rc<dyn Fn() -> Option<Rc<Vec<Desired>>>>;
 
 pub struct Judge {
     trace: Rc<Trace>,
@@ -100,13 +106,13 @@ impl Judge {
         change(self.pasts.borrow_mut().entry(uid.clone()).or_default())
     }
 
-    pub fn desired(&self) -> Option<Vec<Desired>> {
+    pub fn desired(&self) -> Option<Rc<Vec<Desired>>> {
         let wishes = self.wishes.borrow().clone();
         wishes?()
     }
 
     fn wanted(&self, uid: &Uid) -> Option<Desired> {
-        self.desired()?.into_iter().find(|pod| pod.uid == *uid)
+        self.desired()?.iter().find(|pod| pod.uid == *uid).cloned()
     }
 
     /// The pod if something of it may start: wanted now, or until a moment ago.
@@ -137,7 +143,9 @@ impl Judge {
     /// The node has published this: from now on it must hold.
     pub fn published(&self, uid: &Uid, phase: &str, final_exits: &[String]) {
         self.past(uid, |past| {
-            if matches!(phase, "Succeeded" | "Failed") {
+            if phase.is_empty() {
+                // Not told yet since the store was opened: no claim.
+            } else if matches!(phase, "Succeeded" | "Failed") {
                 past.published_end.get_or_insert(phase.to_owned());
             } else if let Some(end) = &past.published_end {
                 let crime = format!("pod {uid} was published as {end} and now as {phase}");
@@ -203,10 +211,11 @@ impl Judge {
         if !ready {
             self.condemn(format!("{what} starts where no ready sandbox is seen"));
         }
-        let live = seen
-            .containers
-            .iter()
-            .find(|c| c.name == config.name && !matches!(c.state, ContainerState::Exited(_)));
+        // The same number again is how a start that hung is repeated.
+        let live = seen.containers.iter().find(|c| {
+            let repeated = c.attempt == config.attempt && c.state == ContainerState::Created;
+            c.name == config.name && !repeated && !matches!(c.state, ContainerState::Exited(_))
+        });
         if let Some(live) = live {
             let attempt = live.attempt;
             self.condemn(format!(
@@ -229,14 +238,18 @@ impl Judge {
             if let Some(end) = &past.published_end {
                 self.condemn(format!("{what} starts though the pod is {end}"));
             }
-            if past.published_exits.contains(&config.name) {
+            if past
+                .published_exits
+                .contains(&final_exit(&config.name, &config.image))
+            {
                 self.condemn(format!("{what} starts though its final exit was published"));
             }
-            let code = past.exits.get(&config.name).copied();
-            if let Some(code) = code
+            // An exit of another image is no end: the definition changed.
+            let exit = past.exits.get(&config.name);
+            if let Some((code, image)) = exit
+                && *image == config.image
                 && pod.role(&config.name) == Some(Role::Regular)
-                && !pod.restarts(&config.name, code)
-                && !pod.was_changed(&config.name, &config.image)
+                && !pod.restarts(&config.name, *code)
             {
                 self.condemn(format!("{what} starts again after its final exit {code}"));
             }
@@ -293,7 +306,8 @@ impl Judge {
             container.map(|c| c.sandbox)
         };
         self.past(&config.uid, |past| {
-            past.exits.insert(config.name.clone(), code);
+            let exit = (code, config.image.clone());
+            past.exits.insert(config.name.clone(), exit);
             if code == 0
                 && let Some(sandbox) = sandbox
             {
@@ -390,7 +404,14 @@ impl Judge {
 
     pub fn executes(&self, host: &Host, request: &ExecRequest) {
         let seen = host.kernel.borrow().seen(&request.uid);
-        if !is_seen_running(&seen, &request.container) {
+        let now = host.timeline.since_boot();
+        let just_ended = seen.containers.iter().any(|c| match &c.state {
+            ContainerState::Exited(exit) => {
+                c.id == request.container && now.since(exit.finished.boot) < JUST_ENDED
+            }
+            ContainerState::Created | ContainerState::Running { .. } => false,
+        });
+        if !just_ended && !is_seen_running(&seen, &request.container) {
             let command = &request.command;
             self.condemn(format!(
                 "exec {command:?} in a container of {} that is not seen running",
@@ -433,20 +454,21 @@ impl Judge {
         lost: bool,
     ) -> Result<bool, NetError> {
         let kernel = host.kernel.borrow();
+        let is_host = address == HOST_ADDRESS;
         let behind = |pod: &&Pod| {
-            pod.ready_sandbox()
-                .is_some_and(|s| s.ip.to_string() == address)
+            let sandbox = pod.sandbox.as_ref();
+            sandbox.is_some_and(|s| s.ip.to_string() == address || (is_host && s.is_on_host()))
         };
-        let pod = kernel.pods.values().find(behind);
-        let listening = |c: &&Container| c.is_running() && c.script.listens == Some(port);
-        let Some(container) = pod.and_then(|pod| pod.live().find(listening)) else {
+        let listeners: Vec<&Container> = {
+            let pods = kernel.pods.values().filter(behind);
+            let containers = pods.flat_map(|pod| pod.containers.iter());
+            containers
+                .filter(|c| c.script.listens == Some(port))
+                .collect()
+        };
+        let Some(container) = listeners.iter().find(|c| c.is_running()) else {
             // Whoever should listen there has failed its probe.
-            let should = |c: &Container| listens(&c.script, port);
-            for container in pod
-                .iter()
-                .flat_map(|pod| pod.containers.iter())
-                .filter(|c| should(c))
-            {
+            for container in listeners {
                 let uid = &container.config.uid;
                 self.past(uid, |past| past.condemned.insert(container.id.clone()));
             }
@@ -454,25 +476,28 @@ impl Judge {
         };
         let well = is_well(host, container);
         if !well || lost {
-            let uid = &container.config.uid;
-            self.past(uid, |past| past.condemned.insert(container.id.clone()));
+            // On the host's address several may want one port; each is found as sick as the one
+            // that answers.
+            for container in &listeners {
+                let uid = &container.config.uid;
+                self.past(uid, |past| past.condemned.insert(container.id.clone()));
+            }
         }
         Ok(well)
     }
 }
 
-fn listens(script: &Script, port: u16) -> bool {
-    script.listens == Some(port)
-}
-
 fn is_well(host: &Host, container: &Container) -> bool {
     let age = host.timeline.now() - container.started.unwrap_or_default();
-    container
-        .script
-        .is_well(std::time::Duration::from_nanos(age))
+    container.script.is_well(Duration::from_nanos(age))
 }
 
 fn is_seen_running(seen: &PodObserved, id: &ContainerId) -> bool {
     let mut all = seen.containers.iter();
     all.any(|c| c.id == *id && matches!(c.state, ContainerState::Running { .. }))
+}
+
+/// How a published final exit is remembered: a container of another image is another one.
+pub fn final_exit(name: &str, image: &str) -> String {
+    format!("{name} of {image}")
 }

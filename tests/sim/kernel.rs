@@ -30,6 +30,12 @@ pub struct Sandbox {
     pub serial: u64,
 }
 
+impl Sandbox {
+    pub fn is_on_host(&self) -> bool {
+        self.config.namespaces.network == NamespaceMode::Host
+    }
+}
+
 pub struct Container {
     pub id: ContainerId,
     pub config: Arc<ContainerConfig>,
@@ -78,7 +84,7 @@ impl Pod {
             .collect();
         containers.sort_by(|a, b| (&a.name, a.attempt).cmp(&(&b.name, b.attempt)));
         let sandbox = self.sandbox.as_ref().map(|sandbox| {
-            let host_network = sandbox.config.namespaces.network == NamespaceMode::Host;
+            let host_network = sandbox.is_on_host();
             SandboxObserved {
                 attempt: sandbox.config.attempt,
                 state: sandbox.state.clone(),

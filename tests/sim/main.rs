@@ -1,7 +1,7 @@
 //! Whole nodes in one thread, under one seed and a virtual clock.
 //!
 //! `LOWTIDE_SEEDS=n` runs that many seeds; `LOWTIDE_SEED=x` runs one and prints what happened;
-//! `LOWTIDE_ALL=1` goes on after a failure and lists all that fail.
+//! `LOWTIDE_ALL=1` goes on after a failure and lists all that fail; `LOWTIDE_FROM=x` begins elsewhere.
 //! A failing seed is a reproduction: everything that is random comes from it.
 //!
 //! ```text
@@ -29,6 +29,9 @@ mod timeline;
 mod trace;
 mod volumes;
 
+use std::sync::Mutex;
+use std::sync::atomic::{AtomicU64, Ordering};
+
 use real::RealNode;
 use run::{Failure, Node, simulate};
 use stub::{Mutation, StubNode};
@@ -49,8 +52,13 @@ fn number(name: &str) -> Option<u64> {
     )
 }
 
+/// Threads at most; each runs whole seeds, so what a seed does depends on no other.
+const THREADS_MAX: usize = 8;
+
+type MakeNode = fn() -> Box<dyn Node>;
+
 /// Runs the seeds, or the one that the user asked for with its trace; panics with the first failure.
-fn run_seeds(default: u64, node: impl Fn() -> Box<dyn Node>) {
+fn run_seeds(default: u64, node: MakeNode) {
     if let Some(seed) = number("LOWTIDE_SEED") {
         match simulate(seed, Tracing::On, node()) {
             Ok(trace) => println!("{}\nseed {seed} is fine", trace.join("\n")),
@@ -58,30 +66,46 @@ fn run_seeds(default: u64, node: impl Fn() -> Box<dyn Node>) {
         }
         return;
     }
-    if std::env::var_os("LOWTIDE_ALL").is_some() {
-        return list_failures(default, node);
+    let first = number("LOWTIDE_FROM").unwrap_or(0);
+    let seeds = first..first + number("LOWTIDE_SEEDS").unwrap_or(default);
+    let all = std::env::var_os("LOWTIDE_ALL").is_some();
+    let failures = failures(seeds, node, if all { usize::MAX } else { 1 });
+    for failure in failures.iter().filter(|_| all) {
+        println!("seed {}: {}", failure.seed, failure.what.replace('\n', " "));
     }
-    for seed in 0..number("LOWTIDE_SEEDS").unwrap_or(default) {
-        if simulate(seed, Tracing::Off, node()).is_err() {
-            // The same seed again, this time with its story.
-            match simulate(seed, Tracing::On, node()) {
-                Ok(_) => panic!("seed {seed} fails only sometimes: something is not deterministic"),
-                Err(failure) => report(&failure),
-            }
+    if let Some(Failure { seed, .. }) = failures.first() {
+        // The same seed again, this time with its story.
+        match simulate(*seed, Tracing::On, node()) {
+            Ok(_) => panic!("seed {seed} fails only sometimes: something is not deterministic"),
+            Err(failure) => report(&failure),
         }
     }
 }
 
-/// One line for each seed that fails: how far-reaching a fault is.
-fn list_failures(default: u64, node: impl Fn() -> Box<dyn Node>) {
-    let mut failures = 0;
-    for seed in 0..number("LOWTIDE_SEEDS").unwrap_or(default) {
-        if let Err(failure) = simulate(seed, Tracing::Off, node()) {
-            println!("seed {seed}: {}", failure.what.replace('\n', " "));
-            failures += 1;
+/// The failures of a range of seeds, lowest first; stops once there are `enough`.
+fn failures(seeds: std::ops::Range<u64>, node: MakeNode, enough: usize) -> Vec<Failure> {
+    let threads = std::thread::available_parallelism().map_or(1, |n| n.get().min(THREADS_MAX));
+    let next = AtomicU64::new(seeds.start);
+    let found = Mutex::new(Vec::new());
+    std::thread::scope(|scope| {
+        for _ in 0..threads {
+            scope.spawn(|| {
+                loop {
+                    let seed = next.fetch_add(1, Ordering::Relaxed);
+                    let have = found.lock().expect("no panic under it").len();
+                    if seed >= seeds.end || have >= enough {
+                        return;
+                    }
+                    if let Err(failure) = simulate(seed, Tracing::Off, node()) {
+                        found.lock().expect("no panic under it").push(failure);
+                    }
+                }
+            });
         }
-    }
-    assert_eq!(failures, 0, "seeds failed");
+    });
+    let mut found = found.into_inner().expect("all threads have ended well");
+    found.sort_by_key(|failure| failure.seed);
+    found
 }
 
 fn report(failure: &Failure) {

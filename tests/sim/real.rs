@@ -165,16 +165,18 @@ impl Node for RealNode {
         self.written.notify(usize::MAX);
     }
 
-    fn desired(&self) -> Rc<dyn Fn() -> Option<Vec<Desired>>> {
+    fn desired(&self) -> Rc<dyn Fn() -> Option<Rc<Vec<Desired>>>> {
         let registry = Rc::clone(&self.registry);
+        let read = RefCell::new((0, Rc::default()));
         Rc::new(move || {
             let reader = registry.borrow().as_ref()?.reader();
-            let pods = pods(&reader);
-            Some(
-                pods.iter()
-                    .filter_map(|pod| Desired::from_body(&pod.body))
-                    .collect(),
-            )
+            let (version, known): &mut (u64, Rc<Vec<Desired>>) = &mut read.borrow_mut();
+            if *version != reader.version() {
+                let pods = pods(&reader);
+                let pods = pods.iter().filter_map(|pod| Desired::from_body(&pod.body));
+                (*version, *known) = (reader.version(), Rc::new(pods.collect()));
+            }
+            Some(Rc::clone(known))
         })
     }
 

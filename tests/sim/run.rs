@@ -47,7 +47,7 @@ pub trait Node {
     /// The manifest directory is another.
     fn feed(&mut self, manifests: &Manifests);
     /// Pods that the node has accepted; nothing while it does not know yet.
-    fn desired(&self) -> Rc<dyn Fn() -> Option<Vec<Desired>>>;
+    fn desired(&self) -> Rc<dyn Fn() -> Option<Rc<Vec<Desired>>>>;
     /// Changes whenever `desired` or `statuses` may have changed.
     fn version(&self) -> u64;
     /// Published statuses by UID.
@@ -426,6 +426,10 @@ impl Run {
         }
         let desired = self.host.judge.desired().unwrap_or_default();
         for (uid, status) in self.node.statuses() {
+            // What a source or the store says before the kubelet has told is no claim.
+            if !status["conditions"].is_array() && self.node.features() == Features::Full {
+                continue;
+            }
             let phase = status["phase"].as_str().unwrap_or_default();
             let pod = desired.iter().find(|pod| pod.uid == uid);
             let exits = pod.map(|pod| pod.final_exits(&status)).unwrap_or_default();

@@ -39,6 +39,19 @@ impl SimRuntime {
         typical: Duration,
         effect: impl FnOnce(&Rc<Host>) -> Outcome<T> + 'static,
     ) -> Outcome<T> {
+        self.request_in_two(what, uid, typical, |_| {}, effect)
+            .await
+    }
+
+    /// Like `request`, with a beginning that shows before the answer, and stays if the rest hangs.
+    async fn request_in_two<T: 'static>(
+        &self,
+        what: String,
+        uid: &Uid,
+        typical: Duration,
+        beginning: impl FnOnce(&Rc<Host>) + 'static,
+        effect: impl FnOnce(&Rc<Host>) -> Outcome<T> + 'static,
+    ) -> Outcome<T> {
         let host = &self.0;
         let (fate, took) = host.fate(typical);
         host.trace.note(|| match fate {
@@ -49,6 +62,13 @@ impl SimRuntime {
         });
         let (asker, answer) = question();
         let uid = uid.clone();
+        if fate != Fate::FailsBefore {
+            let shown = uid.clone();
+            host.later(host.span(REQUEST).min(took), move |host| {
+                beginning(host);
+                show(host, &shown);
+            });
+        }
         host.later(took, move |host| {
             let outcome = match fate {
                 Fate::Succeeds => effect(host),
@@ -314,11 +334,8 @@ impl Runtime for SimRuntime {
             let agent = host.agent();
             let begun = Rc::new(std::cell::Cell::new(None));
             let (mark, beginning) = (Rc::clone(&begun), Arc::clone(&config));
-            host.later(host.span(REQUEST), move |host| {
-                mark.set(make_sandbox(host, &beginning).ok());
-                show(host, &beginning.uid);
-            });
-            self.request(what, &uid.clone(), SANDBOX, move |host| {
+            let half = move |host: &Rc<Host>| mark.set(make_sandbox(host, &beginning).ok());
+            self.request_in_two(what, &uid.clone(), SANDBOX, half, move |host| {
                 if host.agent() != agent && host.luck.chance(500) {
                     return Err(RuntimeError::Failed("interrupted".to_owned()));
                 }
@@ -379,11 +396,10 @@ impl Runtime for SimRuntime {
             let uid = config.uid.clone();
             let record = Rc::new(std::cell::RefCell::new(None));
             let (made, wanted) = (Rc::clone(&record), Arc::clone(&config));
-            host.later(host.span(REQUEST), move |host| {
+            let half = move |host: &Rc<Host>| {
                 *made.borrow_mut() = Some(create_container(host, &wanted));
-                show(host, &wanted.uid);
-            });
-            self.request(what, &uid.clone(), REQUEST + START, move |host| {
+            };
+            self.request_in_two(what, &uid.clone(), REQUEST + START, half, move |host| {
                 let known = record.borrow_mut().take();
                 let id = known.unwrap_or_else(|| create_container(host, &config))?;
                 run_container(host, &uid, &id)

@@ -5,6 +5,8 @@ use std::collections::BTreeSet;
 use lowtide::world::{ContainerState, PodObserved, Uid};
 use serde_json::Value;
 
+use crate::judge::final_exit;
+
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Restart {
     Always,
@@ -147,7 +149,10 @@ impl Desired {
             if let Some(code) = code
                 && !self.restarts(&name, code as i32)
             {
-                names.insert(name);
+                names.insert(final_exit(
+                    &name,
+                    container["image"].as_str().unwrap_or_default(),
+                ));
             }
         }
         names.into_iter().collect()

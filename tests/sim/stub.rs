@@ -118,17 +118,12 @@ impl Node for StubNode {
         shared.bodies = bodies;
     }
 
-    fn desired(&self) -> Rc<dyn Fn() -> Option<Vec<Desired>>> {
+    fn desired(&self) -> Rc<dyn Fn() -> Option<Rc<Vec<Desired>>>> {
         let shared = Rc::clone(&self.shared);
         Rc::new(move || {
             let shared = shared.borrow();
-            Some(
-                shared
-                    .bodies
-                    .values()
-                    .filter_map(Desired::from_body)
-                    .collect(),
-            )
+            let pods = shared.bodies.values().filter_map(Desired::from_body);
+            Some(Rc::new(pods.collect()))
         })
     }
 

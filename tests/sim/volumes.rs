@@ -4,7 +4,7 @@ use std::collections::{BTreeMap, BTreeSet};
 use std::rc::Rc;
 use std::time::Duration;
 
-use lowtide::world::{Area, LocalFuture, PodVolumes, Uid, VolumeError, Volumes};
+use lowtide::world::{LocalFuture, PodVolumes, Uid, VolumeError, Volumes};
 
 use crate::host::{Host, boxed, give, question};
 
@@ -88,8 +88,7 @@ impl Volumes for SimVolumes {
                 let mut mounted = host.mounted.borrow_mut();
                 mounted.volumes.remove(&uid);
                 mounted.directories.remove(&uid);
-                let mut files = host.files.borrow_mut();
-                files.remove_below(Area::Root, &format!("pods/{uid}"));
+                // The kubelet's records lie beside the volumes and are its own to remove.
                 give(&asker, Ok(()));
             });
             answer.await

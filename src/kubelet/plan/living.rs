@@ -1,6 +1,8 @@
 //! A pod that should run: sandbox first, then init containers one by one, then the rest, and every
 //! container that ended is restarted, or its end is recorded, by its policy.
 
+use std::time::Duration;
+
 use super::super::memory::{
     ContainerMemory, EndCause, FinalPhase, ImageState, Target, Trouble, Volumes,
 };
@@ -8,6 +10,9 @@ use super::super::view::{ContainerView, Role};
 use super::ending::{begin_record, is_quiet, with_exits};
 use super::{Plan, Situation, Step, Waiting, exit_of, is_live};
 use crate::world::{BootTime, ContainerObserved, ContainerState, SandboxState};
+
+/// How long a start that nobody waits for any more may take: longer than the runtime's own limit.
+const START_PATIENCE: Duration = Duration::from_secs(150);
 
 /// What one container needs.
 enum Need {
@@ -33,6 +38,7 @@ pub(super) fn advance(situation: &Situation<'_>, plan: &mut Plan) {
         return finish(situation, verdict, plan);
     }
     record_final_exits(situation, plan);
+    wait_for_starts(situation, plan);
 
     let wanted = wanted(situation, plan);
     if let Some(held) = situation.held {
@@ -239,7 +245,7 @@ fn init_need(situation: &Situation<'_>, container: &ContainerView) -> Need {
     };
     let health = situation.memory.health(name, &instance.id);
     match (&instance.state, container.role) {
-        (ContainerState::Created, _) => Need::Patience,
+        (ContainerState::Created, _) => start_again(situation, instance),
         (ContainerState::Running { .. }, Role::Sidecar) => {
             let up = health.is_some_and(|h| h.started && h.hook_done && h.condemned.is_none());
             if up { Need::Nothing } else { Need::Patience }
@@ -266,7 +272,7 @@ fn regular_need(situation: &Situation<'_>, container: &ContainerView) -> Need {
         return first_start(situation, name);
     };
     match &instance.state {
-        ContainerState::Created => Need::Patience,
+        ContainerState::Created => start_again(situation, instance),
         ContainerState::Running { .. } => Need::Nothing,
         ContainerState::Exited(exit) => {
             if is_replaced(situation, container, instance) {
@@ -276,6 +282,28 @@ fn regular_need(situation: &Situation<'_>, container: &ContainerView) -> Need {
             } else {
                 Need::Nothing
             }
+        }
+    }
+}
+
+/// An instance that was made and never ran: its start is under way, was a dead agent's, or hung.
+/// The same start is asked for again, which finds what is there.
+fn start_again(situation: &Situation<'_>, instance: &ContainerObserved) -> Need {
+    let target = Target::Container(instance.name.clone());
+    let failed = situation.memory.container(&instance.name).trouble.is_some();
+    let due = instance.created.boot + START_PATIENCE;
+    if situation.memory.is_busy(&target) || !(failed || situation.now >= due) {
+        return Need::Patience;
+    }
+    start_at(instance.attempt, situation.now)
+}
+
+/// Starts of an earlier agent that may still end by themselves.
+fn wait_for_starts(situation: &Situation<'_>, plan: &mut Plan) {
+    for instance in &situation.observed.containers {
+        let due = instance.created.boot + START_PATIENCE;
+        if instance.state == ContainerState::Created && situation.now < due {
+            plan.wake(due);
         }
     }
 }
