@@ -338,6 +338,13 @@ async fn tear_down(shared: &Shared, view: &PodView, cause: EndCause) -> Result<(
         // The pods come back with the next start: what has ended for good must stay known.
         EndCause::Shutdown => Ok(()),
         EndCause::Deleted | EndCause::DeadlineExceeded => {
+            let (namespace, name) = (&view.key.namespace, &view.key.name);
+            let removed = core
+                .world
+                .runtime
+                .remove_logs(&shared.uid, namespace, name)
+                .await;
+            removed.map_err(|error| error.to_string())?;
             let forgotten = core.records.forget(&shared.uid).await;
             forgotten.map_err(|error| error.to_string())?;
             // The last of the pod's directory is gone with the records in it.
