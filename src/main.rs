@@ -1,5 +1,6 @@
 //! Which role is this process: shim, pause, or everything else.
 
+#[cfg(not(test))]
 lowtide::before_main!(lowtide::runtime::shim::early_dispatch);
 
 fn main() {

@@ -6,6 +6,7 @@
 //! Never here: policy, Kubernetes words, retries.
 
 pub mod allocator;
+pub mod changes;
 pub mod clock;
 pub mod disk;
 pub mod early;

@@ -10,6 +10,7 @@ use std::time::Duration;
 
 use lowtide::os::terminal::{self, Size};
 use lowtide::runtime::shim::client::{self, ShimError};
+use lowtide::runtime::shim::executable;
 use lowtide::runtime::shim::record::{ExitCause, ExitRecord};
 use lowtide::runtime::shim::wire::{ExecEnd, Failure, ListedState, Stdin, Terminal};
 use lowtide::world::ExecOutcome;
@@ -517,4 +518,46 @@ fn a_second_shim_of_a_pod_ends_and_the_first_one_is_used() {
         let ((other, _), ()) = futures_lite::future::zip(pod.connect(), back).await;
         assert_eq!(other.shim(), Some(shim));
     });
+}
+
+#[test]
+fn an_idle_shim_whose_directory_is_gone_ends_with_its_last_connection() {
+    with_pod(async |pod| {
+        let (client, _changes) = pod.connect().await;
+        let shim = client.shim().expect("greeted");
+        fs::remove_dir_all(pod.directory.path()).expect("remove");
+        let connection = pod.connect().await;
+        assert_ne!(connection.0.shim(), Some(shim));
+        client.list().await.expect("still there");
+        client.hang_up();
+        pod.until("its end", || (!shim.is_alive()).then_some(()))
+            .await;
+        // The one that came after it has kept its socket.
+        connection.0.list().await.expect("list");
+        pod.connect().await.0.list().await.expect("list");
+    });
+}
+
+#[test]
+fn the_program_of_shims_is_a_read_only_view_that_goes_when_unused() {
+    if lowtide::os::process::effective_uid() != 0 {
+        eprintln!("skipped: not root");
+        return;
+    }
+    let home = tempfile::tempdir().expect("temporary directory");
+    let old = home.path().join("bin/lowtide-0-0");
+    fs::create_dir(home.path().join("bin")).expect("directory");
+    fs::write(&old, "left over").expect("file");
+    let made = executable::prepare(home.path()).expect("own program");
+    if let Some(warning) = made.warning {
+        eprintln!("skipped: {warning}");
+        return;
+    }
+    assert!(!old.exists());
+    // Opening it for writing fails anyhow while it runs; changing its mode does not.
+    let mode = fs::Permissions::from_mode(0o755);
+    let error = fs::set_permissions(&made.path, mode).expect_err("read-only");
+    assert_eq!(error.kind(), std::io::ErrorKind::ReadOnlyFilesystem);
+    assert_eq!(executable::prepare(home.path()).expect("again"), made);
+    lowtide::os::mount::unmount(&made.path).expect("unmount");
 }

@@ -160,8 +160,9 @@ fn last_error(log: &str) -> String {
     let lines = log
         .lines()
         .filter_map(|line| serde_json::from_str(line).ok());
-    let errors = lines.filter(|line: &LogLine| matches!(line.level.as_str(), "error" | "fatal"));
-    let mut message = errors.last().map(|line| line.msg).unwrap_or_default();
+    let mut errors =
+        lines.filter(|line: &LogLine| matches!(line.level.as_str(), "error" | "fatal"));
+    let mut message = errors.next_back().map(|line| line.msg).unwrap_or_default();
     if message.is_empty() {
         message = log.lines().last().unwrap_or_default().to_owned();
     }

@@ -11,6 +11,7 @@
 pub mod client;
 mod container;
 mod exec;
+pub mod executable;
 mod infra;
 mod job;
 mod kill;

@@ -13,7 +13,7 @@
 use std::fs::{self, DirBuilder, File};
 use std::io::{self, Write};
 use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
-use std::os::unix::fs::DirBuilderExt;
+use std::os::unix::fs::{DirBuilderExt, MetadataExt};
 use std::path::PathBuf;
 use std::time::Duration;
 
@@ -32,7 +32,7 @@ use crate::os::pipe::Read;
 use crate::os::process::{self, Ended, ProcessIdentity};
 use crate::os::signal::{self, Signal, Signals};
 use crate::os::socket::{self, Received};
-use crate::os::{clock, file, poll};
+use crate::os::{allocator, clock, file, poll};
 use crate::world::{BootTime, Uid};
 
 /// The agent, one that is replacing it, and room for a curious administrator.
@@ -85,8 +85,10 @@ pub(super) struct Shim {
     serial: u64,
     phase: Phase,
     scratch: Vec<u8>,
+    /// A request was handled since the heap was trimmed.
+    untidy: bool,
     journal: Option<File>,
-    _lock: File,
+    lock: File,
 }
 
 /// What a poll entry stands for.
@@ -174,7 +176,8 @@ impl Shim {
             serial: 0,
             phase: Phase::Serving,
             scratch: vec![0; SCRATCH_BYTES],
-            _lock: lock,
+            untidy: true,
+            lock,
         };
         let own = ProcessIdentity::of(process::own_pid())?;
         let text = format!("{} {}\n", own.pid, own.start_ticks);
@@ -193,18 +196,19 @@ impl Shim {
         if let Phase::Stopping(caller) = self.phase {
             self.answer(caller, Ok(Answer::Done), &[]);
         }
-        for path in [self.directory.socket(), self.directory.shim_pid()] {
-            let _best_effort = fs::remove_file(path);
+        // Those of a shim that came after us are not ours to remove.
+        if self.has_directory() {
+            for path in [self.directory.socket(), self.directory.shim_pid()] {
+                let _best_effort = fs::remove_file(path);
+            }
         }
         0
     }
 
     fn is_finished(&self) -> bool {
-        let idle = self.containers.is_empty() && self.jobs.is_empty() && self.infra.is_none();
         match self.phase {
             Phase::Serving => false,
-            Phase::Leaving => idle,
-            Phase::Stopping(_) => idle,
+            Phase::Leaving | Phase::Stopping(_) => self.is_idle(),
         }
     }
 
@@ -230,6 +234,12 @@ impl Shim {
         let now = clock::boot_time();
         self.look_at_adopted(now);
         self.enforce_deadlines(now);
+        if self.untidy && self.jobs.is_empty() {
+            // Requests and answers leave holes in the heap; a probe every few seconds must not make
+            // every shim of a node keep them.
+            allocator::trim();
+            self.untidy = false;
+        }
         Ok(())
     }
 
@@ -353,6 +363,22 @@ impl Shim {
                 exec.cancel();
             }
         }
+        if self.is_idle() && !self.has_directory() {
+            self.phase = Phase::Leaving;
+        }
+    }
+
+    fn is_idle(&self) -> bool {
+        self.containers.is_empty() && self.jobs.is_empty() && self.infra.is_none()
+    }
+
+    /// Whether our lock is still the one of the pod: its directory may have been removed, and even
+    /// made again, without a word to us.
+    fn has_directory(&self) -> bool {
+        match (self.lock.metadata(), fs::metadata(self.directory.lock())) {
+            (Ok(ours), Ok(there)) => (ours.dev(), ours.ino()) == (there.dev(), there.ino()),
+            (Err(_), _) | (_, Err(_)) => false,
+        }
     }
 
     fn handle(&mut self, peer: u64, request: Request, descriptors: Vec<OwnedFd>) {
@@ -360,6 +386,7 @@ impl Shim {
             peer,
             number: request.number,
         };
+        self.untidy = true;
         let answer = match request.call {
             Call::Hello { version } => Some(hello(version)),
             Call::StartPause(config) => self.start_infra(config, caller).err().map(Err),
@@ -511,7 +538,7 @@ impl Shim {
         while index < self.containers.len() {
             let init = self.containers[index].init.as_mut();
             match init.map_or(Look::Lives, |init| init.look(now)) {
-                Look::Lives | Look::LookAgain => index += 1,
+                Look::Lives | Look::Undecided => index += 1,
                 Look::Ended(how) => self.container_ended(index, how),
             }
         }
@@ -522,7 +549,7 @@ impl Shim {
         let mut index = 0;
         while index < self.jobs.len() {
             match self.jobs[index].process.look(now) {
-                Look::Lives | Look::LookAgain => index += 1,
+                Look::Lives | Look::Undecided => index += 1,
                 Look::Ended(how) => {
                     let job = self.jobs.swap_remove(index);
                     self.job_ended(job, how);
