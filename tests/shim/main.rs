@@ -9,6 +9,7 @@ use std::os::unix::fs::PermissionsExt;
 use std::time::Duration;
 
 use lowtide::os::terminal::{self, Size};
+use lowtide::runtime::logs::{LogWriter, Stream};
 use lowtide::runtime::shim::client::{self, ShimError};
 use lowtide::runtime::shim::executable;
 use lowtide::runtime::shim::record::{ExitCause, ExitRecord};
@@ -560,4 +561,47 @@ fn the_program_of_shims_is_a_read_only_view_that_goes_when_unused() {
     assert_eq!(error.kind(), std::io::ErrorKind::ReadOnlyFilesystem);
     assert_eq!(executable::prepare(home.path()).expect("again"), made);
     lowtide::os::mount::unmount(&made.path).expect("unmount");
+}
+
+#[test]
+fn a_full_disk_costs_lines_but_tears_none_and_is_told_once() {
+    use lowtide::os::mount::{self, Flags, Spread};
+    use lowtide::os::privilege::{self, Namespace};
+    let home = tempfile::tempdir().expect("temporary directory");
+    // Of this thread only: unshare(CLONE_NEWNS) concerns the caller.
+    let private = privilege::unshare(Namespace::Mount)
+        .and_then(|()| mount::set_propagation(std::path::Path::new("/"), Spread::Private))
+        .and_then(|()| mount::mount("x", home.path(), "tmpfs", Flags::empty(), c"size=64k"));
+    if let Err(error) = private {
+        eprintln!("skipped: no mount namespace of our own: {error}");
+        return;
+    }
+    let ballast = home.path().join("ballast");
+    fs::write(&ballast, vec![0; 40 * 1024]).expect("ballast");
+    let path = home.path().join("0.log");
+    let mut log = LogWriter::new(&path, 1 << 20, 5);
+    let line = format!("{}\n", "x".repeat(99));
+    for _ in 0..500 {
+        log.write(
+            Stream::Stdout,
+            line.as_bytes(),
+            lowtide::os::clock::wall_time(),
+        );
+    }
+    let dropped = log.dropped_lines();
+    assert!(dropped > 0);
+    fs::remove_file(&ballast).expect("space again");
+    log.write(Stream::Stdout, b"after\n", lowtide::os::clock::wall_time());
+    let text = fs::read_to_string(&path).expect("log");
+    assert!(text.ends_with('\n'));
+    let texts: Vec<&str> = text.lines().map(|line| &line[40..]).collect();
+    let (whole, rest) = texts.split_at(texts.len() - 2);
+    assert!(whole.iter().all(|text| *text == "x".repeat(99)));
+    assert_eq!(whole.len() as u64 + dropped, 500);
+    assert!(
+        rest[0].starts_with(&format!("lowtide: {dropped} lines")),
+        "{rest:?}"
+    );
+    assert_eq!(rest[1], "after");
+    mount::unmount_lazily(home.path()).expect("unmount");
 }

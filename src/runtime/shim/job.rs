@@ -43,6 +43,15 @@ pub(super) enum Work {
     Exec { container: String, serial: u64 },
 }
 
+impl Work {
+    /// The container that a job is about.
+    pub fn container(&self) -> &str {
+        match self {
+            Work::Run { container } | Work::Exec { container, .. } => container,
+        }
+    }
+}
+
 impl Job {
     pub fn own(
         child: Child,

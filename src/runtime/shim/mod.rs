@@ -15,6 +15,7 @@ pub mod executable;
 mod infra;
 mod job;
 mod kill;
+mod reap;
 pub mod record;
 mod server;
 mod start;
