@@ -84,14 +84,14 @@ impl Records {
         self.disk.write(Area::Run, &path, bytes).await
     }
 
-    /// Forgets the pod. Every file is tried; the first error is returned.
+    /// Forgets the pod, its end last of all. Every file is tried; the first error is returned.
     pub async fn forget(&self, uid: &Uid) -> Result<(), DiskError> {
         let mut result = Ok(());
         for (area, file) in [
-            (Area::Root, "final"),
-            (Area::Root, "pod"),
-            (Area::Run, "pod"),
             (Area::Run, "kubelet"),
+            (Area::Run, "pod"),
+            (Area::Root, "pod"),
+            (Area::Root, "final"),
         ] {
             let removed = self.disk.remove(area, &path(uid, file)).await;
             result = result.and(removed);
