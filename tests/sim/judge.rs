@@ -346,8 +346,11 @@ impl Judge {
             // Final exits from before a power cut are known from the records only.
             let mut rest = pod.clone();
             self.past(uid, |past| {
-                rest.containers
-                    .retain(|c| !past.published_exits.contains(&final_exit(&c.name, &c.image)));
+                rest.containers.retain(|c| {
+                    !past
+                        .published_exits
+                        .contains(&final_exit(&c.name, &c.image))
+                });
             });
             pod.was_changed(&container.name, &container.image) || rest.is_over(&seen)
         });
