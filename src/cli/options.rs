@@ -385,7 +385,3 @@ fn image_thresholds(given: &Given) -> Result<(u8, u8), BadValue> {
         _ => Ok((high as u8, low as u8)),
     }
 }
-
-#[cfg(test)]
-#[path = "options_tests.rs"]
-mod tests;

@@ -1,1 +1,254 @@
+use std::ffi::OsString;
 
+use super::flags::{FLAGS, Feature, Shape};
+use super::{CheckOptions, Invocation, Refusal, parse};
+
+fn arguments(line: &[&str]) -> Vec<OsString> {
+    let program = std::iter::once("lowtide");
+    program
+        .chain(line.iter().copied())
+        .map(OsString::from)
+        .collect()
+}
+
+fn wrong(line: &[&str]) -> String {
+    match parse(arguments(line)) {
+        Err(Refusal::Wrong(text)) => text,
+        other => panic!("{line:?}: {other:?}"),
+    }
+}
+
+/// A legal value that turns a missing feature off.
+fn legal_value(name: &str) -> &'static str {
+    match name {
+        "manifest-url" => "http://h/m",
+        "manifest-url-header" => "a:b",
+        "node-ip" | "cluster-dns" => "10.0.0.1",
+        "node-labels" => "a=b",
+        "register-with-taints" => "a=b:NoSchedule",
+        "pod-cidr" => "10.1.0.0/16",
+        "cgroup-root" => "/pods",
+        "max-pods" | "container-log-max-files" | "pod-max-pids" => "7",
+        "image-gc-high-threshold" => "90",
+        "image-gc-low-threshold" => "50",
+        "container-log-max-size" => "1Mi",
+        "seccomp-default" | "exit-stops-pods" => "true",
+        "hostname-override" => "pi",
+        _ if name.contains("frequency") || name.contains("duration") => "30s",
+        _ => "/x",
+    }
+}
+
+#[test]
+fn every_flag_is_taken_in_each_spelling() {
+    for flag in FLAGS {
+        let value = match flag.feature {
+            Feature::Built => legal_value(flag.name),
+            // Alone an address says nothing; its port turns the feature off.
+            Feature::Missing { off: [], .. } => "127.0.0.1",
+            Feature::Missing { off, .. } => off[0],
+        };
+        for name in std::iter::once(&flag.name).chain(flag.aliases) {
+            for name in [(*name).to_owned(), name.replace('-', "_")] {
+                let joined = format!("--{name}={value}");
+                let apart = format!("--{name}");
+                let off = ["--secure-port=0", "--port=0"];
+                for mut line in [vec!["run", &joined], vec!["run", &apart, value]] {
+                    line.extend(
+                        off.iter()
+                            .filter(|off| !off.starts_with(&format!("--{name}="))),
+                    );
+                    let parsed = parse(arguments(&line));
+                    assert!(
+                        matches!(parsed, Ok(Invocation::Run(_))),
+                        "{line:?}: {parsed:?}"
+                    );
+                }
+            }
+        }
+    }
+}
+
+#[test]
+fn a_flag_of_a_missing_feature_is_fatal_and_says_what_to_do() {
+    for (flag, instead) in [
+        ("--secure-port=6443", "--secure-port=0"),
+        ("--bind-address=0.0.0.0", "--secure-port=0"),
+        ("--client_ca_file=/x", "RUN/api.sock"),
+        ("--token_auth_file=/x", "RUN/api.sock"),
+        ("--basic_auth_file=/x", "RUN/api.sock"),
+        ("--anonymous-auth", "leave the flag out"),
+        ("--anonymous-auth=T", "leave the flag out"),
+        ("--authorization_mode=ABAC", "RUN/api.sock"),
+        (
+            "--authorization_polic_file=/x",
+            "--authorization-policy-file: not available",
+        ),
+        ("--admission_control=AlwaysAdmit", "leave the flag out"),
+        ("--kubeconfig=/x", "standalone"),
+        ("--bootstrap-kubeconfig=/x", "standalone"),
+        ("--api-servers=https://h", "--api-server: not available"),
+        ("--register-node", "standalone"),
+        ("--cloud-provider=external", "standalone"),
+        ("--provider-id=x", "standalone"),
+        ("--cni-conf-dir=/x", "built-in pod network"),
+        ("--address=0.0.0.0", "--port=0"),
+        ("--port=10250", "--port=0"),
+    ] {
+        let text = wrong(&["run", flag]);
+        assert!(text.contains("not available in this version"), "{text}");
+        assert!(text.contains(instead), "{text}");
+    }
+    for flag in FLAGS.iter().filter(|flag| flag.shape == Shape::Switch) {
+        wrong(&["run", &format!("--{}=perhaps", flag.name)]);
+    }
+}
+
+#[test]
+fn a_wrong_command_line_is_told_in_one_line_with_what_is_legal() {
+    for (line, parts) in [
+        (
+            &["run", "--rot-dir=/x"][..],
+            &["--rot-dir", "--root-dir", "--pod-manifest-path"][..],
+        ),
+        (
+            &["run", "--file-check-frequency=20"],
+            &["--file-check-frequency", "\"20\"", "1m30s"],
+        ),
+        (
+            &["run", "--file-check-frequency=1ns"],
+            &["too short", "100ms"],
+        ),
+        (&["run", "--secure-port=99999"], &["--secure-port", "65535"]),
+        (
+            &["run", "--cloud-provider=aws"],
+            &["\"aws\"", "\"\"", "\"external\""],
+        ),
+        (
+            &["run", "--authorization-mode=ABAC,Nope"],
+            &["\"Nope\"", "\"RBAC\""],
+        ),
+        (
+            &["run", "--pod-cidr=10.0.0.0"],
+            &["--pod-cidr", "10.88.0.0/24"],
+        ),
+        (&["run", "--pod-cidr=10.0.0.0/33"], &["10.88.0.0/24"]),
+        (
+            &["run", "--node-labels=zone"],
+            &["--node-labels", "zone=north"],
+        ),
+        (
+            &["run", "--node-ip=10.0.0.1,10.0.0.2"],
+            &["--node-ip", "family"],
+        ),
+        (
+            &["run", "--register-with-taints=a=b:Never"],
+            &["NoSchedule", "NoExecute"],
+        ),
+        (
+            &["run", "--manifest-url=ftp://h"],
+            &["--manifest-url", "\"http\"", "\"https\""],
+        ),
+        (
+            &["run", "--manifest-url-header=x"],
+            &["--manifest-url-header"],
+        ),
+        (&["run", "--hostname-override=a_b"], &["a_b"]),
+        (&["run", "--container-log-max-size=10MB"], &["10Mi"]),
+        (&["run", "--container-log-max-files=1"], &["from 2"]),
+        (&["run", "--image-gc-low-threshold=95"], &["95", "85"]),
+        (&["run", "--cgroup-root=../x"], &["/pods"]),
+        (&["run", "--root-dir="], &["--root-dir", "empty"]),
+        (&["run", "--root-dir"], &["--root-dir"]),
+        (&["run", "word"], &["word"]),
+        (
+            &["run", "--config=/nonexistent"],
+            &["--config", "/nonexistent"],
+        ),
+        (&["rum"], &["rum", "run", "check", "logs"]),
+        (&[], &["run", "check", "completions"]),
+        (&["completions", "tcsh"], &["tcsh", "bash", "zsh", "fish"]),
+        (&["check", "--what"], &["--what"]),
+    ] {
+        let text = wrong(line);
+        assert!(
+            !text.contains('\n') && text.starts_with("lowtide"),
+            "{text:?}"
+        );
+        for part in parts {
+            assert!(text.contains(part), "{line:?}: {text}");
+        }
+    }
+}
+
+#[test]
+fn help_version_and_completions_are_shown() {
+    for line in [
+        &["--help"][..],
+        &["run", "--help"],
+        &["--version"],
+        &["logs", "-h"],
+    ] {
+        let shown = parse(arguments(line));
+        assert!(matches!(shown, Err(Refusal::Shown(_))), "{shown:?}");
+    }
+    for shell in ["bash", "zsh", "fish"] {
+        let parsed = parse(arguments(&["completions", shell]));
+        assert!(matches!(parsed, Ok(Invocation::Completions(name)) if name == shell));
+        let mut script = Vec::new();
+        super::tree::completions(shell, &mut script);
+        assert!(String::from_utf8_lossy(&script).contains("pod-manifest-path"));
+    }
+}
+
+#[test]
+fn check_and_the_client_get_their_arguments() {
+    let Ok(Invocation::Check(options)) = parse(arguments(&["check", "--root-dir", "/r"])) else {
+        panic!("check");
+    };
+    let expected = CheckOptions {
+        root_dir: "/r".into(),
+        run_dir: "/run/lowtide".into(),
+        runtime: None,
+    };
+    assert_eq!(options, expected);
+    let line = ["exec", "-it", "web", "--", "echo", "--a_b"];
+    let Ok(Invocation::Client { command, arguments }) = parse(arguments(&line)) else {
+        panic!("exec");
+    };
+    assert_eq!(command, "exec");
+    let words: Vec<&String> = arguments.get_many("command").expect("words").collect();
+    assert_eq!(words, ["echo", "--a_b"]);
+}
+
+#[test]
+fn the_command_line_beats_the_file_and_keeps_values_as_they_are() {
+    let directory = tempfile::tempdir().expect("temporary directory");
+    let file = directory.path().join("config.yaml");
+    std::fs::write(
+        &file,
+        "rootDir: /file\nrunDir: /file_run\nclusterDNS: [1.1.1.1]\n",
+    )
+    .expect("write");
+    let config = format!("--config={}", file.display());
+    let line = [
+        "run",
+        &config,
+        "--root_dir=/a_b",
+        "--cluster-dns",
+        "2.2.2.2",
+        "--cluster-dns=3.3.3.3",
+    ];
+    let Ok(Invocation::Run(options)) = parse(arguments(&line)) else {
+        panic!("run");
+    };
+    assert_eq!(options.root_dir.to_str(), Some("/a_b"));
+    assert_eq!(options.image_dir.to_str(), Some("/a_b/preload"));
+    assert_eq!(options.run_dir.to_str(), Some("/file_run"));
+    let dns: Vec<String> = options
+        .cluster_dns
+        .iter()
+        .map(ToString::to_string)
+        .collect();
+    assert_eq!(dns, ["2.2.2.2", "3.3.3.3"]);
+}

@@ -186,3 +186,49 @@ pub fn items(text: &str) -> impl Iterator<Item = &str> {
         .map(str::trim)
         .filter(|item| !item.is_empty())
 }
+
+#[cfg(test)]
+mod tests {
+    use super::{bytes, duration};
+
+    #[test]
+    fn durations_are_gos() {
+        for (text, ms) in [
+            ("0", Some(0)),
+            ("20s", Some(20_000)),
+            ("1m30s", Some(90_000)),
+            ("1.5h", Some(5_400_000)),
+            ("1h2m3s4ms", Some(3_723_004)),
+            (".5s", Some(500)),
+            ("2500us", Some(2)),
+            ("", None),
+            ("20", None),
+            ("s", None),
+            ("1d", None),
+            ("-1s", None),
+            ("1s ", None),
+            ("1..5s", None),
+            ("99999999999h", None),
+        ] {
+            let found = duration(text).ok().map(|span| span.as_millis());
+            assert_eq!(found, ms, "{text:?}");
+        }
+    }
+
+    #[test]
+    fn sizes_are_quantities() {
+        for (text, count) in [
+            ("10Mi", Some(10 << 20)),
+            ("500k", Some(500_000)),
+            ("7", Some(7)),
+            ("1Gi", Some(1 << 30)),
+            ("10MB", None),
+            ("1.5Mi", None),
+            ("-1", None),
+            ("", None),
+            ("99999999999999Gi", None),
+        ] {
+            assert_eq!(bytes(text).ok(), count, "{text:?}");
+        }
+    }
+}

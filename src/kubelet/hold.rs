@@ -9,6 +9,9 @@ use super::view::PodView;
 use crate::object::Effect;
 use crate::world::Uid;
 
+/// Reason of a static pod that waits for the pod it replaces.
+pub const PREDECESSOR: &str = "WaitingForPredecessor";
+
 /// The reason to wait, or `None`: go.
 pub fn reason<'a>(
     view: &PodView,
@@ -35,7 +38,7 @@ pub fn reason<'a>(
     };
     let predecessor = others.into_iter().find(same_name)?;
     let text = format!("pod {} of the same name is still ending", predecessor.uid);
-    Some(Waiting::new("WaitingForPredecessor", text))
+    Some(Waiting::new(PREDECESSOR, text))
 }
 
 /// One Warning event for the fields that are passed over without harm.

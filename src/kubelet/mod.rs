@@ -98,14 +98,12 @@ impl Kubelet {
     /// Cancels every task and forgets every worker; containers go on. Tasks and node loop hold each
     /// other, so without this call nothing of them is ever freed.
     pub fn abandon(&self) {
-        self.followers.borrow_mut().clear();
         self.workers.borrow_mut().clear();
     }
 
     /// Stops the pods of every source and removes what they have in the kernel; what has ended for
     /// good stays recorded. Returns when the last one is gone, or at the limit.
     pub async fn stop_all(&self, limit: Duration) {
-        self.followers.borrow_mut().clear();
         for worker in self.workers.borrow().values() {
             let grace = worker.shared.view.borrow().grace;
             worker.shared.end(EndCause::Shutdown, grace);
@@ -114,8 +112,7 @@ impl Kubelet {
         let until = clock.now() + limit;
         loop {
             let listener = self.core.departures.listen();
-            let left = self.workers.borrow();
-            let left = left.values().filter(|w| !w.shared.gone.get()).count();
+            let left = self.left();
             if left == 0 {
                 return;
             }
@@ -125,6 +122,12 @@ impl Kubelet {
             }
             futures_lite::future::or(listener, clock.sleep_until(until)).await;
         }
+    }
+
+    /// Workers that have not ended.
+    fn left(&self) -> usize {
+        let workers = self.workers.borrow();
+        workers.values().filter(|w| !w.shared.gone.get()).count()
     }
 
     /// Takes a pod of the registry as it is now: a new worker, a new view, or an end.
@@ -202,11 +205,18 @@ impl Kubelet {
                 .then(|| hold::reason(view, others, &self.core.options.node, &ended(&views)))
                 .flatten();
             if *shared.held.borrow() != held {
-                if let Some(held) = &held {
-                    log::warn!("{} waits: {}", view.key, held.message);
-                    let text = held.message.clone();
-                    self.core
-                        .event(view, None, EventKind::Warning, &held.reason, text);
+                match &held {
+                    // Every edit of a manifest passes through here: nothing to warn of.
+                    Some(held) if held.reason == hold::PREDECESSOR => {
+                        log::info!("{} waits: {}", view.key, held.message);
+                    }
+                    Some(held) => {
+                        log::warn!("{} waits: {}", view.key, held.message);
+                        let text = held.message.clone();
+                        self.core
+                            .event(view, None, EventKind::Warning, &held.reason, text);
+                    }
+                    None => {}
                 }
                 shared.held.replace(held);
                 shared.wake();

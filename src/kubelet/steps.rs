@@ -99,7 +99,9 @@ async fn start_sandbox(shared: &Shared, view: &PodView, attempt: u32) -> Result<
     }
     let made = sandbox_config::sandbox_config(&view.pod, attempt, &core.options.node);
     let made = made.map_err(|error| RuntimeError::Config(error.0))?;
-    for warning in made.warnings {
+    // A node of its own has no cluster DNS, and its pods were not written for one.
+    let missed = |reason: &str| reason != "MissingClusterDNS" || !view.is_static;
+    for warning in made.warnings.into_iter().filter(|w| missed(w.reason)) {
         core.event(
             view,
             None,
@@ -336,6 +338,13 @@ async fn tear_down(shared: &Shared, view: &PodView, cause: EndCause) -> Result<(
         // The pods come back with the next start: what has ended for good must stay known.
         EndCause::Shutdown => Ok(()),
         EndCause::Deleted | EndCause::DeadlineExceeded => {
+            let (namespace, name) = (&view.key.namespace, &view.key.name);
+            let removed = core
+                .world
+                .runtime
+                .remove_logs(&shared.uid, namespace, name)
+                .await;
+            removed.map_err(|error| error.to_string())?;
             let forgotten = core.records.forget(&shared.uid).await;
             forgotten.map_err(|error| error.to_string())?;
             // The last of the pod's directory is gone with the records in it.

@@ -212,3 +212,7 @@ fn check_kind(value: Value) -> Result<Value, String> {
         )),
     }
 }
+
+#[cfg(test)]
+#[path = "decode_tests.rs"]
+mod tests;

@@ -149,3 +149,127 @@ fn text<'a>(metadata: &'a Map<String, Value>, name: &str) -> Result<Option<&'a s
         )),
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use serde_json::{Value, json};
+
+    use super::{Defaulted, Origin, apply, set_seen};
+    use crate::object::{Key, Kind, Source};
+
+    fn origin(source: Source) -> Origin<'static> {
+        Origin {
+            source,
+            location: "/m/web.yaml",
+            node_name: "Pi-4",
+        }
+    }
+
+    fn pod() -> Value {
+        json!({"apiVersion": "v1", "kind": "Pod", "metadata": {"name": "web"},
+               "spec": {"containers": [{"name": "c", "image": "i"}]}})
+    }
+
+    fn file(body: Value) -> Defaulted {
+        apply(body, origin(Source::File)).expect("usable")
+    }
+
+    #[test]
+    fn a_pod_of_a_file_gets_what_upstream_gives_it() {
+        let mut pod = file(pod());
+        set_seen(&mut pod.body, "2024-01-02T03:04:05Z");
+        assert_eq!(pod.key, Key::local(Kind::Pod, "default", "web-pi-4"));
+        let metadata = &pod.body["metadata"];
+        let uid = metadata["uid"].as_str().expect("a uid");
+        assert!(uid.len() == 32 && uid.bytes().all(|b| b.is_ascii_hexdigit()));
+        assert_eq!(metadata["name"], "web-pi-4");
+        assert_eq!(metadata["namespace"], "default");
+        let annotations = &metadata["annotations"];
+        assert_eq!(annotations["kubernetes.io/config.hash"], uid);
+        assert_eq!(annotations["kubernetes.io/config.source"], "file");
+        assert_eq!(
+            annotations["kubernetes.io/config.seen"],
+            "2024-01-02T03:04:05Z"
+        );
+        assert_eq!(pod.body["spec"]["nodeName"], "Pi-4");
+        let toleration = json!([{"operator": "Exists", "effect": "NoExecute"}]);
+        assert_eq!(pod.body["spec"]["tolerations"], toleration);
+        assert_eq!(pod.body["status"]["phase"], "Pending");
+    }
+
+    #[test]
+    fn a_pod_of_a_url_gets_no_toleration() {
+        let pod = apply(pod(), origin(Source::Http)).expect("usable");
+        assert_eq!(pod.body["spec"]["tolerations"], Value::Null);
+        assert_eq!(
+            pod.body["metadata"]["annotations"]["kubernetes.io/config.source"],
+            "http"
+        );
+    }
+
+    #[test]
+    fn the_uid_follows_content_and_place_and_nothing_else() {
+        let uid = |body: Value, origin| {
+            let body = apply(body, origin).expect("usable").body;
+            body["metadata"]["uid"].as_str().expect("a uid").to_owned()
+        };
+        let own = uid(pod(), origin(Source::File));
+        assert_eq!(own, uid(pod(), origin(Source::File)));
+        let mut labelled = pod();
+        labelled["metadata"]["labels"] = json!({"a": "b"});
+        assert_ne!(own, uid(labelled, origin(Source::File)));
+        assert_ne!(own, uid(pod(), origin(Source::Http)));
+        let elsewhere = Origin {
+            location: "/m/other.yaml",
+            ..origin(Source::File)
+        };
+        assert_ne!(own, uid(pod(), elsewhere));
+        let mut pinned = pod();
+        pinned["metadata"]["uid"] = json!("mine");
+        assert_eq!(uid(pinned, origin(Source::File)), "mine");
+    }
+
+    #[test]
+    fn config_maps_and_secrets_keep_their_names() {
+        let map = json!({"apiVersion": "v1", "kind": "ConfigMap",
+                         "metadata": {"name": "conf", "namespace": "apps"}});
+        let map = file(map);
+        assert_eq!(map.key, Key::local(Kind::ConfigMap, "apps", "conf"));
+        assert_eq!(map.body["metadata"]["annotations"], Value::Null);
+    }
+
+    #[test]
+    fn a_field_of_the_wrong_type_is_named() {
+        for (field, value, message) in [
+            ("/metadata", json!({}), "metadata.name: Required value"),
+            ("/metadata", json!([]), "metadata: Invalid value"),
+            (
+                "/metadata/name",
+                json!(7),
+                "metadata.name: Invalid value: 7",
+            ),
+            ("/metadata/name", json!(""), "metadata.name: Required value"),
+            (
+                "/metadata",
+                json!({"name": "a", "uid": "../b"}),
+                "metadata.uid: Invalid value",
+            ),
+            (
+                "/metadata",
+                json!({"name": "a", "annotations": 1}),
+                "metadata.annotations: Invalid",
+            ),
+            ("/spec", json!("x"), "spec: Invalid value"),
+            (
+                "/spec",
+                json!({"tolerations": {}}),
+                "spec.tolerations: Invalid value",
+            ),
+        ] {
+            let mut body = pod();
+            *body.pointer_mut(field).expect("exists") = value;
+            let error = apply(body, origin(Source::File)).expect_err(message);
+            assert!(error.starts_with(message), "{error}");
+        }
+    }
+}

@@ -99,7 +99,11 @@ impl ManifestFiles for Directory {
             if let Some(watch) = &mut self.watch {
                 // Watched before it is read, so that no change falls between. A missing directory
                 // is found by the next rescan.
-                match watch.watch(&watched_directory(&self.path)) {
+                let directory = watched_directory(&self.path);
+                let caught_up = watch
+                    .watch(&directory)
+                    .and_then(|()| watch.catch_up(&directory));
+                match caught_up {
                     Ok(()) => unfinished.clone_from(watch.unfinished()),
                     Err(error) if error.kind() == io::ErrorKind::NotFound => {}
                     Err(error) => log::debug!("watch {}: {error}", self.path.display()),

@@ -1,1 +1,192 @@
+use std::cell::RefCell;
+use std::collections::BTreeMap;
+use std::rc::Rc;
+use std::time::Duration;
 
+use futures_lite::future::block_on;
+use jiff::Timestamp;
+
+use super::FileSource;
+use crate::manifest::directory::{Content, FileText, Listing, ManifestFiles};
+use crate::manifest::testing::{StillClock, memory_registry};
+use crate::object::{Kind, Standing};
+use crate::registry::Registry;
+use crate::world::LocalFuture;
+
+/// What the next scan finds.
+#[derive(Clone, Default)]
+struct Fed(
+    Rc<RefCell<BTreeMap<String, Content>>>,
+    Rc<RefCell<Option<String>>>,
+);
+
+impl ManifestFiles for Fed {
+    fn scan(&mut self) -> LocalFuture<'_, Result<Listing, String>> {
+        let fed = self.0.borrow();
+        let files = fed.iter().map(|(path, content)| FileText {
+            path: path.clone(),
+            content: content.clone(),
+        });
+        let listing = Listing {
+            files: files.collect(),
+            ..Listing::default()
+        };
+        let result = self.1.borrow().clone().map_or(Ok(listing), Err);
+        Box::pin(async move { result })
+    }
+
+    fn changed(&mut self) -> LocalFuture<'_, ()> {
+        Box::pin(std::future::pending())
+    }
+}
+
+struct Node {
+    fed: Fed,
+    source: FileSource<Fed>,
+    registry: Registry,
+    clock: Rc<StillClock>,
+}
+
+impl Node {
+    fn new() -> Node {
+        let fed = Fed::default();
+        let clock = Rc::new(StillClock::default());
+        Node {
+            source: FileSource::new(fed.clone(), "Pi", Duration::from_secs(20)),
+            fed,
+            registry: memory_registry(clock.clone()),
+            clock,
+        }
+    }
+
+    fn put(&self, path: &str, text: &str) {
+        let content = Content::Read(text.as_bytes().to_vec());
+        self.fed.0.borrow_mut().insert(path.to_owned(), content);
+    }
+
+    fn turn(&mut self) {
+        block_on(self.source.turn(&self.registry, &*self.clock));
+    }
+
+    /// Name and standing of what is not on its way out.
+    fn pods(&self) -> Vec<(String, &'static str)> {
+        let (pods, _) = self.registry.reader().list(Kind::Pod, None);
+        pods.iter()
+            .filter(|pod| !pod.is_deleting())
+            .map(|pod| {
+                let standing = match pod.standing {
+                    Standing::Accepted => "accepted",
+                    Standing::Stale(_) => "stale",
+                    Standing::Rejected(_) => "rejected",
+                };
+                (pod.key.name.clone(), standing)
+            })
+            .collect()
+    }
+}
+
+fn pod(name: &str) -> String {
+    format!(
+        "apiVersion: v1\nkind: Pod\nmetadata: {{name: {name}}}\nspec: {{containers: [{{name: c, image: busybox}}]}}\n"
+    )
+}
+
+fn accepted(names: &[&str]) -> Vec<(String, &'static str)> {
+    names
+        .iter()
+        .map(|name| ((*name).to_owned(), "accepted"))
+        .collect()
+}
+
+#[test]
+fn pods_come_and_go_with_their_files() {
+    let mut node = Node::new();
+    node.put("/m/a", &pod("a"));
+    node.put("/m/b", &format!("{}---\n{}", pod("b"), pod("c")));
+    node.turn();
+    assert_eq!(node.pods(), accepted(&["a-pi", "b-pi", "c-pi"]));
+    node.fed.0.borrow_mut().remove("/m/b");
+    node.turn();
+    assert_eq!(node.pods(), accepted(&["a-pi"]));
+}
+
+#[test]
+fn an_unreadable_directory_removes_nothing() {
+    let mut node = Node::new();
+    node.put("/m/a", &pod("a"));
+    node.turn();
+    *node.fed.1.borrow_mut() = Some("read /m: EIO".to_owned());
+    node.fed.0.borrow_mut().clear();
+    node.turn();
+    assert_eq!(node.pods(), accepted(&["a-pi"]));
+    *node.fed.1.borrow_mut() = None;
+    node.turn();
+    assert_eq!(node.pods(), []);
+}
+
+#[test]
+fn a_file_that_stops_parsing_or_is_refused_keeps_its_pod() {
+    let mut node = Node::new();
+    node.put("/m/a", &pod("a"));
+    node.turn();
+    for broken in [
+        Content::Read(b"a: [".to_vec()),
+        Content::Refused("mode".to_owned()),
+    ] {
+        node.fed.0.borrow_mut().insert("/m/a".to_owned(), broken);
+        node.turn();
+        assert_eq!(node.pods(), [("a-pi".to_owned(), "stale")]);
+    }
+    node.put("/m/a", &pod("a"));
+    node.turn();
+    assert_eq!(node.pods(), accepted(&["a-pi"]));
+}
+
+#[test]
+fn an_unchanged_file_changes_nothing_not_even_when_it_was_seen() {
+    let mut node = Node::new();
+    node.put("/m/a", &pod("a"));
+    node.turn();
+    let version = node.registry.reader().version();
+    node.clock
+        .wall
+        .set(Timestamp::from_second(2_000_000_000).expect("in range"));
+    node.turn();
+    // An agent that starts anew has parsed nothing yet.
+    node.source = FileSource::new(node.fed.clone(), "Pi", Duration::from_secs(20));
+    node.turn();
+    node.fed
+        .0
+        .borrow_mut()
+        .insert("/m/a".to_owned(), Content::Same);
+    node.turn();
+    assert_eq!(node.registry.reader().version(), version);
+    assert_eq!(node.pods(), accepted(&["a-pi"]));
+}
+
+#[test]
+fn a_file_that_is_still_being_written_is_no_pod_yet() {
+    let mut node = Node::new();
+    node.fed
+        .0
+        .borrow_mut()
+        .insert("/m/a".to_owned(), Content::Same);
+    node.turn();
+    assert_eq!(node.pods(), []);
+}
+
+#[test]
+fn config_maps_and_secrets_lie_beside_pods() {
+    let mut node = Node::new();
+    node.put(
+        "/m/a",
+        "apiVersion: v1\nkind: ConfigMap\nmetadata: {name: c}\ndata: {a: b}\n---\napiVersion: v1\nkind: Secret\nmetadata: {name: s}\nstringData: {a: b}\n",
+    );
+    node.turn();
+    let reader = node.registry.reader();
+    for (kind, name) in [(Kind::ConfigMap, "c"), (Kind::Secret, "s")] {
+        let (objects, _) = reader.list(kind, Some("default"));
+        assert_eq!(objects[0].key.name, name);
+        assert_eq!(objects[0].standing, Standing::Accepted);
+    }
+}

@@ -17,6 +17,8 @@ mod json;
 pub mod locate;
 mod problems;
 mod source;
+#[cfg(test)]
+mod testing;
 mod url;
 
 pub use directory::{Content, Directory, FileText, Listing, ManifestFiles};

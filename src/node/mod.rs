@@ -26,6 +26,7 @@ use self::service::Service;
 use crate::apiserver::{self, ServeThread};
 use crate::cli::options::{OnExit, RunOptions};
 use crate::kubelet::Kubelet;
+use crate::kubelet::node_status::Machine;
 use crate::manifest::{Directory, FileSource, HttpSource};
 use crate::net::unix;
 use crate::object::Source;
@@ -85,7 +86,10 @@ impl Node {
         let node_name = machine.node.node_name.clone();
         let settings = crate::kubelet::Options {
             node: machine.node,
-            machine: machine.machine,
+            machine: Machine {
+                runtime_version: parts.runtime.oci_runtime().uri(),
+                ..machine.machine
+            },
             services: Vec::new(),
             sources: listed_sources(&options),
         };

@@ -37,8 +37,7 @@ impl Parts {
         let images = Rc::new(open_images(options, clock.clone(), facts).await?);
         let volumes = Rc::new(DiskVolumes::new(options.root_dir.clone(), clock.clone()));
         let cgroups = Cgroups::detect(&options.cgroup_root).map_err(|e| e.to_string())?;
-        let host_facts =
-            host::facts::read(&cgroups).map_err(|e| format!("read host facts: {e}"))?;
+        let host_facts = host::read_facts(&cgroups).map_err(|e| format!("read host facts: {e}"))?;
         let runtime = Rc::new(HostRuntime::new(host::Parts {
             clock: clock.clone(),
             random: random.clone(),

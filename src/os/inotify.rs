@@ -82,6 +82,12 @@ impl FileWatch {
         &self.unfinished
     }
 
+    /// Takes note of everything until now, without waiting. Called before files are read: what is
+    /// noted here needs no further look.
+    pub fn catch_up(&mut self, directory: &Path) -> io::Result<()> {
+        self.drain(directory).map(drop)
+    }
+
     /// Resolves after at least one file became ready to be read or went away.
     pub async fn ready(&mut self, directory: &Path) -> io::Result<()> {
         loop {

@@ -264,7 +264,7 @@ const _: () = assert!(size_of::<PidFdInfo>() == 64);
 /// steal another part's child, which waits by pidfd.
 pub fn reap_any() -> Option<(i32, Ended)> {
     let (pid, status) = rustix::process::wait(WaitOptions::NOHANG).ok()??;
-    let ended = Ended::from_wait_status(status.as_raw() as i32);
+    let ended = Ended::from_wait_status(status.as_raw());
     Some((pid.as_raw_nonzero().get(), ended))
 }
 

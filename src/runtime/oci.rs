@@ -57,6 +57,11 @@ impl OciRuntime {
         })
     }
 
+    /// `runc://1.1.5`, as nodes name their runtime.
+    pub fn uri(&self) -> String {
+        self.version.replacen(' ', "://", 1)
+    }
+
     /// How every command line starts; the shim adds `run`, `exec` and their arguments.
     pub fn prefix(&self) -> Vec<String> {
         let text = |path: &Path| path.to_string_lossy().into_owned();

@@ -395,6 +395,14 @@ pub trait Runtime {
         container: &str,
     ) -> LocalFuture<'_, u32>;
 
+    /// Removes the logs of a pod that nobody wants any more. Success if there are none.
+    fn remove_logs(
+        &self,
+        uid: &Uid,
+        namespace: &str,
+        pod: &str,
+    ) -> LocalFuture<'_, Result<(), RuntimeError>>;
+
     /// Makes pod cgroup, shim, pause, namespaces, network and pod files.
     /// A dead sandbox of a lower attempt is removed first.
     fn start_sandbox(

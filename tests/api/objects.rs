@@ -139,6 +139,11 @@ fn refusals_are_status_objects() {
             "{path}: {status}"
         );
     }
+}
+
+#[test]
+fn methods_and_forms_that_are_not_served_are_refused() {
+    let node = Node::start();
     let post = node.open(
         "POST /api/v1/pods HTTP/1.1\r\nHost: x\r\nContent-Length: 0\r\nConnection: close\r\n\r\n",
     );

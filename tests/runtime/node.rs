@@ -122,6 +122,12 @@ impl Node {
         async_io::block_on(executor.run(work))
     }
 
+    /// Lets the agent's own tasks run for a moment.
+    #[allow(clippy::disallowed_methods)]
+    pub fn rest(&self) {
+        self.wait(async |_| async_io::Timer::after(std::time::Duration::from_millis(20)).await);
+    }
+
     /// Polls `work` at most `polls` times and then drops it and the agent, as a crash would.
     /// `true` if it had come to its end by then.
     pub fn crash_after<T>(&self, polls: u32, work: impl AsyncFnOnce(Rc<HostRuntime>) -> T) -> bool {
@@ -169,9 +175,14 @@ impl Node {
     }
 
     pub fn start_pod(&self, config: &SandboxConfig) {
+        let uid = config.uid.clone();
         let config = Arc::new(config.clone());
         self.wait(async |runtime| runtime.start_sandbox(config).await)
-            .expect("sandbox");
+            .unwrap_or_else(|error| {
+                let journal = self.layout().pod_run(&uid).join("shim.log");
+                let text = fs::read_to_string(journal).unwrap_or_default();
+                panic!("sandbox: {error}; its shim says: {text}")
+            });
     }
 
     pub fn start(&self, config: &ContainerConfig) -> ContainerId {
@@ -183,6 +194,15 @@ impl Node {
     pub fn remove(&self, uid: &Uid) {
         self.wait(async |runtime| runtime.remove_pod(uid).await)
             .expect("removed");
+    }
+
+    /// Shims of this node that live, and what lives below them, by their command lines.
+    fn processes(&self) -> Vec<String> {
+        let run = self.layout().run.to_string_lossy().into_owned();
+        let entries = fs::read_dir("/proc").expect("proc").flatten();
+        let lines = entries.filter_map(|entry| fs::read(entry.path().join("cmdline")).ok());
+        let texts = lines.map(|line| String::from_utf8_lossy(&line).replace('\0', " "));
+        texts.filter(|text| text.contains(&run)).collect()
     }
 
     /// Everything the kernel and RUN hold for this node, for comparing before and after.
@@ -202,6 +222,7 @@ impl Node {
                 found.extend(pods.into_iter().filter(|path| path.contains("/pod")));
             }
         }
+        found.extend(self.processes());
         let links = crate::support::run("ip", &["-o", "link"]);
         let links = links.lines().filter(|line| line.contains(&self.instance));
         // The bridge stays for the next pod.

@@ -303,6 +303,23 @@ impl Runtime for SimRuntime {
         })
     }
 
+    fn remove_logs(
+        &self,
+        uid: &Uid,
+        _namespace: &str,
+        _pod: &str,
+    ) -> LocalFuture<'_, Result<(), RuntimeError>> {
+        let uid = uid.clone();
+        boxed(async move {
+            let (asker, answer) = question();
+            self.0.later_in_agent(self.0.span(REQUEST), move |host| {
+                host.kernel.borrow_mut().logs.retain(|(owner, _), _| *owner != uid);
+                give(&asker, Ok(()));
+            });
+            answer.await
+        })
+    }
+
     fn next_attempt(
         &self,
         uid: &Uid,

@@ -237,10 +237,10 @@ mod tests {
         })
     }
 
-    #[test]
-    fn the_status_cell_reads_as_in_kubectl() {
+    /// A pod, its status cell, its ready cell.
+    fn status_cells() -> Vec<(Value, &'static str, &'static str)> {
         let none = || json!([]);
-        let table = [
+        vec![
             (with("Pending", none(), none()), "Pending", "0/0"),
             (
                 with("Running", none(), json!([running()])),
@@ -285,6 +285,12 @@ mod tests {
                 "NotReady",
                 "1/2",
             ),
+        ]
+    }
+
+    fn cells_while_initializing() -> Vec<(Value, &'static str, &'static str)> {
+        let none = || json!([]);
+        vec![
             (
                 with("Pending", json!([waiting("PodInitializing")]), none()),
                 "Init:0/1",
@@ -319,8 +325,12 @@ mod tests {
                 "Running",
                 "1/1",
             ),
-        ];
-        for (pod, status, ready) in table {
+        ]
+    }
+
+    #[test]
+    fn the_status_cell_reads_as_in_kubectl() {
+        for (pod, status, ready) in status_cells().into_iter().chain(cells_while_initializing()) {
             let summary = summary(&pod);
             let shown = format!("{}/{}", summary.ready, summary.containers);
             assert_eq!(

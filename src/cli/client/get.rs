@@ -318,9 +318,9 @@ async fn objects(client: &Client, request: &Request<'_>) -> Result<(), Error> {
         if let Some(at) = answer["metadata"]["resourceVersion"].as_str() {
             version = at.to_owned();
         }
-        match answer["items"].take() {
-            Value::Array(items) => {
-                found.extend(items.into_iter().map(|item| typed(item, request.kind)))
+        match answer.get_mut("items").map(Value::take) {
+            Some(Value::Array(items)) => {
+                found.extend(items.into_iter().map(|item| typed(item, request.kind)));
             }
             _ => found.push(answer),
         }

@@ -48,8 +48,8 @@ pub async fn pod_name(client: &Client, namespace: &str, name: &str) -> Result<St
         .get(&object(Kind::Pod, namespace, name), "application/json")
         .await;
     match exact {
-        Ok(_) => return Ok(name.to_owned()),
-        Err(error) if !error.is_not_found() => return Err(error),
+        Ok(_) => Ok(name.to_owned()),
+        Err(error) if !error.is_not_found() => Err(error),
         Err(error) => {
             let list = client
                 .get(&collection(Kind::Pod, Some(namespace)), "application/json")

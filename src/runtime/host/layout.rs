@@ -108,10 +108,14 @@ impl Layout {
             .join(token)
     }
 
+    /// The directory of all logs of a pod.
+    pub fn pod_logs(&self, namespace: &str, pod: &str, uid: &Uid) -> PathBuf {
+        self.logs.join(format!("{namespace}_{pod}_{uid}"))
+    }
+
     /// The CRI log of an instance. Source: Kubernetes pkg/kubelet/kuberuntime, BuildPodLogsDirectory.
     pub fn log(&self, namespace: &str, pod: &str, instance: Instance<'_>) -> PathBuf {
-        self.logs
-            .join(format!("{namespace}_{pod}_{}", instance.uid))
+        self.pod_logs(namespace, pod, instance.uid)
             .join(instance.container)
             .join(format!("{}.log", instance.attempt))
     }

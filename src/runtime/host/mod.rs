@@ -167,6 +167,24 @@ impl Runtime for HostRuntime {
         Box::pin(blocking::unblock(move || layout::next_attempt(&log)))
     }
 
+    fn remove_logs(
+        &self,
+        uid: &Uid,
+        namespace: &str,
+        pod: &str,
+    ) -> LocalFuture<'_, Result<(), RuntimeError>> {
+        let directory = self.0.layout.pod_logs(namespace, pod, uid);
+        Box::pin(blocking::unblock(move || {
+            match fs::remove_dir_all(&directory) {
+                Err(error) if error.kind() != io::ErrorKind::NotFound => {
+                    let path = directory.display();
+                    Err(RuntimeError::Failed(format!("remove {path}: {error}")))
+                }
+                Ok(()) | Err(_) => Ok(()),
+            }
+        }))
+    }
+
     fn observe(&self, uid: &Uid) -> PodObserved {
         self.0.mirror.observe(uid)
     }

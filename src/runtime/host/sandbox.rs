@@ -9,6 +9,7 @@
 //! Stop and remove may be repeated, after a crash too; they go on after an error and tell all.
 
 use std::fs::{self, File};
+use std::io;
 use std::os::fd::AsFd;
 use std::path::Path;
 use std::rc::Rc;
@@ -17,11 +18,14 @@ use std::time::Duration;
 
 use futures_lite::future::try_zip;
 
+use crate::os::file;
 use crate::os::mount::{self, Flags};
 use crate::os::process::ProcessIdentity;
 use crate::runtime::network::{Lease, NetworkError};
 use crate::runtime::sandbox::files;
 use crate::runtime::sandbox::record::{SandboxPhase, SandboxRecord, VERSION};
+use crate::runtime::shim::client::connect;
+use crate::runtime::shim::record::PodDirectory;
 use crate::runtime::shim::wire::{Own, PauseConfig};
 use crate::world::{NamespaceMode, RuntimeError, SandboxConfig, Uid};
 
@@ -39,6 +43,8 @@ const DEATH_TIME: Duration = Duration::from_secs(10);
 /// First pause between two looks at a dying cgroup; doubled each time.
 const DEATH_POLL_FIRST: Duration = Duration::from_millis(1);
 const DEATH_POLL_MAX: Duration = Duration::from_millis(100);
+/// signal(7), the same on all our architectures.
+const SIGKILL: i32 = 9;
 
 /// Makes the sandbox, or finds it ready. One that is dead or half made is taken away first.
 pub async fn start(host: &Rc<Host>, config: Arc<SandboxConfig>) -> Result<(), RuntimeError> {
@@ -50,7 +56,7 @@ pub async fn start(host: &Rc<Host>, config: Arc<SandboxConfig>) -> Result<(), Ru
     });
     match standing.flatten() {
         Some(true) => return Ok(()),
-        Some(false) => stop(host, &uid).await?,
+        Some(false) => replace(host, &uid).await?,
         None => {}
     }
     let outcome = make(host, config).await;
@@ -66,6 +72,18 @@ pub async fn start(host: &Rc<Host>, config: Arc<SandboxConfig>) -> Result<(), Ru
         }
     }
     outcome
+}
+
+/// Clears a sandbox away for its successor, cgroup included: once a v2 cgroup was killed, kernels
+/// with `kill_seq` (Linux 6.15) kill what is cloned into it from a cgroup that was not
+/// (kernel/cgroup/cgroup.c, cgroup_post_fork), and a new directory starts afresh.
+async fn replace(host: &Rc<Host>, uid: &Uid) -> Result<(), RuntimeError> {
+    stop(host, uid).await?;
+    let emptied = wait_until_empty(host, uid).await;
+    emptied.map_err(RuntimeError::Timeout)?;
+    let (cgroups, pod) = (host.cgroups.clone(), uid.clone());
+    let removed = blocking::unblock(move || cgroups.remove_pod(&pod)).await;
+    removed.map_err(|error| of_io("", &error))
 }
 
 async fn make(host: &Rc<Host>, config: Arc<SandboxConfig>) -> Result<(), RuntimeError> {
@@ -231,12 +249,7 @@ pub async fn remove(host: &Rc<Host>, uid: &Uid) -> Result<(), RuntimeError> {
         problems.note(container::take_away(host, uid, &record).await);
     }
     host.mirror.change(uid, |pod| pod.leaving = true);
-    if let Some(client) = host.mirror.client(uid)
-        && let Err(error) = client.shutdown().await
-        && !client.is_lost()
-    {
-        problems.note(Err(error));
-    }
+    problems.note(end_shim(host, uid).await);
     let (layout, cgroups, pod) = (host.layout.clone(), host.cgroups.clone(), uid.clone());
     problems.join(blocking::unblock(move || remove_directories(&layout, &cgroups, &pod)).await);
     problems.into_result().map_err(RuntimeError::Failed)?;
@@ -258,6 +271,67 @@ fn remove_directories(
     let _still_in_use = fs::remove_dir(layout.pod_root(uid));
     problems.join(remove_directory(&layout.pod_run(uid)));
     problems
+}
+
+/// Ends the pod's shim, ours or one that a crashed agent left, and waits until it is gone: as long
+/// as one lives it holds the lock. One that does not end by itself is killed.
+async fn end_shim(host: &Host, uid: &Uid) -> Result<(), String> {
+    let directory = PodDirectory::new(&host.layout.run, uid);
+    let deadline = host.clock.now() + DEATH_TIME;
+    let mut pause = DEATH_POLL_FIRST;
+    loop {
+        match file::lock(&directory.lock()) {
+            Ok(_nobody_else) => return Ok(()),
+            Err(error) if error.kind() == io::ErrorKind::NotFound => return Ok(()),
+            Err(error) if error.kind() == io::ErrorKind::WouldBlock => {}
+            Err(error) => return Err(format!("lock {}: {error}", directory.lock().display())),
+        }
+        if host.clock.now() >= deadline {
+            return kill_shim(&directory);
+        }
+        ask_shim_to_end(host, uid, &directory).await;
+        host.clock.sleep_until(host.clock.now() + pause).await;
+        pause = (pause * 2).min(DEATH_POLL_MAX);
+    }
+}
+
+/// What goes wrong here shows in the lock, which is looked at next.
+async fn ask_shim_to_end(host: &Host, uid: &Uid, directory: &PodDirectory) {
+    let told = match host.mirror.client(uid) {
+        Some(client) => client.shutdown().await,
+        None => match connect(directory, host.clock.clone()).await {
+            Ok(connection) => {
+                let driver = async {
+                    connection.driver.await;
+                    Ok(())
+                };
+                futures_lite::future::or(connection.client.shutdown(), driver).await
+            }
+            Err(error) => Err(error),
+        },
+    };
+    if let Err(error) = told {
+        log::debug!("end the shim of pod {uid}: {error}; looking again");
+    }
+}
+
+/// By pid and start time, so that no stranger is hit.
+fn kill_shim(directory: &PodDirectory) -> Result<(), String> {
+    let path = directory.shim_pid();
+    let named = |error: &dyn std::fmt::Display| format!("kill shim of {}: {error}", path.display());
+    let text = fs::read_to_string(&path).map_err(|error| named(&error))?;
+    let mut numbers = text.split_ascii_whitespace();
+    let identity = numbers.next().and_then(|pid| {
+        Some(ProcessIdentity {
+            pid: pid.parse().ok()?,
+            start_ticks: numbers.next()?.parse().ok()?,
+        })
+    });
+    let identity = identity.ok_or_else(|| named(&"no pid and start time"))?;
+    match identity.open().and_then(|shim| shim.signal(SIGKILL)) {
+        Err(error) if error.kind() != io::ErrorKind::NotFound => Err(named(&error)),
+        Ok(()) | Err(_) => Ok(()),
+    }
 }
 
 /// Waits until no process is left in the pod's cgroups: only then can they be removed.

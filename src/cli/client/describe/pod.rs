@@ -8,42 +8,8 @@ use super::page::{Page, list, pairs, plain, time};
 
 pub fn page(pod: &Value, standing: &Value, events: &[Value], now: Timestamp) -> Page {
     let mut page = Page::default();
-    let (metadata, spec, status) = (&pod["metadata"], &pod["spec"], &pod["status"]);
-    page.line(0, "Name", plain(&metadata["name"]));
-    page.line(0, "Namespace", plain(&metadata["namespace"]));
-    page.line_if(0, "Priority", &spec["priority"]);
-    page.line_if(0, "Priority Class Name", &spec["priorityClassName"]);
-    page.line_if(0, "Service Account", &spec["serviceAccountName"]);
-    let node = [plain(&spec["nodeName"]), plain(&status["hostIP"])];
-    page.line(0, "Node", node.join("/").trim_matches('/'));
-    if status["startTime"].is_string() {
-        page.line(0, "Start Time", time(&status["startTime"]));
-    }
-    page.list(0, "Labels", &pairs(&metadata["labels"], "="));
-    page.list(0, "Annotations", &pairs(&metadata["annotations"], ": "));
-    manifest(&mut page, standing);
-    if metadata["deletionTimestamp"].is_string() {
-        page.line(
-            0,
-            "Status",
-            format!(
-                "Terminating (since {})",
-                time(&metadata["deletionTimestamp"])
-            ),
-        );
-        page.line_if(
-            0,
-            "Termination Grace Period (s)",
-            &metadata["deletionGracePeriodSeconds"],
-        );
-    } else {
-        page.line(0, "Status", plain(&status["phase"]));
-    }
-    page.line_if(0, "Reason", &status["reason"]);
-    page.line_if(0, "Message", &status["message"]);
-    page.line(0, "IP", plain(&status["podIP"]));
-    let ips: Vec<String> = list(&status["podIPs"]).map(|ip| plain(&ip["ip"])).collect();
-    page.list(0, "IPs", &ips);
+    let (spec, status) = (&pod["spec"], &pod["status"]);
+    header(&mut page, pod, standing);
     for (title, field, statuses) in [
         ("Init Containers", "initContainers", "initContainerStatuses"),
         ("Containers", "containers", "containerStatuses"),
@@ -82,6 +48,45 @@ pub fn page(pod: &Value, standing: &Value, events: &[Value], now: Timestamp) -> 
     page.list(0, "Tolerations", &tolerations);
     page.events(events, now);
     page
+}
+
+fn header(page: &mut Page, pod: &Value, standing: &Value) {
+    let (metadata, spec, status) = (&pod["metadata"], &pod["spec"], &pod["status"]);
+    page.line(0, "Name", plain(&metadata["name"]));
+    page.line(0, "Namespace", plain(&metadata["namespace"]));
+    page.line_if(0, "Priority", &spec["priority"]);
+    page.line_if(0, "Priority Class Name", &spec["priorityClassName"]);
+    page.line_if(0, "Service Account", &spec["serviceAccountName"]);
+    let node = [plain(&spec["nodeName"]), plain(&status["hostIP"])];
+    page.line(0, "Node", node.join("/").trim_matches('/'));
+    if status["startTime"].is_string() {
+        page.line(0, "Start Time", time(&status["startTime"]));
+    }
+    page.list(0, "Labels", &pairs(&metadata["labels"], "="));
+    page.list(0, "Annotations", &pairs(&metadata["annotations"], ": "));
+    manifest(page, standing);
+    if metadata["deletionTimestamp"].is_string() {
+        page.line(
+            0,
+            "Status",
+            format!(
+                "Terminating (since {})",
+                time(&metadata["deletionTimestamp"])
+            ),
+        );
+        page.line_if(
+            0,
+            "Termination Grace Period (s)",
+            &metadata["deletionGracePeriodSeconds"],
+        );
+    } else {
+        page.line(0, "Status", plain(&status["phase"]));
+    }
+    page.line_if(0, "Reason", &status["reason"]);
+    page.line_if(0, "Message", &status["message"]);
+    page.line(0, "IP", plain(&status["podIP"]));
+    let ips: Vec<String> = list(&status["podIPs"]).map(|ip| plain(&ip["ip"])).collect();
+    page.list(0, "IPs", &ips);
 }
 
 /// Where the pod was written down, and whether that text is the one in use.
