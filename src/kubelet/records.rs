@@ -84,19 +84,20 @@ impl Records {
         self.disk.write(Area::Run, &path, bytes).await
     }
 
-    /// Forgets the pod. Every file is tried; the first error is returned.
+    /// Forgets the pod; its end only once all else is gone, so that an agent which has to go on
+    /// with this still knows it. The other files are all tried; the first error is returned.
     pub async fn forget(&self, uid: &Uid) -> Result<(), DiskError> {
         let mut result = Ok(());
         for (area, file) in [
-            (Area::Root, "final"),
-            (Area::Root, "pod"),
-            (Area::Run, "pod"),
             (Area::Run, "kubelet"),
+            (Area::Run, "pod"),
+            (Area::Root, "pod"),
         ] {
             let removed = self.disk.remove(area, &path(uid, file)).await;
             result = result.and(removed);
         }
-        result
+        result?;
+        self.disk.remove(Area::Root, &path(uid, "final")).await
     }
 
     /// Pods that have a directory under ROOT or RUN, whoever made it.

@@ -154,10 +154,10 @@ fn finish(situation: &Situation<'_>, phase: &str, plan: &mut Plan) {
     if let Some(instance) = live_sidecar {
         let message = format!("Stopping container {}", instance.name);
         situation.kill(plan, instance, &message, situation.view.grace);
-        return;
     }
     if !is_quiet(situation) {
-        return;
+        // What has ended is told while the rest stops, so it is recorded now.
+        return record_final_exits(situation, plan);
     }
     let mut record = with_exits(situation);
     record.phase = Some(FinalPhase {
