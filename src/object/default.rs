@@ -153,11 +153,25 @@ fn pull_policy(image: &str) -> &'static str {
     }
 }
 
+/// Quantities may be written as numbers; the API keeps them as texts.
+fn quantities_as_text(amounts: &mut Map<String, Value>) {
+    for amount in amounts.values_mut() {
+        if amount.is_number() {
+            *amount = json!(amount.to_string());
+        }
+    }
+}
+
 /// A limit is also the request where there is none.
 fn default_requests(container: &mut Map<String, Value>) {
     let Some(resources) = object(container, "resources") else {
         return;
     };
+    for list in ["limits", "requests"] {
+        if let Some(amounts) = object(resources, list) {
+            quantities_as_text(amounts);
+        }
+    }
     let Some(limits) = resources.get("limits").and_then(Value::as_object).cloned() else {
         return;
     };
@@ -196,6 +210,11 @@ fn default_volume(volume: &mut Map<String, Value>) {
         if let Some(source) = object(volume, plugin) {
             fill(source, "defaultMode", FILE_MODE);
         }
+    }
+    if let Some(size) = object(volume, "emptyDir").and_then(|e| e.get_mut("sizeLimit"))
+        && size.is_number()
+    {
+        *size = json!(size.to_string());
     }
     if let Some(path) = object(volume, "hostPath") {
         fill(path, "type", "");
@@ -275,7 +294,7 @@ mod tests {
             "containers": [{
                 "name": "a", "image": "x",
                 "ports": [{"containerPort": 80}],
-                "resources": {"limits": {"cpu": "1", "memory": "1Gi"}, "requests": {"cpu": "100m"}},
+                "resources": {"limits": {"cpu": 1, "memory": "1Gi"}, "requests": {"cpu": "100m"}},
                 "livenessProbe": {"httpGet": {"port": 80}, "periodSeconds": 5},
                 "env": [{"name": "N", "valueFrom": {"fieldRef": {"fieldPath": "metadata.name"}}}],
             }],

@@ -6,15 +6,19 @@
 mod decode;
 mod default;
 mod envelope;
+mod honoured;
 mod key;
 pub mod names;
 mod quantity;
+mod selector;
 mod validate;
 
 pub use decode::decode;
 pub use default::apply_defaults;
 pub use envelope::{Object, Problem, Provenance, Source, Standing};
+pub use honoured::{Effect, Unhonoured, unhonoured};
 pub use key::{Key, Kind, Origin};
 pub use names::label_from;
 pub use quantity::{NotAQuantity, Quantity};
+pub use selector::{FieldSelector, LabelSelector};
 pub use validate::{Cause, validate, validate_update};

@@ -58,6 +58,8 @@ struct InFlight {
     busy: BTreeSet<Key>,
     /// Keys whose visible state is not stored.
     dirty: BTreeSet<Key>,
+    /// A reservation of versions that did not reach the disk.
+    unreserved: bool,
     health: Health,
 }
 
@@ -87,6 +89,7 @@ impl Committer {
         health: Health,
     ) -> Committer {
         let state = InFlight {
+            unreserved: health != Health::Ok,
             health,
             ..InFlight::default()
         };
@@ -109,7 +112,8 @@ impl Committer {
 
     /// Whether something visible is not stored.
     pub fn is_dirty(&self) -> bool {
-        !self.flight.look().dirty.is_empty()
+        let state = self.flight.look();
+        state.unreserved || !state.dirty.is_empty()
     }
 
     /// Waits until no key that `concerns` picks has a write on its way.
@@ -138,6 +142,7 @@ impl Committer {
     ) -> impl Future<Output = Result<Option<Arc<Object>>, StoreError>> + 'static {
         let (answer, answered) = async_channel::bounded(1);
         let mut writes = self.take_dirty(&steps);
+        let reserving = std::mem::take(&mut self.flight.look().unreserved);
         let repaired: Vec<Key> = writes.iter().map(|(key, _)| key.clone()).collect();
         writes.extend(steps.iter().filter_map(|step| self.write_of(step)));
         let keys: Vec<Key> = steps.iter().map(|step| step.key().clone()).collect();
@@ -170,6 +175,7 @@ impl Committer {
                 (Err(_), Visible::AfterFlush) => state.dirty.extend(repaired),
                 (Err(_), Visible::AtOnce | Visible::AfterAttempt) => state.dirty.extend(written),
             }
+            state.unreserved |= reserving && outcome.is_err();
             state.health = match outcome {
                 Ok(()) if state.dirty.is_empty() => Health::Ok,
                 Ok(()) => state.health.clone(),
@@ -183,7 +189,11 @@ impl Committer {
             // Nobody may be waiting any more; that is his right.
             let _ = answer.try_send(newest);
         };
-        let writes: Vec<Write> = writes.into_iter().map(|(_, write)| write).collect();
+        let mut writes: Vec<Write> = writes.into_iter().map(|(_, write)| write).collect();
+        if reserving {
+            let below = self.reserved.get();
+            writes.push(Write::ReserveVersions { below });
+        }
         if writes.is_empty() && visible == Visible::AtOnce {
             self.publish(Vec::new());
             // Nothing to store: no reason to wake the disk.
@@ -210,7 +220,9 @@ impl Committer {
             writes: vec![Write::ReserveVersions { below }],
             done: Box::new(move |outcome| {
                 if let Err(error) = outcome {
-                    flight.look().health = Health::Degraded(error.0);
+                    let mut state = flight.look();
+                    state.unreserved = true;
+                    state.health = Health::Degraded(error.0);
                 }
             }),
         });
@@ -240,9 +252,9 @@ impl Committer {
         }
         let write = match step {
             Step::Put(object) => match object.standing {
-                // Shown, not kept: the source will say it again.
-                Standing::Rejected(_) => return None,
-                Standing::Accepted | Standing::Stale(_) => self.records.put(object, &*self.random),
+                // Shown, not kept (the source will say it again); or kept as it is.
+                Standing::Rejected(_) | Standing::Stale(_) => return None,
+                Standing::Accepted => self.records.put(object, &*self.random),
             },
             Step::Status { .. } => return None,
             Step::Remove { key, .. } => self.records.remove(key),

@@ -10,10 +10,10 @@ use jiff::Timestamp;
 use serde_json::json;
 
 use super::EventRecord;
+use super::desk::seconds_text;
 use super::options::Limits;
 use super::published::Step;
 use super::reader::Reader;
-use super::write::seconds_text;
 use crate::object::{Key, Kind, Object, Source, Standing};
 use crate::world::{BootTime, Stamp};
 
@@ -45,7 +45,7 @@ impl Events {
         limits: &Limits,
         reader: &Reader,
     ) -> Vec<Step> {
-        let mut steps = self.expire(now.boot, limits, reader);
+        let mut steps = self.expire(now.boot, limits.events, limits, reader);
         let sameness = (
             event.involved.clone(),
             event.uid.clone(),
@@ -86,15 +86,21 @@ impl Events {
         steps
     }
 
-    /// Forgets events that are over, and the oldest if there is no room for another.
-    pub fn expire(&mut self, now: BootTime, limits: &Limits, reader: &Reader) -> Vec<Step> {
+    /// Forgets events that are over, and the oldest until there are fewer than `below`.
+    pub fn expire(
+        &mut self,
+        now: BootTime,
+        below: usize,
+        limits: &Limits,
+        reader: &Reader,
+    ) -> Vec<Step> {
         let mut steps = Vec::new();
         while let Some((&turn, sameness)) = self.by_turn.first_key_value() {
             let over = self
                 .by_sameness
                 .get(sameness)
                 .is_none_or(|known| now.since(known.seen) >= limits.event_ttl);
-            if !over && self.by_turn.len() < limits.events {
+            if !over && self.by_turn.len() < below {
                 break;
             }
             let known = self.by_sameness.remove(sameness);

@@ -22,6 +22,7 @@
 
 mod admission;
 mod commit;
+mod desk;
 mod events;
 mod open;
 mod options;

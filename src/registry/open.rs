@@ -5,12 +5,13 @@ use std::rc::Rc;
 use std::sync::Arc;
 
 use super::commit::{Committer, VERSION_BLOCK};
+use super::desk::Desk;
 use super::events::Events;
 use super::options::{OpenError, OpenReport, Options, Place};
 use super::published::{HistoryLimits, Published, Shared};
 use super::replace::Lists;
 use super::store::{Directory, Engine, Health, Loaded, Queue, Records};
-use super::write::{Desk, Registry};
+use super::write::Registry;
 use crate::object::Object;
 
 impl Registry {

@@ -11,14 +11,15 @@
 //! A half-readable file deletes nothing: whatever was accepted from it stays.
 
 use std::collections::{BTreeMap, BTreeSet};
+use std::hash::{DefaultHasher, Hash, Hasher};
 use std::sync::Arc;
 
 use serde_json::{Value, json};
 
 use super::admission::Operation;
 use super::commit::Visible;
+use super::desk::{Desk, grace_of, same_but_for_versions, seconds_text};
 use super::published::Step;
-use super::write::{grace_of, same_but_for_versions};
 use super::{Error, Incoming, Registry, Replaced, causes_text};
 use crate::object::{self, Key, Kind, Object, Problem, Provenance, Source, Standing};
 use crate::world::LocalFuture;
@@ -29,6 +30,8 @@ pub(super) struct Lists {
     listed: BTreeSet<Source>,
     /// Problems of the newest list: told once, not at each scan.
     told: BTreeMap<Source, Vec<(Key, Problem)>>,
+    /// What each accepted entry looked like when it came, so that a rescan costs a hash.
+    texts: BTreeMap<Key, u64>,
     /// Stated again while the predecessor of the same uid is still stopping.
     returning: BTreeMap<Key, Object>,
 }
@@ -60,6 +63,7 @@ struct Turn<'a> {
     /// Keys of the source that this list leaves in place.
     kept: BTreeSet<Key>,
     returning: BTreeMap<Key, Object>,
+    texts: BTreeMap<Key, u64>,
 }
 
 impl Registry {
@@ -84,6 +88,7 @@ impl Registry {
                 problems: Vec::new(),
                 kept: BTreeSet::new(),
                 returning: BTreeMap::new(),
+                texts: BTreeMap::new(),
             };
             let (entries, broken) = turn.sort(complete);
             for entry in entries {
@@ -94,6 +99,7 @@ impl Registry {
             }
             turn.remove_absent();
             let (steps, replaced) = turn.finish();
+            self.expire_events();
             if !steps.is_empty() || self.desk.committer.is_dirty() {
                 let visible = Visible::for_list_of(source);
                 let stored = self.desk.committer.submit(visible, steps);
@@ -164,15 +170,34 @@ impl Turn<'_> {
             return;
         }
         self.kept.insert(entry.key.clone());
+        let text = fixed_hash(&entry.body);
+        if self.is_as_before(&entry, current.as_deref(), text) {
+            self.texts.insert(entry.key, text);
+            return;
+        }
         let Entry {
             key,
             provenance,
             body,
         } = entry;
         match self.admit(&key, provenance.clone(), current.as_deref(), body) {
-            Ok((desired, warnings)) => self.settle(current, desired, warnings),
+            Ok((desired, warnings)) => {
+                self.texts.insert(key, text);
+                self.settle(current, desired, warnings);
+            }
             Err(problem) => self.refuse(key, current, problem),
         }
+    }
+
+    /// Whether an accepted object came of this very text and nothing is to be said about it.
+    fn is_as_before(&self, entry: &Entry, current: Option<&Object>, text: u64) -> bool {
+        let lists = self.registry.desk.lists.borrow();
+        lists.texts.get(&entry.key) == Some(&text)
+            && current.is_some_and(|now| {
+                now.standing == Standing::Accepted
+                    && now.provenance == entry.provenance
+                    && !now.is_deleting()
+            })
     }
 
     fn admit(
@@ -401,6 +426,10 @@ impl Turn<'_> {
         lists.listed.insert(self.source);
         lists.returning.retain(|_, kept| kept.source != self.source);
         lists.returning.append(&mut self.returning);
+        let elsewhere =
+            |key: &Key| !self.kept.contains(key) && self.registry.current(key).is_some();
+        lists.texts.retain(|key, _| elsewhere(key));
+        lists.texts.append(&mut self.texts);
         (self.steps, self.replaced)
     }
 }
@@ -428,17 +457,24 @@ fn compare(now: &Object, desired: &Object) -> Verdict {
 }
 
 /// Makes a fresh instance of what `complete` took for the continuation of the stopping one.
-fn renew(object: &mut Object, desk: &super::write::Desk) {
+fn renew(object: &mut Object, desk: &Desk) {
     if let Some(metadata) = object.body["metadata"].as_object_mut() {
         metadata.remove("deletionTimestamp");
         metadata.remove("deletionGracePeriodSeconds");
-        let made = super::write::seconds_text(desk.clock.wall());
+        let made = seconds_text(desk.clock.wall());
         metadata.insert("creationTimestamp".to_owned(), json!(made));
         metadata.insert("generation".to_owned(), json!(1));
     }
     if let Some(body) = object.body.as_object_mut() {
         body.remove("status");
     }
+}
+
+/// Not seeded: the same in each process, so that simulations repeat.
+fn fixed_hash(body: &Value) -> u64 {
+    let mut hasher = DefaultHasher::new();
+    body.hash(&mut hasher);
+    hasher.finish()
 }
 
 /// Where an entry was written down; sources without files are named instead.

@@ -1,47 +1,27 @@
 //! The writing side: one object at a time, for the API server and the kubelet.
 //!
-//! `replace.rs` has the complete lists of sources, `events.rs` the events, `commit.rs` the way to
-//! the disk and into view.
+//! `replace.rs` has the complete lists of sources, `events.rs` the events, `desk.rs` admission,
+//! `commit.rs` the way to the disk and into view.
 
-use std::cell::RefCell;
 use std::rc::Rc;
 use std::sync::Arc;
-use std::time::Duration;
 
-use serde_json::{Value, json};
+use serde_json::Value;
 
-use super::admission::{Admit, Attributes, Operation};
-use super::commit::{Committer, Visible};
-use super::events::Events;
-use super::options::Limits;
+use super::admission::Operation;
+use super::commit::Visible;
+use super::desk::{Desk, grace_of, same_but_for_versions};
 use super::published::Step;
 use super::reader::Reader;
-use super::replace::Lists;
 use super::store::Health;
 use super::{Error, EventRecord};
-use crate::object::{self, Key, Kind, Object, Provenance, Source, Standing};
-use crate::world::{Clock, LocalFuture, Random, Uid};
-
-/// Seconds between SIGTERM and SIGKILL when the pod does not say. Upstream:
-/// `DefaultTerminationGracePeriodSeconds`.
-const GRACE_DEFAULT_S: i64 = 30;
+use crate::object::{self, Key, Kind, Object, Source};
+use crate::world::LocalFuture;
 
 /// The writing side; lives on the thread that owns the node's state. Cheap to clone.
 #[derive(Clone)]
 pub struct Registry {
     pub(super) desk: Rc<Desk>,
-}
-
-/// What the clones share.
-pub(super) struct Desk {
-    pub committer: Committer,
-    pub clock: Rc<dyn Clock>,
-    pub random: Rc<dyn Random>,
-    pub node_name: String,
-    pub limits: Limits,
-    pub admission: Vec<Box<dyn Admit>>,
-    pub lists: RefCell<Lists>,
-    pub events: RefCell<Events>,
 }
 
 /// What must still be true of an object for a write to happen. `None` asks nothing.
@@ -216,6 +196,19 @@ impl Registry {
         self.desk.committer.publish(steps);
     }
 
+    /// Forgets events whose time is over. Rides on rescans: an idle node has no timer for it.
+    pub(super) fn expire_events(&self) {
+        let steps = self.desk.events.borrow_mut().expire(
+            self.desk.clock.now(),
+            self.desk.limits.events + 1,
+            &self.desk.limits,
+            &self.reader(),
+        );
+        if !steps.is_empty() {
+            self.desk.committer.publish(steps);
+        }
+    }
+
     /// Whether `source` has handed over a complete list since the start of this process.
     pub fn has_listed(&self, source: Source) -> bool {
         self.desk.lists.borrow().has_listed(source)
@@ -250,165 +243,6 @@ impl Registry {
     async fn commit(&self, visible: Visible, step: Step) -> Result<Option<Arc<Object>>, Error> {
         let outcome = self.desk.committer.submit(visible, vec![step]);
         outcome.await.map_err(|error| Error::Store(error.0))
-    }
-}
-
-impl Desk {
-    pub fn stamp(&self) -> crate::world::Stamp {
-        crate::world::Stamp {
-            boot: self.clock.now(),
-            wall: self.clock.wall(),
-        }
-    }
-
-    /// Defaults, admission and validation, in upstream's order. Returns warnings.
-    pub fn admit(
-        &self,
-        operation: Operation,
-        source: Source,
-        key: &Key,
-        current: Option<&Object>,
-        body: &mut Value,
-    ) -> Result<Vec<String>, Error> {
-        let invalid = |causes| Error::Invalid {
-            key: key.clone(),
-            causes,
-        };
-        let warnings = object::decode(key.kind, body).map_err(|cause| invalid(vec![cause]))?;
-        object::apply_defaults(key.kind, body);
-        let attributes = Attributes {
-            operation,
-            source,
-            key,
-            current,
-        };
-        let denied = |denial: super::Denial| Error::Denied {
-            key: key.clone(),
-            message: denial.message,
-        };
-        for plugin in &self.admission {
-            plugin.mutate(&attributes, body).map_err(denied)?;
-        }
-        let causes = object::validate(key, body);
-        if !causes.is_empty() {
-            return Err(invalid(causes));
-        }
-        for plugin in &self.admission {
-            plugin.validate(&attributes, body).map_err(denied)?;
-        }
-        Ok(warnings)
-    }
-
-    pub fn admit_deletion(&self, source: Source, current: &Object) -> Result<(), Error> {
-        let attributes = Attributes {
-            operation: Operation::Delete,
-            source,
-            key: &current.key,
-            current: Some(current),
-        };
-        for plugin in &self.admission {
-            plugin
-                .validate(&attributes, &current.body)
-                .map_err(|denial| Error::Denied {
-                    key: current.key.clone(),
-                    message: denial.message,
-                })?;
-        }
-        Ok(())
-    }
-
-    /// Fills in what the registry owns: kind, key, uid, creationTimestamp, generation and, over an
-    /// object of the same uid, everything of the current metadata that a source cannot set.
-    pub fn complete(
-        &self,
-        source: Source,
-        key: Key,
-        provenance: Option<Provenance>,
-        current: Option<&Object>,
-        mut body: Value,
-    ) -> Result<Object, Error> {
-        if !body["metadata"].is_object() {
-            body["metadata"] = json!({});
-        }
-        body["apiVersion"] = json!("v1");
-        body["kind"] = json!(key.kind.name());
-        let given = body["metadata"]["uid"].as_str().unwrap_or_default();
-        let uid = match (given, current) {
-            ("", Some(current)) => current.uid().to_owned(),
-            ("", None) => self.random_uid(),
-            (given, _) => given.to_owned(),
-        };
-        if Uid::new(&uid).is_none() {
-            let what = format!(
-                "Invalid value: {uid:?}: must be 1 to 128 letters, digits, '.', '_' or '-', and not start with '.'"
-            );
-            let causes = vec![("metadata.uid".to_owned(), what)];
-            return Err(Error::Invalid { key, causes });
-        }
-        let predecessor = current.filter(|current| current.uid() == uid);
-        let metadata = &mut body["metadata"];
-        metadata["name"] = json!(key.name);
-        if !key.namespace.is_empty() {
-            metadata["namespace"] = json!(key.namespace);
-        }
-        metadata["uid"] = json!(uid);
-        match predecessor {
-            Some(current) => inherit(&mut body, &current.body, key.kind),
-            None => {
-                if !metadata["creationTimestamp"].is_string() {
-                    metadata["creationTimestamp"] = json!(seconds_text(self.clock.wall()));
-                }
-                if key.kind == Kind::Pod {
-                    metadata["generation"] = json!(1);
-                    for ours in ["deletionTimestamp", "deletionGracePeriodSeconds"] {
-                        metadata.as_object_mut().map(|fields| fields.remove(ours));
-                    }
-                }
-            }
-        }
-        Ok(Object {
-            key,
-            source,
-            provenance,
-            standing: Standing::Accepted,
-            resource_version: 0,
-            body,
-        })
-    }
-
-    /// The object on its way out, or `None` if it already has no longer than `grace_s` seconds.
-    pub fn deleting(&self, current: &Object, grace_s: i64) -> Option<Object> {
-        if current
-            .deletion_grace_s()
-            .is_some_and(|running| running <= grace_s)
-        {
-            return None;
-        }
-        let mut object = current.clone();
-        let ends = self
-            .clock
-            .wall()
-            .saturating_add(Duration::from_secs(grace_s.unsigned_abs()))
-            .unwrap_or(jiff::Timestamp::MAX);
-        let generation = object.metadata()["generation"].as_i64().unwrap_or(0);
-        let metadata = &mut object.body["metadata"];
-        if !current.is_deleting() {
-            metadata["generation"] = json!(generation + 1);
-        }
-        metadata["deletionTimestamp"] = json!(seconds_text(ends));
-        metadata["deletionGracePeriodSeconds"] = json!(grace_s);
-        Some(object)
-    }
-
-    /// A random version 4 UUID (RFC 9562 section 5.4).
-    pub fn random_uid(&self) -> String {
-        let mut b = [0u8; 16];
-        self.random.fill(&mut b);
-        b[6] = b[6] & 0x0f | 0x40;
-        b[8] = b[8] & 0x3f | 0x80;
-        let hex = |part: &[u8]| part.iter().map(|b| format!("{b:02x}")).collect::<String>();
-        let parts = [&b[..4], &b[4..6], &b[6..8], &b[8..10], &b[10..]];
-        parts.map(hex).join("-")
     }
 }
 
@@ -447,63 +281,4 @@ impl Precondition {
             _ => Ok(()),
         }
     }
-}
-
-/// Seconds that a pod is given to stop.
-pub(super) fn grace_of(pod: &Object) -> i64 {
-    pod.body["spec"]["terminationGracePeriodSeconds"]
-        .as_i64()
-        .unwrap_or(GRACE_DEFAULT_S)
-        .max(0)
-}
-
-/// Carries over what the source does not own.
-fn inherit(body: &mut Value, current: &Value, kind: Kind) {
-    for ours in [
-        "creationTimestamp",
-        "deletionTimestamp",
-        "deletionGracePeriodSeconds",
-        "generation",
-        "resourceVersion",
-    ] {
-        match current["metadata"].get(ours) {
-            Some(value) => body["metadata"][ours] = value.clone(),
-            None => {
-                body["metadata"]
-                    .as_object_mut()
-                    .map(|fields| fields.remove(ours));
-            }
-        }
-    }
-    if kind == Kind::Pod && body["spec"] != current["spec"] {
-        let generation = current["metadata"]["generation"].as_i64().unwrap_or(0);
-        body["metadata"]["generation"] = json!(generation + 1);
-    }
-    if let (Kind::Pod | Kind::Node, Some(status)) = (kind, current.get("status")) {
-        body["status"] = status.clone();
-    }
-    // When a source read the text last is no change of it.
-    const SEEN: &str = "kubernetes.io/config.seen";
-    if let Some(seen) = current["metadata"]["annotations"].get(SEEN)
-        && body["metadata"]["annotations"].get(SEEN).is_some()
-    {
-        body["metadata"]["annotations"][SEEN] = seen.clone();
-    }
-}
-
-/// Whether two states of one object differ in anything but their version.
-pub(super) fn same_but_for_versions(a: &Value, b: &Value) -> bool {
-    fn fields(value: &Value) -> impl Iterator<Item = (&String, &Value)> {
-        value.as_object().into_iter().flatten()
-    }
-    let top = |value| fields(value).filter(|(name, _)| *name != "metadata");
-    top(a).eq(top(b))
-        && fields(&a["metadata"])
-            .filter(|(name, _)| *name != "resourceVersion")
-            .eq(fields(&b["metadata"]).filter(|(name, _)| *name != "resourceVersion"))
-}
-
-/// Wall time as Kubernetes writes it in metadata: UTC, whole seconds.
-pub(super) fn seconds_text(wall: jiff::Timestamp) -> String {
-    wall.strftime("%Y-%m-%dT%H:%M:%SZ").to_string()
 }

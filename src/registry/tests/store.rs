@@ -82,6 +82,8 @@ fn a_corrupt_store_is_set_aside_and_the_node_starts_empty() {
     let directory = tempfile::tempdir().expect("a directory");
     let file = directory.path().join("store.redb");
     for n in 1..=4 {
+        // A file of its own: the node before may still be closing the other.
+        let _ = fs::remove_file(&file);
         fs::write(&file, format!("not a store, {n}")).expect("written");
         let node = reopened(directory.path());
         let report = &node.report;
@@ -241,4 +243,20 @@ fn a_broken_list_after_a_restart_keeps_the_last_good_pod() {
     let (pods, _) = node.reader.list(Kind::Pod, None);
     assert_eq!(pods.len(), 1);
     assert!(!pods[0].is_deleting());
+}
+
+#[test]
+fn a_first_start_on_a_full_disk_runs_manifests_and_heals() {
+    let disk = FaultyDisk::new();
+    disk.fail(Some(ErrorKind::StorageFull));
+    let node = on(&disk, 1);
+    assert!(matches!(node.registry.health(), Health::Degraded(_)));
+    let list = vec![stated("web", "u1", "i")];
+    wait(node.registry.replace(Source::File, list.clone())).expect("taken");
+    assert!(node.reader.get(&pod_key("web")).is_some());
+    disk.fail(None);
+    wait(node.registry.replace(Source::File, list)).expect("taken");
+    assert_eq!(node.registry.health(), Health::Ok);
+    disk.cut_power(|| false);
+    assert!(on(&disk, 2).reader.get(&pod_key("web")).is_some());
 }

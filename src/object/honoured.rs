@@ -1,0 +1,265 @@
+//! Which fields of a pod lowtide does not honour yet, and what follows from that.
+//!
+//! Nothing is ignored in silence. Where a field bears on safety or correctness (a confinement, a
+//! volume, a gate) the pod waits and its status names the field; else it runs and an event does.
+//! A field that is set to what happens anyway is honoured.
+
+use serde_json::Value;
+
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Effect {
+    /// Running without it would be unsafe or wrong.
+    Wait,
+    /// Runs without it.
+    Warn,
+}
+
+/// A field that is set and not honoured.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Unhonoured {
+    /// `spec.containers[0].readinessProbe.grpc`
+    pub path: String,
+    pub effect: Effect,
+}
+
+/// Volume sources that exist here; any other kind of volume waits.
+const VOLUMES: [&str; 6] = [
+    "emptyDir",
+    "hostPath",
+    "configMap",
+    "secret",
+    "downwardAPI",
+    "projected",
+];
+
+/// Sources of a projected volume that exist here.
+const PROJECTED: [&str; 3] = ["secret", "configMap", "downwardAPI"];
+
+/// What matters only where there is a scheduler, other nodes or a cluster.
+const POD_WARN: [&str; 6] = [
+    "affinity",
+    "topologySpreadConstraints",
+    "priorityClassName",
+    "preemptionPolicy",
+    "setHostnameAsFQDN",
+    "os",
+];
+
+/// What the pod's safety or correctness hangs on.
+const POD_WAIT: [&str; 6] = [
+    "resourceClaims",
+    "runtimeClassName",
+    "readinessGates",
+    "schedulingGates",
+    "overhead",
+    "resources",
+];
+
+/// Everything in `pod` that is set and not honoured, in field order.
+pub fn unhonoured(pod: &Value) -> Vec<Unhonoured> {
+    let mut found = Found::default();
+    let spec = &pod["spec"];
+    for name in POD_WARN {
+        found.if_set(spec, "spec", name, Effect::Warn);
+    }
+    for name in POD_WAIT {
+        found.if_set(spec, "spec", name, Effect::Wait);
+    }
+    if spec["hostUsers"] == Value::Bool(false) {
+        found.push("spec.hostUsers".to_owned(), Effect::Wait);
+    }
+    security(&spec["securityContext"], "spec.securityContext", &mut found);
+    for list in ["initContainers", "containers"] {
+        for (n, container) in items(&spec[list]) {
+            self::container(container, &format!("spec.{list}[{n}]"), &mut found);
+        }
+    }
+    found.if_set(spec, "spec", "ephemeralContainers", Effect::Wait);
+    for (n, volume) in items(&spec["volumes"]) {
+        self::volume(volume, &format!("spec.volumes[{n}]"), &mut found);
+    }
+    found.list
+}
+
+#[derive(Default)]
+struct Found {
+    list: Vec<Unhonoured>,
+}
+
+impl Found {
+    fn push(&mut self, path: String, effect: Effect) {
+        self.list.push(Unhonoured { path, effect });
+    }
+
+    fn if_set(&mut self, parent: &Value, path: &str, name: &str, effect: Effect) {
+        if is_set(&parent[name]) {
+            self.push(format!("{path}.{name}"), effect);
+        }
+    }
+}
+
+/// Present and not empty.
+fn is_set(value: &Value) -> bool {
+    match value {
+        Value::Null => false,
+        Value::String(text) => !text.is_empty(),
+        Value::Array(items) => !items.is_empty(),
+        Value::Object(fields) => fields.values().any(is_set),
+        Value::Bool(_) | Value::Number(_) => true,
+    }
+}
+
+fn items(list: &Value) -> impl Iterator<Item = (usize, &Value)> {
+    list.as_array().into_iter().flatten().enumerate()
+}
+
+fn security(context: &Value, path: &str, found: &mut Found) {
+    for name in ["seLinuxOptions", "windowsOptions"] {
+        found.if_set(context, path, name, Effect::Wait);
+    }
+    let confined = &context["appArmorProfile"]["type"];
+    if is_set(confined) && confined != "Unconfined" {
+        found.push(format!("{path}.appArmorProfile"), Effect::Wait);
+    }
+}
+
+fn container(container: &Value, path: &str, found: &mut Found) {
+    let context = format!("{path}.securityContext");
+    security(&container["securityContext"], &context, found);
+    for name in ["volumeDevices", "resizePolicy"] {
+        let effect = match name {
+            "volumeDevices" => Effect::Wait,
+            _ => Effect::Warn,
+        };
+        found.if_set(container, path, name, effect);
+    }
+    for probe in ["livenessProbe", "readinessProbe", "startupProbe"] {
+        if container[probe]["grpc"].is_object() {
+            found.push(format!("{path}.{probe}.grpc"), Effect::Wait);
+        }
+    }
+    let lifecycle = format!("{path}.lifecycle");
+    found.if_set(
+        &container["lifecycle"],
+        &lifecycle,
+        "stopSignal",
+        Effect::Wait,
+    );
+    let resources = format!("{path}.resources");
+    found.if_set(&container["resources"], &resources, "claims", Effect::Wait);
+    let limits = container["resources"]["limits"].as_object();
+    for name in limits.into_iter().flatten().map(|(name, _)| name) {
+        // Devices and huge pages cannot be given; not giving them breaks the program.
+        if name.starts_with("hugepages-") || name.contains('/') {
+            found.push(format!("{resources}.limits[{name}]"), Effect::Wait);
+        }
+    }
+    for (n, mount) in items(&container["volumeMounts"]) {
+        let recursive = &mount["recursiveReadOnly"];
+        if is_set(recursive) && recursive != "Disabled" {
+            let path = format!("{path}.volumeMounts[{n}].recursiveReadOnly");
+            found.push(path, Effect::Wait);
+        }
+    }
+}
+
+fn volume(volume: &Value, path: &str, found: &mut Found) {
+    let fields = volume.as_object().into_iter().flatten();
+    for (name, source) in fields {
+        if name != "name" && !source.is_null() && !VOLUMES.contains(&name.as_str()) {
+            found.push(format!("{path}.{name}"), Effect::Wait);
+        }
+    }
+    if volume["emptyDir"]["medium"]
+        .as_str()
+        .is_some_and(|medium| medium.starts_with("HugePages"))
+    {
+        found.push(format!("{path}.emptyDir.medium"), Effect::Wait);
+    }
+    for (n, source) in items(&volume["projected"]["sources"]) {
+        let kinds = source.as_object().into_iter().flatten();
+        for (name, _) in kinds.filter(|(name, _)| !PROJECTED.contains(&name.as_str())) {
+            found.push(
+                format!("{path}.projected.sources[{n}].{name}"),
+                Effect::Wait,
+            );
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use serde_json::json;
+
+    use super::*;
+
+    #[test]
+    fn what_is_not_honoured_is_named_with_its_effect() {
+        let pod = json!({"spec": {
+            "affinity": {"nodeAffinity": {"requiredDuringSchedulingIgnoredDuringExecution": {"nodeSelectorTerms": [{}], "x": 1}}},
+            "runtimeClassName": "gvisor",
+            "hostUsers": false,
+            "securityContext": {"appArmorProfile": {"type": "RuntimeDefault"}},
+            "containers": [{
+                "securityContext": {"seLinuxOptions": {"level": "s0"}},
+                "livenessProbe": {"grpc": {"port": 1}},
+                "resources": {"limits": {"hugepages-2Mi": "4Mi", "example.com/gpu": 1, "cpu": 1}},
+                "lifecycle": {"stopSignal": "SIGINT"},
+            }],
+            "volumes": [
+                {"name": "a", "persistentVolumeClaim": {"claimName": "x"}},
+                {"name": "b", "image": {}},
+                {"name": "c", "projected": {"sources": [{"serviceAccountToken": {"path": "t"}}]}},
+            ],
+        }});
+        let found: Vec<_> = unhonoured(&pod)
+            .into_iter()
+            .map(|u| (u.path, u.effect))
+            .collect();
+        let expected = [
+            ("spec.affinity", Effect::Warn),
+            ("spec.runtimeClassName", Effect::Wait),
+            ("spec.hostUsers", Effect::Wait),
+            ("spec.securityContext.appArmorProfile", Effect::Wait),
+            (
+                "spec.containers[0].securityContext.seLinuxOptions",
+                Effect::Wait,
+            ),
+            ("spec.containers[0].livenessProbe.grpc", Effect::Wait),
+            ("spec.containers[0].lifecycle.stopSignal", Effect::Wait),
+            (
+                "spec.containers[0].resources.limits[example.com/gpu]",
+                Effect::Wait,
+            ),
+            (
+                "spec.containers[0].resources.limits[hugepages-2Mi]",
+                Effect::Wait,
+            ),
+            ("spec.volumes[0].persistentVolumeClaim", Effect::Wait),
+            ("spec.volumes[1].image", Effect::Wait),
+            (
+                "spec.volumes[2].projected.sources[0].serviceAccountToken",
+                Effect::Wait,
+            ),
+        ]
+        .map(|(path, effect)| (path.to_owned(), effect));
+        assert_eq!(found, expected);
+    }
+
+    #[test]
+    fn what_is_honoured_or_says_nothing_is_not_named() {
+        let pod = json!({"spec": {
+            "affinity": {},
+            "hostUsers": true,
+            "overhead": null,
+            "securityContext": {"appArmorProfile": {"type": "Unconfined"}, "fsGroup": 5},
+            "containers": [{
+                "livenessProbe": {"exec": {"command": ["x"]}},
+                "resources": {"limits": {"cpu": "1", "memory": "1Gi"}},
+                "volumeMounts": [{"recursiveReadOnly": "Disabled"}],
+            }],
+            "volumes": [{"name": "a", "emptyDir": {"medium": "Memory"}}],
+        }});
+        assert_eq!(unhonoured(&pod), []);
+    }
+}

@@ -1,0 +1,177 @@
+//! Tables: what is edited into a good object, and what is said about it.
+
+use serde_json::{Value, json};
+
+use super::*;
+use crate::object::apply_defaults;
+
+fn good_pod() -> Value {
+    json!({
+        "metadata": {"name": "web", "namespace": "default"},
+        "spec": {
+            "initContainers": [{"name": "first", "image": "i"}],
+            "containers": [{
+                "name": "web", "image": "i",
+                "ports": [{"containerPort": 80, "name": "http"}],
+                "volumeMounts": [{"name": "data", "mountPath": "/data"}],
+            }],
+            "volumes": [{"name": "data"}, {"name": "cfg", "configMap": {"name": "c"}}],
+        },
+    })
+}
+
+fn causes(kind: Kind, mut body: Value) -> Vec<String> {
+    apply_defaults(kind, &mut body);
+    let name = body["metadata"]["name"].as_str().unwrap_or_default();
+    let key = Key::local(kind, "default", name);
+    let causes = validate(&key, &body);
+    causes
+        .iter()
+        .map(|(path, text)| format!("{path}: {text}"))
+        .collect()
+}
+
+#[test]
+fn a_good_pod_passes() {
+    assert_eq!(causes(Kind::Pod, good_pod()), Vec::<String>::new());
+}
+
+fn set(body: &mut Value, pointer: &str, value: Value) {
+    let (parent, last) = pointer.rsplit_once('/').expect("a pointer");
+    match body.pointer_mut(parent).expect("the parent is there") {
+        Value::Array(items) => items[last.parse::<usize>().expect("an index")] = value,
+        parent => parent[last] = value,
+    }
+}
+
+#[test]
+fn each_mistake_in_a_pod_is_named_once_with_its_path() {
+    let rows = include_str!("pod_mistakes.txt").lines();
+    for row in rows.filter(|row| !row.starts_with('#')) {
+        let columns: Vec<&str> = row.splitn(3, " | ").collect();
+        let [pointer, value, expected] = columns[..] else {
+            panic!("three columns: {row}");
+        };
+        let mut pod = good_pod();
+        set(&mut pod, pointer, serde_json::from_str(value).expect(row));
+        let found = causes(Kind::Pod, pod);
+        let right = found.iter().filter(|cause| cause.starts_with(expected));
+        assert_eq!(right.count(), 1, "want {expected}\ngot {found:#?}");
+    }
+}
+
+#[test]
+fn annotations_are_bounded() {
+    let mut pod = good_pod();
+    pod["metadata"]["annotations"] = json!({"a": "x".repeat(256 << 10)});
+    let expected = "metadata.annotations: Too long: may not be more than 262144 bytes";
+    assert_eq!(causes(Kind::Pod, pod), [expected]);
+}
+
+#[test]
+fn what_looks_odd_but_is_legal_passes() {
+    for (pointer, value) in [
+        ("/spec/initContainers/0/restartPolicy", json!("Always")),
+        (
+            "/spec/containers/0/resources",
+            json!({"limits": {"cpu": 1, "memory": "1e3"}}),
+        ),
+        ("/spec/containers/0/volumeMounts/0/subPath", json!("a..b/c")),
+        (
+            "/spec/containers/0/env",
+            json!([{"name": "A", "valueFrom": {"fieldRef": {"fieldPath": "metadata.labels['x']"}}}]),
+        ),
+        (
+            "/spec/containers/0/ports",
+            json!([{"containerPort": 53, "hostPort": 53, "protocol": "UDP"}, {"containerPort": 53, "hostPort": 53}]),
+        ),
+        (
+            "/spec/tolerations",
+            json!([{"operator": "Exists", "effect": "NoExecute"}]),
+        ),
+        (
+            "/spec/containers/0/livenessProbe",
+            json!({"httpGet": {"port": "http"}}),
+        ),
+        ("/spec/hostNetwork", json!(true)),
+    ] {
+        let mut pod = good_pod();
+        set(&mut pod, pointer, value);
+        assert_eq!(causes(Kind::Pod, pod), Vec::<String>::new(), "{pointer}");
+    }
+}
+
+#[test]
+fn secrets_keep_the_promise_of_their_type() {
+    let secret = |kind: &str, data: Value| {
+        let body = json!({"metadata": {"name": "s", "namespace": "default"}, "type": kind, "stringData": data});
+        causes(Kind::Secret, body)
+    };
+    let docker = "kubernetes.io/dockerconfigjson";
+    for (kind, data, expected) in [
+        ("", json!({"any": "x"}), None),
+        ("my/own", json!({}), None),
+        (
+            docker,
+            json!({}),
+            Some("data[.dockerconfigjson]: Required value"),
+        ),
+        (
+            docker,
+            json!({".dockerconfigjson": "x"}),
+            Some("data[.dockerconfigjson]: Invalid value: \"<secret contents redacted>\""),
+        ),
+        (docker, json!({".dockerconfigjson": "{}"}), None),
+        (
+            "kubernetes.io/tls",
+            json!({"tls.crt": "x"}),
+            Some("data[tls.key]: Required value"),
+        ),
+        (
+            "kubernetes.io/ssh-auth",
+            json!({"ssh-privatekey": ""}),
+            Some("data[ssh-privatekey]: Required value"),
+        ),
+        ("kubernetes.io/basic-auth", json!({"username": "x"}), None),
+        (
+            "Opaque",
+            json!({"../x": "x"}),
+            Some("data[../x]: Invalid value: \"../x\": a valid config key"),
+        ),
+        ("Opaque", json!({"a": "x".repeat(1 << 20)}), None),
+        (
+            "Opaque",
+            json!({"a": "x".repeat((1 << 20) + 1)}),
+            Some("data: Too long: may not be more than 1048576 bytes"),
+        ),
+    ] {
+        let found = secret(kind, data);
+        match expected {
+            None => assert_eq!(found, Vec::<String>::new(), "{kind}"),
+            Some(text) => assert!(found[0].starts_with(text), "{kind}: {found:?}"),
+        }
+    }
+}
+
+#[test]
+fn what_is_immutable_stays() {
+    let frozen = json!({"immutable": true, "data": {"a": "1"}});
+    let thawed = json!({"data": {"a": "2"}});
+    let paths = |kind, new: &Value, old: &Value| -> Vec<String> {
+        let causes = validate_update(kind, new, old);
+        causes.into_iter().map(|(path, _)| path).collect()
+    };
+    assert_eq!(
+        paths(Kind::ConfigMap, &thawed, &frozen),
+        ["immutable", "data"]
+    );
+    assert!(paths(Kind::ConfigMap, &frozen, &thawed).is_empty());
+
+    let old = good_pod();
+    let mut image = good_pod();
+    set(&mut image, "/spec/containers/0/image", json!("j"));
+    assert!(paths(Kind::Pod, &image, &old).is_empty());
+    let mut command = good_pod();
+    set(&mut command, "/spec/containers/0/command", json!(["x"]));
+    assert_eq!(paths(Kind::Pod, &command, &old), ["spec"]);
+}

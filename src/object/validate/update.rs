@@ -1,0 +1,86 @@
+//! What may not change once an object exists.
+
+use serde_json::Value;
+
+use super::Cause;
+use super::report::{At, Report};
+use crate::object::Kind;
+
+/// Everything that makes `body` no legal successor of `current`.
+pub fn validate_update(kind: Kind, body: &Value, current: &Value) -> Vec<Cause> {
+    let mut report = Report::default();
+    let (new, old) = (At::top(body), At::top(current));
+    match kind {
+        Kind::Pod => pod(&new, &old, &mut report),
+        Kind::Secret => {
+            let (new_type, old_type) = (new.get("type"), old.get("type"));
+            if new_type.value != old_type.value {
+                report.invalid(&new_type, "field is immutable");
+            }
+            frozen(&new, &old, &["data"], &mut report);
+        }
+        Kind::ConfigMap => frozen(&new, &old, &["data", "binaryData"], &mut report),
+        Kind::Namespace | Kind::ServiceAccount | Kind::Node | Kind::Event => {}
+    }
+    report.causes
+}
+
+fn frozen(new: &At<'_>, old: &At<'_>, fields: &[&str], report: &mut Report) {
+    const WHY: &str = "field is immutable when `immutable` is set";
+    if !old.get("immutable").is_true() {
+        return;
+    }
+    if !new.get("immutable").is_true() {
+        report.forbidden(&new.get("immutable"), WHY);
+    }
+    for field in fields {
+        if new.get(field).value != old.get(field).value {
+            report.forbidden(&new.get(field), WHY);
+        }
+    }
+}
+
+/// Of a running pod only images, the deadline and further tolerations may change.
+fn pod(new: &At<'_>, old: &At<'_>, report: &mut Report) {
+    let (new_spec, old_spec) = (new.get("spec"), old.get("spec"));
+    for list in ["containers", "initContainers"] {
+        if new_spec.items(list).len() != old_spec.items(list).len() {
+            let why = "pod updates may not add or remove containers";
+            report.forbidden(&new_spec.get(list), why);
+            return;
+        }
+    }
+    let tolerations = |spec: &At<'_>| {
+        let list = spec.get("tolerations").value.as_array();
+        list.cloned().unwrap_or_default()
+    };
+    let kept = tolerations(&new_spec);
+    if tolerations(&old_spec).iter().any(|t| !kept.contains(t)) {
+        let why = "existing toleration can not be modified except its tolerationSeconds";
+        report.forbidden(&new_spec.get("tolerations"), why);
+    }
+    if changeless(old_spec.value) != changeless(new_spec.value) {
+        let why = "pod updates may not change fields other than `spec.containers[*].image`,\
+                   `spec.initContainers[*].image`,`spec.activeDeadlineSeconds`,`spec.tolerations` \
+                   (only additions to existing tolerations)";
+        report.forbidden(&new_spec, why);
+    }
+}
+
+/// The spec without what may change.
+fn changeless(spec: &Value) -> Value {
+    let mut spec = spec.clone();
+    if let Some(fields) = spec.as_object_mut() {
+        fields.remove("activeDeadlineSeconds");
+        fields.remove("tolerations");
+        for list in ["containers", "initContainers"] {
+            let list = fields.get_mut(list).and_then(Value::as_array_mut);
+            for container in list.into_iter().flatten() {
+                if let Some(container) = container.as_object_mut() {
+                    container.remove("image");
+                }
+            }
+        }
+    }
+    spec
+}
