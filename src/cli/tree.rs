@@ -11,6 +11,7 @@ use super::flags::{FLAGS, Feature, Flag, Shape};
 /// The whole command line.
 pub fn command() -> Command {
     Command::new("lowtide")
+        .bin_name("lowtide")
         .version(env!("CARGO_PKG_VERSION"))
         .about("A Kubernetes node in one binary that does not need its cluster")
         .subcommand_required(true)
