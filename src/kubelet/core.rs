@@ -105,10 +105,7 @@ impl Core {
 
     /// The lookup of configMaps and secrets for a pod, within the pod's own origin.
     pub fn references(&self, pod: &PodView) -> OwnOrigin {
-        OwnOrigin {
-            reader: self.reader.clone(),
-            origin: pod.key.origin,
-        }
+        OwnOrigin::new(self.reader.clone(), pod.key.origin)
     }
 }
 
@@ -125,6 +122,10 @@ pub struct OwnOrigin {
 }
 
 impl OwnOrigin {
+    pub fn new(reader: Reader, origin: Origin) -> OwnOrigin {
+        OwnOrigin { reader, origin }
+    }
+
     fn get(&self, kind: Kind, namespace: &str, name: &str) -> Option<Arc<Object>> {
         self.reader.get(&Key {
             kind,

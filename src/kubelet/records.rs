@@ -18,7 +18,8 @@ use super::memory::{Checkpoint, Final};
 use crate::object::Object;
 use crate::world::{Area, Disk, DiskError, Uid};
 
-/// Version of all three files; readers take this one and the one before.
+/// Version of all three files. Readers take that of the next release as well, as far as it can be
+/// read: after a step back a finished pod must not run again.
 const VERSION: u32 = 1;
 
 #[derive(Serialize, Deserialize)]
@@ -123,10 +124,10 @@ impl Records {
             }
         };
         match serde_json::from_slice::<Envelope<T>>(&bytes) {
-            Ok(envelope) if envelope.version <= VERSION => Some(envelope.content),
+            Ok(envelope) if envelope.version <= VERSION + 1 => Some(envelope.content),
             Ok(envelope) => {
                 let version = envelope.version;
-                log::warn!("{path}: version {version} is newer than {VERSION}; ignoring it");
+                log::warn!("{path}: version {version} is too new for {VERSION}; ignoring it");
                 None
             }
             Err(error) => {
