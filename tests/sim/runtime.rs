@@ -313,7 +313,10 @@ impl Runtime for SimRuntime {
         boxed(async move {
             let (asker, answer) = question();
             self.0.later_in_agent(self.0.span(REQUEST), move |host| {
-                host.kernel.borrow_mut().logs.retain(|(owner, _), _| *owner != uid);
+                host.kernel
+                    .borrow_mut()
+                    .logs
+                    .retain(|(owner, _), _| *owner != uid);
                 give(&asker, Ok(()));
             });
             answer.await
