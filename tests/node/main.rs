@@ -6,6 +6,8 @@
 //! which stops node and pods and demands that the kernel is as it was.
 #![allow(clippy::disallowed_methods)]
 
+mod client;
+mod disk;
 mod health;
 #[path = "../support/image.rs"]
 mod image;
@@ -13,3 +15,4 @@ mod isolation;
 mod manifests;
 mod pods;
 mod support;
+mod survival;
