@@ -172,7 +172,7 @@ fn images_are_pulled_imported_and_used_when_the_registry_is_gone() {
         let plain = place.join("registries.yaml");
         std::fs::write(
             &plain,
-            "registries:\n- prefix: 127.0.0.1:5000\n  plainHTTP: true\n",
+            "mirrors:\n  127.0.0.1:5000: {endpoint: ['http://127.0.0.1:5000']}\n",
         )
         .unwrap();
         node.flags

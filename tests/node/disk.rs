@@ -8,7 +8,7 @@ fn on_tmpfs(node: &Node) -> String {
     std::fs::create_dir_all(&node.root).unwrap();
     run(
         "mount",
-        &["-t", "tmpfs", "-o", "size=16m,mode=0700", "tmpfs", &root],
+        &["-t", "tmpfs", "-o", "size=96m,mode=0700", "tmpfs", &root],
     );
     root
 }

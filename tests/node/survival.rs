@@ -313,7 +313,7 @@ fn a_broken_or_newer_store_is_set_aside_and_pods_go_on() {
             let kept = node.up("p");
             assert_eq!((uid(&kept), restarts(&kept, "c")), (uid(&first), 0));
             if !text.is_empty() {
-                assert!(node.log().contains("set aside"), "{}", node.log());
+                assert!(node.log().contains("starting with an empty store"), "{}", node.log());
             }
         }
         let names = fs::read_dir(&node.root).unwrap().flatten();
