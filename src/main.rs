@@ -6,6 +6,7 @@ use std::process::ExitCode;
 use lowtide::cli::{self, EXIT_USAGE, Invocation, Refusal};
 
 // Shim and pause are chosen before `main`, so that they stay small.
+#[cfg(not(test))]
 lowtide::before_main!(lowtide::runtime::shim::early_dispatch);
 
 fn main() -> ExitCode {

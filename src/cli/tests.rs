@@ -104,78 +104,80 @@ fn a_flag_of_a_missing_feature_is_fatal_and_says_what_to_do() {
     }
 }
 
+const WRONG: &[(&[&str], &[&str])] = &[
+    (
+        &["run", "--rot-dir=/x"],
+        &["--rot-dir", "--root-dir", "--pod-manifest-path"],
+    ),
+    (
+        &["run", "--file-check-frequency=20"],
+        &["--file-check-frequency", "\"20\"", "1m30s"],
+    ),
+    (
+        &["run", "--file-check-frequency=1ns"],
+        &["too short", "100ms"],
+    ),
+    (&["run", "--secure-port=99999"], &["--secure-port", "65535"]),
+    (
+        &["run", "--cloud-provider=aws"],
+        &["\"aws\"", "\"\"", "\"external\""],
+    ),
+    (
+        &["run", "--authorization-mode=ABAC,Nope"],
+        &["\"Nope\"", "\"RBAC\""],
+    ),
+    (
+        &["run", "--pod-cidr=10.0.0.0"],
+        &["--pod-cidr", "10.88.0.0/24"],
+    ),
+    (&["run", "--pod-cidr=10.0.0.0/33"], &["10.88.0.0/24"]),
+    (
+        &["run", "--node-labels=zone"],
+        &["--node-labels", "zone=north"],
+    ),
+    (
+        &["run", "--node-ip=10.0.0.1,10.0.0.2"],
+        &["--node-ip", "family"],
+    ),
+    (
+        &["run", "--register-with-taints=a=b:Never"],
+        &["NoSchedule", "NoExecute"],
+    ),
+    (
+        &["run", "--manifest-url=ftp://h"],
+        &["--manifest-url", "\"http\"", "\"https\""],
+    ),
+    (
+        &["run", "--manifest-url-header=x"],
+        &["--manifest-url-header"],
+    ),
+    (&["run", "--hostname-override=a_b"], &["a_b"]),
+    (&["run", "--container-log-max-size=10MB"], &["10Mi"]),
+    (&["run", "--container-log-max-files=1"], &["from 2"]),
+    (&["run", "--image-gc-low-threshold=95"], &["95", "85"]),
+    (&["run", "--cgroup-root=../x"], &["/pods"]),
+    (&["run", "--root-dir="], &["--root-dir", "empty"]),
+    (&["run", "--root-dir"], &["--root-dir"]),
+    (&["run", "word"], &["word"]),
+    (
+        &["run", "--config=/nonexistent"],
+        &["--config", "/nonexistent"],
+    ),
+    (&["rum"], &["rum", "run", "check", "logs"]),
+    (&[], &["run", "check", "completions"]),
+    (&["completions", "tcsh"], &["tcsh", "bash", "zsh", "fish"]),
+    (&["check", "--what"], &["--what"]),
+];
+
 #[test]
 fn a_wrong_command_line_is_told_in_one_line_with_what_is_legal() {
-    for (line, parts) in [
-        (
-            &["run", "--rot-dir=/x"][..],
-            &["--rot-dir", "--root-dir", "--pod-manifest-path"][..],
-        ),
-        (
-            &["run", "--file-check-frequency=20"],
-            &["--file-check-frequency", "\"20\"", "1m30s"],
-        ),
-        (
-            &["run", "--file-check-frequency=1ns"],
-            &["too short", "100ms"],
-        ),
-        (&["run", "--secure-port=99999"], &["--secure-port", "65535"]),
-        (
-            &["run", "--cloud-provider=aws"],
-            &["\"aws\"", "\"\"", "\"external\""],
-        ),
-        (
-            &["run", "--authorization-mode=ABAC,Nope"],
-            &["\"Nope\"", "\"RBAC\""],
-        ),
-        (
-            &["run", "--pod-cidr=10.0.0.0"],
-            &["--pod-cidr", "10.88.0.0/24"],
-        ),
-        (&["run", "--pod-cidr=10.0.0.0/33"], &["10.88.0.0/24"]),
-        (
-            &["run", "--node-labels=zone"],
-            &["--node-labels", "zone=north"],
-        ),
-        (
-            &["run", "--node-ip=10.0.0.1,10.0.0.2"],
-            &["--node-ip", "family"],
-        ),
-        (
-            &["run", "--register-with-taints=a=b:Never"],
-            &["NoSchedule", "NoExecute"],
-        ),
-        (
-            &["run", "--manifest-url=ftp://h"],
-            &["--manifest-url", "\"http\"", "\"https\""],
-        ),
-        (
-            &["run", "--manifest-url-header=x"],
-            &["--manifest-url-header"],
-        ),
-        (&["run", "--hostname-override=a_b"], &["a_b"]),
-        (&["run", "--container-log-max-size=10MB"], &["10Mi"]),
-        (&["run", "--container-log-max-files=1"], &["from 2"]),
-        (&["run", "--image-gc-low-threshold=95"], &["95", "85"]),
-        (&["run", "--cgroup-root=../x"], &["/pods"]),
-        (&["run", "--root-dir="], &["--root-dir", "empty"]),
-        (&["run", "--root-dir"], &["--root-dir"]),
-        (&["run", "word"], &["word"]),
-        (
-            &["run", "--config=/nonexistent"],
-            &["--config", "/nonexistent"],
-        ),
-        (&["rum"], &["rum", "run", "check", "logs"]),
-        (&[], &["run", "check", "completions"]),
-        (&["completions", "tcsh"], &["tcsh", "bash", "zsh", "fish"]),
-        (&["check", "--what"], &["--what"]),
-    ] {
+    for (line, parts) in WRONG {
         let text = wrong(line);
         assert!(
             !text.contains('\n') && text.starts_with("lowtide"),
             "{text:?}"
         );
-        for part in parts {
+        for part in *parts {
             assert!(text.contains(part), "{line:?}: {text}");
         }
     }

@@ -1,6 +1,7 @@
 //! The tree of commands and their flags, for parsing, help and completions.
 //!
-//! `run`'s flags come from the table in `flags`, the small client's from `client`. The inner roles `shim` and `pause` are no commands: `main` tells them apart earlier.
+//! `run`'s flags come from the table in `flags`, the small client's from `client`. The inner roles
+//! `shim` and `pause` are no commands: `main` tells them apart earlier.
 
 use clap::{Arg, ArgAction, Command, ValueHint};
 use clap_complete::Shell;
@@ -11,6 +12,7 @@ use super::flags::{FLAGS, Feature, Flag, Shape};
 /// The whole command line.
 pub fn command() -> Command {
     Command::new("lowtide")
+        .bin_name("lowtide")
         .version(env!("CARGO_PKG_VERSION"))
         .about("A Kubernetes node in one binary that does not need its cluster")
         .subcommand_required(true)

@@ -2,7 +2,7 @@
 //!
 //! | file | area | why |
 //! |---|---|---|
-//! | `pods/UID/pod.json` | ROOT | the object a pod was started from: with the store lost, it can still be ended well |
+//! | `pods/UID/pod.json` | ROOT | the object a pod was started from, to end it well if the store is lost |
 //! | `pods/UID/final.json` | ROOT, flushed | ends that must never be undone by a power cut |
 //! | `pods/UID/kubelet.json` | RUN | back-off, probe results and ending of a running pod |
 //!
@@ -84,19 +84,20 @@ impl Records {
         self.disk.write(Area::Run, &path, bytes).await
     }
 
-    /// Forgets the pod. Every file is tried; the first error is returned.
+    /// Forgets the pod; its end only once all else is gone, so that an agent which has to go on
+    /// with this still knows it. The other files are all tried; the first error is returned.
     pub async fn forget(&self, uid: &Uid) -> Result<(), DiskError> {
         let mut result = Ok(());
         for (area, file) in [
-            (Area::Root, "final"),
-            (Area::Root, "pod"),
-            (Area::Run, "pod"),
             (Area::Run, "kubelet"),
+            (Area::Run, "pod"),
+            (Area::Root, "pod"),
         ] {
             let removed = self.disk.remove(area, &path(uid, file)).await;
             result = result.and(removed);
         }
-        result
+        result?;
+        self.disk.remove(Area::Root, &path(uid, "final")).await
     }
 
     /// Pods that have a directory under ROOT or RUN, whoever made it.

@@ -80,7 +80,8 @@ fn complete_pod(
     annotations.insert(CONFIG_HASH.to_owned(), uid.into());
     annotations.insert(CONFIG_SOURCE.to_owned(), origin.source.annotation().into());
     let spec = section(body, "spec")?;
-    spec.insert("nodeName".to_owned(), origin.node_name.into());
+    // A node is always registered by its lower-case name.
+    spec.insert("nodeName".to_owned(), node_name.into());
     if origin.source == Source::File {
         tolerate_no_execute(spec)?;
     }
@@ -191,7 +192,7 @@ mod tests {
             annotations["kubernetes.io/config.seen"],
             "2024-01-02T03:04:05Z"
         );
-        assert_eq!(pod.body["spec"]["nodeName"], "Pi-4");
+        assert_eq!(pod.body["spec"]["nodeName"], "pi-4");
         let toleration = json!([{"operator": "Exists", "effect": "NoExecute"}]);
         assert_eq!(pod.body["spec"]["tolerations"], toleration);
         assert_eq!(pod.body["status"]["phase"], "Pending");

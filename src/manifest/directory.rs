@@ -18,6 +18,7 @@ use std::path::{Path, PathBuf};
 use std::time::Duration;
 
 use crate::os::inotify::FileWatch;
+use crate::os::process::effective_uid;
 use crate::os::regular_file::{self, Fingerprint};
 use crate::world::LocalFuture;
 
@@ -295,7 +296,7 @@ impl Scan {
 /// Who may write a manifest may become root on this machine.
 fn check_owner(meta: &fs::Metadata) -> Result<(), String> {
     let owner = meta.uid();
-    if owner != 0 && owner != regular_file::effective_user() {
+    if owner != 0 && owner != effective_uid() {
         return Err(format!("owned by uid {owner}, must be root's (chown root)"));
     }
     if meta.mode() & WRITABLE_BY_OTHERS != 0 {

@@ -7,9 +7,9 @@ use futures_lite::future::block_on;
 use jiff::Timestamp;
 
 use super::FileSource;
-use crate::manifest::directory::{Content, FileText, Listing, ManifestFiles};
+use crate::manifest::directory::{Content, Directory, FileText, Listing, ManifestFiles};
 use crate::manifest::testing::{StillClock, memory_registry};
-use crate::object::{Kind, Standing};
+use crate::object::{Kind, Source, Standing};
 use crate::registry::Registry;
 use crate::world::LocalFuture;
 
@@ -189,4 +189,36 @@ fn config_maps_and_secrets_lie_beside_pods() {
         assert_eq!(objects[0].key.name, name);
         assert_eq!(objects[0].standing, Standing::Accepted);
     }
+}
+
+#[test]
+fn a_renamed_manifest_reaches_the_registry_without_any_timer() {
+    let directory = tempfile::tempdir().expect("temporary directory");
+    let clock = Rc::new(StillClock::default());
+    let registry = memory_registry(clock.clone());
+    let files = Directory::new(directory.path().to_owned());
+    let source = FileSource::new(files, "pi", Duration::from_secs(20));
+    let appear = async {
+        let version = registry.reader().version();
+        let mut pods = registry.reader().watch(Kind::Pod, version).expect("new");
+        // Listed once, so the watch on the directory stands and its first scan is over.
+        while !registry.has_listed(Source::File) {
+            futures_lite::future::yield_now().await;
+        }
+        let hidden = directory.path().join(".web");
+        std::fs::write(&hidden, pod("web")).expect("write");
+        std::fs::rename(hidden, directory.path().join("web.yaml")).expect("rename");
+        let changes = pods.next().await.expect("a change");
+        assert_eq!(changes[0].object.key.name, "web-pi");
+    };
+    #[allow(clippy::disallowed_methods)] // a deadline of the test's own
+    let late = async {
+        async_io::Timer::after(Duration::from_secs(10)).await;
+        panic!("the pod did not appear");
+    };
+    let run = source.run(registry.clone(), clock);
+    block_on(futures_lite::future::or(
+        appear,
+        futures_lite::future::or(run, late),
+    ));
 }

@@ -14,6 +14,7 @@ use crate::runtime::host::{self, HostRuntime, ImageParts, ImageSource, Layout};
 use crate::runtime::images::{self, ImageStore, Registries};
 use crate::runtime::network::{Network, Subnet};
 use crate::runtime::oci::OciRuntime;
+use crate::runtime::shim::executable;
 use crate::runtime::volumes::DiskVolumes;
 use crate::world::{Clock, Random, World};
 
@@ -47,7 +48,7 @@ impl Parts {
                 run: options.run_dir.clone(),
                 logs: options.pod_logs_dir.clone(),
             },
-            executable: own_executable()?,
+            executable: executable(options)?,
             facts: host_facts,
             cgroups,
             network: network(options)?,
@@ -124,8 +125,15 @@ fn instance_id(root: &Path) -> String {
         .collect()
 }
 
-fn own_executable() -> Result<PathBuf, String> {
-    std::env::current_exe().map_err(|error| format!("find this program's file: {error}"))
+/// A read-only view of this program: what shims and pause are started from, so that no container
+/// can write to it (CVE-2019-5736).
+fn executable(options: &RunOptions) -> Result<PathBuf, String> {
+    let prepared = executable::prepare(&options.run_dir);
+    let prepared = prepared.map_err(|error| format!("find this program's file: {error}"))?;
+    if let Some(warning) = prepared.warning {
+        log::warn!("{warning}");
+    }
+    Ok(prepared.path)
 }
 
 /// The image store, as the source of root file systems.

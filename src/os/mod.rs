@@ -7,6 +7,7 @@
 
 pub mod allocator;
 pub mod background;
+pub mod changes;
 pub mod clock;
 pub mod directory_watch;
 pub mod disk;

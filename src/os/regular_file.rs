@@ -72,8 +72,3 @@ pub fn read_at_most(file: &File, bytes_max: u64) -> io::Result<Option<Vec<u8>>> 
     file.take(bytes_max + 1).read_to_end(&mut bytes)?;
     Ok((bytes.len() as u64 <= bytes_max).then_some(bytes))
 }
-
-/// The user that this process acts as.
-pub fn effective_user() -> u32 {
-    nix::unistd::geteuid().as_raw()
-}

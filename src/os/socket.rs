@@ -147,6 +147,11 @@ pub fn receive_message(socket: BorrowedFd<'_>, buffer: &mut [u8]) -> io::Result<
     Ok(Received::Message(message.bytes, descriptors))
 }
 
+/// Ends a connection for both sides, whoever still holds its descriptors.
+pub fn shut_down(socket: BorrowedFd<'_>) -> io::Result<()> {
+    Ok(rustix::net::shutdown(socket, rustix::net::Shutdown::Both)?)
+}
+
 /// A connected pair of message sockets, not blocking.
 pub fn pair() -> io::Result<(OwnedFd, OwnedFd)> {
     let flags = SocketFlags::CLOEXEC | SocketFlags::NONBLOCK;

@@ -2,7 +2,6 @@
 
 use std::fs;
 use std::io::{Read, Write};
-use std::os::fd::OwnedFd;
 use std::process::{Command, Output, Stdio};
 
 use lowtide::cli::client;
@@ -205,14 +204,15 @@ fn exec_leaves_the_terminal_as_it_was() {
         String::from_utf8(output.stdout).expect("UTF-8")
     };
     let before = settings();
-    let script = "stty size; read line; exit 5";
+    // The size follows the command's start, as in kubectl.
+    let script = "until stty size | grep 33; do sleep 0.02; done; read line; exit 5";
     let mut child = command(&node, &["exec", "-it", "web", "--", "sh", "-c", script])
         .stdin(end())
         .stdout(end())
         .stderr(end())
         .spawn()
         .expect("spawn");
-    let mut master = std::fs::File::from(OwnedFd::from(pty.master.try_clone().expect("master")));
+    let mut master = std::fs::File::from(pty.master.try_clone().expect("master"));
     let mut shown = String::new();
     let mut buffer = [0; 4096];
     while !shown.contains("33 99") {

@@ -9,7 +9,9 @@ use std::os::unix::fs::PermissionsExt;
 use std::time::Duration;
 
 use lowtide::os::terminal::{self, Size};
+use lowtide::runtime::logs::{LogWriter, Stream};
 use lowtide::runtime::shim::client::{self, ShimError};
+use lowtide::runtime::shim::executable;
 use lowtide::runtime::shim::record::{ExitCause, ExitRecord};
 use lowtide::runtime::shim::wire::{ExecEnd, Failure, ListedState, Stdin, Terminal};
 use lowtide::world::ExecOutcome;
@@ -517,4 +519,89 @@ fn a_second_shim_of_a_pod_ends_and_the_first_one_is_used() {
         let ((other, _), ()) = futures_lite::future::zip(pod.connect(), back).await;
         assert_eq!(other.shim(), Some(shim));
     });
+}
+
+#[test]
+fn an_idle_shim_whose_directory_is_gone_ends_with_its_last_connection() {
+    with_pod(async |pod| {
+        let (client, _changes) = pod.connect().await;
+        let shim = client.shim().expect("greeted");
+        fs::remove_dir_all(pod.directory.path()).expect("remove");
+        let connection = pod.connect().await;
+        assert_ne!(connection.0.shim(), Some(shim));
+        client.list().await.expect("still there");
+        client.hang_up();
+        pod.until("its end", || (!shim.is_alive()).then_some(()))
+            .await;
+        // The one that came after it has kept its socket.
+        connection.0.list().await.expect("list");
+        pod.connect().await.0.list().await.expect("list");
+    });
+}
+
+#[test]
+fn the_program_of_shims_is_a_read_only_view_that_goes_when_unused() {
+    if lowtide::os::process::effective_uid() != 0 {
+        eprintln!("skipped: not root");
+        return;
+    }
+    let home = tempfile::tempdir().expect("temporary directory");
+    let old = home.path().join("bin/lowtide-0-0");
+    fs::create_dir(home.path().join("bin")).expect("directory");
+    fs::write(&old, "left over").expect("file");
+    let made = executable::prepare(home.path()).expect("own program");
+    if let Some(warning) = made.warning {
+        eprintln!("skipped: {warning}");
+        return;
+    }
+    assert!(!old.exists());
+    // Opening it for writing fails anyhow while it runs; changing its mode does not.
+    let mode = fs::Permissions::from_mode(0o755);
+    let error = fs::set_permissions(&made.path, mode).expect_err("read-only");
+    assert_eq!(error.kind(), std::io::ErrorKind::ReadOnlyFilesystem);
+    assert_eq!(executable::prepare(home.path()).expect("again"), made);
+    lowtide::os::mount::unmount(&made.path).expect("unmount");
+}
+
+#[test]
+fn a_full_disk_costs_lines_but_tears_none_and_is_told_once() {
+    use lowtide::os::mount::{self, Flags, Spread};
+    use lowtide::os::privilege::{self, Namespace};
+    let home = tempfile::tempdir().expect("temporary directory");
+    // Of this thread only: unshare(CLONE_NEWNS) concerns the caller.
+    let private = privilege::unshare(Namespace::Mount)
+        .and_then(|()| mount::set_propagation(std::path::Path::new("/"), Spread::Private))
+        .and_then(|()| mount::mount("x", home.path(), "tmpfs", Flags::empty(), c"size=64k"));
+    if let Err(error) = private {
+        eprintln!("skipped: no mount namespace of our own: {error}");
+        return;
+    }
+    let ballast = home.path().join("ballast");
+    fs::write(&ballast, vec![0; 40 * 1024]).expect("ballast");
+    let path = home.path().join("0.log");
+    let mut log = LogWriter::new(&path, 1 << 20, 5);
+    let line = format!("{}\n", "x".repeat(99));
+    for _ in 0..500 {
+        log.write(
+            Stream::Stdout,
+            line.as_bytes(),
+            lowtide::os::clock::wall_time(),
+        );
+    }
+    let dropped = log.dropped_lines();
+    assert!(dropped > 0);
+    fs::remove_file(&ballast).expect("space again");
+    log.write(Stream::Stdout, b"after\n", lowtide::os::clock::wall_time());
+    let text = fs::read_to_string(&path).expect("log");
+    assert!(text.ends_with('\n'));
+    let texts: Vec<&str> = text.lines().map(|line| &line[40..]).collect();
+    let (whole, rest) = texts.split_at(texts.len() - 2);
+    assert!(whole.iter().all(|text| *text == "x".repeat(99)));
+    assert_eq!(whole.len() as u64 + dropped, 500);
+    assert!(
+        rest[0].starts_with(&format!("lowtide: {dropped} lines")),
+        "{rest:?}"
+    );
+    assert_eq!(rest[1], "after");
+    mount::unmount_lazily(home.path()).expect("unmount");
 }

@@ -169,7 +169,8 @@ pub fn is_still(run: &Run) -> bool {
         };
         let steady = pod.containers.iter().all(|spec| {
             let forever = spec.command.first().is_some_and(|word| word == "forever");
-            let healthy = !spec.command.iter().any(|word| word == "sick-at-ms");
+            // A probe may restart it at any time.
+            let healthy = !spec.has_probe;
             let done =
                 spec.role == Role::Init && spec.command.get(1).is_some_and(|code| code == "0");
             (forever && healthy) || done

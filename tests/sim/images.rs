@@ -27,10 +27,6 @@ pub struct ImageStore {
 }
 
 impl ImageStore {
-    pub fn is_here(&self, reference: &str) -> bool {
-        self.here.contains_key(reference)
-    }
-
     pub fn origin(&self, reference: &str) -> Origin {
         let known = self.origins.get(reference);
         known.copied().unwrap_or(Origin::Pullable)

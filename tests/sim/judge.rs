@@ -317,7 +317,11 @@ impl Judge {
     }
 
     pub fn lost_sandbox(&self, uid: &Uid) {
-        self.past(uid, |past| past.lost_sandbox = true);
+        self.past(uid, |past| {
+            past.lost_sandbox = true;
+            // Starts in the sandbox that died are no crash loop.
+            past.starts.clear();
+        });
     }
 
     /// A stop or a kill is asked for: somebody must have a reason.
@@ -339,7 +343,16 @@ impl Judge {
                 || past.published_end.is_some()
         });
         let changed = pod.as_ref().is_some_and(|pod| {
-            pod.was_changed(&container.name, &container.image) || pod.is_over(&seen)
+            // Final exits from before a power cut are known from the records only.
+            let mut rest = pod.clone();
+            self.past(uid, |past| {
+                rest.containers.retain(|c| {
+                    !past
+                        .published_exits
+                        .contains(&final_exit(&c.name, &c.image))
+                });
+            });
+            pod.was_changed(&container.name, &container.image) || rest.is_over(&seen)
         });
         if !reason && !changed {
             let name = &container.name;

@@ -38,7 +38,7 @@ use stub::{Mutation, StubNode};
 use trace::Tracing;
 
 /// Seeds of the real node: about half a minute.
-const SEEDS: u64 = 1000;
+const SEEDS: u64 = 800;
 /// Seeds of the stub: it only has to show that the simulation is fair.
 const STUB_SEEDS: u64 = 300;
 /// Within so many seeds every mutation must be found.

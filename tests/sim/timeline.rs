@@ -40,7 +40,6 @@ pub struct Timeline {
     wall_at_zero: Cell<Timestamp>,
     order: Stream,
     entries: Cell<u64>,
-    timers_fired: Cell<u64>,
     /// Nothing new is taken: what is asked now comes from the dead.
     frozen: Cell<bool>,
     queue: RefCell<BTreeMap<When, Entry>>,
@@ -54,7 +53,6 @@ impl Timeline {
             wall_at_zero: Cell::new(Timestamp::from_second(1_760_000_000).expect("in range")),
             order,
             entries: Cell::new(0),
-            timers_fired: Cell::new(0),
             frozen: Cell::new(false),
             queue: RefCell::default(),
         })
@@ -66,11 +64,6 @@ impl Timeline {
 
     pub fn since_boot(&self) -> BootTime {
         BootTime::from_duration(Duration::from_nanos(self.now.get() - self.booted.get()))
-    }
-
-    /// Timers of the node that have fired so far.
-    pub fn timers_fired(&self) -> u64 {
-        self.timers_fired.get()
     }
 
     /// Runs `funeral` with all requests to the world falling on deaf ears.
@@ -105,10 +98,7 @@ impl Timeline {
         self.now.set(self.now.get().max(due));
         match entry {
             Entry::Act(act) => act(),
-            Entry::Wake(waker) => {
-                self.timers_fired.set(self.timers_fired.get() + 1);
-                waker.wake();
-            }
+            Entry::Wake(waker) => waker.wake(),
         }
         true
     }

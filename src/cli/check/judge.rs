@@ -107,7 +107,8 @@ fn cgroup(facts: &Facts) -> Finding {
             "cgroup",
             Grade::Missing,
             format!(
-                "{text}: add \"cgroup_memory=1 cgroup_enable=memory\" to the end of the one line in {file} and reboot"
+                "{text}: add \"cgroup_memory=1 cgroup_enable=memory\" to the end of the one line \
+                 in {file} and reboot"
             ),
         );
     }
@@ -218,7 +219,8 @@ fn runtime(facts: &Facts) -> Finding {
             SUBJECT,
             Grade::Warn,
             format!(
-                "{name}: cannot tell whether the distribution fixed {}; see apt changelog {} or security-tracker.debian.org",
+                "{name}: cannot tell whether the distribution fixed {}; see apt changelog {} or \
+                 security-tracker.debian.org",
                 cves.join(", "),
                 version.name
             ),
@@ -231,10 +233,24 @@ fn root(facts: &Facts) -> Finding {
     let (grade, why) = match place {
         Err(why) => (Grade::Missing, why.clone()),
         Ok(place) => match place.file_system {
-            FileSystem::ReadOnly => (Grade::Missing, "on a read-only file system: remount it or choose another --root-dir".to_owned()),
-            FileSystem::Overlay => (Grade::Missing, "on overlayfs, where containers' layers cannot be: choose another --root-dir".to_owned()),
-            FileSystem::Network | FileSystem::Fat => (Grade::Missing, "on a file system without what layers need: choose ext4, btrfs or xfs for --root-dir".to_owned()),
-            FileSystem::Tmpfs => (Grade::Warn, "on tmpfs: nothing survives a reboot".to_owned()),
+            FileSystem::ReadOnly => {
+                let text = "on a read-only file system: remount it or choose another --root-dir";
+                (Grade::Missing, text.to_owned())
+            }
+            FileSystem::Overlay => {
+                let text =
+                    "on overlayfs, where no container's layer can be: choose another --root-dir";
+                (Grade::Missing, text.to_owned())
+            }
+            FileSystem::Network | FileSystem::Fat => {
+                let text = "on a file system without what layers need: choose ext4, btrfs or xfs \
+                            for --root-dir";
+                (Grade::Missing, text.to_owned())
+            }
+            FileSystem::Tmpfs => (
+                Grade::Warn,
+                "on tmpfs: nothing survives a reboot".to_owned(),
+            ),
             FileSystem::Other => room(place),
         },
     };
@@ -286,7 +302,142 @@ fn run(facts: &Facts) -> Finding {
 fn on_disk(path: &Path) -> String {
     let top = path.parent().unwrap_or(path);
     format!(
-        "not on tmpfs, so it outlives a reboot and wears flash: mount a tmpfs at {} or choose another --run-dir",
+        "not on tmpfs, so it outlives a reboot and wears flash: mount a tmpfs at {} or choose \
+         another --run-dir",
         top.display()
     )
+}
+
+#[cfg(test)]
+mod tests {
+    use std::path::PathBuf;
+
+    use super::judge;
+    use crate::cli::check::facts::{Facts, Nft, Runtime};
+    use crate::cli::check::{Finding, Grade};
+    use crate::os::probe::{CgroupLayout, FileSystem, Place, Support};
+
+    fn place(file_system: FileSystem) -> Result<Place, String> {
+        Ok(Place {
+            exists: true,
+            file_system,
+            free_bytes: 1 << 40,
+            free_inodes: None,
+        })
+    }
+
+    fn good() -> Facts {
+        Facts {
+            effective_uid: 0,
+            kernel_release: "6.1.0-18-arm64".to_owned(),
+            cgroup_layout: CgroupLayout::V2,
+            cgroup_controllers: ["cpu", "memory", "pids"].map(str::to_owned).into(),
+            board_model: Some("Raspberry Pi 4 Model B Rev 1.4".to_owned()),
+            cmdline_file: Some("/boot/firmware/cmdline.txt"),
+            overlayfs: Support::Ready,
+            bridge: Support::OnDemand,
+            veth: Support::Ready,
+            missing_namespaces: Vec::new(),
+            seccomp_filters: true,
+            nft: Nft::Works,
+            runtime: Runtime::Found("/usr/bin/runc".into(), "runc version 1.3.3".to_owned()),
+            root: (PathBuf::from("/var/lib/lowtide"), place(FileSystem::Other)),
+            run: (PathBuf::from("/run/lowtide"), place(FileSystem::Tmpfs)),
+        }
+    }
+
+    fn not_ok(facts: &Facts) -> Vec<Finding> {
+        let findings = judge(facts);
+        let bad = |finding: &Finding| finding.grade != Grade::Ok;
+        findings.into_iter().filter(bad).collect()
+    }
+
+    #[test]
+    fn a_good_machine_has_nothing_to_mend() {
+        assert_eq!(not_ok(&good()), []);
+    }
+
+    type Spoil = fn(&mut Facts);
+
+    const LACKS: [(Spoil, &str, Grade, &str); 12] = [
+        (|f| f.effective_uid = 1000, "user", Grade::Missing, "sudo"),
+        (
+            |f| f.kernel_release = "4.19.0".into(),
+            "kernel",
+            Grade::Missing,
+            "5.6",
+        ),
+        (
+            |f| f.cgroup_controllers.retain(|name| name != "memory"),
+            "cgroup",
+            Grade::Missing,
+            "cgroup_enable=memory\" to the end of the one line in /boot/firmware/cmdline.txt",
+        ),
+        (
+            |f| f.cgroup_layout = CgroupLayout::None,
+            "cgroup",
+            Grade::Missing,
+            "mount -t cgroup2",
+        ),
+        (
+            |f| f.overlayfs = Support::Absent,
+            "overlayfs",
+            Grade::Missing,
+            "modprobe overlay",
+        ),
+        (
+            |f| f.veth = Support::Unknown("x".into()),
+            "veth",
+            Grade::Warn,
+            "modprobe veth",
+        ),
+        (
+            |f| f.nft = Nft::NoProgram,
+            "nft",
+            Grade::Missing,
+            "apt install nftables",
+        ),
+        (
+            |f| f.missing_namespaces = vec!["net"],
+            "namespaces",
+            Grade::Missing,
+            "net",
+        ),
+        (
+            |f| f.runtime = Runtime::NotFound("runc".into()),
+            "runtime",
+            Grade::Missing,
+            "apt install runc",
+        ),
+        (
+            |f| f.runtime = Runtime::Found("/runc".into(), "runc version 1.1.4".into()),
+            "runtime",
+            Grade::Warn,
+            "CVE-2024-21626",
+        ),
+        (
+            |f| f.root.1 = place(FileSystem::Overlay),
+            "root-dir",
+            Grade::Missing,
+            "--root-dir",
+        ),
+        (
+            |f| f.run.1 = place(FileSystem::Other),
+            "run-dir",
+            Grade::Warn,
+            "tmpfs at /run",
+        ),
+    ];
+
+    #[test]
+    fn each_lack_is_one_finding_that_says_what_to_do() {
+        for (spoil, subject, grade, text) in LACKS {
+            let mut facts = good();
+            spoil(&mut facts);
+            let found = not_ok(&facts);
+            assert_eq!(found.len(), 1, "{subject}: {found:?}");
+            assert_eq!((found[0].subject, found[0].grade), (subject, grade));
+            assert!(found[0].text.contains(text), "{}", found[0].text);
+        }
+    }
 }

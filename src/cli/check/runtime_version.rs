@@ -27,8 +27,11 @@ pub enum Verdict {
     Unlisted,
 }
 
+/// Three numbers and, before a release, the number of its candidate.
+type Release = ([u32; 3], Option<u32>);
+
 /// Holes of runc with the first fixed release of each branch; a later branch has the fix.
-const RUNC: [(&str, &[([u32; 3], Option<u32>)]); 2] = [
+const RUNC: [(&str, &[Release]); 2] = [
     ("CVE-2024-21626", &[([1, 1, 12], None)]),
     (
         "CVE-2025-31133, CVE-2025-52565, CVE-2025-52881",
@@ -96,7 +99,7 @@ pub fn judge(version: &Version) -> Verdict {
     }
 }
 
-fn has_fix(version: &Version, fixed: &[([u32; 3], Option<u32>)]) -> bool {
+fn has_fix(version: &Version, fixed: &[Release]) -> bool {
     let rank = |numbers: [u32; 3], candidate: Option<u32>| (numbers, candidate.unwrap_or(u32::MAX));
     let own = rank(version.numbers, version.candidate);
     let branch = fixed

@@ -20,12 +20,15 @@ enum Need {
     Nothing,
     /// A step on it is under way, or it has to get ready by itself.
     Patience,
-    /// A new instance, not before a time; with the exit that it answers.
-    Start {
-        attempt: u32,
-        not_before: BootTime,
-        after: Option<BootTime>,
-    },
+    Start(Start),
+}
+
+/// A new instance, not before a time.
+struct Start {
+    attempt: u32,
+    not_before: BootTime,
+    /// The exit that it answers.
+    after: Option<BootTime>,
 }
 
 pub(super) fn advance(situation: &Situation<'_>, plan: &mut Plan) {
@@ -154,10 +157,10 @@ fn finish(situation: &Situation<'_>, phase: &str, plan: &mut Plan) {
     if let Some(instance) = live_sidecar {
         let message = format!("Stopping container {}", instance.name);
         situation.kill(plan, instance, &message, situation.view.grace);
-        return;
     }
     if !is_quiet(situation) {
-        return;
+        // What has ended is told while the rest stops, so it is recorded now.
+        return record_final_exits(situation, plan);
     }
     let mut record = with_exits(situation);
     record.phase = Some(FinalPhase {
@@ -190,10 +193,7 @@ fn is_initialised(situation: &Situation<'_>) -> bool {
 }
 
 /// The containers that need an instance now, in order.
-fn wanted<'a>(
-    situation: &'a Situation<'_>,
-    plan: &mut Plan,
-) -> Vec<(&'a ContainerView, (u32, BootTime, Option<BootTime>))> {
+fn wanted<'a>(situation: &'a Situation<'_>, plan: &mut Plan) -> Vec<(&'a ContainerView, Start)> {
     let view = situation.view;
     let mut wanted = Vec::new();
     if !is_initialised(situation) {
@@ -201,12 +201,8 @@ fn wanted<'a>(
             match init_need(situation, container) {
                 Need::Nothing => {}
                 Need::Patience => return wanted,
-                Need::Start {
-                    attempt,
-                    not_before,
-                    after,
-                } => {
-                    wanted.push((container, (attempt, not_before, after)));
+                Need::Start(start) => {
+                    wanted.push((container, start));
                     wait_for_init(situation, plan);
                     return wanted;
                 }
@@ -214,13 +210,8 @@ fn wanted<'a>(
         }
     }
     for container in view.containers.iter().filter(|c| c.role != Role::Init) {
-        if let Need::Start {
-            attempt,
-            not_before,
-            after,
-        } = regular_need(situation, container)
-        {
-            wanted.push((container, (attempt, not_before, after)));
+        if let Need::Start(start) = regular_need(situation, container) {
+            wanted.push((container, start));
         }
     }
     wanted
@@ -313,11 +304,11 @@ fn first_start(situation: &Situation<'_>, name: &str) -> Need {
 }
 
 fn start_at(attempt: u32, not_before: BootTime) -> Need {
-    Need::Start {
+    Need::Start(Start {
         attempt,
         not_before,
         after: None,
-    }
+    })
 }
 
 fn restart(
@@ -328,11 +319,11 @@ fn restart(
     let exit = exit_of(instance).expect("only ended instances are restarted");
     let failed = exit.finished.boot;
     let back_off = situation.memory.back_off(&container.name, &container.hash);
-    Need::Start {
+    Need::Start(Start {
         attempt: instance.attempt + 1,
         not_before: back_off.ready_at(failed),
         after: Some(failed),
-    }
+    })
 }
 
 fn prepare_volumes(situation: &Situation<'_>, plan: &mut Plan, needed: bool) {
@@ -386,14 +377,14 @@ fn start(
     situation: &Situation<'_>,
     plan: &mut Plan,
     container: &ContainerView,
-    (attempt, not_before, after): (u32, BootTime, Option<BootTime>),
+    wanted: Start,
     sandbox: Sandbox,
 ) {
     let memory = situation.memory;
     let name = &container.name;
     let known = memory.container(name);
-    if situation.now < not_before {
-        plan.wake(not_before);
+    if situation.now < wanted.not_before {
+        plan.wake(wanted.not_before);
         plan.wait(name, crash_loop(situation, container));
         return;
     }
@@ -414,8 +405,8 @@ fn start(
             memory,
             Step::StartContainer {
                 container: name.clone(),
-                attempt,
-                after,
+                attempt: wanted.attempt,
+                after: wanted.after,
             },
         );
     }

@@ -319,10 +319,10 @@ fn sidecars_are_restarted_under_any_policy_but_never_keep_a_pod_alive() {
     let crashed = case().exited("s1", 0, 1, 900).running("web", 0);
     assert_eq!(crashed.steps(), ["start s1.1"]);
     let done = case().running("s1", 0).exited("web", 0, 0, 900);
-    assert_eq!(done.steps(), ["kill s2.0"]);
+    assert_eq!(done.steps(), ["kill s2.0", "record - web"]);
     let done = Case::new(spec.clone()).sandbox(READY).running("s1", 0);
     let done = done.exited("web", 0, 0, 900).exited("s2", 0, 137, 950);
-    assert_eq!(done.steps(), ["kill s1.0"]);
+    assert_eq!(done.steps(), ["kill s1.0", "record - web"]);
 }
 
 #[test]

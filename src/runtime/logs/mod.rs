@@ -12,11 +12,13 @@
 
 mod compress;
 mod line;
+mod reader;
 
 mod writer;
 
 pub use compress::compress_rotated;
 pub use line::Stream;
+pub use reader::{Follow, LogOptions, LogReader, Timestamps, read};
 
 pub use writer::LogWriter;
 

@@ -18,8 +18,8 @@ use super::line::{self, LineSplitter, Stream, Tag};
 use super::rotation_stamp;
 use crate::os::file;
 
-/// Lines are gathered up to this before they are written.
-const BUFFER_BYTES: usize = 8 * 1024;
+/// Lines are gathered up to this before they are written. One page: a shim counts them.
+const BUFFER_BYTES: usize = 4 * 1024;
 /// As containerd makes them: root and the log group.
 const LOG_MODE: u32 = 0o640;
 /// Names tried for one rotation; each is one second later than the last.
@@ -123,6 +123,9 @@ impl LogWriter {
         } else if !self.buffer.is_empty() && self.buffer.len() + bytes > BUFFER_BYTES {
             self.flush(now);
         }
+        if self.buffer.capacity() == 0 {
+            self.buffer.reserve_exact(BUFFER_BYTES);
+        }
         line::append(&mut self.buffer, now, stream, tag, text);
         self.buffered_lines += 1;
     }
@@ -143,7 +146,7 @@ impl LogWriter {
         }
         self.buffered_lines = 0;
         self.buffer.clear();
-        self.buffer.shrink_to(2 * BUFFER_BYTES);
+        self.buffer.shrink_to(BUFFER_BYTES);
     }
 
     /// Marker (if something was dropped) and buffer, whole or not at all.

@@ -291,6 +291,12 @@ impl Client {
         self.0.lost.get()
     }
 
+    /// Ends the connection now, whoever else holds a clone; the shim goes on.
+    pub fn hang_up(&self) {
+        self.0.lost.set(true);
+        let _already_closed = socket::shut_down(self.0.socket.as_fd());
+    }
+
     /// Starts the pod's infra process; resolves when its namespaces are ready.
     /// Errors: `Busy` if it runs already, `Failed` with the step that failed.
     pub async fn start_pause(&self, config: PauseConfig) -> Result<Started, ShimError> {

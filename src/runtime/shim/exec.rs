@@ -141,7 +141,8 @@ impl Shim {
                 let (caller, fate) = (exec.caller, exec.fate);
                 let passed: Vec<_> = terminal.iter().map(AsFd::as_fd).collect();
                 self.answer(caller, Ok(Answer::Started(started)), &passed);
-                if fate != Fate::Own {
+                // Without an identity it has been reaped, and its number may be another's.
+                if fate != Fate::Own && started.process.start_ticks != 0 {
                     kill_tree(started.process.pid);
                 }
             }

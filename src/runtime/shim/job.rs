@@ -43,6 +43,15 @@ pub(super) enum Work {
     Exec { container: String, serial: u64 },
 }
 
+impl Work {
+    /// The container that a job is about.
+    pub fn container(&self) -> &str {
+        match self {
+            Work::Run { container } | Work::Exec { container, .. } => container,
+        }
+    }
+}
+
 impl Job {
     pub fn own(
         child: Child,
@@ -160,8 +169,9 @@ fn last_error(log: &str) -> String {
     let lines = log
         .lines()
         .filter_map(|line| serde_json::from_str(line).ok());
-    let errors = lines.filter(|line: &LogLine| matches!(line.level.as_str(), "error" | "fatal"));
-    let mut message = errors.last().map(|line| line.msg).unwrap_or_default();
+    let mut errors =
+        lines.filter(|line: &LogLine| matches!(line.level.as_str(), "error" | "fatal"));
+    let mut message = errors.next_back().map(|line| line.msg).unwrap_or_default();
     if message.is_empty() {
         message = log.lines().last().unwrap_or_default().to_owned();
     }

@@ -11,9 +11,11 @@
 pub mod client;
 mod container;
 mod exec;
+pub mod executable;
 mod infra;
 mod job;
 mod kill;
+mod reap;
 pub mod record;
 mod server;
 mod start;

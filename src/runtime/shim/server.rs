@@ -13,16 +13,16 @@
 use std::fs::{self, DirBuilder, File};
 use std::io::{self, Write};
 use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
-use std::os::unix::fs::DirBuilderExt;
+use std::os::unix::fs::{DirBuilderExt, MetadataExt};
 use std::path::PathBuf;
 use std::time::Duration;
 
 use super::container::{CHUNK_BYTES, Container};
 use super::exec::Exec;
 use super::infra::Infra;
-use super::job::{Job, Work};
+use super::job::Job;
 use super::record::PodDirectory;
-use super::watch::{LOOK_AGAIN, Look};
+use super::watch::LOOK_AGAIN;
 use super::wire::{
     Answer, Call, ExecEnd, Failure, Listed, ListedState, Listing, MESSAGE_BYTES_MAX, Message,
     Request, VERSION,
@@ -32,7 +32,7 @@ use crate::os::pipe::Read;
 use crate::os::process::{self, Ended, ProcessIdentity};
 use crate::os::signal::{self, Signal, Signals};
 use crate::os::socket::{self, Received};
-use crate::os::{clock, file, poll};
+use crate::os::{allocator, clock, file, poll};
 use crate::world::{BootTime, Uid};
 
 /// The agent, one that is replacing it, and room for a curious administrator.
@@ -41,8 +41,6 @@ const PEERS_MAX: usize = 8;
 pub(super) const CONTAINERS_MAX: usize = 64;
 /// Commands inside the pod's containers at the same time: probes, hooks, kubectl.
 pub(super) const EXECS_MAX: usize = 32;
-/// Children that ended before their runtime told us who they are.
-const STRAYS_MAX: usize = 256;
 /// Requests read from one peer before the others get their turn.
 const REQUESTS_MAX: usize = 16;
 /// The shim's own messages; beyond, they are not written.
@@ -84,9 +82,11 @@ pub(super) struct Shim {
     pub strays: Vec<(i32, Ended)>,
     serial: u64,
     phase: Phase,
-    scratch: Vec<u8>,
+    pub scratch: Vec<u8>,
+    /// A request was handled since the heap was trimmed.
+    untidy: bool,
     journal: Option<File>,
-    _lock: File,
+    lock: File,
 }
 
 /// What a poll entry stands for.
@@ -174,7 +174,8 @@ impl Shim {
             serial: 0,
             phase: Phase::Serving,
             scratch: vec![0; SCRATCH_BYTES],
-            _lock: lock,
+            untidy: true,
+            lock,
         };
         let own = ProcessIdentity::of(process::own_pid())?;
         let text = format!("{} {}\n", own.pid, own.start_ticks);
@@ -193,18 +194,19 @@ impl Shim {
         if let Phase::Stopping(caller) = self.phase {
             self.answer(caller, Ok(Answer::Done), &[]);
         }
-        for path in [self.directory.socket(), self.directory.shim_pid()] {
-            let _best_effort = fs::remove_file(path);
+        // Those of a shim that came after us are not ours to remove.
+        if self.has_directory() {
+            for path in [self.directory.socket(), self.directory.shim_pid()] {
+                let _best_effort = fs::remove_file(path);
+            }
         }
         0
     }
 
     fn is_finished(&self) -> bool {
-        let idle = self.containers.is_empty() && self.jobs.is_empty() && self.infra.is_none();
         match self.phase {
             Phase::Serving => false,
-            Phase::Leaving => idle,
-            Phase::Stopping(_) => idle,
+            Phase::Leaving | Phase::Stopping(_) => self.is_idle(),
         }
     }
 
@@ -230,6 +232,12 @@ impl Shim {
         let now = clock::boot_time();
         self.look_at_adopted(now);
         self.enforce_deadlines(now);
+        if self.untidy && self.jobs.is_empty() {
+            // Requests and answers leave holes in the heap; a probe every few seconds must not make
+            // every shim of a node keep them.
+            allocator::trim();
+            self.untidy = false;
+        }
         Ok(())
     }
 
@@ -353,6 +361,22 @@ impl Shim {
                 exec.cancel();
             }
         }
+        if self.is_idle() && !self.has_directory() {
+            self.phase = Phase::Leaving;
+        }
+    }
+
+    fn is_idle(&self) -> bool {
+        self.containers.is_empty() && self.jobs.is_empty() && self.infra.is_none()
+    }
+
+    /// Whether our lock is still the one of the pod: its directory may have been removed, and even
+    /// made again, without a word to us.
+    fn has_directory(&self) -> bool {
+        match (self.lock.metadata(), fs::metadata(self.directory.lock())) {
+            (Ok(ours), Ok(there)) => (ours.dev(), ours.ino()) == (there.dev(), there.ino()),
+            (Err(_), _) | (_, Err(_)) => false,
+        }
     }
 
     fn handle(&mut self, peer: u64, request: Request, descriptors: Vec<OwnedFd>) {
@@ -360,6 +384,7 @@ impl Shim {
             peer,
             number: request.number,
         };
+        self.untidy = true;
         let answer = match request.call {
             Call::Hello { version } => Some(hello(version)),
             Call::StartPause(config) => self.start_infra(config, caller).err().map(Err),
@@ -434,100 +459,6 @@ impl Shim {
         }
         if children {
             self.reap();
-        }
-    }
-
-    /// All our children are the shim's affair: it is a subreaper, so orphans come here, too.
-    fn reap(&mut self) {
-        let mut ended = Vec::new();
-        while let Some(child) = process::reap_any() {
-            ended.push(child);
-        }
-        // Runtimes first: they say which of the others is whose.
-        let is_job = |jobs: &[Job], pid: i32| jobs.iter().position(|j| j.process.pid == pid);
-        for (pid, how) in &ended {
-            if is_job(&self.jobs, *pid).is_none() {
-                self.strays.push((*pid, *how));
-            }
-        }
-        for (pid, how) in &ended {
-            if let Some(index) = is_job(&self.jobs, *pid) {
-                let job = self.jobs.swap_remove(index);
-                self.job_ended(job, Some(*how));
-            }
-        }
-        self.settle_strays();
-    }
-
-    /// Gives ended children to those who wait for them. What nobody knows is kept only while a
-    /// runtime is at work that may yet name it.
-    pub(super) fn settle_strays(&mut self) {
-        for (pid, how) in std::mem::take(&mut self.strays) {
-            if !self.child_ended(pid, how) && !self.jobs.is_empty() {
-                self.strays.push((pid, how));
-            }
-        }
-        let surplus = self.strays.len().saturating_sub(STRAYS_MAX);
-        self.strays.drain(..surplus);
-    }
-
-    /// Whether somebody knew the child.
-    fn child_ended(&mut self, pid: i32, how: Ended) -> bool {
-        if let Some(exec) = self.execs.iter().position(|exec| exec.pid == Some(pid)) {
-            let exec = self.execs.swap_remove(exec);
-            self.exec_ended(exec, how);
-            return true;
-        }
-        if self
-            .infra
-            .as_ref()
-            .is_some_and(|infra| infra.process.pid == pid)
-        {
-            self.infra_ended();
-            return true;
-        }
-        let same = |c: &Container| c.init.as_ref().is_some_and(|i| i.is_own() && i.pid == pid);
-        match self.containers.iter().position(same) {
-            Some(index) => {
-                self.container_ended(index, Some(how));
-                true
-            }
-            None => false,
-        }
-    }
-
-    pub(super) fn container_ended(&mut self, index: usize, how: Option<Ended>) {
-        let mut container = self.containers.remove(index);
-        let (_, chunk) = self.scratch.split_at_mut(MESSAGE_BYTES_MAX);
-        if let Err(error) = container.finish(how, &mut chunk[..CHUNK_BYTES]) {
-            let name = &container.request.container;
-            self.note(&format!("record the exit of {name}: {error}"));
-        }
-        self.announce();
-    }
-
-    fn look_at_adopted(&mut self, now: BootTime) {
-        let mut index = 0;
-        while index < self.containers.len() {
-            let init = self.containers[index].init.as_mut();
-            match init.map_or(Look::Lives, |init| init.look(now)) {
-                Look::Lives | Look::LookAgain => index += 1,
-                Look::Ended(how) => self.container_ended(index, how),
-            }
-        }
-        let infra = self.infra.as_mut();
-        if let Some(Look::Ended(_)) = infra.map(|infra| infra.process.look(now)) {
-            self.infra_ended();
-        }
-        let mut index = 0;
-        while index < self.jobs.len() {
-            match self.jobs[index].process.look(now) {
-                Look::Lives | Look::LookAgain => index += 1,
-                Look::Ended(how) => {
-                    let job = self.jobs.swap_remove(index);
-                    self.job_ended(job, how);
-                }
-            }
         }
     }
 
@@ -629,14 +560,5 @@ fn hello(version: u32) -> Result<Answer, Failure> {
             shim,
         }),
         Err(error) => Err(Failure::Failed(format!("read own identity: {error}"))),
-    }
-}
-
-impl Work {
-    /// The container that a job is about.
-    pub(super) fn container(&self) -> &str {
-        match self {
-            Work::Run { container } | Work::Exec { container, .. } => container,
-        }
     }
 }

@@ -34,7 +34,7 @@ pub struct Watched {
 pub enum Look {
     Lives,
     /// Ended; how, may be known soon.
-    LookAgain,
+    Undecided,
     /// `None`: nobody can tell how.
     Ended(Option<Ended>),
 }
@@ -97,7 +97,7 @@ impl Watched {
                 let since = *gone_since.get_or_insert(now);
                 match now.since(since) >= TELL_TIME {
                     true => Look::Ended(None),
-                    false => Look::LookAgain,
+                    false => Look::Undecided,
                 }
             }
         }
