@@ -30,7 +30,6 @@ fn has(name: &str, value: &str) -> bool {
 fn the_service_lets_pods_outlive_the_agent() {
     for (name, value) in [
         ("KillMode", "process"),
-        ("SendSIGKILL", "no"),
         ("OOMPolicy", "continue"),
         ("Delegate", "yes"),
         ("RuntimeDirectoryPreserve", "yes"),

@@ -101,6 +101,14 @@ fn modules_import_only_from_floors_below() {
     report("imports that go up or sideways", &offences);
 }
 
+/// Whether `word` stands in `line` and is not the end of a longer one (`unix::`).
+fn has_word(line: &str, word: &str) -> bool {
+    line.match_indices(word).any(|(at, _)| {
+        let before = line[..at].chars().next_back();
+        before.is_none_or(|c| !c.is_alphanumeric() && c != '_')
+    })
+}
+
 #[test]
 fn only_os_touches_the_kernel_and_unsafe() {
     let banned = [
@@ -114,7 +122,7 @@ fn only_os_touches_the_kernel_and_unsafe() {
     let mut offences = Vec::new();
     for source in sources().iter().filter(|s| s.module() != "os") {
         for (number, line) in source.code() {
-            for word in banned.iter().filter(|word| line.contains(**word)) {
+            for word in banned.iter().filter(|word| has_word(line, word)) {
                 offences.push(format!("{}:{number}: {word}", source.name));
             }
         }
@@ -141,8 +149,10 @@ fn files_and_lines_stay_short() {
         if lines > FILE_LINES_MAX {
             offences.push(format!("{}: {lines} lines", source.name));
         }
+        // Rows of test tables may be long: breaking them hides what differs.
+        let table = source.name.ends_with("tests.rs") || source.name.contains("/tests/");
         for (number, line) in source.text.lines().enumerate() {
-            if line.chars().count() > LINE_CHARS_MAX {
+            if line.chars().count() > LINE_CHARS_MAX && !table {
                 offences.push(format!("{}:{}: long line", source.name, number + 1));
             }
         }

@@ -1,6 +1,7 @@
 //! The tree of commands and their flags, for parsing, help and completions.
 //!
-//! `run`'s flags come from the table in `flags`, the small client's from `client`. The inner roles `shim` and `pause` are no commands: `main` tells them apart earlier.
+//! `run`'s flags come from the table in `flags`, the small client's from `client`. The inner roles
+//! `shim` and `pause` are no commands: `main` tells them apart earlier.
 
 use clap::{Arg, ArgAction, Command, ValueHint};
 use clap_complete::Shell;

@@ -2,7 +2,7 @@
 //!
 //! | file | area | why |
 //! |---|---|---|
-//! | `pods/UID/pod.json` | ROOT | the object a pod was started from: with the store lost, it can still be ended well |
+//! | `pods/UID/pod.json` | ROOT | the object a pod was started from, to end it well if the store is lost |
 //! | `pods/UID/final.json` | ROOT, flushed | ends that must never be undone by a power cut |
 //! | `pods/UID/kubelet.json` | RUN | back-off, probe results and ending of a running pod |
 //!

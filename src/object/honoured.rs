@@ -211,7 +211,9 @@ mod tests {
     #[test]
     fn what_is_not_honoured_is_named_with_its_effect() {
         let pod = json!({"spec": {
-            "affinity": {"nodeAffinity": {"requiredDuringSchedulingIgnoredDuringExecution": {"nodeSelectorTerms": [{}], "x": 1}}},
+            "affinity": {"nodeAffinity": {
+                "requiredDuringSchedulingIgnoredDuringExecution": {"nodeSelectorTerms": [{}], "x": 1},
+            }},
             "runtimeClassName": "gvisor",
             "hostUsers": false,
             "serviceAccountName": "robot",

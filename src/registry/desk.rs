@@ -126,7 +126,8 @@ impl Desk {
         };
         if Uid::new(&uid).is_none() {
             let what = format!(
-                "Invalid value: {uid:?}: must be 1 to 128 letters, digits, '.', '_' or '-', and not start with '.'"
+                "Invalid value: {uid:?}: must be 1 to 128 letters, digits, '.', '_' or '-', and not \
+                 start with '.'"
             );
             let causes = vec![("metadata.uid".to_owned(), what)];
             return Err(Error::Invalid { key, causes });

@@ -83,8 +83,10 @@ fn options(host: &Host) -> kubelet::Options {
         kernel: (6, 12),
         ..NodeFacts::default()
     };
-    let mut machine = kubelet::node_status::Machine::default();
-    machine.boot_id = host.boot().to_string();
+    let machine = kubelet::node_status::Machine {
+        boot_id: host.boot().to_string(),
+        ..Default::default()
+    };
     kubelet::Options {
         node,
         machine,

@@ -107,7 +107,8 @@ fn cgroup(facts: &Facts) -> Finding {
             "cgroup",
             Grade::Missing,
             format!(
-                "{text}: add \"cgroup_memory=1 cgroup_enable=memory\" to the end of the one line in {file} and reboot"
+                "{text}: add \"cgroup_memory=1 cgroup_enable=memory\" to the end of the one line \
+                 in {file} and reboot"
             ),
         );
     }
@@ -218,7 +219,8 @@ fn runtime(facts: &Facts) -> Finding {
             SUBJECT,
             Grade::Warn,
             format!(
-                "{name}: cannot tell whether the distribution fixed {}; see apt changelog {} or security-tracker.debian.org",
+                "{name}: cannot tell whether the distribution fixed {}; see apt changelog {} or \
+                 security-tracker.debian.org",
                 cves.join(", "),
                 version.name
             ),
@@ -231,10 +233,24 @@ fn root(facts: &Facts) -> Finding {
     let (grade, why) = match place {
         Err(why) => (Grade::Missing, why.clone()),
         Ok(place) => match place.file_system {
-            FileSystem::ReadOnly => (Grade::Missing, "on a read-only file system: remount it or choose another --root-dir".to_owned()),
-            FileSystem::Overlay => (Grade::Missing, "on overlayfs, where containers' layers cannot be: choose another --root-dir".to_owned()),
-            FileSystem::Network | FileSystem::Fat => (Grade::Missing, "on a file system without what layers need: choose ext4, btrfs or xfs for --root-dir".to_owned()),
-            FileSystem::Tmpfs => (Grade::Warn, "on tmpfs: nothing survives a reboot".to_owned()),
+            FileSystem::ReadOnly => {
+                let text = "on a read-only file system: remount it or choose another --root-dir";
+                (Grade::Missing, text.to_owned())
+            }
+            FileSystem::Overlay => {
+                let text =
+                    "on overlayfs, where no container's layer can be: choose another --root-dir";
+                (Grade::Missing, text.to_owned())
+            }
+            FileSystem::Network | FileSystem::Fat => {
+                let text = "on a file system without what layers need: choose ext4, btrfs or xfs \
+                            for --root-dir";
+                (Grade::Missing, text.to_owned())
+            }
+            FileSystem::Tmpfs => (
+                Grade::Warn,
+                "on tmpfs: nothing survives a reboot".to_owned(),
+            ),
             FileSystem::Other => room(place),
         },
     };
@@ -286,7 +302,8 @@ fn run(facts: &Facts) -> Finding {
 fn on_disk(path: &Path) -> String {
     let top = path.parent().unwrap_or(path);
     format!(
-        "not on tmpfs, so it outlives a reboot and wears flash: mount a tmpfs at {} or choose another --run-dir",
+        "not on tmpfs, so it outlives a reboot and wears flash: mount a tmpfs at {} or choose \
+         another --run-dir",
         top.display()
     )
 }

@@ -125,7 +125,8 @@ fn masked_paths(input: &BundleInput) -> Value {
 /// Joins the pod's namespaces by path; mount (and pid, cgroup) are the container's own.
 /// A namespace that is not listed is the runtime's own, which is the host's.
 fn namespaces(input: &BundleInput) -> Value {
-    let joined = |kind: &str, file: &str| json!({ "type": kind, "path": format!("/proc/{}/ns/{file}", input.pause_pid) });
+    let pause = input.pause_pid;
+    let joined = |kind: &str, file: &str| json!({ "type": kind, "path": format!("/proc/{pause}/ns/{file}") });
     let modes = input.sandbox.namespaces;
     let mut list = vec![json!({ "type": "mount" })];
     if modes.network == NamespaceMode::Pod {
