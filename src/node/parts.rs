@@ -15,6 +15,7 @@ use crate::runtime::images::{self, ImageStore, Registries};
 use crate::runtime::network::{Network, Subnet};
 use crate::runtime::oci::OciRuntime;
 use crate::runtime::shim::executable;
+use crate::runtime::shim::wire::LogLimits;
 use crate::runtime::volumes::DiskVolumes;
 use crate::world::{Clock, Random, World};
 
@@ -56,6 +57,10 @@ impl Parts {
                 options.runtime.as_deref().unwrap_or("auto"),
                 &options.run_dir.join("runc"),
             )?,
+            log_limits: LogLimits {
+                bytes_max: options.container_log_bytes_max,
+                files_max: options.container_log_files_max,
+            },
             images: Rc::new(Layers(images.clone())),
         }));
         let world = World {

@@ -15,6 +15,7 @@ use lowtide::runtime::cgroup::Cgroups;
 use lowtide::runtime::host::{HostRuntime, ImageParts, ImageSource, Layout, Parts, read_facts};
 use lowtide::runtime::network::{Network, Subnet};
 use lowtide::runtime::oci::OciRuntime;
+use lowtide::runtime::shim::wire::LogLimits;
 use lowtide::world::{
     Capabilities, CgroupResources, ContainerConfig, ContainerId, ContainerState, Dns, Exit,
     ImageConfig, NamespaceMode, Namespaces, PodCgroup, PodObserved, ProcMount, QosClass, Runtime,
@@ -99,6 +100,7 @@ impl Node {
                 "nft",
             ),
             oci: OciRuntime::find("runc", &layout.runtime_state()).expect("runc"),
+            log_limits: LogLimits::default(),
             images: Rc::new(OneImage(self.directory.path().join("image"))),
             cgroups,
             layout,

@@ -15,7 +15,7 @@ use crate::runtime::sandbox::record::{
     ContainerPhase, ContainerRecord, SandboxPhase, SandboxRecord, VERSION,
 };
 use crate::runtime::shim::client::Client;
-use crate::runtime::shim::wire::{LogConfig, RunRequest, Stdin, Terminal};
+use crate::runtime::shim::wire::{RunRequest, Stdin, Terminal};
 use crate::runtime::volumes::clean_subpaths;
 use crate::world::{ContainerConfig, ContainerId, RuntimeError, Uid};
 
@@ -192,7 +192,7 @@ fn run_request(host: &Host, config: &ContainerConfig, record: &ContainerRecord) 
             true => Stdin::Open,
             false => Stdin::Closed,
         },
-        log: Some(LogConfig::with_defaults(record.log.clone())),
+        log: Some(host.log_limits.at(record.log.clone())),
         oom_events: host.cgroups.oom_events(&record.cgroup),
         deadline_ms: RUN_DEADLINE_MS,
     }

@@ -44,6 +44,7 @@ use crate::runtime::oci::OciRuntime;
 use crate::runtime::sandbox::record::{self, ContainerRecord, SandboxRecord};
 use crate::runtime::shim::client::{Client, connect_or_spawn};
 use crate::runtime::shim::record::PodDirectory;
+use crate::runtime::shim::wire::LogLimits;
 use crate::world::{
     Clock, ContainerConfig, ContainerId, ExecOutcome, ExecRequest, ImageConfig, LocalFuture,
     PodObserved, Random, Runtime, RuntimeError, SandboxConfig, Stamp, Uid,
@@ -77,6 +78,7 @@ pub struct Parts {
     pub cgroups: Cgroups,
     pub network: Network,
     pub oci: OciRuntime,
+    pub log_limits: LogLimits,
     pub images: Rc<dyn ImageSource>,
 }
 
@@ -94,6 +96,7 @@ struct Host {
     cgroups: Arc<Cgroups>,
     network: Arc<Network>,
     oci: Arc<OciRuntime>,
+    log_limits: LogLimits,
     images: Rc<dyn ImageSource>,
     mirror: Mirror,
 }
@@ -110,6 +113,7 @@ impl HostRuntime {
             cgroups: Arc::new(parts.cgroups),
             network: Arc::new(parts.network),
             oci: Arc::new(parts.oci),
+            log_limits: parts.log_limits,
             images: parts.images,
             mirror: Mirror::default(),
         }))
