@@ -9,7 +9,7 @@ use super::images::ImageFailure;
 use super::memory::{Condemned, Final, ImageState, Target, Trouble, Volumes};
 use super::view::{ContainerView, PodView};
 use super::worker::Shared;
-use crate::world::{BootTime, ContainerId, DiskError, Image, RuntimeError, VolumeError};
+use crate::world::{Area, BootTime, ContainerId, DiskError, Image, RuntimeError, VolumeError};
 
 /// A failed step is tried again after this long, with jitter.
 /// Source: Kubernetes pkg/kubelet/kubelet.go (backOffPeriod).
@@ -261,7 +261,7 @@ fn recorded(shared: &Shared, result: Result<Final, DiskError>) {
         Ok(finals) => (Ok(finals), Ok(())),
         Err(error) => (Err(error.clone()), Err(error)),
     };
-    shared.core.note_disk(&kept);
+    shared.core.note_disk(Area::Root, &kept);
     let retry = match result {
         Ok(finals) => {
             shared.memory.borrow_mut().finals = finals;

@@ -13,7 +13,7 @@ use super::plan::Step;
 use super::view::{ContainerView, PodView};
 use super::worker::Shared;
 use super::{container_config, images, sandbox_config, volumes};
-use crate::world::{BootTime, ContainerId, ContainerState, DiskError, RuntimeError};
+use crate::world::{Area, BootTime, ContainerId, ContainerState, DiskError, RuntimeError};
 
 /// After preStop a container has at least this long to answer its stop signal.
 /// Source: Kubernetes pkg/kubelet/kuberuntime (minimumGracePeriodInSeconds).
@@ -92,7 +92,7 @@ async fn start_sandbox(shared: &Shared, view: &PodView, attempt: u32) -> Result<
         && object.uid() == view.uid.as_str()
     {
         let kept = core.records.keep_pod(&shared.uid, &object).await;
-        core.note_disk(&kept);
+        core.note_disk(Area::Root, &kept);
         if let Err(error) = kept {
             log::warn!("{error}; the pod starts without this record");
         }
