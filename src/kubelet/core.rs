@@ -85,24 +85,22 @@ impl Core {
         });
     }
 
-    /// Notes whether the node can write its own small files; the node's conditions show it. What
-    /// RUN takes says nothing about ROOT.
+    /// Notes whether the node can write its own small files; the node's conditions show it. A
+    /// success in one area says nothing of the other.
     pub fn note_disk(&self, area: Area, result: &Result<(), DiskError>) {
-        let text = result.as_ref().err().map(ToString::to_string);
         let mut troubles = self.disk_trouble.borrow_mut();
-        if troubles.get(&area) != text.as_ref() {
-            match text {
-                Some(text) => troubles.insert(area, text),
-                None => troubles.remove(&area),
-            };
+        let before = match result {
+            Ok(()) => troubles.remove(&area),
+            Err(error) => troubles.insert(area, error.to_string()),
+        };
+        if before != troubles.get(&area).cloned() {
             self.troubles.notify(usize::MAX);
         }
     }
 
+    /// What could not be written last, first that of ROOT.
     pub fn disk_trouble(&self) -> Option<String> {
-        let troubles = self.disk_trouble.borrow();
-        let texts: Vec<&str> = troubles.values().map(String::as_str).collect();
-        (!texts.is_empty()).then(|| texts.join("; "))
+        self.disk_trouble.borrow().values().next().cloned()
     }
 
     /// The lookup of configMaps and secrets for a pod, within the pod's own origin.

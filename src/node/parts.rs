@@ -10,12 +10,11 @@ use crate::cli::options::RunOptions;
 use crate::net::RealNet;
 use crate::os;
 use crate::runtime::cgroup::Cgroups;
-use crate::runtime::host::{self, HostRuntime, ImageParts, ImageSource, Layout};
+use crate::runtime::host::{self, HostRuntime, ImageParts, ImageSource, Layout, LogLimits};
 use crate::runtime::images::{self, ImageStore, Registries};
 use crate::runtime::network::{Network, Subnet};
 use crate::runtime::oci::OciRuntime;
 use crate::runtime::shim::executable;
-use crate::runtime::shim::wire::LogLimits;
 use crate::runtime::volumes::DiskVolumes;
 use crate::world::{Clock, Random, World};
 
@@ -39,6 +38,7 @@ impl Parts {
         let images = Rc::new(open_images(options, clock.clone(), facts).await?);
         let volumes = Rc::new(DiskVolumes::new(options.root_dir.clone(), clock.clone()));
         let cgroups = Cgroups::detect(&options.cgroup_root).map_err(|e| e.to_string())?;
+        cgroups.make_qos().map_err(|error| error.to_string())?;
         let host_facts = host::read_facts(&cgroups).map_err(|e| format!("read host facts: {e}"))?;
         let runtime = Rc::new(HostRuntime::new(host::Parts {
             clock: clock.clone(),
@@ -49,6 +49,10 @@ impl Parts {
                 run: options.run_dir.clone(),
                 logs: options.pod_logs_dir.clone(),
             },
+            log_limits: LogLimits {
+                bytes_max: options.container_log_bytes_max,
+                files_max: options.container_log_files_max,
+            },
             executable: executable(options)?,
             facts: host_facts,
             cgroups,
@@ -57,10 +61,6 @@ impl Parts {
                 options.runtime.as_deref().unwrap_or("auto"),
                 &options.run_dir.join("runc"),
             )?,
-            log_limits: LogLimits {
-                bytes_max: options.container_log_bytes_max,
-                files_max: options.container_log_files_max,
-            },
             images: Rc::new(Layers(images.clone())),
         }));
         let world = World {

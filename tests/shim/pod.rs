@@ -16,7 +16,7 @@ use lowtide::os::spawn::{Spawn, find_program};
 use lowtide::runtime::shim::client::{self, Client, Connection};
 use lowtide::runtime::shim::record::{self, ContainerRecord, ExitRecord, PodDirectory};
 use lowtide::runtime::shim::wire::{
-    ExecRequest, LogLimits, Own, PauseConfig, RunRequest, Stdin, Terminal,
+    ExecRequest, LogConfig, Own, PauseConfig, RunRequest, Stdin, Terminal,
 };
 use lowtide::world::{Clock, Uid};
 use serde_json::{Value, json};
@@ -132,7 +132,11 @@ impl<'e> Pod<'e> {
             runtime: self.runtime(),
             terminal: Terminal::No,
             stdin: Stdin::Closed,
-            log: Some(LogLimits::default().at(self.log(name))),
+            log: Some(LogConfig {
+                path: self.log(name),
+                bytes_max: 10 << 20,
+                files_max: 5,
+            }),
             oom_events: Some(self.memory_events(name)),
             deadline_ms: 20_000,
         }

@@ -22,6 +22,7 @@ mod mirror;
 mod prepare;
 mod recover;
 mod rootfs;
+mod rotated;
 mod sandbox;
 mod watch;
 
@@ -44,12 +45,12 @@ use crate::runtime::oci::OciRuntime;
 use crate::runtime::sandbox::record::{self, ContainerRecord, SandboxRecord};
 use crate::runtime::shim::client::{Client, connect_or_spawn};
 use crate::runtime::shim::record::PodDirectory;
-use crate::runtime::shim::wire::LogLimits;
 use crate::world::{
     Clock, ContainerConfig, ContainerId, ExecOutcome, ExecRequest, ImageConfig, LocalFuture,
     PodObserved, Random, Runtime, RuntimeError, SandboxConfig, Stamp, Uid,
 };
 use mirror::Mirror;
+use rotated::RotatedLogs;
 
 /// What a root file system is made from.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -65,6 +66,15 @@ pub trait ImageSource {
     fn parts(&self, image_id: &str) -> Result<ImageParts, String>;
 }
 
+/// How much of a container's output is kept.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct LogLimits {
+    /// `--container-log-max-size`
+    pub bytes_max: u64,
+    /// `--container-log-max-files`: the current one counted; at least 2.
+    pub files_max: u32,
+}
+
 /// What a host runtime is made from; all of it belongs to one node.
 pub struct Parts {
     pub clock: Rc<dyn Clock>,
@@ -72,13 +82,13 @@ pub struct Parts {
     /// Runs the watchers; the node's own.
     pub executor: Rc<LocalExecutor<'static>>,
     pub layout: Layout,
+    pub log_limits: LogLimits,
     /// The program that is started as shim: this one.
     pub executable: PathBuf,
     pub facts: HostFacts,
     pub cgroups: Cgroups,
     pub network: Network,
     pub oci: OciRuntime,
-    pub log_limits: LogLimits,
     pub images: Rc<dyn ImageSource>,
 }
 
@@ -91,12 +101,13 @@ struct Host {
     random: Rc<dyn Random>,
     executor: Rc<LocalExecutor<'static>>,
     layout: Arc<Layout>,
+    log_limits: LogLimits,
+    rotated_logs: RotatedLogs,
     executable: PathBuf,
     facts: HostFacts,
     cgroups: Arc<Cgroups>,
     network: Arc<Network>,
     oci: Arc<OciRuntime>,
-    log_limits: LogLimits,
     images: Rc<dyn ImageSource>,
     mirror: Mirror,
 }
@@ -106,14 +117,15 @@ impl HostRuntime {
         HostRuntime(Rc::new(Host {
             clock: parts.clock,
             random: parts.random,
+            rotated_logs: RotatedLogs::start(&parts.executor),
             executor: parts.executor,
             layout: Arc::new(parts.layout),
+            log_limits: parts.log_limits,
             executable: parts.executable,
             facts: parts.facts,
             cgroups: Arc::new(parts.cgroups),
             network: Arc::new(parts.network),
             oci: Arc::new(parts.oci),
-            log_limits: parts.log_limits,
             images: parts.images,
             mirror: Mirror::default(),
         }))

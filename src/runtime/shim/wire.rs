@@ -124,33 +124,6 @@ pub struct LogConfig {
     pub files_max: u32,
 }
 
-/// How much of a container's log is kept.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub struct LogLimits {
-    pub bytes_max: u64,
-    pub files_max: u32,
-}
-
-impl Default for LogLimits {
-    /// Upstream's: `containerLogMaxSize: 10Mi`, `containerLogMaxFiles: 5`.
-    fn default() -> LogLimits {
-        LogLimits {
-            bytes_max: 10 * 1024 * 1024,
-            files_max: 5,
-        }
-    }
-}
-
-impl LogLimits {
-    pub fn at(self, path: PathBuf) -> LogConfig {
-        LogConfig {
-            path,
-            bytes_max: self.bytes_max,
-            files_max: self.files_max,
-        }
-    }
-}
-
 /// A command to run inside a running container.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 pub struct ExecRequest {
