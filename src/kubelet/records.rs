@@ -85,6 +85,14 @@ impl Records {
         self.disk.write(Area::Run, &path, bytes).await
     }
 
+    /// Whether ROOT takes a small file.
+    pub async fn try_root(&self) -> Result<(), DiskError> {
+        let name = "pods/.write-check";
+        let written = self.disk.write(Area::Root, name, vec![b'x'; 64]).await;
+        let removed = self.disk.remove(Area::Root, name).await;
+        written.and(removed)
+    }
+
     /// Forgets the pod; its end only once all else is gone, so that an agent which has to go on
     /// with this still knows it. The other files are all tried; the first error is returned.
     pub async fn forget(&self, uid: &Uid) -> Result<(), DiskError> {

@@ -24,6 +24,7 @@ use super::prober::Probers;
 use super::status::{Facts, status};
 use super::steps;
 use super::view::{PodView, ProbeKind};
+use crate::object::Problem;
 use crate::world::{Area, ContainerState, PodObserved, Uid};
 
 /// What a worker and its tasks share.
@@ -106,6 +107,7 @@ pub async fn work(shared: Rc<Shared>) {
         tasks: BTreeMap::new(),
         published: None,
         saved,
+        told: Told::default(),
         shared,
     };
     while worker.turn().await == Turn::Continue {}
@@ -120,6 +122,16 @@ struct Worker {
     tasks: BTreeMap<Target, Task<()>>,
     published: Option<serde_json::Value>,
     saved: Checkpoint,
+    /// What events have said last.
+    told: Told,
+}
+
+/// States that last, each told once when it begins.
+#[derive(Default)]
+struct Told {
+    stale: Option<Problem>,
+    /// Containers in back-off, by name.
+    back_off: BTreeMap<String, Waiting>,
 }
 
 #[derive(PartialEq, Eq)]
@@ -160,6 +172,7 @@ impl Worker {
             self.begin(&view, step);
         }
         self.probers.fit(&shared, &view, &observed);
+        self.tell(&view, &next);
         self.publish(&view, &observed, &next);
         self.save().await;
         if !shared.woken.get() {
@@ -236,6 +249,34 @@ impl Worker {
             .core
             .event(view, None, EventKind::Normal, reason, text);
         self.shared.end(cause, view.grace);
+    }
+
+    /// Events of states that begin: a back-off, a manifest that is no longer usable.
+    fn tell(&mut self, view: &PodView, next: &Plan) {
+        let core = &self.shared.core;
+        let told = &mut self.told;
+        if told.stale != view.stale {
+            if let Some(problem) = &view.stale {
+                let text = format!("running the last good version; {problem}");
+                core.event(view, None, EventKind::Warning, "InvalidManifest", text);
+            }
+            told.stale = view.stale.clone();
+        }
+        let waiting = next.waiting.iter();
+        let backing_off = waiting.filter(|(_, waiting)| waiting.reason == "CrashLoopBackOff");
+        let now: BTreeMap<_, _> = backing_off.map(|(n, w)| (n.clone(), w.clone())).collect();
+        for name in now
+            .keys()
+            .filter(|name| now.get(*name) != told.back_off.get(*name))
+        {
+            let container = view.container(name);
+            let text = format!(
+                "Back-off restarting failed container {name} in pod {}_{}({})",
+                view.key.name, view.key.namespace, view.uid
+            );
+            core.event(view, container, EventKind::Warning, "BackOff", text);
+        }
+        told.back_off = now;
     }
 
     /// Publishes the status if it differs from what was published last. While an end is being made

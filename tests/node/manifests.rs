@@ -28,6 +28,10 @@ fn an_edit_replaces_a_break_keeps_and_a_removal_stops() {
         );
         eventually("the log names the file", || node.log().contains("a.yaml"));
         let described = wait_described(&node, "edited-n", "a.yaml");
+        node.event(
+            "edited",
+            "Warning InvalidManifest running the last good version; ",
+        );
         let kept = node.pod("edited").expect("kept");
         assert_eq!(uid(&kept), uid(&second), "{described}");
         assert_eq!(kept["status"]["phase"], "Running");
@@ -42,7 +46,7 @@ fn an_edit_replaces_a_break_keeps_and_a_removal_stops() {
         eventually("described without the error", || {
             !node
                 .ok(&["describe", "pod", "edited-n"])
-                .contains("a.yaml:")
+                .contains("Manifest Problem")
         });
         assert_eq!(uid(&node.up("edited")), uid(&second));
         assert_eq!(restarts(&node.up("edited"), "c"), 0);

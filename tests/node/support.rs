@@ -153,10 +153,6 @@ impl Node {
         }
     }
 
-    pub fn pid(&self) -> u32 {
-        self.agent.as_ref().expect("an agent").id()
-    }
-
     /// The agent ends as by a crash.
     pub fn kill(&mut self) {
         let mut agent = self.agent.take().expect("an agent");

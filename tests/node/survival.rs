@@ -172,10 +172,11 @@ fn wrapper(place: &Path) -> std::path::PathBuf {
     let order = place.join("order");
     let runc = run("sh", &["-c", "command -v runc"]);
     let text = format!(
-        "#!/bin/sh\nfor w; do case $w in create|start|kill|delete) verb=$w; break;; esac; done\n\
+        "#!/bin/sh\nfor w; do case $w in run|delete) verb=$w; break;; esac; done\n\
          case $(cat {order} 2>/dev/null) in\n\
          hang-$verb) rm {order}; sleep 1000;;\n\
-         die-$verb) rm {order}; kill -9 $$;;\nesac\nexec {runc} \"$@\"\n",
+         die-$verb) rm {order}; kill -9 $$;;\n\
+         half-$verb) rm {order}; {runc} \"$@\" & sleep 0.02; kill -9 $!; kill -9 $$;;\nesac\nexec {runc} \"$@\"\n",
         order = order.display(),
         runc = runc.trim(),
     );
@@ -190,10 +191,7 @@ fn a_runtime_that_dies_or_an_agent_that_dies_in_its_hang_is_repeated() {
         let runtime = wrapper(place);
         let mut node = Node::new(place).flag(&format!("--runtime={}", runtime.display()));
         node.start();
-        for (index, order) in ["die-create", "die-start", "hang-create"]
-            .iter()
-            .enumerate()
-        {
+        for (index, order) in ["die-run", "half-run", "hang-run"].iter().enumerate() {
             fs::write(place.join("order"), order).unwrap();
             let name = format!("p{index}");
             node.manifest(&format!("{name}.yaml"), &pod(&name, FOREVER, "", ""));
@@ -207,11 +205,9 @@ fn a_runtime_that_dies_or_an_agent_that_dies_in_its_hang_is_repeated() {
             }
             node.up(&name);
         }
-        for (index, order) in ["die-kill", "die-delete"].iter().enumerate() {
-            fs::write(place.join("order"), order).unwrap();
-            node.remove_manifest(&format!("p{index}.yaml"));
-            node.gone(&format!("p{index}"));
-        }
+        fs::write(place.join("order"), "die-delete").unwrap();
+        node.remove_manifest("p0.yaml");
+        node.gone("p0");
         let _ = fs::remove_file(place.join("order"));
         node.finish();
     });
@@ -333,13 +329,9 @@ fn two_nodes_on_one_kernel_do_not_touch_each_other() {
         let (one, two) = (place.join("one"), place.join("two"));
         let mut first = Node::new(&one).flag("--pod-cidr=10.91.0.0/24");
         let mut second = Node::new(&two).flag("--pod-cidr=10.92.0.0/24");
-        // Different cgroup roots, as the manual says; the same test removes both.
-        second.cgroup_place = place.to_path_buf();
-        first.cgroup_place = place.join("..").join(format!(
-            "{}/1",
-            place.file_name().unwrap().to_string_lossy()
-        ));
+        // Both below one cgroup, where they tell their pods apart by what they recorded.
         first.cgroup_place = place.to_path_buf();
+        second.cgroup_place = place.to_path_buf();
         first.start();
         second.start();
         let port = "    ports: [{containerPort: 80, hostPort: 8091}]";
@@ -357,5 +349,28 @@ fn two_nodes_on_one_kernel_do_not_touch_each_other() {
         assert_eq!(link.count(), 1, "one bridge is left");
         second.finish();
         assert_eq!(first.left(), Vec::<String>::new());
+    });
+}
+
+#[test]
+fn an_agent_killed_while_a_probe_runs_leaves_no_exec_behind() {
+    isolated(|place| {
+        let mut node = Node::started(place);
+        let probe = "    livenessProbe: {exec: {command: [sleep, '3.25']}, periodSeconds: 1, timeoutSeconds: 60}";
+        node.manifest("a.yaml", &pod("p", FOREVER, probe, ""));
+        let first = node.up("p");
+        for _ in 0..3 {
+            eventually("the probe runs", || !pids_of("sleep 3.25").is_empty());
+            node.kill();
+            node.start();
+            let probes = pids_of("sleep 3.25");
+            assert!(probes.len() <= 2, "probes pile up: {probes:?}");
+        }
+        let after = node.up("p");
+        assert_eq!(container(&after, "c"), container(&first, "c"));
+        node.remove_manifest("a.yaml");
+        node.gone("p");
+        assert!(pids_of("sleep 3.25").is_empty());
+        node.finish();
     });
 }
