@@ -10,7 +10,7 @@ use crate::cli::options::RunOptions;
 use crate::net::RealNet;
 use crate::os;
 use crate::runtime::cgroup::Cgroups;
-use crate::runtime::host::{self, HostRuntime, ImageParts, ImageSource, Layout};
+use crate::runtime::host::{self, HostRuntime, ImageParts, ImageSource, Layout, LogLimits};
 use crate::runtime::images::{self, ImageStore, Registries};
 use crate::runtime::network::{Network, Subnet};
 use crate::runtime::oci::OciRuntime;
@@ -48,6 +48,10 @@ impl Parts {
                 root: options.root_dir.clone(),
                 run: options.run_dir.clone(),
                 logs: options.pod_logs_dir.clone(),
+            },
+            log_limits: LogLimits {
+                bytes_max: options.container_log_bytes_max,
+                files_max: options.container_log_files_max,
             },
             executable: executable(options)?,
             facts: host_facts,

@@ -111,6 +111,9 @@ fn read_records(host: &Host, uid: &Uid) {
             log::warn!("cgroup shares of pod {uid}: {error}");
         }
     }
+    for record in &containers {
+        host.rotated_logs.watch(&record.log);
+    }
     host.mirror.change(uid, |pod| {
         pod.sandbox = sandbox;
         pod.dead = dead;
