@@ -67,7 +67,7 @@ pub enum SeccompDefault {
     RuntimeDefault,
 }
 
-/// What SIGTERM does to pods.
+/// What SIGTERM does to pods. (SIGPWR always stops them.)
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum OnExit {
     LeavePods,

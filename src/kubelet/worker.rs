@@ -24,7 +24,7 @@ use super::prober::Probers;
 use super::status::{Facts, status};
 use super::steps;
 use super::view::{PodView, ProbeKind};
-use crate::world::{ContainerState, PodObserved, Uid};
+use crate::world::{Area, ContainerState, PodObserved, Uid};
 
 /// What a worker and its tasks share.
 pub struct Shared {
@@ -273,7 +273,7 @@ impl Worker {
         }
         let (core, uid) = (&self.shared.core, &self.shared.uid);
         let kept = core.records.keep_checkpoint(uid, &checkpoint).await;
-        core.note_disk(&kept);
+        core.note_disk(Area::Run, &kept);
         match kept {
             Ok(()) => self.saved = checkpoint,
             Err(error) => log::debug!("pod {uid}: {error}"),

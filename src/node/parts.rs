@@ -10,7 +10,7 @@ use crate::cli::options::RunOptions;
 use crate::net::RealNet;
 use crate::os;
 use crate::runtime::cgroup::Cgroups;
-use crate::runtime::host::{self, HostRuntime, ImageParts, ImageSource, Layout};
+use crate::runtime::host::{self, HostRuntime, ImageParts, ImageSource, Layout, LogLimits};
 use crate::runtime::images::{self, ImageStore, Registries};
 use crate::runtime::network::{Network, Subnet};
 use crate::runtime::oci::OciRuntime;
@@ -38,6 +38,7 @@ impl Parts {
         let images = Rc::new(open_images(options, clock.clone(), facts).await?);
         let volumes = Rc::new(DiskVolumes::new(options.root_dir.clone(), clock.clone()));
         let cgroups = Cgroups::detect(&options.cgroup_root).map_err(|e| e.to_string())?;
+        cgroups.make_qos().map_err(|error| error.to_string())?;
         let host_facts = host::read_facts(&cgroups).map_err(|e| format!("read host facts: {e}"))?;
         let runtime = Rc::new(HostRuntime::new(host::Parts {
             clock: clock.clone(),
@@ -47,6 +48,10 @@ impl Parts {
                 root: options.root_dir.clone(),
                 run: options.run_dir.clone(),
                 logs: options.pod_logs_dir.clone(),
+            },
+            log_limits: LogLimits {
+                bytes_max: options.container_log_bytes_max,
+                files_max: options.container_log_files_max,
             },
             executable: executable(options)?,
             facts: host_facts,

@@ -16,6 +16,7 @@ pub mod file;
 pub mod fs_at;
 pub mod inotify;
 pub mod mount;
+pub mod moves;
 pub mod netns;
 pub mod notify;
 pub mod pipe;

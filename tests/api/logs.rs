@@ -123,3 +123,39 @@ fn a_followed_log_survives_rotation_and_ends_with_its_container() {
     assert_eq!(answer.chunk().as_deref(), Some("four\n"));
     assert_eq!(answer.chunk(), None);
 }
+
+#[test]
+fn rotated_files_are_not_part_of_an_instances_log() {
+    let node = Node::start();
+    let pod = node.pod("web", json!({}));
+    node.status(&pod, running(1));
+    for attempt in [0, 1] {
+        let path = log_file(&node, &pod, attempt);
+        append(&path, &record(1, "rotated away"));
+        let rotated = path.with_extension("log.20260101-000000");
+        fs::rename(&path, rotated).expect("rotate");
+        append(&path, &record(2, &format!("left of {attempt}")));
+    }
+    let table = [
+        ("?previous=true", "left of 0\n"),
+        ("?previous=true&follow=true", "left of 0\n"),
+        ("?tailLines=5", "left of 1\n"),
+        ("", "left of 1\n"),
+    ];
+    for (query, expected) in table {
+        let answer = node.get(&format!("{LOG}{query}"));
+        assert_eq!(answer.text(), expected, "{query}");
+    }
+}
+
+#[test]
+fn a_followed_log_ends_when_its_container_has_restarted_already() {
+    let node = Node::start();
+    let pod = node.pod("web", json!({}));
+    node.status(&pod, running(0));
+    append(&log_file(&node, &pod, 0), &record(1, "first"));
+    let mut answer = node.get(&format!("{LOG}?follow=true"));
+    assert_eq!(answer.chunk().as_deref(), Some("first\n"));
+    node.status(&pod, running(1));
+    assert_eq!(answer.chunk(), None);
+}

@@ -12,7 +12,9 @@ use async_executor::LocalExecutor;
 use lowtide::os::clock::SystemClock;
 use lowtide::os::random::SystemRandom;
 use lowtide::runtime::cgroup::Cgroups;
-use lowtide::runtime::host::{HostRuntime, ImageParts, ImageSource, Layout, Parts, read_facts};
+use lowtide::runtime::host::{
+    HostRuntime, ImageParts, ImageSource, Layout, LogLimits, Parts, read_facts,
+};
 use lowtide::runtime::network::{Network, Subnet};
 use lowtide::runtime::oci::OciRuntime;
 use lowtide::world::{
@@ -24,6 +26,12 @@ use lowtide::world::{
 const BUSYBOX: &str = "/bin/busybox";
 /// How long any single thing may take here.
 const PATIENCE_S: u64 = 20;
+
+/// Small, so that a short script makes a log rotate.
+pub const LOG_LIMITS: LogLimits = LogLimits {
+    bytes_max: 16 << 10,
+    files_max: 4,
+};
 
 /// A node's directories and what stays over a restart of its agent.
 pub struct Node {
@@ -86,6 +94,7 @@ impl Node {
         fs::create_dir_all(&layout.root).expect("root");
         fs::create_dir_all(&layout.run).expect("run");
         let cgroups = Cgroups::detect(&self.cgroup_root).expect("cgroups");
+        cgroups.make_qos().expect("QoS cgroups");
         let executor = Rc::new(LocalExecutor::new());
         let runtime = HostRuntime::new(Parts {
             clock: Rc::new(SystemClock::new().expect("clock")),
@@ -102,6 +111,7 @@ impl Node {
             images: Rc::new(OneImage(self.directory.path().join("image"))),
             cgroups,
             layout,
+            log_limits: LOG_LIMITS,
         });
         let runtime = Rc::new(runtime);
         self.agent.replace(Some(Agent { executor, runtime }));

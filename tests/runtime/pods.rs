@@ -1,6 +1,7 @@
 //! Whole pods: sandboxes and containers through shims and runc.
 
 use std::fs;
+use std::io::Read;
 use std::sync::Arc;
 use std::time::Duration;
 
@@ -8,7 +9,7 @@ use lowtide::world::{
     ContainerState, ExecOutcome, ExecRequest, Runtime, RuntimeError, SandboxState, Uid,
 };
 
-use crate::node::{Node, container, pod};
+use crate::node::{LOG_LIMITS, Node, container, pod};
 use crate::support::{eventually, isolated, run};
 
 fn node() -> Node {
@@ -333,4 +334,55 @@ fn bare_run(node: &Node, bundle: &std::path::Path) -> Duration {
     assert!(status.expect("runc").success());
     run("runc", &["--root", &state, "delete", "--force", "bare"]);
     time
+}
+
+#[test]
+fn rotated_logs_are_compressed_but_the_newest() {
+    isolated("pods::rotated_logs_are_compressed_but_the_newest", || {
+        let node = node();
+        let config = pod("one");
+        node.start_pod(&config);
+        let script =
+            "i=0; while [ $i -lt 3000 ]; do echo line $i; i=$((i+1)); done; exec sleep 600";
+        node.start(&container(&config, "main", script));
+        let log = node.layout().logs.join("default_one_one/main/0.log");
+        eventually("the last line", || {
+            node.rest();
+            fs::read_to_string(&log).is_ok_and(|text| text.ends_with("line 2999\n"))
+        });
+        let mut names = Vec::new();
+        eventually("current, newest rotated, two compressed", || {
+            node.rest();
+            let directory = log.parent().expect("a directory");
+            let entries = fs::read_dir(directory).expect("list").flatten();
+            names = entries
+                .map(|e| e.file_name().into_string().expect("text"))
+                .collect();
+            names.sort();
+            let sorts: Vec<bool> = names.iter().map(|name| name.ends_with(".gz")).collect();
+            sorts == [false, true, true, false]
+        });
+        assert_eq!(names.len(), LOG_LIMITS.files_max as usize);
+        let mut number = None;
+        for name in names[1..].iter().chain([&names[0]]) {
+            let bytes = fs::read(log.with_file_name(name)).expect("log");
+            let mut text = String::new();
+            let read = match name.ends_with(".gz") {
+                true => flate2::read::GzDecoder::new(&bytes[..]).read_to_string(&mut text),
+                false => (&bytes[..]).read_to_string(&mut text),
+            };
+            read.expect("whole");
+            for line in text.lines() {
+                let next: u32 = line
+                    .rsplit(' ')
+                    .next()
+                    .expect("a word")
+                    .parse()
+                    .expect("number");
+                assert_eq!(next, number.map_or(next, |last: u32| last + 1), "{name}");
+                number = Some(next);
+            }
+        }
+        assert_eq!(number, Some(2999));
+    });
 }

@@ -132,7 +132,11 @@ impl<'e> Pod<'e> {
             runtime: self.runtime(),
             terminal: Terminal::No,
             stdin: Stdin::Closed,
-            log: Some(LogConfig::with_defaults(self.log(name))),
+            log: Some(LogConfig {
+                path: self.log(name),
+                bytes_max: 10 << 20,
+                files_max: 5,
+            }),
             oom_events: Some(self.memory_events(name)),
             deadline_ms: 20_000,
         }

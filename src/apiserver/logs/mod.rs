@@ -1,21 +1,22 @@
-//! `pods/log`: which file is meant, and its lines as a stream.
+//! `pods/log`: which file is meant, what of it is wanted, and when following it ends.
 //!
-//! Reads the files under `--pod-logs-dir` itself: neither the node thread nor a shim is asked.
+//! Files under `--pod-logs-dir` are read by `runtime::logs`; neither the node thread nor a shim is
+//! asked, and nothing ticks while a followed container is silent.
 
-mod file;
-mod line;
+mod follow;
 
+use blocking::unblock;
 use http::StatusCode;
+use jiff::{SignedDuration, Timestamp};
 use serde_json::Value;
 
-use self::file::{Follow, LogStream};
-use self::line::Options;
+use self::follow::Instance;
 use super::query::Query;
 use super::route::Place;
 use super::status::{Refusal, typed_response};
 use super::{Counted, Shared, view};
 use crate::net::serve::{Body, Response};
-use jiff::{SignedDuration, Timestamp};
+use crate::runtime::logs::{self, Follow, LogOptions, Timestamps};
 
 /// Streams a container's log.
 pub async fn start(
@@ -26,7 +27,7 @@ pub async fn start(
 ) -> Result<Response, Refusal> {
     let object = view::get(&shared.reader, place)?;
     let pod = &object.body;
-    let options = options(query, shared.clock.wall())?;
+    let mut options = options(query, shared.clock.wall())?;
     let container = container_named(pod, query.get("container"))?;
     let which = match query.is_set("previous") {
         true => Which::Previous,
@@ -39,28 +40,27 @@ pub async fn start(
         place.name,
         object.uid()
     ));
-    let follow = match query.is_set("follow") && which == Which::Current {
-        true => Some(Follow {
-            reader: shared.reader.clone(),
-            clock: shared.clock.clone(),
+    let mut following = None;
+    if query.is_set("follow") && which == Which::Current {
+        let instance = Instance {
             key: object.key.clone(),
             uid: object.uid().to_owned(),
             container,
             attempt,
-            _counted: counted,
-        }),
-        false => None,
-    };
-    let stream = LogStream::open(path, options, follow).await;
-    let stream = stream.map_err(Refusal::internal)?;
-    Ok(typed_response(
-        StatusCode::OK,
-        "text/plain",
-        Body::stream(stream.bytes()),
-    ))
+        };
+        let (until, task) = instance.until_ended(shared.reader.clone(), &shared.executor);
+        options.follow = Follow::Until(until);
+        following = Some((task, counted));
+    }
+    let failed = format!("open {}", path.display());
+    // On the blocking pool: the log may be on a slow card.
+    let opened = unblock(move || logs::read(&path, options)).await;
+    let log = opened.map_err(|error| Refusal::internal(format!("{failed}: {error}")))?;
+    let body = Body::stream(follow::bytes(log, following));
+    Ok(typed_response(StatusCode::OK, "text/plain", body))
 }
 
-fn options(query: &Query, now: Timestamp) -> Result<Options, Refusal> {
+fn options(query: &Query, now: Timestamp) -> Result<LogOptions, Refusal> {
     let since_s = query.number("sinceSeconds")?;
     let since_time = query.get("sinceTime");
     let invalid =
@@ -89,11 +89,15 @@ fn options(query: &Query, now: Timestamp) -> Result<Options, Refusal> {
     if limit_bytes == Some(0) {
         return invalid("limitBytes", "Invalid value: 0: must be greater than 0");
     }
-    Ok(Options {
+    Ok(LogOptions {
         since,
         tail_lines: query.number("tailLines")?,
         limit_bytes,
-        timestamps: query.is_set("timestamps"),
+        timestamps: match query.is_set("timestamps") {
+            true => Timestamps::Yes,
+            false => Timestamps::No,
+        },
+        follow: Follow::No,
     })
 }
 

@@ -160,6 +160,7 @@ async fn create(
             clamped.wanted
         );
     }
+    host.rotated_logs.watch(&record.log);
     let client = host.connect(uid).await?;
     let started = client.run(run_request(host, config, record)).await?;
     // The wake-up may have been faster, with an exit even: only Making becomes Started.
@@ -192,7 +193,11 @@ fn run_request(host: &Host, config: &ContainerConfig, record: &ContainerRecord) 
             true => Stdin::Open,
             false => Stdin::Closed,
         },
-        log: Some(LogConfig::with_defaults(record.log.clone())),
+        log: Some(LogConfig {
+            path: record.log.clone(),
+            bytes_max: host.log_limits.bytes_max,
+            files_max: host.log_limits.files_max,
+        }),
         oom_events: host.cgroups.oom_events(&record.cgroup),
         deadline_ms: RUN_DEADLINE_MS,
     }

@@ -22,6 +22,7 @@ mod mirror;
 mod prepare;
 mod recover;
 mod rootfs;
+mod rotated;
 mod sandbox;
 mod watch;
 
@@ -49,6 +50,7 @@ use crate::world::{
     PodObserved, Random, Runtime, RuntimeError, SandboxConfig, Stamp, Uid,
 };
 use mirror::Mirror;
+use rotated::RotatedLogs;
 
 /// What a root file system is made from.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -64,6 +66,15 @@ pub trait ImageSource {
     fn parts(&self, image_id: &str) -> Result<ImageParts, String>;
 }
 
+/// How much of a container's output is kept.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct LogLimits {
+    /// `--container-log-max-size`
+    pub bytes_max: u64,
+    /// `--container-log-max-files`: the current one counted; at least 2.
+    pub files_max: u32,
+}
+
 /// What a host runtime is made from; all of it belongs to one node.
 pub struct Parts {
     pub clock: Rc<dyn Clock>,
@@ -71,6 +82,7 @@ pub struct Parts {
     /// Runs the watchers; the node's own.
     pub executor: Rc<LocalExecutor<'static>>,
     pub layout: Layout,
+    pub log_limits: LogLimits,
     /// The program that is started as shim: this one.
     pub executable: PathBuf,
     pub facts: HostFacts,
@@ -89,6 +101,8 @@ struct Host {
     random: Rc<dyn Random>,
     executor: Rc<LocalExecutor<'static>>,
     layout: Arc<Layout>,
+    log_limits: LogLimits,
+    rotated_logs: RotatedLogs,
     executable: PathBuf,
     facts: HostFacts,
     cgroups: Arc<Cgroups>,
@@ -103,8 +117,10 @@ impl HostRuntime {
         HostRuntime(Rc::new(Host {
             clock: parts.clock,
             random: parts.random,
+            rotated_logs: RotatedLogs::start(&parts.executor),
             executor: parts.executor,
             layout: Arc::new(parts.layout),
+            log_limits: parts.log_limits,
             executable: parts.executable,
             facts: parts.facts,
             cgroups: Arc::new(parts.cgroups),

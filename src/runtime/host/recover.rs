@@ -31,9 +31,6 @@ pub async fn recover(host: &Rc<Host>) -> Result<Vec<Uid>, RuntimeError> {
     make_directory(&host.layout.pods())?;
     make_directory(&host.layout.runtime_state())?;
     forget_other_boots(host).await?;
-    let cgroups = host.cgroups.clone();
-    let qos = blocking::unblock(move || cgroups.make_qos()).await;
-    qos.map_err(|error| of_io("", &error))?;
     let uids = recorded(host)?;
     for uid in &uids {
         read_records(host, uid);
@@ -113,6 +110,9 @@ fn read_records(host: &Host, uid: &Uid) {
         if let Err(error) = host.cgroups.note_pod(uid, &sandbox.config.cgroup) {
             log::warn!("cgroup shares of pod {uid}: {error}");
         }
+    }
+    for record in &containers {
+        host.rotated_logs.watch(&record.log);
     }
     host.mirror.change(uid, |pod| {
         pod.sandbox = sandbox;

@@ -1,7 +1,8 @@
 //! Compresses rotated logs, on behalf of the agent.
 
+use std::collections::BTreeSet;
 use std::fs::{self, File};
-use std::io::{self, Write};
+use std::io;
 use std::path::Path;
 
 use flate2::Compression;
@@ -22,8 +23,11 @@ pub fn compress_rotated(directory: &Path) -> io::Result<usize> {
         .collect();
     names.sort();
     let mut done = 0;
-    let logs = names.iter().filter(|name| name.ends_with(".log"));
-    for current in logs.clone() {
+    // By the rotated ones: right after its rotation a log has no current file.
+    let logs = names
+        .iter()
+        .filter_map(|name| name.find(".log.").map(|at| &name[..at + 4]));
+    for current in logs.collect::<BTreeSet<&str>>() {
         let rotated = names
             .iter()
             .filter(|n| rotation_stamp(n, current).is_some());
@@ -49,10 +53,10 @@ fn compress(directory: &Path, name: &str) -> io::Result<()> {
     let out = file::append_nofollow(&temporary, 0o640)?;
     let written = copy(&mut plain, out).and_then(|()| fs::rename(&temporary, &target));
     match written {
-        // The shim may have pruned it meanwhile.
         Ok(()) => match fs::remove_file(&source) {
-            Err(error) if error.kind() != io::ErrorKind::NotFound => Err(error),
-            Ok(()) | Err(_) => Ok(()),
+            // The shim has pruned it meanwhile.
+            Err(error) if error.kind() == io::ErrorKind::NotFound => fs::remove_file(&target),
+            removed => removed,
         },
         Err(error) => {
             let _best_effort = fs::remove_file(&temporary);
@@ -64,7 +68,8 @@ fn compress(directory: &Path, name: &str) -> io::Result<()> {
 fn copy(plain: &mut File, out: File) -> io::Result<()> {
     let mut encoder = GzEncoder::new(out, Compression::default());
     io::copy(plain, &mut encoder)?;
-    encoder.finish()?.flush()
+    // The original is removed next: a power cut must not leave us with neither.
+    encoder.finish()?.sync_data()
 }
 
 #[cfg(test)]
@@ -76,7 +81,6 @@ mod tests {
     fn all_but_the_newest_rotated_file_are_compressed() {
         let home = tempfile::tempdir().expect("temporary directory");
         for name in [
-            "0.log",
             "0.log.20060102-150405",
             "0.log.20060102-150406",
             "0.log.20060102-150407",
@@ -102,7 +106,6 @@ mod tests {
         assert_eq!(
             names,
             [
-                "0.log",
                 "0.log.20060102-150405.gz",
                 "0.log.20060102-150406.gz",
                 "0.log.20060102-150407",

@@ -1,4 +1,4 @@
-//! Reads a container's log for the API: tail, since, limit, timestamps, follow.
+//! Reads a container's log for the API: tail, since, limit, timestamps, follow. The only reader.
 //!
 //! ```text
 //!   seek (tail) ─► chunk ─► lines ─► filter, prefix ─► bytes out
@@ -16,7 +16,7 @@ use std::os::unix::fs::MetadataExt;
 use std::path::{Path, PathBuf};
 
 use async_channel::Receiver;
-use futures_lite::{Stream, future, stream};
+use futures_lite::future;
 use jiff::Timestamp;
 
 use super::line;
@@ -65,7 +65,8 @@ impl Default for LogOptions {
     }
 }
 
-/// Opens the log at `path` (`…/<attempt>.log`). Errors: `NotFound` before the first start.
+/// Opens the log at `path` (`…/<attempt>.log`). Blocks on the disk. Errors: `NotFound` before the
+/// first start.
 pub fn read(path: &Path, options: LogOptions) -> io::Result<LogReader> {
     // Watched before the first look, so that nothing falls between the two.
     let watch = match options.follow {
@@ -110,79 +111,37 @@ impl LogReader {
                 Follow::No => true,
                 Follow::Until(end) => end.is_closed(),
             };
-            let moved_on = self.is_rotated();
-            let chunk = self.read_chunk().await?;
-            if !chunk.is_empty() {
-                let out = self.filter.take(&chunk);
-                if !out.is_empty() {
-                    return Ok(Some(out));
+            match self.step().await? {
+                Step::Chunk(chunk) => {
+                    let out = self.filter.take(&chunk);
+                    if !out.is_empty() {
+                        return Ok(Some(out));
+                    }
                 }
-            } else if moved_on && matches!(self.follow, Follow::Until(_)) {
-                self.open_next()?;
-            } else if ended {
-                return Ok(None);
-            } else {
-                self.wait().await?;
+                Step::MovedOn => self.filter.begin_file(),
+                Step::End if ended => return Ok(None),
+                Step::End => self.wait().await?,
             }
         }
         Ok(None)
     }
 
-    /// The rest as a stream.
-    pub fn into_stream(self) -> impl Stream<Item = io::Result<Vec<u8>>> + Send {
-        stream::unfold(Some(self), |reader| async move {
-            let mut reader = reader?;
-            match reader.next().await {
-                Ok(Some(bytes)) => Some((Ok(bytes), Some(reader))),
-                Ok(None) => None,
-                Err(error) => Some((Err(error), None)),
-            }
-        })
-    }
-
-    /// On a blocking thread: the log may be on a slow card.
-    async fn read_chunk(&mut self) -> io::Result<Vec<u8>> {
+    /// One look at the files, on a blocking thread: they may be on a slow card.
+    async fn step(&mut self) -> io::Result<Step> {
         let Some(mut file) = self.file.take() else {
-            return Ok(Vec::new());
+            return Ok(Step::End);
+        };
+        let successors_of = match self.follow {
+            Follow::Until(_) => Some(self.path.clone()),
+            Follow::No => None,
         };
         let work = move || {
-            let mut chunk = vec![0; CHUNK_BYTES];
-            let read = file.read(&mut chunk);
-            (
-                file,
-                read.map(|count| {
-                    chunk.truncate(count);
-                    chunk
-                }),
-            )
+            let step = look(&mut file, successors_of.as_deref());
+            (file, step)
         };
-        let (file, chunk) = blocking::unblock(work).await;
+        let (file, step) = blocking::unblock(work).await;
         self.file = Some(file);
-        chunk
-    }
-
-    fn is_rotated(&self) -> bool {
-        match (
-            inode_of(self.file.as_ref()),
-            fs::symlink_metadata(&self.path),
-        ) {
-            (Some(ours), Ok(current)) => ours != current.ino(),
-            // Between rename and open of the shim, or not started: not yet.
-            (None, _) | (_, Err(_)) => false,
-        }
-    }
-
-    /// The file after ours: another rotated one if more than one rotation went by.
-    fn open_next(&mut self) -> io::Result<()> {
-        let ours = inode_of(self.file.as_ref());
-        let mut rotated = rotated_files(&self.path);
-        let position = rotated.iter().position(|(_, inode)| Some(*inode) == ours);
-        // Ours is not there any more: the oldest left may be older than it, the current is not.
-        let following = position.and_then(|at| rotated.drain(at + 1..).next());
-        let path = following.map_or_else(|| self.path.clone(), |(path, _)| path);
-        self.file = Some(file::open_nofollow(&path)?);
-        self.filter.unfinished.clear();
-        Ok(())
+        step
     }
 
     async fn wait(&self) -> io::Result<()> {
@@ -198,8 +157,66 @@ impl LogReader {
     }
 }
 
-fn inode_of(file: Option<&File>) -> Option<u64> {
-    Some(file?.metadata().ok()?.ino())
+/// What one look at the files has shown.
+enum Step {
+    Chunk(Vec<u8>),
+    /// The file was read to its end; the one after it is open now.
+    MovedOn,
+    End,
+}
+
+fn look(file: &mut File, successors_of: Option<&Path>) -> io::Result<Step> {
+    let chunk = read_chunk(file)?;
+    if !chunk.is_empty() {
+        return Ok(Step::Chunk(chunk));
+    }
+    let Some(path) = successors_of.filter(|path| is_rotated(file, path)) else {
+        return Ok(Step::End);
+    };
+    // It may have grown between that read and its rotation.
+    let chunk = read_chunk(file)?;
+    if !chunk.is_empty() {
+        return Ok(Step::Chunk(chunk));
+    }
+    match open_next(file, path) {
+        Ok(next) => {
+            *file = next;
+            Ok(Step::MovedOn)
+        }
+        // Rotated or pruned just now: the directory tells of the next change.
+        Err(error) if error.kind() == io::ErrorKind::NotFound => Ok(Step::End),
+        Err(error) => Err(error),
+    }
+}
+
+fn read_chunk(file: &mut File) -> io::Result<Vec<u8>> {
+    let mut chunk = vec![0; CHUNK_BYTES];
+    let count = file.read(&mut chunk)?;
+    chunk.truncate(count);
+    Ok(chunk)
+}
+
+/// Whether another file is at the path. None is there between rename and open of the shim.
+fn is_rotated(file: &File, path: &Path) -> bool {
+    match (inode_of(file), fs::symlink_metadata(path)) {
+        (Some(ours), Ok(current)) => ours != current.ino(),
+        (None, _) | (_, Err(_)) => false,
+    }
+}
+
+/// The file after ours: another rotated one if more than one rotation went by.
+fn open_next(file: &File, current: &Path) -> io::Result<File> {
+    let ours = inode_of(file);
+    let mut rotated = rotated_files(current);
+    let position = rotated.iter().position(|(_, inode)| Some(*inode) == ours);
+    // Ours is not there any more: the oldest left may be older than it, the current is not.
+    let following = position.and_then(|at| rotated.drain(at + 1..).next());
+    let path = following.map_or_else(|| current.to_owned(), |(path, _)| path);
+    file::open_nofollow(&path)
+}
+
+fn inode_of(file: &File) -> Option<u64> {
+    Some(file.metadata().ok()?.ino())
 }
 
 /// Uncompressed rotated files of a log, oldest first.
@@ -266,6 +283,11 @@ struct Filter {
 }
 
 impl Filter {
+    /// What the file before left unfinished will not be finished by this one.
+    fn begin_file(&mut self) {
+        self.unfinished.clear();
+    }
+
     fn take(&mut self, chunk: &[u8]) -> Vec<u8> {
         let mut out = Vec::new();
         let mut rest = chunk;

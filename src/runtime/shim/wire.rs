@@ -124,17 +124,6 @@ pub struct LogConfig {
     pub files_max: u32,
 }
 
-impl LogConfig {
-    /// Upstream's defaults: `containerLogMaxSize: 10Mi`, `containerLogMaxFiles: 5`.
-    pub fn with_defaults(path: PathBuf) -> LogConfig {
-        LogConfig {
-            path,
-            bytes_max: 10 * 1024 * 1024,
-            files_max: 5,
-        }
-    }
-}
-
 /// A command to run inside a running container.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 pub struct ExecRequest {
