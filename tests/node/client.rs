@@ -127,6 +127,8 @@ fn wrong_flags_are_one_line_and_code_two() {
     }
 }
 
+// One story of one registry, told in order.
+#[allow(clippy::too_many_lines)]
 #[test]
 fn images_are_pulled_imported_and_used_when_the_registry_is_gone() {
     isolated(|place| {

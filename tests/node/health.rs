@@ -54,12 +54,10 @@ fn probes_restart_gate_and_flip() {
 fn hooks_run_and_a_deaf_container_is_killed_after_its_grace_period() {
     isolated(|place| {
         let node = Node::started(place);
-        let hooks = format!(
-            "    lifecycle:
-      postStart: {{exec: {{command: [sh, -c, 'echo post >>/v/hooks']}}}}
-      preStop: {{exec: {{command: [sh, -c, 'echo pre >>/v/hooks']}}}}
-    volumeMounts: [{{name: v, mountPath: /v}}]"
-        );
+        let hooks = "    lifecycle:
+      postStart: {exec: {command: [sh, -c, 'echo post >>/v/hooks']}}
+      preStop: {exec: {command: [sh, -c, 'echo pre >>/v/hooks']}}
+    volumeMounts: [{name: v, mountPath: /v}]";
         let volume = format!(
             "  volumes: [{{name: v, hostPath: {{path: {}}}}}]",
             place.display()
