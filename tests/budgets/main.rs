@@ -186,24 +186,24 @@ fn ratio(value: Duration, floor: Duration) -> f64 {
 /// the kernel takes them back whenever it wants to.
 fn memory(node: &Node, pods: usize) -> [Figure; 2] {
     let memory = processes::memory(node.agent_pid());
-    let (names, budgets) = match pods {
-        SINGLE => (
-            ["agent, 10 pods: PSS", "agent, 10 pods: private dirty"],
-            [8.0, 3.0],
-        ),
-        _ => (
-            ["agent, 50 pods: PSS", "agent, 50 pods: private dirty"],
-            [10.0, 4.0],
-        ),
-    };
-    let figure = |index: usize, kb: u64| Figure {
-        name: names[index],
+    let figure = |name, kb: u64, budget, limit| Figure {
+        name,
         unit: "MB",
         value: kb as f64 * 1024.0 / 1e6,
-        budget: budgets[index],
-        limit: budgets[index] * 1.5,
+        budget,
+        limit,
     };
-    [figure(0, memory.pss), figure(1, memory.private_dirty)]
+    let (pss, private) = (memory.pss, memory.private_dirty);
+    match pods {
+        SINGLE => [
+            figure("agent, 10 pods: PSS", pss, 8.0, 10.0),
+            figure("agent, 10 pods: private dirty", private, 3.0, 5.0),
+        ],
+        _ => [
+            figure("agent, 50 pods: PSS", pss, 10.0, 16.0),
+            figure("agent, 50 pods: private dirty", private, 4.0, 12.0),
+        ],
+    }
 }
 
 /// The median pod: one that logs or was adopted may have more.
