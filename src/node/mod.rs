@@ -34,6 +34,7 @@ use crate::os;
 use crate::os::clock::SystemClock;
 use crate::os::signal::{Signal, Signals};
 use crate::registry::{self, Registry};
+use crate::runtime::shim::executable;
 use crate::world::Clock;
 
 /// Longest wait for pods that are stopped with the node; their own grace periods end earlier.
@@ -163,6 +164,7 @@ impl Node {
                 if let Err(error) = self.parts.runtime.remove_network().await {
                     log::warn!("remove the pod network: {error}");
                 }
+                executable::release(&self.options.run_dir);
             }
         }
         drop(self.background);
