@@ -30,7 +30,7 @@ pub fn prepare(run_dir: &Path) -> io::Result<Executable> {
     let directory = run_dir.join("bin");
     match view(&directory) {
         Ok(path) => {
-            remove_unused(&directory, &path);
+            remove_unused(&directory, Some(&path));
             Ok(Executable {
                 path,
                 warning: None,
@@ -46,6 +46,11 @@ pub fn prepare(run_dir: &Path) -> io::Result<Executable> {
             )),
         }),
     }
+}
+
+/// Removes every view that no shim runs from, for a node that leaves nothing behind.
+pub fn release(run_dir: &Path) {
+    remove_unused(&run_dir.join("bin"), None);
 }
 
 fn view(directory: &Path) -> io::Result<PathBuf> {
@@ -69,11 +74,11 @@ fn view(directory: &Path) -> io::Result<PathBuf> {
 }
 
 /// A view that a shim or pause runs from is busy and stays.
-fn remove_unused(directory: &Path, keep: &Path) {
+fn remove_unused(directory: &Path, keep: Option<&Path>) {
     let entries = fs::read_dir(directory).into_iter().flatten();
     for path in entries.filter_map(Result::ok).map(|entry| entry.path()) {
         let name = path.file_name().unwrap_or_default().to_string_lossy();
-        if path == keep || !name.starts_with(PREFIX) {
+        if Some(path.as_path()) == keep || !name.starts_with(PREFIX) {
             continue;
         }
         match mount::unmount(&path) {
