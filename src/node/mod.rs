@@ -166,11 +166,7 @@ impl Node {
                 if let Err(error) = self.parts.runtime.remove_network().await {
                     log::warn!("remove the pod network: {error}");
                 }
-<<<<<<< HEAD
-                executable::remove_all(&self.options.run_dir);
-=======
                 executable::release(&self.options.run_dir);
->>>>>>> vm
             }
         }
         drop(self.background);
