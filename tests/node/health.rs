@@ -62,7 +62,7 @@ fn hooks_run_and_a_deaf_container_is_killed_after_its_grace_period() {
             "  volumes: [{{name: v, hostPath: {{path: {}}}}}]",
             place.display()
         );
-        node.manifest("a.yaml", &pod("hooked", FOREVER, &hooks, &volume));
+        node.manifest("a.yaml", &pod("hooked", FOREVER, hooks, &volume));
         let bad = "    lifecycle: {postStart: {exec: {command: [sh, -c, 'echo no; exit 3']}}}";
         node.manifest("b.yaml", &pod("bad", FOREVER, bad, ""));
         node.manifest(
