@@ -67,7 +67,7 @@ pub enum SeccompDefault {
     RuntimeDefault,
 }
 
-/// What SIGTERM does to pods.
+/// What SIGTERM does to pods. (SIGPWR always stops them.)
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum OnExit {
     LeavePods,
@@ -150,10 +150,11 @@ impl Given {
             .filter(|text| !text.is_empty())
     }
 
+    /// Absolute, since shims and the runtime work in directories of their own.
     fn directory(&self, name: &str, default: &str) -> Result<PathBuf, BadValue> {
         self.parse(name, PathBuf::from(default), |text| match text {
             "" => Err("must not be empty".to_owned()),
-            _ => Ok(PathBuf::from(text)),
+            _ => std::path::absolute(text).map_err(|error| error.to_string()),
         })
     }
 

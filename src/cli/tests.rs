@@ -254,3 +254,14 @@ fn the_command_line_beats_the_file_and_keeps_values_as_they_are() {
         .collect();
     assert_eq!(dns, ["2.2.2.2", "3.3.3.3"]);
 }
+
+#[test]
+fn directories_become_absolute() {
+    let line = ["run", "--run-dir=run", "--root-dir=/r"];
+    let Ok(Invocation::Run(options)) = parse(arguments(&line)) else {
+        panic!("run");
+    };
+    let here = std::env::current_dir().expect("a working directory");
+    assert_eq!(options.run_dir, here.join("run"));
+    assert_eq!(options.root_dir.to_str(), Some("/r"));
+}

@@ -1,6 +1,7 @@
 //! What every worker of the node shares: the outside, the registry, facts about the node.
 
 use std::cell::RefCell;
+use std::collections::BTreeMap;
 use std::rc::Rc;
 use std::sync::Arc;
 
@@ -12,7 +13,7 @@ use super::records::Records;
 use super::view::{ContainerView, PodView};
 use crate::object::{Key, Kind, Object, Origin};
 use crate::registry::{EventRecord, Reader, Registry};
-use crate::world::{DiskError, World};
+use crate::world::{Area, DiskError, World};
 
 /// Settings of the node loop that are not facts about the machine.
 #[derive(Clone, Debug, Default)]
@@ -35,7 +36,7 @@ pub struct Core {
     /// Fires when a pod's worker has ended: a successor of its name may start.
     pub departures: event_listener::Event,
     /// What could not be written last, for the node's conditions.
-    disk_trouble: RefCell<Option<String>>,
+    disk_trouble: RefCell<BTreeMap<Area, String>>,
     /// Fires when `disk_trouble` changes.
     pub troubles: event_listener::Event,
 }
@@ -55,7 +56,7 @@ impl Core {
             options,
             executor,
             departures: event_listener::Event::new(),
-            disk_trouble: RefCell::new(None),
+            disk_trouble: RefCell::default(),
             troubles: event_listener::Event::new(),
         })
     }
@@ -84,25 +85,27 @@ impl Core {
         });
     }
 
-    /// Notes whether the node can write its own small files; the node's conditions show it.
-    pub fn note_disk(&self, result: &Result<(), DiskError>) {
-        let text = result.as_ref().err().map(ToString::to_string);
-        if *self.disk_trouble.borrow() != text {
-            *self.disk_trouble.borrow_mut() = text;
+    /// Notes whether the node can write its own small files; the node's conditions show it. A
+    /// success in one area says nothing of the other.
+    pub fn note_disk(&self, area: Area, result: &Result<(), DiskError>) {
+        let mut troubles = self.disk_trouble.borrow_mut();
+        let before = match result {
+            Ok(()) => troubles.remove(&area),
+            Err(error) => troubles.insert(area, error.to_string()),
+        };
+        if before != troubles.get(&area).cloned() {
             self.troubles.notify(usize::MAX);
         }
     }
 
+    /// What could not be written last, first that of ROOT.
     pub fn disk_trouble(&self) -> Option<String> {
-        self.disk_trouble.borrow().clone()
+        self.disk_trouble.borrow().values().next().cloned()
     }
 
     /// The lookup of configMaps and secrets for a pod, within the pod's own origin.
     pub fn references(&self, pod: &PodView) -> OwnOrigin {
-        OwnOrigin {
-            reader: self.reader.clone(),
-            origin: pod.key.origin,
-        }
+        OwnOrigin::new(self.reader.clone(), pod.key.origin)
     }
 }
 
@@ -119,6 +122,10 @@ pub struct OwnOrigin {
 }
 
 impl OwnOrigin {
+    pub fn new(reader: Reader, origin: Origin) -> OwnOrigin {
+        OwnOrigin { reader, origin }
+    }
+
     fn get(&self, kind: Kind, namespace: &str, name: &str) -> Option<Arc<Object>> {
         self.reader.get(&Key {
             kind,

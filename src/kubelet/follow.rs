@@ -98,6 +98,14 @@ async fn references(kubelet: Rc<Kubelet>, kind: Kind) {
                 reference_changed(&kubelet, kind, &change.object);
             }
         }
+        // Changes were missed: whatever shows such objects looks again.
+        for worker in kubelet.workers.borrow().values() {
+            let mut memory = worker.shared.memory.borrow_mut();
+            memory.volumes_stale = true;
+            memory.refresh_retry = None;
+            drop(memory);
+            worker.shared.wake();
+        }
     }
 }
 
@@ -110,10 +118,19 @@ fn reference_changed(kubelet: &Kubelet, kind: Kind, object: &Object) {
             continue;
         }
         let mut memory = worker.shared.memory.borrow_mut();
+        let pulls = kind == Kind::Secret && pulls_with(&view, &key.name);
         for known in memory.containers.values_mut() {
-            if let Some(trouble) = &mut known.trouble {
+            if let Some(trouble) = &mut known.trouble
+                && trouble.reason == "CreateContainerConfigError"
+            {
                 trouble.retry_at = now;
             }
+            if pulls && let ImageState::Failed(trouble) = &mut known.image {
+                trouble.retry_at = now;
+            }
+        }
+        if mounts(&view, kind, &key.name) {
+            memory.refresh_retry = None;
         }
         if let Volumes::Failed(trouble, _) = &mut memory.volumes {
             trouble.retry_at = now;
@@ -122,6 +139,16 @@ fn reference_changed(kubelet: &Kubelet, kind: Kind, object: &Object) {
         drop(memory);
         worker.shared.wake();
     }
+}
+
+/// Whether the pod's images may be pulled with the secret.
+fn pulls_with(view: &PodView, name: &str) -> bool {
+    let spec = view.pod.spec.as_ref();
+    let secrets = spec.and_then(|spec| spec.image_pull_secrets.as_ref());
+    secrets
+        .into_iter()
+        .flatten()
+        .any(|secret| secret.name == name)
 }
 
 /// Whether a volume of the pod shows the object.

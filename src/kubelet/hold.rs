@@ -56,3 +56,54 @@ pub fn warn(core: &Core, view: &PodView) {
         core.event(view, None, EventKind::Warning, "FieldNotHonoured", text);
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use std::rc::Rc;
+
+    use serde_json::{Value, json};
+
+    use super::*;
+    use crate::object::{Key, Kind, Object, Source, Standing};
+
+    fn pod(uid: &str, source: Source, spec: Value) -> Rc<PodView> {
+        let object = Object {
+            key: Key::local(Kind::Pod, "default", "web"),
+            source,
+            provenance: None,
+            standing: Standing::Accepted,
+            resource_version: 1,
+            body: json!({"metadata": {"name": "web", "namespace": "default", "uid": uid}, "spec": spec}),
+        };
+        PodView::new(&object).unwrap()
+    }
+
+    fn held(view: &PodView, other: &PodView, ending: &[&PodView]) -> Option<String> {
+        let ending: Vec<Uid> = ending.iter().map(|v| v.uid.clone()).collect();
+        let node = NodeFacts::default();
+        reason(view, [view, other].into_iter(), &node, &ending).map(|w| w.reason)
+    }
+
+    #[test]
+    fn a_static_successor_waits_for_its_predecessor_and_pods_of_the_api_overlap() {
+        let empty = || json!({"containers": []});
+        let [old, new] = ["u1", "u2"].map(|uid| pod(uid, Source::File, empty()));
+        assert_eq!(held(&new, &old, &[&old]).as_deref(), Some(PREDECESSOR));
+        assert_eq!(held(&new, &old, &[]), None);
+        let [old, new] = ["u1", "u2"].map(|uid| pod(uid, Source::Api, empty()));
+        assert_eq!(held(&new, &old, &[&old]), None);
+    }
+
+    #[test]
+    fn a_pod_with_a_field_that_is_not_honoured_waits_and_names_it() {
+        let asks = pod(
+            "u1",
+            Source::File,
+            json!({"containers": [], "runtimeClassName": "gvisor"}),
+        );
+        let node = NodeFacts::default();
+        let waiting = reason(&asks, [].into_iter(), &node, &[]).unwrap();
+        assert_eq!(waiting.reason, "FieldNotHonoured");
+        assert!(waiting.message.contains("spec.runtimeClassName"));
+    }
+}

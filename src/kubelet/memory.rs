@@ -12,7 +12,7 @@ use jiff::Timestamp;
 use serde::{Deserialize, Serialize};
 
 use super::backoff::BackOff;
-use super::view::ProbeKind;
+use super::view::{PodView, ProbeKind};
 use crate::world::{BootTime, ContainerId, Exit, Image, Stamp};
 
 /// What a step works on. Two steps never work on one target at the same time.
@@ -160,7 +160,11 @@ pub struct Memory {
     pub volumes: Volumes,
     /// A mounted object changed: bring volumes up to date without holding anything up.
     pub volumes_stale: bool,
+    /// A refresh failed: not before then again, with the pause in use.
+    pub refresh_retry: Option<(BootTime, Duration)>,
     pub sandbox_trouble: Option<Trouble>,
+    /// Kills and removals that failed: not before then again.
+    pub retries: BTreeMap<Target, BootTime>,
     pub containers: BTreeMap<String, ContainerMemory>,
     pub checkpoint: Checkpoint,
     pub finals: Final,
@@ -207,6 +211,26 @@ impl Memory {
         let keys = &mut self.checkpoint.back_off;
         keys.retain(|known, _| !known.starts_with(&prefix) || *known == key);
         keys.entry(key).or_default()
+    }
+
+    /// Fits what is remembered to a changed pod of the same UID: another image starts afresh,
+    /// what failed is tried at once, and volumes may show labels that changed.
+    pub fn revise(&mut self, before: &PodView, after: &PodView) {
+        for view in &after.containers {
+            let known = before.container(&view.name);
+            if known.is_none_or(|known| known.hash != view.hash) {
+                let memory = self.container_mut(&view.name);
+                memory.image = ImageState::Unknown;
+                memory.image_back_off = BackOff::default();
+                memory.trouble = None;
+            }
+        }
+        let shown = |view: &PodView| {
+            let metadata = &view.pod.metadata;
+            (metadata.labels.clone(), metadata.annotations.clone())
+        };
+        self.volumes_stale |= shown(before) != shown(after) || before.pod.spec != after.pod.spec;
+        self.refresh_retry = None;
     }
 
     /// Sets a probe's verdict for an instance; returns whether anything changed.

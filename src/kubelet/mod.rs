@@ -40,7 +40,7 @@ pub mod volumes;
 mod tests;
 mod worker;
 
-use std::cell::RefCell;
+use std::cell::{Cell, RefCell};
 use std::collections::BTreeMap;
 use std::rc::Rc;
 use std::time::Duration;
@@ -61,6 +61,8 @@ pub struct Kubelet {
     core: Rc<Core>,
     workers: RefCell<BTreeMap<Uid, Worker>>,
     followers: RefCell<Vec<Task<()>>>,
+    /// The node takes its pods along: no more are started.
+    stopping: Cell<bool>,
 }
 
 struct Worker {
@@ -87,6 +89,7 @@ impl Kubelet {
             core: core.clone(),
             workers: RefCell::default(),
             followers: RefCell::default(),
+            stopping: Cell::new(false),
         });
         let mut tasks = follow::all(&kubelet);
         tasks.push(core.spawn(orphans::end_all(kubelet.clone(), recovered)));
@@ -98,12 +101,15 @@ impl Kubelet {
     /// Cancels every task and forgets every worker; containers go on. Tasks and node loop hold each
     /// other, so without this call nothing of them is ever freed.
     pub fn abandon(&self) {
+        // First those who would make new workers.
+        self.followers.borrow_mut().clear();
         self.workers.borrow_mut().clear();
     }
 
     /// Stops the pods of every source and removes what they have in the kernel; what has ended for
     /// good stays recorded. Returns when the last one is gone, or at the limit.
     pub async fn stop_all(&self, limit: Duration) {
+        self.stopping.set(true);
         for worker in self.workers.borrow().values() {
             let grace = worker.shared.view.borrow().grace;
             worker.shared.end(EndCause::Shutdown, grace);
@@ -157,9 +163,11 @@ impl Kubelet {
         };
         match known {
             Some(shared) => {
-                shared.view.replace(view.clone());
+                let before = shared.view.replace(view.clone());
+                shared.memory.borrow_mut().revise(&before, &view);
                 self.apply(&shared, &view);
             }
+            None if self.stopping.get() => return,
             None => {
                 let shared = Shared::new(self.core.clone(), view.clone(), Memory::default());
                 let task = self.core.spawn(live(self.clone(), shared.clone()));
@@ -198,11 +206,12 @@ impl Kubelet {
             .filter(|w| !w.shared.gone.get())
             .map(|w| (w.shared.clone(), w.shared.view.borrow().clone()))
             .collect();
+        let ended = ended(&views);
         for (shared, view) in &views {
             let others = views.iter().map(|(_, other)| other.as_ref());
             let ending = shared.memory.borrow().checkpoint.ending.is_some();
             let held = (!ending)
-                .then(|| hold::reason(view, others, &self.core.options.node, &ended(&views)))
+                .then(|| hold::reason(view, others, &self.core.options.node, &ended))
                 .flatten();
             if *shared.held.borrow() != held {
                 match &held {
@@ -225,11 +234,25 @@ impl Kubelet {
     }
 
     /// Forgets workers that have ended and lets successors start.
-    fn reap(&self) {
-        let mut workers = self.workers.borrow_mut();
-        workers.retain(|_, worker| !worker.shared.gone.get());
-        drop(workers);
+    fn reap(self: &Rc<Self>) {
+        let mut ended = Vec::new();
+        self.workers.borrow_mut().retain(|_, worker| {
+            let gone = worker.shared.gone.get();
+            if gone {
+                ended.push(worker.shared.view.borrow().clone());
+            }
+            !gone
+        });
         self.hold_back();
+        // A manifest that was taken away and put back has the same UID: its pod may have come back
+        // before its worker was gone, and nobody says so twice.
+        for view in ended {
+            let back = self.core.reader.get(&view.key);
+            let back = back.filter(|object| object.uid() == view.uid.as_str());
+            if let Some(object) = back.filter(|object| !object.is_deleting()) {
+                self.take(&object);
+            }
+        }
     }
 }
 
@@ -266,8 +289,9 @@ async fn live(kubelet: Rc<Kubelet>, shared: Rc<Shared>) {
         // An end that was asked for while the records were read counts.
         let asked = memory.checkpoint.ending.take();
         memory.checkpoint = checkpoint;
-        memory.checkpoint.ending = asked.or(memory.checkpoint.ending.take());
         forget_shutdown(&mut memory);
+        settle_hooks(&mut memory, &uid);
+        memory.checkpoint.ending = asked.or(memory.checkpoint.ending.take());
         memory.finals = finals;
         for (name, base) in bases {
             memory.container_mut(&name).attempt_base = base;
@@ -278,6 +302,17 @@ async fn live(kubelet: Rc<Kubelet>, shared: Rc<Shared>) {
     kubelet.apply(&shared, &view);
     kubelet.hold_back();
     work(shared).await;
+}
+
+/// A postStart that was under way when an agent died is not run twice, and its result is nobody's
+/// to know any more: the container counts as started, as upstream counts it.
+fn settle_hooks(memory: &mut Memory, uid: &Uid) {
+    for (name, health) in &mut memory.checkpoint.health {
+        if health.hook_begun && !health.hook_done && health.condemned.is_none() {
+            log::warn!("pod {uid}: the result of postStart of {name} was lost; going on");
+            health.hook_done = true;
+        }
+    }
 }
 
 /// An agent that left with its pods is back: the leaving is over.

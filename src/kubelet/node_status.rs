@@ -4,6 +4,7 @@
 //! Source: Kubernetes pkg/kubelet/kubelet_node_status.go, pkg/kubelet/nodestatus/setters.go.
 
 use std::rc::Rc;
+use std::time::Duration;
 
 use serde_json::{Value, json};
 
@@ -11,6 +12,7 @@ use super::core::Core;
 use super::status::rfc3339;
 use crate::object::{Key, Kind, Source};
 use crate::registry::Incoming;
+use crate::world::Area;
 
 /// What the machine says of itself; read once at the start by the composition root.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
@@ -31,6 +33,9 @@ pub struct Machine {
 /// Version of the Kubernetes API whose rules are followed; clients parse it as semver.
 pub const KUBELET_VERSION: &str = concat!("v1.33.0+lowtide.", env!("CARGO_PKG_VERSION"));
 
+/// How often a disk that could not be written is tried again.
+const RETRY: Duration = Duration::from_secs(10);
+
 /// Publishes Node and built-in namespaces, then keeps the conditions true.
 pub async fn publish(core: Rc<Core>) {
     let name = core.options.node.node_name.clone();
@@ -45,6 +50,7 @@ pub async fn publish(core: Rc<Core>) {
         return;
     }
     let mut shown = None;
+    core.note_disk(Area::Root, &core.records.try_root().await);
     loop {
         let listener = core.troubles.listen();
         let trouble = core.disk_trouble();
@@ -55,7 +61,16 @@ pub async fn publish(core: Rc<Core>) {
                 .update_status(&key, node.uid(), status(&core, trouble.as_deref()));
             shown = Some(trouble);
         }
-        listener.await;
+        match core.disk_trouble() {
+            None => listener.await,
+            // Nothing may be written for days: only a try shows that space is back.
+            Some(_) => {
+                let clock = &core.world.clock;
+                let again = clock.sleep_until(clock.now() + RETRY);
+                futures_lite::future::or(listener, again).await;
+                core.note_disk(Area::Root, &core.records.try_root().await);
+            }
+        }
     }
 }
 

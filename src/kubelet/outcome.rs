@@ -9,11 +9,13 @@ use super::images::ImageFailure;
 use super::memory::{Condemned, Final, ImageState, Target, Trouble, Volumes};
 use super::view::{ContainerView, PodView};
 use super::worker::Shared;
-use crate::world::{BootTime, ContainerId, DiskError, Image, RuntimeError, VolumeError};
+use crate::world::{Area, BootTime, ContainerId, DiskError, Image, RuntimeError, VolumeError};
 
 /// A failed step is tried again after this long, with jitter.
 /// Source: Kubernetes pkg/kubelet/kubelet.go (backOffPeriod).
 const RETRY: Duration = Duration::from_secs(10);
+/// A failed kill or removal is tried again after this long: somebody waits for it.
+const REPEAT: Duration = Duration::from_secs(2);
 /// Volumes are tried again after 0.5 s, doubling to 2 min 2 s.
 /// Source: Kubernetes pkg/util/goroutinemap/exponentialbackoff.
 const VOLUME_RETRY_MIN: Duration = Duration::from_millis(500);
@@ -23,7 +25,11 @@ const VOLUME_RETRY_MAX: Duration = Duration::from_secs(122);
 pub enum Outcome {
     Volumes(Result<(), Vec<VolumeError>>),
     Sandbox(Result<(), RuntimeError>),
-    Image(Result<Arc<Image>, ImageFailure>),
+    Image {
+        /// Of the container as it was when the step began.
+        hash: String,
+        result: Result<Arc<Image>, ImageFailure>,
+    },
     Started {
         /// The exit that this start answered.
         after: Option<BootTime>,
@@ -61,14 +67,15 @@ pub fn absorb(shared: &Rc<Shared>, view: &PodView, target: &Target, outcome: Out
     match outcome {
         Outcome::Volumes(result) => volumes(shared, view, result),
         Outcome::Sandbox(result) => sandbox(shared, view, result),
-        Outcome::Image(result) => image(shared, target, container, result),
-        Outcome::Started { after, result } => started(shared, view, container, after, result),
-        Outcome::Hook { id, result } => hook(shared, view, container, &id, result),
-        Outcome::Killed(result) | Outcome::Garbage(result) => {
-            if let Err(error) = result {
-                log::warn!("pod {}: {error}; trying again", shared.uid);
+        // The image may have been changed meanwhile: then this one is not the answer.
+        Outcome::Image { hash, result } => {
+            if container.is_some_and(|c| c.hash == hash) {
+                image(shared, target, container, result);
             }
         }
+        Outcome::Started { after, result } => started(shared, view, container, after, result),
+        Outcome::Hook { id, result } => hook(shared, view, container, &id, result),
+        Outcome::Killed(result) | Outcome::Garbage(result) => repeat(shared, target, result),
         Outcome::Recorded(result) => recorded(shared, result),
         Outcome::Released(result) => {
             let done = tear_down(shared, result);
@@ -78,6 +85,21 @@ pub fn absorb(shared: &Rc<Shared>, view: &PodView, target: &Target, outcome: Out
             let done = tear_down(shared, result);
             shared.memory.borrow_mut().torn_down = done;
         }
+    }
+}
+
+/// A kill or removal that fails at once must not be asked for again at once.
+fn repeat(shared: &Shared, target: &Target, result: Result<(), RuntimeError>) {
+    let retries = &mut shared.memory.borrow_mut().retries;
+    retries.remove(target);
+    if let Err(error) = result {
+        let at = shared.core.world.clock.now() + REPEAT;
+        log::warn!(
+            "pod {}: {error}; trying again in {} s",
+            shared.uid,
+            REPEAT.as_secs()
+        );
+        retries.insert(target.clone(), at);
     }
 }
 
@@ -98,7 +120,9 @@ fn trouble(shared: &Shared, reason: &str, message: String) -> Trouble {
 
 fn volumes(shared: &Shared, view: &PodView, result: Result<(), Vec<VolumeError>>) {
     let Err(errors) = result else {
-        shared.memory.borrow_mut().volumes = Volumes::Ready;
+        let mut memory = shared.memory.borrow_mut();
+        memory.volumes = Volumes::Ready;
+        memory.refresh_retry = None;
         return;
     };
     for error in &errors {
@@ -111,8 +135,14 @@ fn volumes(shared: &Shared, view: &PodView, result: Result<(), Vec<VolumeError>>
     let mut memory = shared.memory.borrow_mut();
     let pause = match &memory.volumes {
         Volumes::Failed(_, pause) => (*pause * 2).min(VOLUME_RETRY_MAX),
-        // A refresh that failed leaves the mounted content as it was.
-        Volumes::Ready => return memory.volumes_stale = false,
+        // A refresh that failed leaves the mounted content as it was, and is tried again.
+        Volumes::Ready => {
+            let known = memory.refresh_retry.map(|(_, pause)| pause * 2);
+            let pause = known.unwrap_or(VOLUME_RETRY_MIN).min(VOLUME_RETRY_MAX);
+            memory.refresh_retry = Some((shared.core.world.clock.now() + pause, pause));
+            memory.volumes_stale = true;
+            return;
+        }
         Volumes::Unset => VOLUME_RETRY_MIN,
     };
     let trouble = Trouble {
@@ -204,10 +234,12 @@ fn started(
     }
     let retry = failure.map(|(reason, message)| trouble(shared, &reason, message));
     let mut memory = shared.memory.borrow_mut();
-    memory.container_mut(&container.name).trouble = retry;
+    let known = memory.container_mut(&container.name);
+    known.trouble = retry;
+    // Each start asks anew: until then the image may be removed, or its name moved on.
+    known.image = ImageState::Unknown;
     if ran {
         // The instance exists, as running or as ended at once: its exits are what is counted.
-        memory.container_mut(&container.name).image = ImageState::Unknown;
         if let Some(failed) = after {
             memory
                 .back_off_mut(&container.name, &container.hash)
@@ -261,7 +293,7 @@ fn recorded(shared: &Shared, result: Result<Final, DiskError>) {
         Ok(finals) => (Ok(finals), Ok(())),
         Err(error) => (Err(error.clone()), Err(error)),
     };
-    shared.core.note_disk(&kept);
+    shared.core.note_disk(Area::Root, &kept);
     let retry = match result {
         Ok(finals) => {
             shared.memory.borrow_mut().finals = finals;

@@ -198,8 +198,8 @@ impl Situation<'_> {
         message: &str,
         deadline: BootTime,
     ) {
-        plan.begin(
-            self.memory,
+        self.try_again(
+            plan,
             Step::Kill {
                 container: target.name.clone(),
                 id: target.id.clone(),
@@ -217,8 +217,16 @@ impl Situation<'_> {
             let newer_dead = later.any(|c| c.name == instance.name && !is_live(c));
             if !is_live(instance) && newer_dead {
                 let id = instance.id.clone();
-                plan.begin(self.memory, Step::RemoveContainer { id });
+                self.try_again(plan, Step::RemoveContainer { id });
             }
+        }
+    }
+
+    /// Begins a step, unless its last try failed just now.
+    fn try_again(&self, plan: &mut Plan, step: Step) {
+        match self.memory.retries.get(&step.target()) {
+            Some(at) if self.now < *at => plan.wake(*at),
+            Some(_) | None => plan.begin(self.memory, step),
         }
     }
 }

@@ -18,7 +18,8 @@ use super::memory::{Checkpoint, Final};
 use crate::object::Object;
 use crate::world::{Area, Disk, DiskError, Uid};
 
-/// Version of all three files; readers take this one and the one before.
+/// Version of all three files. Readers take that of the next release as well, as far as it can be
+/// read: after a step back a finished pod must not run again.
 const VERSION: u32 = 1;
 
 #[derive(Serialize, Deserialize)]
@@ -84,6 +85,14 @@ impl Records {
         self.disk.write(Area::Run, &path, bytes).await
     }
 
+    /// Whether ROOT takes a small file.
+    pub async fn try_root(&self) -> Result<(), DiskError> {
+        let name = "pods/.write-check";
+        let written = self.disk.write(Area::Root, name, vec![b'x'; 64]).await;
+        let removed = self.disk.remove(Area::Root, name).await;
+        written.and(removed)
+    }
+
     /// Forgets the pod; its end only once all else is gone, so that an agent which has to go on
     /// with this still knows it. The other files are all tried; the first error is returned.
     pub async fn forget(&self, uid: &Uid) -> Result<(), DiskError> {
@@ -123,10 +132,10 @@ impl Records {
             }
         };
         match serde_json::from_slice::<Envelope<T>>(&bytes) {
-            Ok(envelope) if envelope.version <= VERSION => Some(envelope.content),
+            Ok(envelope) if envelope.version <= VERSION + 1 => Some(envelope.content),
             Ok(envelope) => {
                 let version = envelope.version;
-                log::warn!("{path}: version {version} is newer than {VERSION}; ignoring it");
+                log::warn!("{path}: version {version} is too new for {VERSION}; ignoring it");
                 None
             }
             Err(error) => {

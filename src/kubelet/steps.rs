@@ -13,9 +13,10 @@ use super::plan::Step;
 use super::view::{ContainerView, PodView};
 use super::worker::Shared;
 use super::{container_config, images, sandbox_config, volumes};
-use crate::world::{BootTime, ContainerId, ContainerState, DiskError, RuntimeError};
+use crate::world::{Area, BootTime, ContainerId, ContainerState, DiskError, RuntimeError};
 
-/// After preStop a container has at least this long to answer its stop signal.
+/// A container has at least this long to answer its stop signal, whatever preStop or the
+/// containers stopped before it have used up.
 /// Source: Kubernetes pkg/kubelet/kuberuntime (minimumGracePeriodInSeconds).
 const STOP_MIN: Duration = Duration::from_secs(2);
 /// How long a killed container may take to be seen as ended before the kill is repeated.
@@ -32,7 +33,10 @@ pub async fn run(shared: Rc<Shared>, view: Rc<PodView>, step: Step) -> Outcome {
         Step::EnsureImage { container } => {
             let container = view.container(&container);
             let container = container.expect("plan names containers of this view");
-            Outcome::Image(images::ensure(&core, &view, container).await)
+            Outcome::Image {
+                hash: container.hash.clone(),
+                result: images::ensure(&core, &view, container).await,
+            }
         }
         Step::StartContainer {
             container,
@@ -92,7 +96,7 @@ async fn start_sandbox(shared: &Shared, view: &PodView, attempt: u32) -> Result<
         && object.uid() == view.uid.as_str()
     {
         let kept = core.records.keep_pod(&shared.uid, &object).await;
-        core.note_disk(&kept);
+        core.note_disk(Area::Root, &kept);
         if let Err(error) = kept {
             log::warn!("{error}; the pod starts without this record");
         }
@@ -237,18 +241,18 @@ async fn kill(
         let text = order.message.clone();
         core.event(view, container, EventKind::Normal, "Killing", text);
     }
-    let mut deadline = order.deadline;
     if let Some(container) = container
-        && core.world.clock.now() < deadline
+        && core.world.clock.now() < order.deadline
     {
         pre_stop(shared, view, container, &order).await;
-        deadline = deadline.max(core.world.clock.now() + STOP_MIN);
     }
+    let least = core.world.clock.now() + STOP_MIN;
+    let deadline = order.deadline.max(least);
     match runtime.stop_container(&shared.uid, &order.id).await {
         Ok(()) | Err(RuntimeError::NotFound(_)) => {}
         Err(error) => log::warn!("pod {}: {error}; waiting for the kill", shared.uid),
     }
-    if has_ended(shared, &order.id, || shortened(shared, deadline)).await {
+    if has_ended(shared, &order.id, || shortened(shared, deadline).max(least)).await {
         return Ok(());
     }
     match runtime.kill_container(&shared.uid, &order.id).await {
@@ -270,9 +274,7 @@ async fn kill(
 fn shortened(shared: &Shared, deadline: BootTime) -> BootTime {
     let memory = shared.memory.borrow();
     let ending = memory.checkpoint.ending.as_ref();
-    ending.map_or(deadline, |ending| {
-        deadline.min(ending.deadline() + STOP_MIN)
-    })
+    ending.map_or(deadline, |ending| deadline.min(ending.deadline()))
 }
 
 async fn pre_stop(shared: &Shared, view: &PodView, container: &ContainerView, order: &Kill) {

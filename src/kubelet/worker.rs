@@ -24,7 +24,8 @@ use super::prober::Probers;
 use super::status::{Facts, status};
 use super::steps;
 use super::view::{PodView, ProbeKind};
-use crate::world::{ContainerState, PodObserved, Uid};
+use crate::object::Problem;
+use crate::world::{Area, ContainerState, PodObserved, Uid};
 
 /// What a worker and its tasks share.
 pub struct Shared {
@@ -106,6 +107,7 @@ pub async fn work(shared: Rc<Shared>) {
         tasks: BTreeMap::new(),
         published: None,
         saved,
+        told: Told::default(),
         shared,
     };
     while worker.turn().await == Turn::Continue {}
@@ -118,8 +120,19 @@ struct Worker {
     probers: Probers,
     /// Steps under way. Dropping one cancels it.
     tasks: BTreeMap<Target, Task<()>>,
-    published: Option<serde_json::Value>,
+    /// The last status as text: a tenth of what the value takes.
+    published: Option<Box<str>>,
     saved: Checkpoint,
+    /// What events have said last.
+    told: Told,
+}
+
+/// States that last, each told once when it begins.
+#[derive(Default)]
+struct Told {
+    stale: Option<Problem>,
+    /// Containers in back-off, by name.
+    back_off: BTreeMap<String, Waiting>,
 }
 
 #[derive(PartialEq, Eq)]
@@ -160,6 +173,7 @@ impl Worker {
             self.begin(&view, step);
         }
         self.probers.fit(&shared, &view, &observed);
+        self.tell(&view, &next);
         self.publish(&view, &observed, &next);
         self.save().await;
         if !shared.woken.get() {
@@ -238,6 +252,34 @@ impl Worker {
         self.shared.end(cause, view.grace);
     }
 
+    /// Events of states that begin: a back-off, a manifest that is no longer usable.
+    fn tell(&mut self, view: &PodView, next: &Plan) {
+        let core = &self.shared.core;
+        let told = &mut self.told;
+        if told.stale != view.stale {
+            if let Some(problem) = &view.stale {
+                let text = format!("running the last good version; {problem}");
+                core.event(view, None, EventKind::Warning, "InvalidManifest", text);
+            }
+            told.stale = view.stale.clone();
+        }
+        let waiting = next.waiting.iter();
+        let backing_off = waiting.filter(|(_, waiting)| waiting.reason == "CrashLoopBackOff");
+        let now: BTreeMap<_, _> = backing_off.map(|(n, w)| (n.clone(), w.clone())).collect();
+        for name in now
+            .keys()
+            .filter(|name| now.get(*name) != told.back_off.get(*name))
+        {
+            let container = view.container(name);
+            let text = format!(
+                "Back-off restarting failed container {name} in pod {}_{}({})",
+                view.key.name, view.key.namespace, view.uid
+            );
+            core.event(view, container, EventKind::Warning, "BackOff", text);
+        }
+        told.back_off = now;
+    }
+
     /// Publishes the status if it differs from what was published last. While an end is being made
     /// durable nothing is said: what is reported must survive.
     fn publish(&mut self, view: &PodView, observed: &PodObserved, next: &Plan) {
@@ -257,11 +299,11 @@ impl Worker {
             now: core.world.clock.wall(),
         });
         memory.checkpoint.transitions = status.transitions;
-        if self.published.as_ref() != Some(&status.value) {
+        let text = status.value.to_string().into_boxed_str();
+        if self.published.as_ref() != Some(&text) {
             let uid = shared.uid.as_str();
-            core.registry
-                .update_status(&view.key, uid, status.value.clone());
-            self.published = Some(status.value);
+            core.registry.update_status(&view.key, uid, status.value);
+            self.published = Some(text);
         }
     }
 
@@ -273,7 +315,7 @@ impl Worker {
         }
         let (core, uid) = (&self.shared.core, &self.shared.uid);
         let kept = core.records.keep_checkpoint(uid, &checkpoint).await;
-        core.note_disk(&kept);
+        core.note_disk(Area::Run, &kept);
         match kept {
             Ok(()) => self.saved = checkpoint,
             Err(error) => log::debug!("pod {uid}: {error}"),

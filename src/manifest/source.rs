@@ -3,8 +3,6 @@
 //! Keeps what each text decoded to, so that an unchanged one costs nothing; asks the registry when
 //! a pod's content was first seen, so that a restart of the agent changes nothing either.
 
-use std::sync::Arc;
-
 use serde_json::Value;
 
 use super::decode;
@@ -29,7 +27,8 @@ pub enum Entry {
     Object {
         key: Key,
         at: Provenance,
-        body: Arc<Value>,
+        /// As text: kept for as long as the file is there, a value takes ten times the memory.
+        body: Box<str>,
     },
     Broken(Problem),
 }
@@ -56,7 +55,7 @@ pub fn parse(bytes: &[u8], origin: Origin<'_>) -> Parsed {
                 Ok(defaulted) => Entry::Object {
                     key: defaulted.key,
                     at,
-                    body: Arc::new(defaulted.body),
+                    body: defaulted.body.to_string().into_boxed_str(),
                 },
                 Err(message) => Entry::Broken(problem(at, INVALID, message)),
             }
@@ -90,7 +89,8 @@ pub fn incoming(entry: &Entry, registry: &Registry, clock: &dyn Clock) -> Incomi
     match entry {
         Entry::Broken(problem) => Incoming::Broken(problem.clone()),
         Entry::Object { key, at, body } => {
-            let mut body = Value::clone(body);
+            let body = serde_json::from_str::<Value>(body);
+            let mut body = body.expect("a value written as text is read back");
             if key.kind == Kind::Pod {
                 let uid = body["metadata"]["uid"].as_str().unwrap_or_default();
                 let seen =

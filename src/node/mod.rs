@@ -3,7 +3,7 @@
 //!
 //! ```text
 //!  start   directories ► clock ► store ► images ► runtime ► manifests ► kubelet ► API ► ready
-//!  stop    stopping ► sources and API ► (--exit-stops-pods: pods, network) ► store flushed
+//!  stop    stopping ► sources and API ► (--exit-stops-pods, SIGPWR: pods, network) ► store flushed
 //! ```
 //! The only place that knows every part; it decides nothing about pods.
 
@@ -12,6 +12,7 @@ mod fetch;
 mod machine;
 mod parts;
 mod service;
+mod thrift;
 
 use std::fs::{DirBuilder, File, Permissions};
 use std::os::unix::fs::{DirBuilderExt, PermissionsExt};
@@ -34,6 +35,7 @@ use crate::os;
 use crate::os::clock::SystemClock;
 use crate::os::signal::{Signal, Signals};
 use crate::registry::{self, Registry};
+use crate::runtime::shim::executable;
 use crate::world::Clock;
 
 /// Longest wait for pods that are stopped with the node; their own grace periods end earlier.
@@ -41,11 +43,16 @@ const STOP_PODS_MAX: Duration = Duration::from_secs(600);
 /// The first scan of the manifests may take this long before running pods are looked at.
 const FIRST_SCAN_MAX: Duration = Duration::from_secs(5);
 
-/// Runs the node until SIGTERM or SIGINT. Errors: why it could not start, one line each.
+/// Runs the node until SIGTERM, SIGINT or SIGPWR. Errors: why it could not start, one line each.
 pub fn run(options: RunOptions) -> Result<(), String> {
     os::allocator::use_one_arena();
     // Before any thread is made: threads inherit what is blocked.
-    let signals = Signals::block(&[Signal::SIGTERM, Signal::SIGINT, Signal::SIGHUP]);
+    let signals = Signals::block(&[
+        Signal::SIGTERM,
+        Signal::SIGINT,
+        Signal::SIGHUP,
+        Signal::SIGPWR,
+    ]);
     let signals = signals.map_err(|error| format!("block signals: {error}"))?;
     make_directories(&options)?;
     let _lock = lock(&options.run_dir)?;
@@ -53,8 +60,8 @@ pub fn run(options: RunOptions) -> Result<(), String> {
     async_io::block_on(executor.run(async {
         let node = Node::start(options, executor.clone()).await?;
         os::allocator::trim();
-        node.serve(&signals).await;
-        node.stop().await;
+        let on_exit = node.serve(&signals).await;
+        node.stop(on_exit).await;
         Ok(())
     }))
 }
@@ -98,6 +105,7 @@ impl Node {
         let (api, backend) = start_api(&options, &node_name, &registry, &parts, executor.clone())?;
         let images = parts.images.clone();
         let watch_images = executor.spawn(async move { images.watch_image_dir().await });
+        let trim = executor.spawn(thrift::trim_after_bursts(registry.reader(), clock));
         Ok(Node {
             options,
             parts,
@@ -106,12 +114,14 @@ impl Node {
             service,
             sources,
             api,
-            background: vec![backend, watch_images],
+            background: vec![backend, watch_images, trim],
         })
     }
 
     /// Says that the node is ready, feeds the watchdog from this very loop, waits for the signal.
-    async fn serve(&self, signals: &Signals) {
+    /// Returns what is to become of the pods: SIGPWR says that the machine goes down, and them
+    /// with it; with their grace periods now, or killed by the last act of the init system.
+    async fn serve(&self, signals: &Signals) -> OnExit {
         self.service.ready();
         let manifests = self.options.pod_manifest_path.as_deref();
         let manifests = manifests.map_or("none".into(), |p| p.display().to_string());
@@ -127,23 +137,28 @@ impl Node {
                     Ok(number) if number == Signal::SIGHUP as i32 => {
                         log::info!("SIGHUP: nothing to reload, manifests are followed anyway");
                     }
-                    Ok(_) => return,
+                    Ok(number) if number == Signal::SIGPWR as i32 => return OnExit::StopPods,
+                    Ok(_) => return self.options.on_exit,
                     Err(error) => {
                         log::error!("read signals: {error}; stopping");
-                        return;
+                        return self.options.on_exit;
                     }
                 }
             }
         };
         let clock = self.parts.world.clock.clone();
-        futures_lite::future::or(told, self.service.feed_watchdog(clock)).await;
+        let fed = async {
+            self.service.feed_watchdog(clock).await;
+            self.options.on_exit
+        };
+        futures_lite::future::or(told, fed).await
     }
 
-    async fn stop(self) {
+    async fn stop(self, on_exit: OnExit) {
         self.service.stopping();
         drop(self.sources);
         drop(self.api);
-        match self.options.on_exit {
+        match on_exit {
             OnExit::LeavePods => log::info!("stopping; pods go on"),
             OnExit::StopPods => {
                 log::info!("stopping the pods");
@@ -151,6 +166,7 @@ impl Node {
                 if let Err(error) = self.parts.runtime.remove_network().await {
                     log::warn!("remove the pod network: {error}");
                 }
+                executable::remove_all(&self.options.run_dir);
             }
         }
         drop(self.background);

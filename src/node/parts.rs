@@ -38,6 +38,7 @@ impl Parts {
         let images = Rc::new(open_images(options, clock.clone(), facts).await?);
         let volumes = Rc::new(DiskVolumes::new(options.root_dir.clone(), clock.clone()));
         let cgroups = Cgroups::detect(&options.cgroup_root).map_err(|e| e.to_string())?;
+        cgroups.make_qos().map_err(|error| error.to_string())?;
         let host_facts = host::read_facts(&cgroups).map_err(|e| format!("read host facts: {e}"))?;
         let runtime = Rc::new(HostRuntime::new(host::Parts {
             clock: clock.clone(),

@@ -38,11 +38,11 @@ const PROJECTED: [&str; 3] = ["secret", "configMap", "downwardAPI"];
 /// What matters only where there is a scheduler, other nodes or a cluster.
 const POD_WARN: [&str; 6] = [
     "affinity",
-    "topologySpreadConstraints",
-    "priorityClassName",
+    "hostnameOverride",
+    "nodeSelector",
     "preemptionPolicy",
-    "setHostnameAsFQDN",
-    "os",
+    "priorityClassName",
+    "topologySpreadConstraints",
 ];
 
 /// What the pod's safety or correctness hangs on.
@@ -64,6 +64,14 @@ pub fn unhonoured(pod: &Value) -> Vec<Unhonoured> {
     }
     for name in POD_WAIT {
         found.if_set(spec, "spec", name, Effect::Wait);
+    }
+    let account = &spec["serviceAccountName"];
+    if is_set(account) && account != "default" {
+        found.push("spec.serviceAccountName".to_owned(), Effect::Warn);
+    }
+    let os = &spec["os"]["name"];
+    if is_set(os) && os != "linux" {
+        found.push("spec.os.name".to_owned(), Effect::Wait);
     }
     if spec["hostUsers"] == Value::Bool(false) {
         found.push("spec.hostUsers".to_owned(), Effect::Wait);
@@ -126,11 +134,11 @@ fn security(context: &Value, path: &str, found: &mut Found) {
 fn container(container: &Value, path: &str, found: &mut Found) {
     let context = format!("{path}.securityContext");
     security(&container["securityContext"], &context, found);
-    for name in ["volumeDevices", "resizePolicy"] {
-        let effect = match name {
-            "volumeDevices" => Effect::Wait,
-            _ => Effect::Warn,
-        };
+    for (name, effect) in [
+        ("volumeDevices", Effect::Wait),
+        ("restartPolicyRules", Effect::Wait),
+        ("resizePolicy", Effect::Warn),
+    ] {
         found.if_set(container, path, name, effect);
     }
     for probe in ["livenessProbe", "readinessProbe", "startupProbe"] {
@@ -152,6 +160,9 @@ fn container(container: &Value, path: &str, found: &mut Found) {
         // Devices and huge pages cannot be given; not giving them breaks the program.
         if name.starts_with("hugepages-") || name.contains('/') {
             found.push(format!("{resources}.limits[{name}]"), Effect::Wait);
+        } else if name == "ephemeral-storage" {
+            // Upstream evicts a pod that is above it; nothing is evicted here.
+            found.push(format!("{resources}.limits[{name}]"), Effect::Warn);
         }
     }
     for (n, mount) in items(&container["volumeMounts"]) {
@@ -170,11 +181,15 @@ fn volume(volume: &Value, path: &str, found: &mut Found) {
             found.push(format!("{path}.{name}"), Effect::Wait);
         }
     }
-    if volume["emptyDir"]["medium"]
-        .as_str()
-        .is_some_and(|medium| medium.starts_with("HugePages"))
-    {
+    let empty_dir = &volume["emptyDir"];
+    let medium = empty_dir["medium"].as_str().unwrap_or_default();
+    if medium.starts_with("HugePages") {
         found.push(format!("{path}.emptyDir.medium"), Effect::Wait);
+    }
+    if medium.is_empty() {
+        // On the disk upstream holds it by eviction only.
+        let path = format!("{path}.emptyDir");
+        found.if_set(empty_dir, &path, "sizeLimit", Effect::Warn);
     }
     for (n, source) in items(&volume["projected"]["sources"]) {
         let kinds = source.as_object().into_iter().flatten();
@@ -201,16 +216,21 @@ mod tests {
             }},
             "runtimeClassName": "gvisor",
             "hostUsers": false,
+            "serviceAccountName": "robot",
+            "os": {"name": "windows"},
+            "nodeSelector": {"disk": "ssd"},
             "securityContext": {"appArmorProfile": {"type": "RuntimeDefault"}},
             "containers": [{
                 "securityContext": {"seLinuxOptions": {"level": "s0"}},
                 "livenessProbe": {"grpc": {"port": 1}},
-                "resources": {"limits": {"hugepages-2Mi": "4Mi", "example.com/gpu": 1, "cpu": 1}},
+                "resources": {"limits": {"hugepages-2Mi": "4Mi", "example.com/gpu": 1, "cpu": 1, "ephemeral-storage": "1Gi"}},
+                "restartPolicyRules": [{"action": "Restart"}],
                 "lifecycle": {"stopSignal": "SIGINT"},
             }],
             "volumes": [
                 {"name": "a", "persistentVolumeClaim": {"claimName": "x"}},
                 {"name": "b", "image": {}},
+                {"name": "d", "emptyDir": {"sizeLimit": "1Gi"}},
                 {"name": "c", "projected": {"sources": [{"serviceAccountToken": {"path": "t"}}]}},
             ],
         }});
@@ -220,15 +240,23 @@ mod tests {
             .collect();
         let expected = [
             ("spec.affinity", Effect::Warn),
+            ("spec.nodeSelector", Effect::Warn),
             ("spec.runtimeClassName", Effect::Wait),
+            ("spec.serviceAccountName", Effect::Warn),
+            ("spec.os.name", Effect::Wait),
             ("spec.hostUsers", Effect::Wait),
             ("spec.securityContext.appArmorProfile", Effect::Wait),
             (
                 "spec.containers[0].securityContext.seLinuxOptions",
                 Effect::Wait,
             ),
+            ("spec.containers[0].restartPolicyRules", Effect::Wait),
             ("spec.containers[0].livenessProbe.grpc", Effect::Wait),
             ("spec.containers[0].lifecycle.stopSignal", Effect::Wait),
+            (
+                "spec.containers[0].resources.limits[ephemeral-storage]",
+                Effect::Warn,
+            ),
             (
                 "spec.containers[0].resources.limits[example.com/gpu]",
                 Effect::Wait,
@@ -239,8 +267,9 @@ mod tests {
             ),
             ("spec.volumes[0].persistentVolumeClaim", Effect::Wait),
             ("spec.volumes[1].image", Effect::Wait),
+            ("spec.volumes[2].emptyDir.sizeLimit", Effect::Warn),
             (
-                "spec.volumes[2].projected.sources[0].serviceAccountToken",
+                "spec.volumes[3].projected.sources[0].serviceAccountToken",
                 Effect::Wait,
             ),
         ]
@@ -253,6 +282,9 @@ mod tests {
         let pod = json!({"spec": {
             "affinity": {},
             "hostUsers": true,
+            "os": {"name": "linux"},
+            "serviceAccountName": "default",
+            "setHostnameAsFQDN": true,
             "overhead": null,
             "securityContext": {"appArmorProfile": {"type": "Unconfined"}, "fsGroup": 5},
             "containers": [{
@@ -260,7 +292,7 @@ mod tests {
                 "resources": {"limits": {"cpu": "1", "memory": "1Gi"}},
                 "volumeMounts": [{"recursiveReadOnly": "Disabled"}],
             }],
-            "volumes": [{"name": "a", "emptyDir": {"medium": "Memory"}}],
+            "volumes": [{"name": "a", "emptyDir": {"medium": "Memory", "sizeLimit": "1Mi"}}],
         }});
         assert_eq!(unhonoured(&pod), []);
     }

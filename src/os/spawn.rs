@@ -239,6 +239,24 @@ fn step_error(step: u8, errno: i32, prepared: &Prepared) -> io::Error {
     io::Error::new(cause.kind(), format!("{name} {object}: {cause}"))
 }
 
+/// `struct clone_args` of linux/sched.h with the fields of Linux 5.7. The libc crate has none for
+/// 32-bit ARM.
+#[repr(C)]
+#[derive(Default)]
+struct CloneArguments {
+    flags: u64,
+    pidfd: u64,
+    child_tid: u64,
+    parent_tid: u64,
+    exit_signal: u64,
+    stack: u64,
+    stack_size: u64,
+    tls: u64,
+    set_tid: u64,
+    set_tid_size: u64,
+    cgroup: u64,
+}
+
 /// All that the child needs, allocated before it exists.
 struct Prepared {
     program: CString,
@@ -359,19 +377,19 @@ impl Prepared {
 
     fn clone_into(&self, cgroup: BorrowedFd<'_>, pidfd: &mut RawFd) -> libc::c_long {
         const CLONE_INTO_CGROUP: u64 = 0x2_0000_0000;
-        // SAFETY: all-zero is a valid clone_args (plain integers).
-        let mut arguments: libc::clone_args = unsafe { std::mem::zeroed() };
-        arguments.flags =
-            self.pid_namespace.clone_flag() | libc::CLONE_PIDFD as u64 | CLONE_INTO_CGROUP;
-        arguments.pidfd = ptr::from_mut(pidfd) as u64;
-        arguments.exit_signal = libc::SIGCHLD as u64;
-        arguments.cgroup = cgroup.as_raw_fd() as u64;
+        let mut arguments = CloneArguments {
+            flags: self.pid_namespace.clone_flag() | libc::CLONE_PIDFD as u64 | CLONE_INTO_CGROUP,
+            pidfd: ptr::from_mut(pidfd) as u64,
+            exit_signal: libc::SIGCHLD as u64,
+            cgroup: cgroup.as_raw_fd() as u64,
+            ..CloneArguments::default()
+        };
         // SAFETY: as in `clone_process`; the structure and its size match and outlive the call.
         unsafe {
             libc::syscall(
                 libc::SYS_clone3,
                 &raw mut arguments,
-                size_of::<libc::clone_args>(),
+                size_of::<CloneArguments>(),
             ) as libc::c_long
         }
     }

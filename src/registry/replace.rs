@@ -341,7 +341,9 @@ impl Turn<'_> {
             let key = key.clone();
             self.steps.push(Step::Remove { key, uid });
         }
+        let source = self.source.annotation();
         let body = json!({
+            "metadata": {"annotations": {"kubernetes.io/config.source": source}},
             "spec": {"containers": [], "nodeName": self.registry.desk.node_name},
             "status": {
                 "phase": "Pending",

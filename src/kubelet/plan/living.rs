@@ -14,6 +14,10 @@ use crate::world::{BootTime, ContainerObserved, ContainerState, SandboxState};
 /// How long a start that nobody waits for any more may take: longer than the runtime's own limit.
 const START_PATIENCE: Duration = Duration::from_secs(150);
 
+/// From one replacement of a sandbox to the next.
+/// Source: Kubernetes pkg/kubelet/kubelet.go (backOffPeriod).
+const SANDBOX_INTERVAL_MIN: Duration = Duration::from_secs(10);
+
 /// What one container needs.
 enum Need {
     /// It runs, or its end is final.
@@ -331,6 +335,11 @@ fn prepare_volumes(situation: &Situation<'_>, plan: &mut Plan, needed: bool) {
     match &memory.volumes {
         Volumes::Ready if !memory.volumes_stale => {}
         Volumes::Ready | Volumes::Unset => {
+            if let Some((at, _)) = memory.refresh_retry
+                && situation.now < at
+            {
+                return plan.wake(at);
+            }
             let running = situation.observed.containers.iter().any(is_live);
             if needed || running {
                 plan.begin(memory, Step::SetUpVolumes);
@@ -352,6 +361,10 @@ fn prepare_sandbox(situation: &Situation<'_>, plan: &mut Plan, needed: bool) -> 
         Some(sandbox) => sandbox.attempt + 1,
         None => 0,
     };
+    // The first loss is made good at once; a sandbox that dies again and again is no hot loop.
+    let not_before = observed
+        .filter(|sandbox| sandbox.attempt > 0)
+        .map(|sandbox| sandbox.created.boot + SANDBOX_INTERVAL_MIN);
     let anything_live = situation.observed.containers.iter().any(is_live);
     if !needed || anything_live || situation.is_starting(None) {
         return Sandbox::Coming;
@@ -359,9 +372,10 @@ fn prepare_sandbox(situation: &Situation<'_>, plan: &mut Plan, needed: bool) -> 
     if matches!(memory.volumes, Volumes::Failed(..)) {
         return Sandbox::Coming;
     }
-    match &memory.sandbox_trouble {
-        Some(trouble) if situation.now < trouble.retry_at => plan.wake(trouble.retry_at),
-        Some(_) | None => plan.begin(memory, Step::StartSandbox { attempt }),
+    match (&memory.sandbox_trouble, not_before) {
+        (Some(trouble), _) if situation.now < trouble.retry_at => plan.wake(trouble.retry_at),
+        (_, Some(at)) if situation.now < at => plan.wake(at),
+        _ => plan.begin(memory, Step::StartSandbox { attempt }),
     }
     Sandbox::Coming
 }

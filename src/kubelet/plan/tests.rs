@@ -543,3 +543,73 @@ fn a_post_start_hook_runs_once_for_each_instance() {
     let begun = case.remember(|m| m.checkpoint.health.get_mut("web").unwrap().hook_begun = true);
     assert_eq!(begun.steps(), Vec::<String>::new());
 }
+
+#[test]
+fn a_kill_or_removal_that_failed_waits_for_its_time() {
+    let case = Case::new(pod("Always", &["web"])).sandbox(READY);
+    let case = case.exited("web", 0, 1, 300).exited("web", 1, 1, 400);
+    let case = case.running("web", 2).remember(|m| {
+        let target = Target::Garbage(id("web.0"));
+        m.retries.insert(target, at(1002));
+    });
+    assert_eq!(case.steps(), [""; 0]);
+    assert_eq!(case.plan().wake_at, Some(at(1002)));
+
+    let ending = Case::new(pod("Always", &["web"])).sandbox(READY);
+    let ending = ending.running("web", 0).ending(EndCause::Deleted);
+    let mut ending = ending.remember(|m| {
+        m.retries.insert(Target::Container("web".into()), at(1002));
+    });
+    assert_eq!(ending.steps(), [""; 0]);
+    assert_eq!(ending.plan().wake_at, Some(at(1002)));
+    ending.now = at(1002);
+    assert_eq!(ending.steps(), ["kill web.0"]);
+}
+
+#[test]
+fn a_sandbox_that_dies_again_and_again_is_replaced_every_ten_seconds() {
+    let dead = |attempt: u32| {
+        let mut case =
+            Case::new(pod("Always", &["web"])).sandbox(SandboxState::Dead("pause died".into()));
+        let sandbox = case.observed.sandbox.as_mut().unwrap();
+        sandbox.attempt = attempt;
+        sandbox.created = stamp(999);
+        case
+    };
+    assert_eq!(dead(0).steps(), ["sandbox 1"]);
+    let mut again = dead(1);
+    assert_eq!(again.steps(), [""; 0]);
+    assert_eq!(again.plan().wake_at, Some(at(1009)));
+    again.now = at(1009);
+    assert_eq!(again.steps(), ["sandbox 2"]);
+}
+
+#[test]
+fn a_refresh_of_volumes_that_failed_waits_and_is_repeated() {
+    let case = Case::new(pod("Always", &["web"])).sandbox(READY);
+    let mut case = case.running("web", 0).remember(|m| {
+        m.volumes_stale = true;
+        m.refresh_retry = Some((at(1001), Duration::from_millis(500)));
+    });
+    assert_eq!(case.steps(), [""; 0]);
+    assert_eq!(case.plan().wake_at, Some(at(1001)));
+    case.now = at(1001);
+    assert_eq!(case.steps(), ["volumes"]);
+}
+
+#[test]
+fn a_changed_image_drops_what_was_known_of_the_one_before() {
+    let case = Case::new(pod("Always", &["web", "other"]));
+    let mut memory = case.memory.clone();
+    memory
+        .container_mut("web")
+        .image_back_off
+        .restarted(at(1), at(1));
+    let mut spec = pod("Always", &["web", "other"]);
+    spec["containers"][0]["image"] = "debian".into();
+    let changed = Case::new(spec);
+    memory.revise(&case.view, &changed.view);
+    assert_eq!(memory.container("web").image, ImageState::Unknown);
+    assert_eq!(memory.container("web").image_back_off, Default::default());
+    assert_eq!(memory.container("other").image, here());
+}

@@ -8,8 +8,10 @@ use serde::Deserialize;
 use serde_json::{Value, json};
 
 use super::facts::{Allocatable, NodeFacts, References};
+use super::memory::{Health, Memory};
+use super::settle_hooks;
 use crate::object::{Key, Kind, Object, Quantity, Source, Standing};
-use crate::world::{Image, ImageConfig};
+use crate::world::{ContainerId, Image, ImageConfig, Uid};
 
 mod container;
 mod env;
@@ -116,4 +118,23 @@ fn image(user: &str) -> Image {
             ..ImageConfig::default()
         },
     }
+}
+
+#[test]
+fn a_post_start_whose_agent_died_blocks_nothing_and_runs_no_second_time() {
+    let mut memory = Memory::default();
+    let health = |hook_begun: bool| Health {
+        id: ContainerId("c0".into()),
+        hook_begun,
+        hook_done: false,
+        started: true,
+        ready: true,
+        condemned: None,
+    };
+    let known = &mut memory.checkpoint.health;
+    known.insert("begun".to_owned(), health(true));
+    known.insert("waits".to_owned(), health(false));
+    settle_hooks(&mut memory, &Uid::new("u1").unwrap());
+    assert!(memory.checkpoint.health["begun"].hook_done);
+    assert!(!memory.checkpoint.health["waits"].hook_done);
 }

@@ -125,6 +125,19 @@ impl Cgroups {
         self.write_burstable_shares()
     }
 
+    /// Whether swap can be limited: the kernel may lack it or not count it (`swapaccount`). The
+    /// root of a hierarchy has no such file on v2, so kubepods is asked: after `make_qos`.
+    pub fn limits_swap(&self) -> bool {
+        let Some(memory) = self.hierarchies.iter().find(|h| h.has("memory")) else {
+            return false;
+        };
+        let file = match memory.version {
+            Version::V1 => "memory.memsw.limit_in_bytes",
+            Version::V2 => "memory.swap.max",
+        };
+        memory.directory(&self.kubepods).join(file).exists()
+    }
+
     /// Makes the pod's cgroup with its limits, and pause's below it. Existing ones are kept.
     pub fn make_pod(&self, uid: &Uid, pod: &PodCgroup) -> io::Result<()> {
         self.make(&self.pod_path(pod.qos, uid), &pod.resources)?;

@@ -18,7 +18,7 @@ const OWN_DIRECTORIES: [&str; 6] = ["pts", "shm", "fd", "mqueue", ".lxc", ".lxd-
 /// Deepest directory below `/dev` that is looked into (`/dev/bus/usb/001`, `/dev/disk/by-id`).
 const DEPTH_MAX: u32 = 6;
 
-/// Reads the facts of this process and host. Blocking.
+/// Reads the facts of this process and host, after `Cgroups::make_qos`. Blocking.
 /// Errors: `/proc/self` cannot be read.
 pub fn read(cgroups: &Cgroups) -> io::Result<HostFacts> {
     let status = fs::read_to_string("/proc/self/status")?;
@@ -43,26 +43,12 @@ pub fn read(cgroups: &Cgroups) -> io::Result<HostFacts> {
     })
 }
 
-/// Whether memory, and swap with it, can be limited. The root of a v2 hierarchy has no
-/// `memory.swap.max` of its own, so its children are asked.
+/// Whether memory, and swap with it, can be limited.
 fn memory_controller(cgroups: &Cgroups) -> MemoryController {
     if !cgroups.has("memory") {
         return MemoryController::Absent;
     }
-    let counts_swap = match cgroups.layout() {
-        Layout::V1 | Layout::Hybrid => {
-            Path::new("/sys/fs/cgroup/memory/memory.memsw.limit_in_bytes").exists()
-        }
-        Layout::V2 => {
-            let children = fs::read_dir("/sys/fs/cgroup")
-                .into_iter()
-                .flatten()
-                .flatten();
-            let mut children = children.map(|child| child.path().join("memory.swap.max"));
-            children.any(|file| file.exists())
-        }
-    };
-    match counts_swap {
+    match cgroups.limits_swap() {
         true => MemoryController::WithSwap,
         false => MemoryController::WithoutSwap,
     }

@@ -31,9 +31,6 @@ pub async fn recover(host: &Rc<Host>) -> Result<Vec<Uid>, RuntimeError> {
     make_directory(&host.layout.pods())?;
     make_directory(&host.layout.runtime_state())?;
     forget_other_boots(host).await?;
-    let cgroups = host.cgroups.clone();
-    let qos = blocking::unblock(move || cgroups.make_qos()).await;
-    qos.map_err(|error| of_io("", &error))?;
     let uids = recorded(host)?;
     for uid in &uids {
         read_records(host, uid);

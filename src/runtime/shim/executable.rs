@@ -84,3 +84,8 @@ fn remove_unused(directory: &Path, keep: &Path) {
         }
     }
 }
+
+/// Removes all views below RUN, once no shim runs any more; a busy one stays.
+pub fn remove_all(run_dir: &Path) {
+    remove_unused(&run_dir.join("bin"), Path::new(""));
+}

@@ -1,0 +1,18 @@
+//! The `lowtide` binary end to end: a real agent, real shims, real runc, looked at with the client
+//! and in the kernel.
+//!
+//! Every test runs in network, mount and process namespaces of its own (`isolated`), so that a
+//! failed test leaves nothing but empty cgroups, which are removed. Each ends with `Node::finish`,
+//! which stops node and pods and demands that the kernel is as it was.
+#![allow(clippy::disallowed_methods)]
+
+mod client;
+mod disk;
+mod health;
+#[path = "../support/image.rs"]
+mod image;
+mod isolation;
+mod manifests;
+mod pods;
+mod support;
+mod survival;

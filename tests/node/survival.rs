@@ -1,0 +1,376 @@
+//! Deaths of the agent, a shim, pause, runc; a reboot; another agent beside or after one.
+
+use std::fs;
+use std::os::unix::fs::PermissionsExt;
+use std::path::Path;
+use std::process::Command;
+use std::time::Duration;
+
+use crate::isolation::{isolated, run};
+use crate::support::{
+    FOREVER, Node, container, eventually, mounts, pids_of, pod, restarts, signal, uid,
+};
+
+/// Beats twice a second; a second instance would hold the lock's directory and say so.
+fn beating(name: &str, shared: &Path) -> String {
+    let script = "mkdir /v/$HOSTNAME.lock || echo TWICE >>/v/twice; \
+        trap 'rmdir /v/$HOSTNAME.lock; exit 0' TERM; i=0; \
+        while :; do i=$((i+1)); echo beat $i; sleep 0.2 & wait $!; done";
+    let mount = "    volumeMounts: [{name: v, mountPath: /v}]
+    livenessProbe: {exec: {command: [sleep, '0.1']}, periodSeconds: 1}";
+    let path = shared.display();
+    let volume = format!("  volumes: [{{name: v, hostPath: {{path: {path}}}}}]");
+    pod(name, script, mount, &volume)
+}
+
+/// Numbers of the beats in a log: 1, 2, 3 … without a gap.
+fn beats_in_order(log: &str) -> usize {
+    let beats: Vec<usize> = log
+        .lines()
+        .filter_map(|l| l.strip_prefix("beat ")?.parse().ok())
+        .collect();
+    let wanted: Vec<usize> = (1..=beats.len()).collect();
+    assert_eq!(beats, wanted, "a line was lost or doubled");
+    beats.len()
+}
+
+#[test]
+fn an_agent_killed_at_any_moment_harms_no_pod() {
+    isolated(|place| {
+        let shared = place.join("shared");
+        fs::create_dir(&shared).unwrap();
+        let mut node = Node::started(place);
+        node.manifest("stays.yaml", &beating("stays", &shared));
+        node.up("stays");
+        let first = node.up("stays");
+        // Seeded, so that a failure can be repeated.
+        let mut random = 0x2545_f491_4f6c_dd1d_u64;
+        for round in 0..15 {
+            let name = format!("r{}.yaml", round % 3);
+            match round / 3 % 2 {
+                0 => node.manifest(&name, &beating(&format!("r{}", round % 3), &shared)),
+                _ => node.remove_manifest(&name),
+            }
+            random ^= random << 13;
+            random ^= random >> 7;
+            random ^= random << 17;
+            std::thread::sleep(Duration::from_millis(random % 350));
+            node.kill();
+            node.begin("--exit-stops-pods");
+            if round % 4 != 3 {
+                node.ready();
+            }
+        }
+        node.ready();
+        for round in 0..3 {
+            node.up(&format!("r{round}"));
+        }
+        let stays = node.up("stays");
+        assert_eq!((uid(&stays), restarts(&stays, "c")), (uid(&first), 0));
+        assert_eq!(
+            container(&stays, "c")["containerID"],
+            container(&first, "c")["containerID"]
+        );
+        for name in ["stays", "r0", "r1", "r2"] {
+            assert_eq!(restarts(&node.up(name), "c"), 0, "{name}");
+            beats_in_order(&node.logs_of(name));
+        }
+        let before = beats_in_order(&node.logs_of("stays"));
+        eventually("it goes on", || {
+            beats_in_order(&node.logs_of("stays")) > before
+        });
+        assert!(!shared.join("twice").exists(), "two instances at once");
+        node.finish();
+    });
+}
+
+#[test]
+fn sigterm_leaves_pods_running_for_the_next_agent_and_one_run_dir_has_one_agent() {
+    isolated(|place| {
+        // A path that no socket address can hold.
+        let deep = place.join("d".repeat(120)).join("e".repeat(60));
+        let mut node = Node::with_run(place, deep.join("run"));
+        node.start_plain();
+        node.manifest("a.yaml", &pod("long", FOREVER, "", ""));
+        let first = node.up("long");
+
+        let second = Command::new(crate::support::LOWTIDE)
+            .args(["run", "--root-dir"])
+            .arg(place.join("other"))
+            .arg("--run-dir")
+            .arg(&node.run)
+            .output()
+            .unwrap();
+        assert!(!second.status.success());
+        let text = String::from_utf8_lossy(&second.stderr);
+        assert!(
+            text.contains("another lowtide runs with --run-dir="),
+            "{text}"
+        );
+        assert_eq!(text.trim_end().lines().count(), 1, "{text}");
+
+        assert_eq!(node.terminate(), Some(0));
+        assert!(!pids_of(" shim ").is_empty());
+        node.start();
+        let adopted = node.up("long");
+        assert_eq!(uid(&adopted), uid(&first));
+        assert_eq!(container(&adopted, "c"), container(&first, "c"));
+        assert_eq!(node.sh("long", "echo in"), "in\n");
+        node.finish();
+    });
+}
+
+#[test]
+fn a_dead_shim_or_pause_costs_at_most_a_restart() {
+    isolated(|place| {
+        let node = Node::started(place);
+        node.manifest("a.yaml", &pod("p", FOREVER, "", ""));
+        let up = node.up("p");
+        let shim = pids_of(" shim ");
+        assert_eq!(shim.len(), 1, "{shim:?}");
+        signal(shim[0], "KILL");
+        eventually("a new shim", || {
+            let shims = pids_of(" shim ");
+            shims.len() == 1 && shims != shim
+        });
+        let after = node.up("p");
+        assert_eq!((uid(&after), restarts(&after, "c")), (uid(&up), 0));
+        eventually("exec works", || {
+            let output = node.client(&["exec", "p-n", "--", "echo", "alive"]);
+            output.stdout == b"alive\n"
+        });
+
+        let pause =
+            fs::read_to_string(node.run.join(format!("pods/{}/sandbox.json", uid(&up)))).unwrap();
+        let pause: serde_json::Value = serde_json::from_str(&pause).unwrap();
+        let pid = find_pid(&pause).unwrap_or_else(|| panic!("a pid in {pause:#}"));
+        signal(pid, "KILL");
+        node.event(
+            "p",
+            "Normal SandboxChanged Pod sandbox changed, it will be killed and re-created.",
+        );
+        let rebuilt = node.pod_until("p", "restarted", |pod| {
+            restarts(pod, "c") == 1 && crate::support::condition(pod, "Ready") == Some("True")
+        });
+        assert_eq!(uid(&rebuilt), uid(&up));
+        node.finish();
+    });
+}
+
+/// The pause process's pid, wherever the record keeps it.
+fn find_pid(value: &serde_json::Value) -> Option<u32> {
+    let object = value.as_object()?;
+    let own = object
+        .get("pid")
+        .and_then(|pid| u32::try_from(pid.as_u64()?).ok());
+    own.or_else(|| object.values().find_map(find_pid))
+}
+
+/// A runtime that hangs or dies while a file says so, and else is runc.
+fn wrapper(place: &Path) -> std::path::PathBuf {
+    let path = place.join("runc");
+    let order = place.join("order");
+    let runc = run("sh", &["-c", "command -v runc"]);
+    let text = format!(
+        "#!/bin/sh\nfor w; do case $w in run|delete) verb=$w; break;; esac; done\n\
+         case $(cat {order} 2>/dev/null) in\n\
+         hang-$verb) rm {order}; sleep 1000;;\n\
+         die-$verb) rm {order}; kill -9 $$;;\n\
+         half-$verb) rm {order}; {runc} \"$@\" & sleep 0.02; kill -9 $!; kill -9 $$;;\nesac\nexec {runc} \"$@\"\n",
+        order = order.display(),
+        runc = runc.trim(),
+    );
+    fs::write(&path, text).unwrap();
+    fs::set_permissions(&path, fs::Permissions::from_mode(0o755)).unwrap();
+    path
+}
+
+#[test]
+fn a_runtime_that_dies_or_an_agent_that_dies_in_its_hang_is_repeated() {
+    isolated(|place| {
+        let runtime = wrapper(place);
+        let mut node = Node::new(place).flag(&format!("--runtime={}", runtime.display()));
+        node.start();
+        for (index, order) in ["die-run", "half-run", "hang-run"].iter().enumerate() {
+            fs::write(place.join("order"), order).unwrap();
+            let name = format!("p{index}");
+            node.manifest(&format!("{name}.yaml"), &pod(&name, FOREVER, "", ""));
+            eventually("the runtime was called", || !place.join("order").exists());
+            if order.starts_with("hang") {
+                let hung = pids_of("sleep 1000");
+                node.kill();
+                // As an operator would end it.
+                hung.into_iter().for_each(|pid| signal(pid, "KILL"));
+                node.start();
+            }
+            node.up(&name);
+        }
+        fs::write(place.join("order"), "die-delete").unwrap();
+        node.remove_manifest("p0.yaml");
+        node.gone("p0");
+        let _ = fs::remove_file(place.join("order"));
+        node.finish();
+    });
+}
+
+/// Ends everything as a power cut does: no teardown, RUN lost, mounts gone.
+fn reboot(node: &mut Node) {
+    node.kill();
+    for _ in 0..3 {
+        for (pid, command) in crate::support::processes() {
+            let cgroup = fs::read_to_string(format!("/proc/{pid}/cgroup")).unwrap_or_default();
+            if cgroup.contains("/lowtide-test-") || command.contains(" shim ") {
+                let _ = Command::new("sh")
+                    .args(["-c", &format!("kill -9 {pid}")])
+                    .output();
+            }
+        }
+    }
+    let top = format!("{}/", node.place.display());
+    for mount in mounts()
+        .iter()
+        .rev()
+        .filter(|mount| mount.starts_with(&top))
+    {
+        run("umount", &["-l", mount]);
+    }
+    for link in crate::support::links().iter().filter(|link| *link != "lo") {
+        let _ = Command::new("ip").args(["link", "del", link]).output();
+    }
+    run("nft", &["flush", "ruleset"]);
+    for root in crate::isolation::cgroup_roots(&node.place) {
+        eventually("cgroups are empty", || {
+            for directory in crate::isolation::directories(&root) {
+                let _ = fs::remove_dir(directory);
+            }
+            !root.exists()
+        });
+    }
+    fs::remove_dir_all(&node.run).unwrap();
+}
+
+#[test]
+fn a_reboot_brings_pods_back_and_runs_no_finished_pod_again() {
+    isolated(|place| {
+        let mut node = Node::started(place);
+        let volume = format!(
+            "  restartPolicy: Never\n  volumes: [{{name: v, hostPath: {{path: {}}}}}]",
+            place.display()
+        );
+        let mount = "    volumeMounts: [{name: v, mountPath: /v}]";
+        node.manifest(
+            "once.yaml",
+            &pod("once", "echo ran >>/v/ran; exit 3", mount, &volume),
+        );
+        node.manifest("a.yaml", &pod("back", FOREVER, "", ""));
+        let crash = "echo run $(cat /v/count 2>/dev/null); echo x >>/v/count; [ $(wc -l </v/count) -gt 1 ] || exit 1; exec sleep 1000";
+        let volume = format!(
+            "  volumes: [{{name: v, hostPath: {{path: {}}}}}]",
+            place.display()
+        );
+        node.manifest("c.yaml", &pod("counted", crash, mount, &volume));
+        let first = node.up("back");
+        node.pod_until("once", "failed", |pod| pod["status"]["phase"] == "Failed");
+        node.pod_until("counted", "restarted", |pod| {
+            restarts(pod, "c") == 1 && pod["status"]["containerStatuses"][0]["ready"] == true
+        });
+        reboot(&mut node);
+        fs::remove_file(node.images.join("busybox.tar")).unwrap();
+        node.start();
+        let back = node.pod_until("back", "back with a new container", |pod| {
+            let id = &container(pod, "c")["containerID"];
+            pod["status"]["phase"] == "Running"
+                && *id != container(&first, "c")["containerID"]
+                && !id.is_null()
+        });
+        assert_eq!(uid(&back), uid(&first));
+        assert_eq!(restarts(&back, "c"), 1);
+        let counted = node.up("counted");
+        assert_eq!(restarts(&counted, "c"), 2);
+        let once = node.pod_until("once", "still failed", |pod| {
+            pod["status"]["phase"] == "Failed"
+        });
+        assert_eq!(container(&once, "c")["state"]["terminated"]["exitCode"], 3);
+        assert_eq!(fs::read_to_string(place.join("ran")).unwrap(), "ran\n");
+        node.finish();
+    });
+}
+
+#[test]
+fn a_broken_or_newer_store_is_set_aside_and_pods_go_on() {
+    isolated(|place| {
+        let mut node = Node::started(place);
+        node.manifest("a.yaml", &pod("p", FOREVER, "", ""));
+        let first = node.up("p");
+        for text in [b"not a store at all".repeat(500), Vec::new()] {
+            node.kill();
+            fs::write(node.root.join("store.redb"), &text).unwrap();
+            node.start();
+            let kept = node.up("p");
+            assert_eq!((uid(&kept), restarts(&kept, "c")), (uid(&first), 0));
+            if !text.is_empty() {
+                assert!(
+                    node.log().contains("starting with an empty store"),
+                    "{}",
+                    node.log()
+                );
+            }
+        }
+        let names = fs::read_dir(&node.root).unwrap().flatten();
+        let aside = names.filter(|e| e.file_name().to_string_lossy().starts_with("store.redb."));
+        assert!(aside.count() >= 1, "the old store is kept for a look");
+        node.finish();
+    });
+}
+
+#[test]
+fn two_nodes_on_one_kernel_do_not_touch_each_other() {
+    isolated(|place| {
+        let (one, two) = (place.join("one"), place.join("two"));
+        let mut first = Node::new(&one).flag("--pod-cidr=10.91.0.0/24");
+        let mut second = Node::new(&two).flag("--pod-cidr=10.92.0.0/24");
+        // Both below one cgroup, where they tell their pods apart by what they recorded.
+        first.cgroup_place = place.to_path_buf();
+        second.cgroup_place = place.to_path_buf();
+        first.start();
+        second.start();
+        let port = "    ports: [{containerPort: 80, hostPort: 8091}]";
+        first.manifest("a.yaml", &pod("same", FOREVER, "", ""));
+        second.manifest("a.yaml", &pod("same", FOREVER, port, ""));
+        first.up("same");
+        let before = second.up("same");
+        assert_eq!(first.terminate(), Some(0));
+        let after = second.up("same");
+        assert_eq!(container(&after, "c"), container(&before, "c"));
+        assert_eq!(second.sh("same", "echo in"), "in\n");
+        let link = crate::support::links()
+            .into_iter()
+            .filter(|link| link.starts_with("lt-"));
+        assert_eq!(link.count(), 1, "one bridge is left");
+        second.finish();
+        assert_eq!(first.left(), Vec::<String>::new());
+    });
+}
+
+#[test]
+fn an_agent_killed_while_a_probe_runs_leaves_no_exec_behind() {
+    isolated(|place| {
+        let mut node = Node::started(place);
+        let probe = "    livenessProbe: {exec: {command: [sleep, '3.25']}, periodSeconds: 1, timeoutSeconds: 60}";
+        node.manifest("a.yaml", &pod("p", FOREVER, probe, ""));
+        let first = node.up("p");
+        for _ in 0..3 {
+            eventually("the probe runs", || !pids_of("sleep 3.25").is_empty());
+            node.kill();
+            node.start();
+            let probes = pids_of("sleep 3.25");
+            assert!(probes.len() <= 2, "probes pile up: {probes:?}");
+        }
+        let after = node.up("p");
+        assert_eq!(container(&after, "c"), container(&first, "c"));
+        node.remove_manifest("a.yaml");
+        node.gone("p");
+        assert!(pids_of("sleep 3.25").is_empty());
+        node.finish();
+    });
+}
