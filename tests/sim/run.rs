@@ -30,6 +30,8 @@ const POLLS_AT_ONE_MOMENT_MAX: u64 = 50_000;
 const POLLS_A_MINUTE_MAX: u64 = 200_000;
 /// Kinds of strikes; see `strike`.
 const STRIKES: u64 = 15;
+/// Those before need no store and no API.
+const STRIKES_PLAIN: u64 = 12;
 const MINUTE: Nanos = 60_000_000_000;
 /// Two full back-offs (300 s), a hanging step (120 s), volumes (123 s) and then some.
 const CALM: Duration = Duration::from_secs(1500);
@@ -201,7 +203,11 @@ impl Run {
 
     fn storm(&mut self) -> Verdict {
         // Each seed has its own mix: some are stormy in one way only.
-        let kinds: Vec<u64> = (0..STRIKES).filter(|_| self.luck.chance(500)).collect();
+        let strikes = match self.node.features() {
+            Features::Plain => STRIKES_PLAIN,
+            Features::Full => STRIKES,
+        };
+        let kinds: Vec<u64> = (0..strikes).filter(|_| self.luck.chance(500)).collect();
         let events = self.luck.between(3, 25);
         let patience = *self.luck.pick(&[300, 5_000, 60_000]);
         for _ in 0..events {
