@@ -98,15 +98,16 @@ fn expect(pod: &Desired, truth: &Pod, status: &Value) -> Verdict {
     let phase = status["phase"].as_str().unwrap_or("(none)");
     if matches!(phase, "Succeeded" | "Failed") {
         return match pod.restart {
-            Restart::Always => Err(format!("{phase} with restartPolicy Always")),
-            Restart::OnFailure | Restart::Never if truth.live().next().is_some() => {
-                Err(format!("{phase} and a container lives"))
+            Restart::Always if pod.active_deadline.is_none() => {
+                Err(format!("{phase} with restartPolicy Always"))
             }
-            Restart::OnFailure | Restart::Never if truth.sandbox.is_some() => {
-                Err(format!("{phase} and its sandbox is there"))
-            }
-            Restart::OnFailure | Restart::Never => Ok(()),
+            _ if truth.live().next().is_some() => Err(format!("{phase} and a container lives")),
+            _ if truth.sandbox.is_some() => Err(format!("{phase} and its sandbox is there")),
+            Restart::Always | Restart::OnFailure | Restart::Never => Ok(()),
         };
+    }
+    if let Some(limit) = pod.active_deadline {
+        return Err(format!("{phase} long after {limit:?}"));
     }
     if let Some(outcome) = outcome(pod, truth) {
         return Err(format!("all is done ({outcome}) and the phase is {phase}"));
@@ -166,7 +167,7 @@ pub fn is_still(run: &Run) -> bool {
         let finished = match kernel.pods.get(&pod.uid) {
             Some(truth) => pod.is_over(&truth.observe()) && truth.live().next().is_none(),
             None => true,
-        };
+        } || run.host.judge.was_told_over(&pod.uid);
         let steady = pod.containers.iter().all(|spec| {
             let forever = spec.command.first().is_some_and(|word| word == "forever");
             // A probe may restart it at any time.

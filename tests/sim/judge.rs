@@ -42,6 +42,9 @@ const LAST_WISH: Nanos = 1_000_000_000;
 struct Past {
     /// At some time since the pod began nobody wanted it, so it may be ended for ever.
     was_unwanted: bool,
+    /// When the node first knew the pod: its active deadline cannot be over sooner than counted
+    /// from here.
+    first_wanted: Option<Nanos>,
     /// Containers that were seen to fail a probe or a hook: instances that may be ended.
     condemned: BTreeSet<ContainerId>,
     /// In the present boot: final exits by container, init containers that are done by sandbox.
@@ -106,6 +109,11 @@ impl Judge {
         change(self.pasts.borrow_mut().entry(uid.clone()).or_default())
     }
 
+    /// Whether the node has published an end of the pod.
+    pub fn was_told_over(&self, uid: &Uid) -> bool {
+        self.past(uid, |past| past.published_end.is_some())
+    }
+
     pub fn desired(&self) -> Option<Rc<Vec<Desired>>> {
         let wishes = self.wishes.borrow().clone();
         wishes?()
@@ -129,6 +137,10 @@ impl Judge {
             return;
         };
         for pod in desired.iter().filter(|pod| !pod.deleting) {
+            let now = host.timeline.now();
+            self.past(&pod.uid, |past| {
+                past.first_wanted.get_or_insert(now);
+            });
             let seen = (host.timeline.now(), pod.clone());
             self.wishes_seen.borrow_mut().insert(pod.uid.clone(), seen);
         }
@@ -335,8 +347,14 @@ impl Judge {
         }
         let pod = self.wanted(uid);
         let unwanted = pod.as_ref().is_none_or(|pod| pod.deleting);
+        let limit = pod.as_ref().and_then(|pod| pod.active_deadline);
+        let now = host.timeline.now();
         let reason = self.past(uid, |past| {
-            unwanted
+            let overdue = limit
+                .zip(past.first_wanted)
+                .is_some_and(|(limit, from)| now - from >= limit.as_nanos() as Nanos);
+            overdue
+                || unwanted
                 || past.was_unwanted
                 || past.lost_sandbox
                 || past.condemned.contains(id)
@@ -416,6 +434,7 @@ impl Judge {
     }
 
     pub fn executes(&self, host: &Host, request: &ExecRequest) {
+        self.hook_begins(request);
         let seen = host.kernel.borrow().seen(&request.uid);
         let now = host.timeline.since_boot();
         let just_ended = seen.containers.iter().any(|c| match &c.state {
@@ -430,6 +449,19 @@ impl Judge {
                 "exec {command:?} in a container of {} that is not seen running",
                 request.uid
             ));
+        }
+    }
+
+    /// A postStart hook that does not go well ends its container, whatever goes wrong with it.
+    fn hook_begins(&self, request: &ExecRequest) {
+        if request
+            .command
+            .get(1)
+            .is_some_and(|hook| hook == "postStart")
+        {
+            self.past(&request.uid, |past| {
+                past.condemned.insert(request.container.clone())
+            });
         }
     }
 

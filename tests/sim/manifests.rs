@@ -142,6 +142,20 @@ impl Manifests {
         }
     }
 
+    /// Images that only an import can bring to a container that waits for them.
+    pub fn never_pulled(&self) -> Vec<String> {
+        let goods = self.files.values().filter_map(|file| file.good.as_ref());
+        let containers = goods.flat_map(|good| match good {
+            Document::Pod(pod) => pod["spec"]["containers"].as_array().cloned(),
+            Document::Objects(..) => None,
+        });
+        containers
+            .flatten()
+            .filter(|container| container["imagePullPolicy"] == "Never")
+            .filter_map(|container| container["image"].as_str().map(str::to_owned))
+            .collect()
+    }
+
     /// Names (without the node's suffix) of pods that must be there.
     pub fn pod_names(&self) -> Vec<String> {
         let goods = self.files.values().filter_map(|file| file.good.as_ref());
@@ -200,9 +214,16 @@ fn pod(name: &str, luck: &Stream, features: Features) -> Value {
     for index in 0..luck.between(1, 2) {
         let mut command = regular_script(luck);
         let mut container = json!({"name": format!("c{index}"), "image": luck.pick(&IMAGES)});
-        container["imagePullPolicy"] = json!(luck.pick(&["IfNotPresent", "Always"]));
+        let policies: &[&str] = match features {
+            Features::Plain => &["IfNotPresent", "Always"],
+            Features::Full => &["IfNotPresent", "IfNotPresent", "Always", "Always", "Never"],
+        };
+        container["imagePullPolicy"] = json!(luck.pick(policies));
         if features == Features::Full && luck.chance(350) {
             command = add_probes(&mut container, command, 8000 + index, luck);
+        }
+        if features == Features::Full {
+            add_hooks(&mut container, luck);
         }
         container["command"] = words(&command);
         containers.push(container);
@@ -224,6 +245,9 @@ fn pod(name: &str, luck: &Stream, features: Features) -> Value {
         }
         if luck.chance(150) {
             pod["spec"]["hostNetwork"] = json!(true);
+        }
+        if luck.chance(100) {
+            pod["spec"]["activeDeadlineSeconds"] = json!(luck.between(1, 300));
         }
     }
     pod
@@ -250,6 +274,16 @@ fn add_probes(container: &mut Value, command: String, port: u64, luck: &Stream) 
         ""
     };
     format!("{command} listen {port} well-at-ms {well_at}{sick}")
+}
+
+/// `hook` goes well unless the weather is bad, `fail` never does.
+fn add_hooks(container: &mut Value, luck: &Stream) {
+    for name in ["postStart", "preStop"] {
+        if luck.chance(150) {
+            let command = *luck.pick(&["hook", "hook", "hook", "fail"]);
+            container["lifecycle"][name] = json!({"exec": {"command": [command, name]}});
+        }
+    }
 }
 
 fn add_init(pod: &mut Value, luck: &Stream) {

@@ -1,6 +1,7 @@
 //! The node under test: real registry, manifest source and kubelet over the simulated machine.
 
 use std::cell::RefCell;
+use std::io;
 use std::rc::Rc;
 use std::sync::Arc;
 use std::time::Duration;
@@ -15,6 +16,7 @@ use lowtide::registry::{self, FaultyDisk, Limits, Place, Reader, Registry};
 use lowtide::world::{Clock, LocalFuture, Uid};
 use serde_json::{Value, json};
 
+use crate::client::{self, Ledger, Storing};
 use crate::host::Host;
 use crate::manifests::{Features, Manifests, text};
 use crate::random::Stream;
@@ -34,7 +36,10 @@ pub struct RealNode {
     registry: Rc<RefCell<Option<Registry>>>,
     kubelet: Rc<RefCell<Option<Rc<Kubelet>>>>,
     tasks: Vec<Task<()>>,
+    ledger: Rc<RefCell<Ledger>>,
+    failure: Option<io::ErrorKind>,
     erase: bool,
+    host: Option<Rc<Host>>,
 }
 
 /// The manifest directory as the source reads it.
@@ -124,17 +129,28 @@ impl Node for RealNode {
             seen: Vec::new(),
         };
         let options = options(host);
+        self.host = Some(Rc::clone(host));
         let (host, slot, kubelet) = (
             Rc::clone(host),
             Rc::clone(&self.registry),
             Rc::clone(&self.kubelet),
         );
+        let storing = match self.failure {
+            Some(_) => Storing::NotAlways,
+            None => Storing::Always,
+        };
+        let ledger = Rc::clone(&self.ledger);
         let erase = std::mem::take(&mut self.erase);
         let tasks = Rc::clone(executor);
         self.tasks.push(executor.spawn(async move {
             let opened = Registry::open(opening).await;
             let (registry, report) = opened.expect("a simulated store can be opened");
             host.trace.note(|| format!("store: {report:?}"));
+            let (reader, told) = (registry.reader(), &report.messages);
+            let checked = ledger.borrow_mut().check_opened(&reader, told, storing);
+            if let Err(crime) = checked {
+                host.judge.condemn(crime);
+            }
             if erase {
                 erase_all(&registry);
             }
@@ -151,7 +167,10 @@ impl Node for RealNode {
         if let Some(kubelet) = self.kubelet.borrow_mut().take() {
             kubelet.abandon();
         }
-        *self.registry.borrow_mut() = None;
+        if let Some(registry) = self.registry.borrow_mut().take() {
+            let version = registry.reader().version();
+            self.ledger.borrow_mut().note_version(version);
+        }
     }
 
     fn power_cut(&mut self, luck: &Stream) {
@@ -200,6 +219,41 @@ impl Node for RealNode {
 
     fn erase_statuses(&mut self) {
         self.erase = true;
+    }
+
+    fn fail_store(&mut self, failure: Option<io::ErrorKind>) {
+        self.failure = failure;
+        if failure.is_some() {
+            self.ledger.borrow_mut().storing = Storing::NotAlways;
+        }
+        self.disk.fail(failure);
+    }
+
+    fn write_objects(&mut self, luck: Stream, executor: &Rc<Executor>) {
+        let (slot, ledger) = (Rc::clone(&self.registry), Rc::clone(&self.ledger));
+        let host = self.host.clone();
+        self.tasks.push(executor.spawn(async move {
+            for _ in 0..luck.between(1, 4) {
+                let Some(registry) = slot.borrow().clone() else {
+                    return;
+                };
+                let written = client::write(&registry, &luck, &ledger).await;
+                let Some(host) = &host else {
+                    return;
+                };
+                match written {
+                    Ok(said) => host.trace.note(|| said),
+                    Err(crime) => host.judge.condemn(crime),
+                }
+            }
+        }));
+    }
+
+    fn keeps_promises(&self) -> Result<(), String> {
+        match &*self.registry.borrow() {
+            Some(registry) => self.ledger.borrow().check(&registry.reader()),
+            None => Ok(()),
+        }
     }
 
     fn store_writes(&self) -> u64 {

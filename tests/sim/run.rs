@@ -6,6 +6,7 @@
 //! ```
 
 use std::cell::{Cell, RefCell};
+use std::io;
 use std::rc::Rc;
 use std::time::Duration;
 
@@ -27,6 +28,10 @@ use crate::trace::{Tracing, last_panic, watch_panics};
 const POLLS_AT_ONE_MOMENT_MAX: u64 = 50_000;
 /// Polls within one virtual minute.
 const POLLS_A_MINUTE_MAX: u64 = 200_000;
+/// Kinds of strikes; see `strike`.
+const STRIKES: u64 = 15;
+/// Those before need no store and no API.
+const STRIKES_PLAIN: u64 = 12;
 const MINUTE: Nanos = 60_000_000_000;
 /// Two full back-offs (300 s), a hanging step (120 s), volumes (123 s) and then some.
 const CALM: Duration = Duration::from_secs(1500);
@@ -54,6 +59,12 @@ pub trait Node {
     fn statuses(&self) -> Vec<(Uid, serde_json::Value)>;
     /// Erases every published status, while no agent runs the pods.
     fn erase_statuses(&mut self);
+    /// Writes of the store fail with this from now on; `None` heals.
+    fn fail_store(&mut self, failure: Option<io::ErrorKind>);
+    /// An API client writes something; in its own time.
+    fn write_objects(&mut self, luck: Stream, executor: &Rc<Executor>);
+    /// Whether all that clients were promised is there.
+    fn keeps_promises(&self) -> Result<(), String>;
     /// Bytes or transactions written to the store so far.
     fn store_writes(&self) -> u64;
 }
@@ -75,6 +86,8 @@ pub struct Run {
     moment: RefCell<(Nanos, u64)>,
     minute: RefCell<(Nanos, u64)>,
     version: Cell<u64>,
+    /// The store has failed in this run: what it could not keep may come back or be forgotten.
+    store_failed: bool,
 }
 
 type Verdict = Result<(), String>;
@@ -96,6 +109,7 @@ pub fn simulate(seed: u64, tracing: Tracing, node: Box<dyn Node>) -> Result<Vec<
         moment: RefCell::default(),
         minute: RefCell::default(),
         version: Cell::new(0),
+        store_failed: false,
         host,
     };
     watch_panics(|| SIMULATING.get());
@@ -120,6 +134,7 @@ impl Run {
         self.storm()?;
         self.calm()?;
         check::converged(self)?;
+        self.node.keeps_promises()?;
         self.idle()?;
         check::converged(self)?;
         self.litmus()
@@ -142,7 +157,8 @@ impl Run {
         let desired = self.host.judge.desired().unwrap_or_default();
         let accepted = |name: &str| {
             let suffixed = format!("{name}-");
-            desired.iter().any(|pod| pod.name.starts_with(&suffixed))
+            // The last good pod of a broken file lives in the store.
+            !self.store_failed && desired.iter().any(|pod| pod.name.starts_with(&suffixed))
         };
         let said = self.manifests.change(&self.luck, features, accepted);
         self.host.trace.note(|| format!("== {said}"));
@@ -187,7 +203,11 @@ impl Run {
 
     fn storm(&mut self) -> Verdict {
         // Each seed has its own mix: some are stormy in one way only.
-        let kinds: Vec<u64> = (0..12).filter(|_| self.luck.chance(500)).collect();
+        let strikes = match self.node.features() {
+            Features::Plain => STRIKES_PLAIN,
+            Features::Full => STRIKES,
+        };
+        let kinds: Vec<u64> = (0..strikes).filter(|_| self.luck.chance(500)).collect();
         let events = self.luck.between(3, 25);
         let patience = *self.luck.pick(&[300, 5_000, 60_000]);
         for _ in 0..events {
@@ -214,6 +234,11 @@ impl Run {
             6 => self.kill_container(1, "Error"),
             7 => self.kill_shim(),
             8 => self.change_image(),
+            12 => self.fail_store(),
+            13 | 14 => {
+                let writes = self.luck.fork(&format!("writes {}", self.luck.next()));
+                self.node.write_objects(writes, &self.executor);
+            }
             _ => self.change_weather(),
         }
         Ok(())
@@ -322,6 +347,19 @@ impl Run {
         }
     }
 
+    fn fail_store(&mut self) {
+        let failures = [
+            None,
+            Some(io::ErrorKind::StorageFull),
+            Some(io::ErrorKind::ReadOnlyFilesystem),
+            Some(io::ErrorKind::Other),
+        ];
+        let failure = *self.luck.pick(&failures);
+        self.host.trace.note(|| format!("== store: {failure:?}"));
+        self.store_failed |= failure.is_some();
+        self.node.fail_store(failure);
+    }
+
     fn change_weather(&mut self) {
         let often = *self.luck.pick(&[0, 20, 150, 500]);
         let or_not = |luck: &Stream| if luck.chance(400) { often } else { 0 };
@@ -352,6 +390,10 @@ impl Run {
                 .borrow_mut()
                 .set_origin(image, Origin::Pullable);
         }
+        for image in self.manifests.never_pulled() {
+            self.host.images.borrow_mut().add(&image);
+        }
+        self.node.fail_store(None);
         self.manifests.complete();
         self.node.feed(&self.manifests);
         self.run_for(CALM)
@@ -432,6 +474,10 @@ impl Run {
             }
             let phase = status["phase"].as_str().unwrap_or_default();
             let pod = desired.iter().find(|pod| pod.uid == uid);
+            // Its removal was forgotten, and with it how it had ended; it goes once more.
+            if self.store_failed && pod.is_some_and(|pod| pod.deleting) {
+                continue;
+            }
             let exits = pod.map(|pod| pod.final_exits(&status)).unwrap_or_default();
             self.host.judge.published(&uid, phase, &exits);
         }

@@ -1,6 +1,7 @@
 //! What the checkers read from a pod's JSON, by themselves: the node's own views may be wrong.
 
 use std::collections::BTreeSet;
+use std::time::Duration;
 
 use lowtide::world::{ContainerState, PodObserved, Uid};
 use serde_json::Value;
@@ -27,6 +28,7 @@ pub struct ContainerSpec {
     pub image: String,
     pub role: Role,
     pub command: Vec<String>,
+    /// A probe or a postStart hook may end it at any time.
     pub has_probe: bool,
 }
 
@@ -38,6 +40,8 @@ pub struct Desired {
     pub name: String,
     pub deleting: bool,
     pub restart: Restart,
+    /// `activeDeadlineSeconds`
+    pub active_deadline: Option<Duration>,
     pub containers: Vec<ContainerSpec>,
 }
 
@@ -54,7 +58,8 @@ fn container(value: &Value, role: Role) -> ContainerSpec {
         image: text(&value["image"]),
         role: if sidecar { Role::Sidecar } else { role },
         command: command.map(text).collect(),
-        has_probe: probes.iter().any(|probe| value[probe].is_object()),
+        has_probe: probes.iter().any(|probe| value[probe].is_object())
+            || value["lifecycle"]["postStart"].is_object(),
     }
 }
 
@@ -81,6 +86,9 @@ impl Desired {
                 Some("OnFailure") => Restart::OnFailure,
                 Some(_) | None => Restart::Always,
             },
+            active_deadline: spec["activeDeadlineSeconds"]
+                .as_u64()
+                .map(Duration::from_secs),
             containers,
         })
     }
@@ -141,6 +149,10 @@ impl Desired {
 
     /// Final exits that a published status tells of.
     pub fn final_exits(&self, status: &Value) -> Vec<String> {
+        // What a deadline ends is final once the phase says so, not container by container.
+        if self.active_deadline.is_some() {
+            return Vec::new();
+        }
         let statuses = status["containerStatuses"].as_array().into_iter().flatten();
         let mut names = BTreeSet::new();
         for container in statuses {

@@ -144,6 +144,14 @@ impl Node for StubNode {
         self.shared.borrow_mut().statuses.clear();
     }
 
+    fn fail_store(&mut self, _failure: Option<std::io::ErrorKind>) {}
+
+    fn write_objects(&mut self, _luck: Stream, _executor: &Rc<Executor>) {}
+
+    fn keeps_promises(&self) -> Result<(), String> {
+        Ok(())
+    }
+
     fn store_writes(&self) -> u64 {
         0
     }
