@@ -2,6 +2,7 @@
 
 use std::path::{Path, PathBuf};
 use std::rc::Rc;
+use std::time::Duration;
 
 use async_executor::LocalExecutor;
 
@@ -17,6 +18,10 @@ use crate::runtime::oci::OciRuntime;
 use crate::runtime::shim::executable;
 use crate::runtime::volumes::DiskVolumes;
 use crate::world::{Clock, Random, World};
+
+/// Who follows a log has read a rotated file by then; a log that fills files faster than that is
+/// beyond following anyway.
+const COMPRESS_LOGS_AFTER: Duration = Duration::from_secs(10);
 
 pub struct Parts {
     pub world: World,
@@ -52,6 +57,7 @@ impl Parts {
             log_limits: LogLimits {
                 bytes_max: options.container_log_bytes_max,
                 files_max: options.container_log_files_max,
+                compress_after: COMPRESS_LOGS_AFTER,
             },
             executable: executable(options)?,
             facts: host_facts,

@@ -223,7 +223,9 @@ mod tests {
             "containers": [{
                 "securityContext": {"seLinuxOptions": {"level": "s0"}},
                 "livenessProbe": {"grpc": {"port": 1}},
-                "resources": {"limits": {"hugepages-2Mi": "4Mi", "example.com/gpu": 1, "cpu": 1, "ephemeral-storage": "1Gi"}},
+                "resources": {"limits": {
+                    "hugepages-2Mi": "4Mi", "example.com/gpu": 1, "cpu": 1, "ephemeral-storage": "1Gi",
+                }},
                 "restartPolicyRules": [{"action": "Restart"}],
                 "lifecycle": {"stopSignal": "SIGINT"},
             }],

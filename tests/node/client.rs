@@ -96,7 +96,8 @@ fn exec_gives_output_codes_and_a_terminal() {
         }
         let run_dir = node.run.display();
         let line = format!(
-            "stty rows 33 cols 77; {LOWTIDE} exec --run-dir {run_dir} -it p-n -- sh -c 'tty -s; stty size; exit 5'"
+            "stty rows 33 cols 77; {LOWTIDE} exec --run-dir {run_dir} -it p-n -- sh -c \
+             'until stty size | grep \"33 77\"; do sleep 1; done; exit 5'"
         );
         let output = Command::new("script")
             .args(["-qec", &line, "/dev/null"])

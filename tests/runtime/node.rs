@@ -31,6 +31,7 @@ const PATIENCE_S: u64 = 20;
 pub const LOG_LIMITS: LogLimits = LogLimits {
     bytes_max: 16 << 10,
     files_max: 4,
+    compress_after: std::time::Duration::ZERO,
 };
 
 /// A node's directories and what stays over a restart of its agent.

@@ -9,6 +9,7 @@
 
 use super::super::memory::{EndCause, Ending, Final, FinalExit, FinalPhase, Target};
 use super::super::view::Role;
+use super::living::record_final_exits;
 use super::{Plan, Situation, Step, exit_of, is_live, latest};
 
 /// The pod is not wanted any more.
@@ -37,7 +38,7 @@ pub(super) fn stop_and_tear_down(situation: &Situation<'_>, ending: &Ending, pla
 /// The pod's time is up: it stays as a failed one.
 pub(super) fn stop_and_record(situation: &Situation<'_>, ending: &Ending, plan: &mut Plan) {
     if !stop_all(situation, ending, plan) {
-        return;
+        return record_final_exits(situation, plan);
     }
     let (reason, message) = match ending.cause {
         EndCause::DeadlineExceeded => (

@@ -37,7 +37,7 @@ struct Start {
 
 pub(super) fn advance(situation: &Situation<'_>, plan: &mut Plan) {
     if past_deadline(situation, plan) {
-        return;
+        return record_final_exits(situation, plan);
     }
     situation.remove_garbage(plan);
     kill_what_must_not_run(situation, plan);
@@ -178,7 +178,7 @@ fn finish(situation: &Situation<'_>, phase: &str, plan: &mut Plan) {
 
 /// Ends that are final while the pod goes on: durable before they are shown, so that a power cut
 /// never runs them twice.
-fn record_final_exits(situation: &Situation<'_>, plan: &mut Plan) {
+pub(super) fn record_final_exits(situation: &Situation<'_>, plan: &mut Plan) {
     let mut record = with_exits(situation);
     let regular = |name: &str| {
         let view = situation.view.container(name)?;

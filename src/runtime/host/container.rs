@@ -34,6 +34,10 @@ const SIGNAL_MAX: i32 = 64;
 const REMOVE_ROUNDS_MAX: u32 = 8;
 /// First pause between two of them; doubled each time, 255 ms in all.
 const REMOVE_PAUSE_MS: u64 = 1;
+/// Looks at whether the shim still holds an instance that is taken away.
+const LET_GO_ROUNDS_MAX: u32 = 9;
+/// First pause between two of them; doubled each time, 5 s in all.
+const LET_GO_PAUSE_MS: u64 = 10;
 
 /// Creates and starts an instance; the same attempt again is the same instance.
 pub async fn start(
@@ -241,6 +245,7 @@ pub async fn remove(host: &Rc<Host>, uid: &Uid, id: &ContainerId) -> Result<(), 
 pub async fn take_away(host: &Rc<Host>, uid: &Uid, record: &ContainerRecord) -> Result<(), String> {
     let mut problems = Problems::default();
     problems.note(release(host, uid, record).await);
+    problems.note(let_go(host, uid, record).await);
     let (layout, uid, gone) = (host.layout.clone(), uid.clone(), record.clone());
     let pod = uid.clone();
     // Sub-path binds belong to the name: a later instance may be using them.
@@ -279,6 +284,30 @@ pub async fn take_away(host: &Rc<Host>, uid: &Uid, record: &ContainerRecord) -> 
         }
     });
     Ok(())
+}
+
+/// Waits until the shim has let go of the instance, ending it again if need be: the last request of
+/// an agent that died may still be at work when the next one clears up.
+async fn let_go(host: &Rc<Host>, uid: &Uid, record: &ContainerRecord) -> Result<(), String> {
+    let Some(client) = host.mirror.client(uid) else {
+        return Ok(());
+    };
+    let name = format!("{}.{}", record.name, record.attempt);
+    for round in 0..LET_GO_ROUNDS_MAX {
+        // A shim that is gone holds nothing.
+        let Ok(listing) = client.list().await else {
+            return Ok(());
+        };
+        if !listing.containers.iter().any(|held| held.container == name) {
+            return Ok(());
+        }
+        let pause = std::time::Duration::from_millis(LET_GO_PAUSE_MS << round);
+        host.clock.sleep_until(host.clock.now() + pause).await;
+        release(host, uid, record).await?;
+    }
+    Err(format!(
+        "the shim of pod {uid} still holds container {name}"
+    ))
 }
 
 /// Gives back what an ended instance holds in the kernel: processes that outlived its init,

@@ -31,6 +31,7 @@ use std::io;
 use std::path::PathBuf;
 use std::rc::Rc;
 use std::sync::Arc;
+use std::time::Duration;
 
 use async_executor::LocalExecutor;
 
@@ -73,6 +74,8 @@ pub struct LogLimits {
     pub bytes_max: u64,
     /// `--container-log-max-files`: the current one counted; at least 2.
     pub files_max: u32,
+    /// How long a rotated file stays as it is, for readers that are behind.
+    pub compress_after: Duration,
 }
 
 /// What a host runtime is made from; all of it belongs to one node.
@@ -115,9 +118,13 @@ struct Host {
 impl HostRuntime {
     pub fn new(parts: Parts) -> HostRuntime {
         HostRuntime(Rc::new(Host {
-            clock: parts.clock,
+            clock: parts.clock.clone(),
             random: parts.random,
-            rotated_logs: RotatedLogs::start(&parts.executor),
+            rotated_logs: RotatedLogs::start(
+                &parts.executor,
+                parts.clock,
+                parts.log_limits.compress_after,
+            ),
             executor: parts.executor,
             layout: Arc::new(parts.layout),
             log_limits: parts.log_limits,

@@ -2,11 +2,12 @@
 //!
 //! ```text
 //!   container starts, is adopted ─► watch its log directory ─┐
-//!   shim renames N.log (inotify) ────────────────────────────┴─► due ─► one job at a time ─► .gz
+//!   shim renames N.log (inotify) ────────────────────────────┴─► due ─► rest ─► one job ─► .gz
 //! ```
 //! The shim rotates and prunes, whether an agent runs or not; it only never compresses. What was
-//! rotated while no agent ran is found when the container is adopted. No timer: a job that fails
-//! (a full disk) is tried again after the next rotation.
+//! rotated while no agent ran is found when the container is adopted. The only timer is the rest
+//! after a rotation, in which followers catch up; a job that fails (a full disk) is tried again
+//! after the next rotation.
 
 use std::cell::RefCell;
 use std::collections::BTreeSet;
@@ -14,6 +15,7 @@ use std::io;
 use std::mem;
 use std::path::{Path, PathBuf};
 use std::rc::Rc;
+use std::time::Duration;
 
 use async_executor::LocalExecutor;
 use event_listener::Event;
@@ -22,6 +24,7 @@ use futures_lite::future;
 use crate::os::background;
 use crate::os::moves::{MoveWatch, Moved};
 use crate::runtime::logs::compress_rotated;
+use crate::world::Clock;
 
 /// All containers' log directories of this node.
 pub struct RotatedLogs(Option<Rc<Shared>>);
@@ -35,7 +38,11 @@ struct Shared {
 
 impl RotatedLogs {
     /// Starts the worker. Without inotify logs are rotated all the same, and said so once.
-    pub fn start(executor: &LocalExecutor<'static>) -> RotatedLogs {
+    pub fn start(
+        executor: &LocalExecutor<'static>,
+        clock: Rc<dyn Clock>,
+        rest: Duration,
+    ) -> RotatedLogs {
         let watch = match MoveWatch::new() {
             Ok(watch) => watch,
             Err(error) => {
@@ -48,7 +55,7 @@ impl RotatedLogs {
             due: RefCell::default(),
             added: Event::new(),
         });
-        executor.spawn(work(shared.clone())).detach();
+        executor.spawn(work(shared.clone(), clock, rest)).detach();
         RotatedLogs(Some(shared))
     }
 
@@ -72,11 +79,12 @@ impl RotatedLogs {
     }
 }
 
-async fn work(shared: Rc<Shared>) {
+async fn work(shared: Rc<Shared>, clock: Rc<dyn Clock>, rest: Duration) {
     loop {
         let added = shared.added.listen();
-        let due = mem::take(&mut *shared.due.borrow_mut());
-        if !due.is_empty() {
+        if !shared.due.borrow().is_empty() {
+            clock.sleep_until(clock.now() + rest).await;
+            let due = mem::take(&mut *shared.due.borrow_mut());
             let job = move || due.iter().for_each(|directory| compress(directory));
             if let Err(error) = background::run("compress-logs", job).await {
                 log::warn!("compress rotated logs: {error}; again after the next rotation");
