@@ -210,7 +210,9 @@ fn open_next(file: &File, current: &Path) -> io::Result<File> {
     let mut rotated = rotated_files(current);
     let position = rotated.iter().position(|(_, inode)| Some(*inode) == ours);
     // Ours is not there any more: the oldest left may be older than it, the current is not.
-    let following = position.and_then(|at| rotated.drain(at + 1..).next());
+    // Ours is gone when its reader was slower than the retention: what is oldest comes next.
+    let next = position.map_or(0, |at| at + 1);
+    let following = rotated.drain(next..).next();
     let path = following.map_or_else(|| current.to_owned(), |(path, _)| path);
     file::open_nofollow(&path)
 }
