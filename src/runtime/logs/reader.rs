@@ -206,23 +206,48 @@ fn is_rotated(file: &File, path: &Path) -> bool {
 
 /// The file after ours: another rotated one if more than one rotation went by.
 fn open_next(file: &File, current: &Path) -> io::Result<File> {
+    if let Some(path) = rotated_after(file, current) {
+        return file::open_nofollow(&path);
+    }
+    let opened = file::open_nofollow(current)?;
+    // Rotations may have gone by between looking and opening: then the current is not the next.
+    match rotated_after(file, current) {
+        Some(path) => file::open_nofollow(&path),
+        None => Ok(opened),
+    }
+}
+
+fn rotated_after(file: &File, current: &Path) -> Option<PathBuf> {
     let ours = inode_of(file);
     let mut rotated = rotated_files(current);
     let position = rotated.iter().position(|(_, inode)| Some(*inode) == ours);
-    // Ours is not there any more: the oldest left may be older than it, the current is not.
     // Ours is gone when its reader was slower than the retention: what is oldest comes next.
     let next = position.map_or(0, |at| at + 1);
-    let following = rotated.drain(next..).next();
-    let path = following.map_or_else(|| current.to_owned(), |(path, _)| path);
-    file::open_nofollow(&path)
+    rotated.drain(next..).next().map(|(path, _)| path)
 }
 
 fn inode_of(file: &File) -> Option<u64> {
     Some(file.metadata().ok()?.ino())
 }
 
-/// Uncompressed rotated files of a log, oldest first.
+/// Listings of a directory that is being rotated in, until two agree.
+const LISTINGS_MAX: u32 = 16;
+
+/// Uncompressed rotated files of a log, oldest first. A listing may miss a file that is renamed
+/// while it is made (readdir(3)), so two in a row must say the same.
 fn rotated_files(current: &Path) -> Vec<(PathBuf, u64)> {
+    let mut listing = list_rotated(current);
+    for _ in 0..LISTINGS_MAX {
+        let again = list_rotated(current);
+        if again == listing {
+            break;
+        }
+        listing = again;
+    }
+    listing
+}
+
+fn list_rotated(current: &Path) -> Vec<(PathBuf, u64)> {
     let (Some(directory), Some(name)) = (current.parent(), current.file_name()) else {
         return Vec::new();
     };
