@@ -194,6 +194,7 @@ impl FieldSelector {
 fn fields_of(kind: Kind) -> &'static [&'static str] {
     match kind {
         Kind::Pod => &[
+            "spec.host",
             "spec.nodeName",
             "spec.restartPolicy",
             "spec.schedulerName",
@@ -228,6 +229,8 @@ fn fields_of(kind: Kind) -> &'static [&'static str] {
 fn field_text(object: &Value, field: &str) -> String {
     match field {
         "source" => return field_text(object, "source.component"),
+        // Its name before 1.0, still taken.
+        "spec.host" => return field_text(object, "spec.nodeName"),
         "status.podIPs" => return field_text(object, "status.podIP"),
         _ => {}
     }
