@@ -62,8 +62,7 @@ impl Events {
             known.turn = turn;
             known.seen = now.boot;
             known.count += 1;
-            let shown = reader.get(&known.key)?;
-            let mut object = Object::clone(&shown);
+            let mut object = reader.get_packed(&known.key)?.unpack();
             object.body["count"] = json!(known.count);
             object.body["lastTimestamp"] = json!(seconds_text(now.wall));
             Some(object)
@@ -105,9 +104,9 @@ impl Events {
             }
             let known = self.by_sameness.remove(sameness);
             self.by_turn.remove(&turn);
-            if let Some(shown) = known.and_then(|known| reader.get(&known.key)) {
+            if let Some(shown) = known.and_then(|known| reader.get_packed(&known.key)) {
                 steps.push(Step::Remove {
-                    key: shown.key.clone(),
+                    key: shown.key().clone(),
                     uid: shown.uid().to_owned(),
                 });
             }
@@ -126,7 +125,7 @@ fn free_key(involved: &Key, wall: Timestamp, reader: &Reader) -> Key {
     loop {
         let name = format!("{}.{nanos:x}", involved.name);
         let key = Key::local(Kind::Event, namespace, &name);
-        if reader.get(&key).is_none() {
+        if !reader.contains(&key) {
             return key;
         }
         // Ends: there are only so many events.

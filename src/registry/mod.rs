@@ -26,6 +26,7 @@ mod desk;
 mod events;
 mod open;
 mod options;
+mod packed;
 mod published;
 mod reader;
 mod replace;
@@ -39,6 +40,7 @@ use serde_json::Value;
 
 pub use admission::{Admit, Attributes, Denial, Operation};
 pub use options::{Limits, OpenError, OpenReport, Options, Place};
+pub use packed::{Packed, PackedChange};
 pub use reader::{Cursor, Reader};
 pub use store::{Aside, Directory, FaultyDisk, Health, Medium, Stored};
 pub use write::{Deletion, Precondition, Registry};

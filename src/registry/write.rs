@@ -215,7 +215,7 @@ impl Registry {
     }
 
     pub(super) fn current(&self, key: &Key) -> Option<Arc<Object>> {
-        self.desk.committer.shared.look().get(key).cloned()
+        self.reader().get(key)
     }
 
     fn owned(&self, source: Source, key: &Key) -> Result<Arc<Object>, Error> {
