@@ -247,10 +247,10 @@ impl Kubelet {
         // A manifest that was taken away and put back has the same UID: its pod may have come back
         // before its worker was gone, and nobody says so twice.
         for view in ended {
-            let back = self.core.reader.get(&view.key);
+            let back = self.core.reader.get_packed(&view.key);
             let back = back.filter(|object| object.uid() == view.uid.as_str());
             if let Some(object) = back.filter(|object| !object.is_deleting()) {
-                self.take(&object);
+                self.take(&object.unpack());
             }
         }
     }

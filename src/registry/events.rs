@@ -17,8 +17,8 @@ use super::reader::Reader;
 use crate::object::{Key, Kind, Object, Source, Standing};
 use crate::world::{BootTime, Stamp};
 
-/// What makes two events the same.
-type Sameness = (Key, String, Option<String>, bool, String, String);
+/// What makes two events the same, as a digest: the texts themselves are in the registry.
+type Sameness = [u8; 32];
 
 #[derive(Default)]
 pub(super) struct Events {
@@ -46,17 +46,10 @@ impl Events {
         reader: &Reader,
     ) -> Vec<Step> {
         let mut steps = self.expire(now.boot, limits.events, limits, reader);
-        let sameness = (
-            event.involved.clone(),
-            event.uid.clone(),
-            event.field_path.clone(),
-            event.warning,
-            event.reason.clone(),
-            event.message.clone(),
-        );
+        let sameness = sameness(&event);
         self.turn += 1;
         let turn = self.turn;
-        self.by_turn.insert(turn, sameness.clone());
+        self.by_turn.insert(turn, sameness);
         let again = self.by_sameness.get_mut(&sameness).and_then(|known| {
             self.by_turn.remove(&known.turn);
             known.turn = turn;
@@ -113,6 +106,19 @@ impl Events {
         }
         steps
     }
+}
+
+fn sameness(event: &EventRecord) -> Sameness {
+    let parts = json!([
+        event.involved,
+        event.uid,
+        event.field_path,
+        event.warning,
+        event.reason,
+        event.message,
+    ]);
+    let digest = ring::digest::digest(&ring::digest::SHA256, parts.to_string().as_bytes());
+    digest.as_ref().try_into().expect("SHA-256 has 32 bytes")
 }
 
 /// `<object>.<hex nanoseconds>`, as upstream; the next free one where a clock stands still.
