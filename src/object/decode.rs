@@ -15,9 +15,9 @@ use super::{Cause, Kind};
 /// Unknown fields that are named one by one.
 const UNKNOWN_MAX: usize = 16;
 
-/// Warnings about unknown fields (`unknown field "spec.containers[0].imgae"`), or the first field
-/// of a wrong type.
-pub fn decode(kind: Kind, body: &Value) -> Result<Vec<String>, Cause> {
+/// Unknown fields (`spec.containers[0].imgae`), each with its warning, or the first field of a
+/// wrong type.
+pub fn decode(kind: Kind, body: &Value) -> Result<Vec<Cause>, Cause> {
     match kind {
         Kind::Pod => decode_as::<v1::Pod>(body),
         Kind::ConfigMap => decode_as::<v1::ConfigMap>(body),
@@ -35,7 +35,7 @@ pub fn decode(kind: Kind, body: &Value) -> Result<Vec<String>, Cause> {
     }
 }
 
-fn decode_as<T: DeserializeOwned + Serialize>(body: &Value) -> Result<Vec<String>, Cause> {
+fn decode_as<T: DeserializeOwned + Serialize>(body: &Value) -> Result<Vec<Cause>, Cause> {
     let typed = match T::deserialize(body) {
         Ok(typed) => typed,
         Err(error) => {
@@ -50,12 +50,15 @@ fn decode_as<T: DeserializeOwned + Serialize>(body: &Value) -> Result<Vec<String
     }
     let more = unknown.len().saturating_sub(UNKNOWN_MAX);
     unknown.truncate(UNKNOWN_MAX);
-    let mut warnings: Vec<String> = unknown
-        .iter()
-        .map(|path| format!("unknown field \"{path}\""))
+    let mut warnings: Vec<Cause> = unknown
+        .into_iter()
+        .map(|path| {
+            let text = format!("unknown field \"{path}\"");
+            (path, text)
+        })
         .collect();
     if more > 0 {
-        warnings.push(format!("{more} more unknown fields"));
+        warnings.push((String::new(), format!("{more} more unknown fields")));
     }
     Ok(warnings)
 }
@@ -154,10 +157,8 @@ mod tests {
             },
         });
         let warnings = decode(Kind::Pod, &pod).expect("types are right");
-        let expected = [
-            "unknown field \"metadata.lables\"",
-            "unknown field \"spec.containers[1].imgae\"",
-        ];
+        let expected = ["metadata.lables", "spec.containers[1].imgae"]
+            .map(|path| (path.to_owned(), format!("unknown field \"{path}\"")));
         assert_eq!(warnings, expected);
     }
 

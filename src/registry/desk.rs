@@ -16,7 +16,7 @@ use super::events::Events;
 use super::options::Limits;
 use super::replace::Lists;
 use super::{Actor, Error};
-use crate::object::{self, Key, Kind, Object, Provenance, Source, Standing};
+use crate::object::{self, Cause, Key, Kind, Object, Provenance, Source, Standing};
 use crate::world::{Clock, Random, Stamp, Uid};
 
 /// Seconds between SIGTERM and SIGKILL when the pod does not say. Upstream:
@@ -43,7 +43,8 @@ impl Desk {
         }
     }
 
-    /// Defaults, admission and validation, in upstream's order. Returns warnings.
+    /// Defaults, admission and validation, in upstream's order. Returns warnings, each with the field
+    /// that it is about.
     pub fn admit(
         &self,
         operation: Operation,
@@ -51,7 +52,7 @@ impl Desk {
         key: &Key,
         current: Option<&Object>,
         body: &mut Value,
-    ) -> Result<Vec<String>, Error> {
+    ) -> Result<Vec<Cause>, Error> {
         let invalid = |causes| Error::Invalid {
             key: key.clone(),
             causes,

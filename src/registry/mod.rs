@@ -34,6 +34,7 @@ mod replace;
 mod store;
 mod write;
 
+use std::collections::BTreeMap;
 use std::fmt;
 use std::sync::Arc;
 
@@ -49,6 +50,9 @@ pub use write::{Deletion, Precondition, Registry};
 
 use crate::object::{Key, Object, Problem, Provenance, Source};
 
+/// Lines, from 1, of fields (`spec.containers[0].image`) that something may have to be said about.
+pub type FieldLines = BTreeMap<String, u32>;
+
 /// One entry of a source's complete list.
 #[derive(Clone, Debug)]
 pub enum Incoming {
@@ -57,6 +61,8 @@ pub enum Incoming {
         key: Key,
         provenance: Option<Provenance>,
         body: Value,
+        /// For problems with a field; others are at the line of `provenance`.
+        lines: FieldLines,
     },
     /// A text that yields no object: whatever was accepted from that file before stays, marked.
     Broken(Problem),
@@ -72,7 +78,7 @@ pub struct Replaced {
     /// Rejected or stale, each with its reason. Only those whose problem is new.
     pub problems: Vec<(Key, Problem)>,
     /// Taken, with something to say about it (unknown fields). Only for added and changed entries.
-    pub warnings: Vec<(Key, String)>,
+    pub warnings: Vec<(Key, Problem)>,
 }
 
 #[derive(Clone, Debug, PartialEq, Eq)]

@@ -21,8 +21,8 @@ use super::commit::Visible;
 use super::desk::{Desk, grace_of, same_but_for_versions, seconds_text};
 use super::packed::Packed;
 use super::published::Step;
-use super::{Error, Incoming, Registry, Replaced, causes_text};
-use crate::object::{self, Key, Kind, Object, Problem, Provenance, Source, Standing};
+use super::{Error, FieldLines, Incoming, Registry, Replaced, causes_text};
+use crate::object::{self, Cause, Key, Kind, Object, Problem, Provenance, Source, Standing};
 use crate::world::LocalFuture;
 
 /// What is remembered between the lists of a source.
@@ -52,6 +52,7 @@ struct Entry {
     key: Key,
     provenance: Option<Provenance>,
     body: Value,
+    lines: FieldLines,
 }
 
 /// The work on one list.
@@ -133,10 +134,12 @@ impl Turn<'_> {
                     key,
                     provenance,
                     body,
+                    lines,
                 } => entries.push(Entry {
                     key,
                     provenance,
                     body,
+                    lines,
                 }),
                 Incoming::Broken(problem) => broken.push(problem),
             }
@@ -177,13 +180,9 @@ impl Turn<'_> {
             self.texts.insert(entry.key, text);
             return;
         }
-        let Entry {
-            key,
-            provenance,
-            body,
-        } = entry;
+        let key = entry.key.clone();
         let current = current.map(|now| Arc::new(now.unpack()));
-        match self.admit(&key, provenance.clone(), current.as_deref(), body) {
+        match self.admit(entry, current.as_deref()) {
             Ok((desired, warnings)) => {
                 self.texts.insert(key, text);
                 self.settle(current, desired, warnings);
@@ -205,12 +204,16 @@ impl Turn<'_> {
 
     fn admit(
         &self,
-        key: &Key,
-        provenance: Option<Provenance>,
+        entry: Entry,
         current: Option<&Object>,
-        mut body: Value,
-    ) -> Result<(Object, Vec<String>), Problem> {
+    ) -> Result<(Object, Vec<Problem>), Problem> {
         let desk = &self.registry.desk;
+        let Entry {
+            key,
+            provenance,
+            mut body,
+            lines,
+        } = entry;
         // A list states wishes, not edits: versions in it mean nothing here.
         if let Some(metadata) = body.get_mut("metadata").and_then(Value::as_object_mut) {
             metadata.remove("resourceVersion");
@@ -221,29 +224,20 @@ impl Turn<'_> {
         };
         let at = place(&provenance, self.source);
         let admitted = desk
-            .admit(operation, &self.source.into(), key, current, &mut body)
+            .admit(operation, &self.source.into(), &key, current, &mut body)
             .and_then(|warnings| {
                 // A rejected placeholder is no predecessor: it was never an object.
                 let current = current.filter(|now| !matches!(now.standing, Standing::Rejected(_)));
                 let object = desk.complete(self.source, key.clone(), provenance, current, body)?;
+                let warnings = warnings.into_iter();
+                let warnings = warnings.map(|cause| warning(&at, &lines, cause)).collect();
                 Ok((object, warnings))
             });
-        admitted.map_err(|error| {
-            let (reason, message) = match error {
-                Error::Invalid { causes, .. } => ("InvalidManifest", causes_text(&causes)),
-                Error::Denied { message, .. } => ("AdmissionDenied", message),
-                other => ("InvalidManifest", other.to_string()),
-            };
-            Problem {
-                at,
-                reason: reason.to_owned(),
-                message,
-            }
-        })
+        admitted.map_err(|error| refusal(at, &lines, error))
     }
 
     /// An admitted entry meets what is there.
-    fn settle(&mut self, current: Option<Arc<Object>>, desired: Object, warnings: Vec<String>) {
+    fn settle(&mut self, current: Option<Arc<Object>>, desired: Object, warnings: Vec<Problem>) {
         let key = desired.key.clone();
         let verdict = match &current {
             None => Verdict::Added,
@@ -339,14 +333,17 @@ impl Turn<'_> {
         if current.as_ref().is_some_and(|now| now.standing == standing) {
             return;
         }
+        // The same for whatever is wrong with it, so that all its events are found together.
+        let uid = format!("rejected-{:016x}", fixed_hash(&json!(key.to_string())));
         if let Some(shown) = current {
+            // A status outlives a mere change of the object.
             let uid = shown.uid().to_owned();
             let key = key.clone();
             self.steps.push(Step::Remove { key, uid });
         }
         let source = self.source.annotation();
         let body = json!({
-            "metadata": {"annotations": {"kubernetes.io/config.source": source}},
+            "metadata": {"uid": uid, "annotations": {"kubernetes.io/config.source": source}},
             "spec": {"containers": [], "nodeName": self.registry.desk.node_name},
             "status": {
                 "phase": "Pending",
@@ -359,7 +356,7 @@ impl Turn<'_> {
             .registry
             .desk
             .complete(self.source, key, at, None, body);
-        let mut object = object.expect("a placeholder has a random, thus safe, uid");
+        let mut object = object.expect("a placeholder's uid is safe");
         object.standing = standing;
         self.steps.push(Step::Put(Box::new(object)));
     }
@@ -481,6 +478,41 @@ fn fixed_hash(body: &Value) -> u64 {
     let mut hasher = DefaultHasher::new();
     body.hash(&mut hasher);
     hasher.finish()
+}
+
+/// What is wrong with an entry, at the line of the first field that is.
+fn refusal(mut at: Provenance, lines: &FieldLines, error: Error) -> Problem {
+    let (reason, message) = match error {
+        Error::Invalid { causes, .. } => {
+            let first = causes.first().and_then(|(path, _)| lines.get(path));
+            at.line = first.map_or(at.line, |line| *line);
+            let elsewhere = |(path, what): Cause| match lines.get(&path) {
+                Some(line) if *line != at.line => (path, format!("{what} (line {line})")),
+                _ => (path, what),
+            };
+            let causes: Vec<Cause> = causes.into_iter().map(elsewhere).collect();
+            ("InvalidManifest", causes_text(&causes))
+        }
+        Error::Denied { message, .. } => ("AdmissionDenied", message),
+        other => ("InvalidManifest", other.to_string()),
+    };
+    Problem {
+        at,
+        reason: reason.to_owned(),
+        message,
+    }
+}
+
+/// Something to say about an entry that is taken.
+fn warning(at: &Provenance, lines: &FieldLines, (path, message): Cause) -> Problem {
+    Problem {
+        at: Provenance {
+            line: lines.get(&path).copied().unwrap_or(at.line),
+            ..at.clone()
+        },
+        reason: "UnknownField".to_owned(),
+        message,
+    }
 }
 
 /// Where an entry was written down; sources without files are named instead.
