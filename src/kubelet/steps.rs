@@ -12,8 +12,10 @@ use super::outcome::{Outcome, StartFailure};
 use super::plan::Step;
 use super::view::{ContainerView, PodView};
 use super::worker::Shared;
-use super::{container_config, images, sandbox_config, volumes};
-use crate::world::{Area, BootTime, ContainerId, ContainerState, DiskError, RuntimeError};
+use super::{container_config, images, leftovers, sandbox_config, volumes};
+use crate::world::{
+    Area, BootTime, ContainerId, ContainerState, DiskError, RemoveError, RuntimeError,
+};
 
 /// A container has at least this long to answer its stop signal, whatever preStop or the
 /// containers stopped before it have used up.
@@ -68,7 +70,10 @@ pub async fn run(shared: Rc<Shared>, view: Rc<PodView>, step: Step) -> Outcome {
             Outcome::Garbage(core.world.runtime.remove_container(&shared.uid, &id).await)
         }
         Step::Record(finals) => Outcome::Recorded(record(&core, &shared, *finals).await),
-        Step::Release => Outcome::Released(give_back(&shared).await),
+        Step::Release => {
+            let given = leftovers::give_back(&core, &shared.uid).await;
+            Outcome::Released(given.map_err(|error| error.to_string()))
+        }
         Step::TearDown { cause } => Outcome::TornDown(tear_down(&shared, &view, cause).await),
         Step::End { .. } => unreachable!("the worker ends pods itself"),
     }
@@ -325,32 +330,30 @@ async fn record(core: &Core, shared: &Shared, finals: Final) -> Result<Final, Di
     Ok(finals)
 }
 
-/// Everything in the kernel and the volumes. The records stay. Both are tried.
-async fn give_back(shared: &Shared) -> Result<(), String> {
-    let world = &shared.core.world;
-    let removed = world.runtime.remove_pod(&shared.uid).await;
-    let unmounted = world.volumes.tear_down(&shared.uid).await;
-    removed.map_err(|error| error.to_string()).and(unmounted)
-}
-
+/// `Ok` as well if nothing is left but files: those wait for nobody's sake.
 async fn tear_down(shared: &Shared, view: &PodView, cause: EndCause) -> Result<(), String> {
     let core = &shared.core;
-    give_back(shared).await?;
     match cause {
         // The pods come back with the next start: what has ended for good must stay known.
-        EndCause::Shutdown => Ok(()),
+        EndCause::Shutdown => match leftovers::give_back(core, &shared.uid).await {
+            Ok(()) => Ok(()),
+            Err(RemoveError::Files(why)) => {
+                log::warn!("pod {}: {why}; left there", shared.uid);
+                Ok(())
+            }
+            Err(RemoveError::Held(why)) => Err(why),
+        },
         EndCause::Deleted | EndCause::DeadlineExceeded => {
-            let (namespace, name) = (&view.key.namespace, &view.key.name);
-            let removed = core
-                .world
-                .runtime
-                .remove_logs(&shared.uid, namespace, name)
-                .await;
-            removed.map_err(|error| error.to_string())?;
-            let forgotten = core.records.forget(&shared.uid).await;
-            forgotten.map_err(|error| error.to_string())?;
-            // The last of the pod's directory is gone with the records in it.
-            core.world.volumes.tear_down(&shared.uid).await?;
+            match leftovers::clear(core, &shared.uid, &view.key).await {
+                Ok(()) => {}
+                Err(RemoveError::Held(why)) => return Err(why),
+                Err(RemoveError::Files(why)) => {
+                    let text = format!("the pod is gone, its files will be removed later: {why}");
+                    log::warn!("{}: {text}", view.key);
+                    core.event(view, None, EventKind::Warning, "FilesLeft", text);
+                    leftovers::leave(core, view, &why).await;
+                }
+            }
             core.registry
                 .finish_deletion(&view.key, shared.uid.as_str());
             Ok(())
