@@ -7,7 +7,7 @@ use std::time::Duration;
 use super::check::{Action, Finding, Subject, check};
 use super::core::{Core, EventKind};
 use super::env::EnvContext;
-use super::memory::{EndCause, Final, ImageState};
+use super::memory::{EndCause, Final, Health, ImageState};
 use super::outcome::{Outcome, StartFailure};
 use super::plan::Step;
 use super::view::{ContainerView, PodView};
@@ -173,25 +173,7 @@ async fn post_start(
     name: &str,
     id: &ContainerId,
 ) -> Result<(), String> {
-    // Noted before it runs: a hook is never run twice for one instance, even over a crash.
-    let checkpoint = {
-        let mut memory = shared.memory.borrow_mut();
-        if let Some(health) = memory.checkpoint.health.get_mut(name) {
-            health.hook_begun = true;
-        }
-        memory.checkpoint.clone()
-    };
-    let kept = shared
-        .core
-        .records
-        .keep_checkpoint(&shared.uid, &checkpoint)
-        .await;
-    if let Err(error) = kept {
-        log::warn!(
-            "pod {}: {error}; postStart may run twice if the agent dies",
-            shared.uid
-        );
-    }
+    note_hook(shared, name, id, |health| health.hook_begun = true).await;
     let Some(container) = view.container(name) else {
         return Ok(());
     };
@@ -200,6 +182,23 @@ async fn post_start(
         return Ok(());
     };
     run_hook(shared, view, container, id, &Action::of_hook(hook), None).await
+}
+
+/// Noted before it runs: a hook is never run twice for one instance, even over a crash.
+async fn note_hook(shared: &Shared, name: &str, id: &ContainerId, begin: impl FnOnce(&mut Health)) {
+    let checkpoint = {
+        let mut memory = shared.memory.borrow_mut();
+        let health = memory.checkpoint.health.get_mut(name);
+        if let Some(health) = health.filter(|health| health.id == *id) {
+            begin(health);
+        }
+        memory.checkpoint.clone()
+    };
+    let records = &shared.core.records;
+    if let Err(error) = records.keep_checkpoint(&shared.uid, &checkpoint).await {
+        let uid = &shared.uid;
+        log::warn!("pod {uid}: {error}; a hook of {name} may run twice if the agent dies");
+    }
 }
 
 async fn run_hook(
@@ -287,6 +286,13 @@ async fn pre_stop(shared: &Shared, view: &PodView, container: &ContainerView, or
     let Some(hook) = lifecycle.and_then(|l| l.pre_stop.as_ref()) else {
         return;
     };
+    if !may_pre_stop(shared, container, &order.id) {
+        return;
+    }
+    note_hook(shared, &container.name, &order.id, |health| {
+        health.pre_stop_begun = true;
+    })
+    .await;
     let left = order.deadline.since(shared.core.world.clock.now());
     let action = Action::of_hook(hook);
     let run = run_hook(shared, view, container, &order.id, &action, Some(left));
@@ -301,6 +307,16 @@ async fn pre_stop(shared: &Shared, view: &PodView, container: &ContainerView, or
             .core
             .event(view, Some(container), EventKind::Warning, reason, text);
     }
+}
+
+/// preStop is for an instance that runs, and for each one once: a kill may have to be repeated.
+fn may_pre_stop(shared: &Shared, container: &ContainerView, id: &ContainerId) -> bool {
+    let observed = shared.core.world.runtime.observe(&shared.uid);
+    let instance = observed.containers.iter().find(|c| c.id == *id);
+    let runs = instance.is_some_and(|c| matches!(c.state, ContainerState::Running { .. }));
+    let memory = shared.memory.borrow();
+    let health = memory.health(&container.name, id);
+    runs && health.is_none_or(|health| !health.pre_stop_begun)
 }
 
 /// Waits until the instance has ended or is gone (true), or `deadline()` has passed (false).

@@ -101,7 +101,9 @@ fn a_pod_is_gone_though_its_files_cannot_be_removed() {
         node.event("away", "Warning FilesLeft");
         let second = node.pod_until("p", "no predecessor", |pod| {
             let waiting = &container(pod, "c")["state"]["waiting"];
-            uid(pod) != first && waiting["reason"].is_string() && waiting["reason"] != "WaitingForPredecessor"
+            uid(pod) != first
+                && waiting["reason"].is_string()
+                && waiting["reason"] != "WaitingForPredecessor"
         });
         disk_condition(&node, "False");
         // Back under the very same UID it must not start on what is left.
