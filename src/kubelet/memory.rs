@@ -5,6 +5,7 @@
 //! ([`Checkpoint`]), or durable under ROOT ([`Final`]). Nothing is ever read back from a status.
 
 use std::collections::{BTreeMap, BTreeSet};
+use std::net::IpAddr;
 use std::sync::Arc;
 use std::time::Duration;
 
@@ -65,6 +66,9 @@ pub struct Health {
     pub hook_begun: bool,
     /// postStart ended well (or there is none).
     pub hook_done: bool,
+    /// preStop has been begun; it is never run twice for one instance.
+    #[serde(default)]
+    pub pre_stop_begun: bool,
     /// No startup probe, or it succeeded.
     pub started: bool,
     /// The readiness probe's result (true without one).
@@ -118,6 +122,9 @@ pub struct FinalPhase {
     pub reason: Option<String>,
     pub message: Option<String>,
     pub start: Option<Timestamp>,
+    /// Addresses of the last sandbox, which goes with the end; `None` if there was none.
+    #[serde(default)]
+    pub ips: Option<Vec<IpAddr>>,
 }
 
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
@@ -126,6 +133,15 @@ pub struct FinalExit {
     pub attempt: u32,
     pub image: String,
     pub image_id: String,
+    pub exit: Exit,
+    /// The end of the instance before it, if that was known.
+    #[serde(default)]
+    pub last: Option<LastExit>,
+}
+
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct LastExit {
+    pub id: ContainerId,
     pub exit: Exit,
 }
 

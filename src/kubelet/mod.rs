@@ -20,6 +20,7 @@ pub mod facts;
 mod follow;
 mod hold;
 mod images;
+mod leftovers;
 pub mod memory;
 pub mod node_status;
 mod orphans;
@@ -49,7 +50,7 @@ use async_executor::{LocalExecutor, Task};
 
 pub use self::core::Options;
 use self::core::{Core, EventKind};
-use self::memory::{EndCause, Memory};
+use self::memory::{Checkpoint, EndCause, Final, Memory};
 use self::view::PodView;
 use self::worker::{Shared, work};
 use crate::object::{Object, Standing};
@@ -94,6 +95,7 @@ impl Kubelet {
         let mut tasks = follow::all(&kubelet);
         tasks.push(core.spawn(orphans::end_all(kubelet.clone(), recovered)));
         tasks.push(core.spawn(node_status::publish(core.clone())));
+        tasks.push(core.spawn(leftovers::sweep(core.clone())));
         *kubelet.followers.borrow_mut() = tasks;
         kubelet
     }
@@ -211,7 +213,10 @@ impl Kubelet {
             let others = views.iter().map(|(_, other)| other.as_ref());
             let ending = shared.memory.borrow().checkpoint.ending.is_some();
             let held = (!ending)
-                .then(|| hold::reason(view, others, &self.core.options.node, &ended))
+                .then(|| {
+                    let left = self.core.leftovers.holds(&view.uid);
+                    left.or_else(|| hold::reason(view, others, &self.core.options.node, &ended))
+                })
                 .flatten();
             if *shared.held.borrow() != held {
                 match &held {
@@ -270,8 +275,7 @@ async fn live(kubelet: Rc<Kubelet>, shared: Rc<Shared>) {
     let core = &shared.core;
     let uid = shared.uid.clone();
     let view = shared.view.borrow().clone();
-    let checkpoint = core.records.checkpoint(&uid).await;
-    let finals = core.records.finals(&uid).await;
+    let (checkpoint, finals) = remembered(core, &view).await;
     let observed = core.world.runtime.observe(&uid);
     let mut bases = Vec::new();
     for container in &view.containers {
@@ -302,6 +306,20 @@ async fn live(kubelet: Rc<Kubelet>, shared: Rc<Shared>) {
     kubelet.apply(&shared, &view);
     kubelet.hold_back();
     work(shared).await;
+}
+
+/// What is on record of the pod; nothing, if that is of a deleted pod of the same UID.
+async fn remembered(core: &Core, view: &PodView) -> (Checkpoint, Final) {
+    let uid = &view.uid;
+    if !core.leftovers.contains(uid) {
+        if !core.records.is_forgotten(uid).await {
+            let checkpoint = core.records.checkpoint(uid).await;
+            return (checkpoint, core.records.finals(uid).await);
+        }
+        let why = "an earlier agent could not remove them";
+        core.leftovers.note(uid, &view.key, why);
+    }
+    (Checkpoint::default(), Final::default())
 }
 
 /// A postStart that was under way when an agent died is not run twice, and its result is nobody's

@@ -84,9 +84,12 @@ fn put_times_and_addresses(facts: &Facts<'_>, value: &mut Value) {
         value["hostIPs"] = addresses(facts.host_ips);
     }
     let sandbox = facts.observed.sandbox.as_ref();
-    let ips: &[IpAddr] = match sandbox {
+    let own = sandbox.map(|sandbox| &sandbox.ips);
+    // A finished pod keeps the address that it had.
+    let own = finals.and_then(|ended| ended.ips.as_ref()).or(own);
+    let ips: &[IpAddr] = match own {
         Some(_) if facts.view.host_network => facts.host_ips,
-        Some(sandbox) => &sandbox.ips,
+        Some(own) => own,
         None => &[],
     };
     if let Some(first) = ips.first() {

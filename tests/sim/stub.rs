@@ -229,7 +229,7 @@ impl Agent {
             self.stop(uid).await?;
         }
         let torn = self.world.volumes.tear_down(uid).await;
-        torn.map_err(RuntimeError::Failed)?;
+        torn?;
         self.world.runtime.stop_sandbox(uid).await?;
         self.world.runtime.remove_pod(uid).await?;
         let file = final_file(uid);

@@ -3,11 +3,9 @@
 
 use std::time::Duration;
 
-use super::super::memory::{
-    ContainerMemory, EndCause, FinalPhase, ImageState, Target, Trouble, Volumes,
-};
+use super::super::memory::{ContainerMemory, EndCause, ImageState, Target, Trouble, Volumes};
 use super::super::view::{ContainerView, Role};
-use super::ending::{begin_record, is_quiet, with_exits};
+use super::ending::{begin_record, final_phase, is_quiet, with_exits};
 use super::{Plan, Situation, Step, Waiting, exit_of, is_live};
 use crate::world::{BootTime, ContainerObserved, ContainerState, SandboxState};
 
@@ -51,6 +49,12 @@ pub(super) fn advance(situation: &Situation<'_>, plan: &mut Plan) {
     if let Some(held) = situation.held {
         for container in &situation.view.containers {
             plan.wait(&container.name, held.clone());
+        }
+        return;
+    }
+    if !may_be_rebuilt(situation) {
+        for (container, _) in &wanted {
+            plan.wait(&container.name, not_rebuilt(situation));
         }
         return;
     }
@@ -167,12 +171,7 @@ fn finish(situation: &Situation<'_>, phase: &str, plan: &mut Plan) {
         return record_final_exits(situation, plan);
     }
     let mut record = with_exits(situation);
-    record.phase = Some(FinalPhase {
-        phase: phase.to_owned(),
-        reason: None,
-        message: None,
-        start: situation.memory.checkpoint.start.map(|start| start.wall),
-    });
+    record.phase = Some(final_phase(situation, phase));
     begin_record(situation, record, plan);
 }
 
@@ -349,6 +348,25 @@ fn prepare_volumes(situation: &Situation<'_>, plan: &mut Plan, needed: bool) {
             plan.wake(trouble.retry_at);
         }
         Volumes::Failed(..) => plan.begin(memory, Step::SetUpVolumes),
+    }
+}
+
+/// A pod that never restarts anything gets no second sandbox once a container was made in it, not
+/// even if init containers had ended well and the others had not begun: init would run again. What
+/// has not begun by then waits until the pod is deleted.
+/// Source: Kubernetes pkg/kubelet/kuberuntime (computePodActions).
+fn may_be_rebuilt(situation: &Situation<'_>) -> bool {
+    let spec = situation.view.pod.spec.as_ref();
+    let never = spec.is_some_and(|spec| spec.restart_policy.as_deref() == Some("Never"));
+    let lost = situation.observed.sandbox.is_some() && !situation.sandbox_ready();
+    !(never && lost && !situation.observed.containers.is_empty())
+}
+
+fn not_rebuilt(situation: &Situation<'_>) -> Waiting {
+    let text = "the pod's sandbox is gone, and with restartPolicy Never it gets no new one";
+    Waiting {
+        message: text.to_owned(),
+        ..creating(situation)
     }
 }
 

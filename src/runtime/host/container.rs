@@ -17,7 +17,7 @@ use crate::runtime::sandbox::record::{
 use crate::runtime::shim::client::Client;
 use crate::runtime::shim::wire::{LogConfig, RunRequest, Stdin, Terminal};
 use crate::runtime::volumes::clean_subpaths;
-use crate::world::{ContainerConfig, ContainerId, RuntimeError, Uid};
+use crate::world::{ContainerConfig, ContainerId, RemoveError, RuntimeError, Uid};
 
 use super::clean::{Problems, remove_directory, remove_file};
 use super::prepare::Preparation;
@@ -54,8 +54,7 @@ pub async fn start(
         match record.phase {
             ContainerPhase::Started { .. } => return Ok(record.id),
             ContainerPhase::Making | ContainerPhase::Ended(_) => {
-                let taken = take_away(host, &uid, &record).await;
-                taken.map_err(RuntimeError::Failed)?;
+                take_away(host, &uid, &record).await?;
             }
         }
     }
@@ -233,8 +232,7 @@ pub async fn remove(host: &Rc<Host>, uid: &Uid, id: &ContainerId) -> Result<(), 
         let text = format!("container {} of pod {uid} still runs", record.name);
         return Err(RuntimeError::Failed(text));
     }
-    let taken = take_away(host, uid, &record).await;
-    taken.map_err(RuntimeError::Failed)?;
+    take_away(host, uid, &record).await?;
     let log = record.log;
     let removed = blocking::unblock(move || remove_logs(&log)).await;
     removed.into_result().map_err(RuntimeError::Failed)
@@ -242,7 +240,11 @@ pub async fn remove(host: &Rc<Host>, uid: &Uid, id: &ContainerId) -> Result<(), 
 
 /// Kills what is left of an instance and removes cgroup, mounts, record and writable layer.
 /// The log stays. Repeating it is fine.
-pub async fn take_away(host: &Rc<Host>, uid: &Uid, record: &ContainerRecord) -> Result<(), String> {
+pub async fn take_away(
+    host: &Rc<Host>,
+    uid: &Uid,
+    record: &ContainerRecord,
+) -> Result<(), RemoveError> {
     let mut problems = Problems::default();
     problems.note(release(host, uid, record).await);
     problems.note(let_go(host, uid, record).await);
@@ -260,23 +262,23 @@ pub async fn take_away(host: &Rc<Host>, uid: &Uid, record: &ContainerRecord) -> 
         let mut problems = Problems::default();
         let place = instance(&uid, &gone);
         problems.join(remove_directory(&layout.writable_layer(place)));
-        problems.note(remove_file(&gone.termination_log));
+        problems.note_files(remove_file(&gone.termination_log));
         if last {
-            problems.note(clean_subpaths(&layout.root, &uid, &gone.name));
+            problems.note_removal(clean_subpaths(&layout.root, &uid, &gone.name));
         }
         let link = layout.log_link(&gone.namespace, &gone.pod_name, &gone.name, &gone.id);
-        problems.note(remove_file(&link));
+        problems.note_files(remove_file(&link));
         // Last: without the record nobody would look for the rest again.
-        let outcome = problems.into_result();
+        let outcome = problems.into_removal();
         let mut problems = Problems::default();
         match outcome {
             Ok(()) => problems.join(remove_directory(&layout.bundle(place))),
-            Err(text) => problems.note(Err(text)),
+            Err(error) => problems.note_removal(Err(error)),
         }
         problems
     });
     problems.join(removed.await);
-    problems.into_result()?;
+    problems.into_removal()?;
     let slot = (record.name.clone(), record.attempt);
     host.mirror.change(&pod, |pod| {
         if pod.containers.get(&slot).is_some_and(|r| r.id == record.id) {

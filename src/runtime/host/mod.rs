@@ -48,7 +48,7 @@ use crate::runtime::shim::client::{Client, connect_or_spawn};
 use crate::runtime::shim::record::PodDirectory;
 use crate::world::{
     Clock, ContainerConfig, ContainerId, ExecOutcome, ExecRequest, ImageConfig, LocalFuture,
-    PodObserved, Random, Runtime, RuntimeError, SandboxConfig, Stamp, Uid,
+    PodObserved, Random, RemoveError, Runtime, RuntimeError, SandboxConfig, Stamp, Uid,
 };
 use mirror::Mirror;
 use rotated::RotatedLogs;
@@ -228,7 +228,7 @@ impl Runtime for HostRuntime {
         Box::pin(async move { sandbox::stop(&self.0, &uid).await })
     }
 
-    fn remove_pod(&self, uid: &Uid) -> LocalFuture<'_, Result<(), RuntimeError>> {
+    fn remove_pod(&self, uid: &Uid) -> LocalFuture<'_, Result<(), RemoveError>> {
         let uid = uid.clone();
         Box::pin(async move { sandbox::remove(&self.0, &uid).await })
     }
