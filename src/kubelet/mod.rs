@@ -46,6 +46,7 @@ use std::rc::Rc;
 use std::time::Duration;
 
 use async_executor::{LocalExecutor, Task};
+use futures_lite::future::zip;
 
 pub use self::core::Options;
 use self::core::{Core, EventKind};
@@ -270,20 +271,9 @@ async fn live(kubelet: Rc<Kubelet>, shared: Rc<Shared>) {
     let core = &shared.core;
     let uid = shared.uid.clone();
     let view = shared.view.borrow().clone();
-    let checkpoint = core.records.checkpoint(&uid).await;
-    let finals = core.records.finals(&uid).await;
-    let observed = core.world.runtime.observe(&uid);
-    let mut bases = Vec::new();
-    for container in &view.containers {
-        if plan::latest(&observed, &container.name).is_none() {
-            let (namespace, name) = (&view.key.namespace, &view.key.name);
-            let base = core
-                .world
-                .runtime
-                .next_attempt(&uid, namespace, name, &container.name);
-            bases.push((container.name.clone(), base.await));
-        }
-    }
+    // At the same time: each goes to the disk's threads and back.
+    let records = zip(core.records.checkpoint(&uid), core.records.finals(&uid));
+    let ((checkpoint, finals), bases) = zip(records, attempt_bases(core, &view)).await;
     {
         let mut memory = shared.memory.borrow_mut();
         // An end that was asked for while the records were read counts.
@@ -302,6 +292,21 @@ async fn live(kubelet: Rc<Kubelet>, shared: Rc<Shared>) {
     kubelet.apply(&shared, &view);
     kubelet.hold_back();
     work(shared).await;
+}
+
+/// The first attempt number of containers that have no instance, by what logs there are.
+async fn attempt_bases(core: &Core, view: &PodView) -> Vec<(String, u32)> {
+    let observed = core.world.runtime.observe(&view.uid);
+    let mut bases = Vec::new();
+    for container in &view.containers {
+        if plan::latest(&observed, &container.name).is_none() {
+            let (namespace, name) = (&view.key.namespace, &view.key.name);
+            let runtime = &core.world.runtime;
+            let base = runtime.next_attempt(&view.uid, namespace, name, &container.name);
+            bases.push((container.name.clone(), base.await));
+        }
+    }
+    bases
 }
 
 /// A postStart that was under way when an agent died is not run twice, and its result is nobody's
