@@ -131,7 +131,7 @@ pub fn list<'a>(
     let metadata = metadata.json();
     let (head, field) = match format {
         Format::Json => (
-            json!({"kind": format!("{kind}List"), "apiVersion": "v1", "metadata": metadata}),
+            json!({"kind": format!("{kind}List"), "apiVersion": kind.api_version(), "metadata": metadata}),
             "items",
         ),
         Format::Metadata => (

@@ -21,7 +21,9 @@ impl Selector {
     /// field that the kind cannot be selected by.
     pub fn parse(kind: Kind, labels: &str, fields: &str) -> Result<Selector, Refusal> {
         Ok(Selector {
-            labels: LabelSelector::parse(labels).map_err(Refusal::bad_request)?,
+            labels: LabelSelector::parse(labels).map_err(|why| {
+                Refusal::bad_request(format!("unable to parse requirement: {why}"))
+            })?,
             fields: FieldSelector::parse(kind, fields).map_err(Refusal::bad_request)?,
             name: None,
         })

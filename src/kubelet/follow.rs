@@ -178,7 +178,7 @@ fn mounts(view: &PodView, kind: Kind, name: &str) -> bool {
                 secret == Some(name)
                     || sources.any(|s| s.secret.as_ref().is_some_and(|c| c.name == name))
             }
-            Kind::Pod | Kind::Node | Kind::Namespace | Kind::ServiceAccount | Kind::Event => false,
+            _ => false,
         }
     };
     volumes.into_iter().flatten().any(shows)

@@ -20,6 +20,7 @@
 //! The registry runs nothing, knows no container, and never trusts a status that it holds: that is
 //! what the kubelet published, not what is.
 
+mod actor;
 mod admission;
 mod commit;
 mod desk;
@@ -37,6 +38,7 @@ use std::sync::Arc;
 
 use serde_json::Value;
 
+pub use actor::Actor;
 pub use admission::{Admit, Attributes, Denial, Operation};
 pub use options::{Limits, OpenError, OpenReport, Options, Place};
 pub use reader::{Cursor, Reader};

@@ -218,7 +218,7 @@ impl Turn<'_> {
         };
         let at = place(&provenance, self.source);
         let admitted = desk
-            .admit(operation, self.source, key, current, &mut body)
+            .admit(operation, &self.source.into(), key, current, &mut body)
             .and_then(|warnings| {
                 // A rejected placeholder is no predecessor: it was never an object.
                 let current = current.filter(|now| !matches!(now.standing, Standing::Rejected(_)));
