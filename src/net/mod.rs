@@ -1,11 +1,13 @@
 //! Bytes over the network: TLS, an HTTP client, and the checks of probes. Knows no Kubernetes
 //! object and no image.
 
+pub mod certificates;
 mod check;
 pub mod client;
 mod dial;
 pub mod serve;
 pub mod tls;
+pub mod tls_server;
 pub mod unix;
 pub mod websocket;
 

@@ -11,6 +11,7 @@ mod key;
 mod names;
 mod quantity;
 mod selector;
+pub mod token;
 pub mod user;
 mod validate;
 

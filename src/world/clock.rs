@@ -58,6 +58,17 @@ pub struct Stamp {
     pub wall: Timestamp,
 }
 
+/// When this program was built: no clock that is right is before it.
+pub fn build_time() -> Timestamp {
+    let seconds = env!("LOWTIDE_BUILD_TIME").parse().unwrap_or(0);
+    Timestamp::from_second(seconds).unwrap_or(Timestamp::UNIX_EPOCH)
+}
+
+/// Wall time for dates of certificates and tokens: a machine without a battery boots in 1970.
+pub fn not_before_build(wall: Timestamp) -> Timestamp {
+    wall.max(build_time())
+}
+
 /// The two clocks and the one timer of the node.
 pub trait Clock {
     /// Boot time now. Never goes backwards.

@@ -23,7 +23,7 @@ use std::future::Future;
 use std::pin::Pin;
 use std::rc::Rc;
 
-pub use clock::{BootTime, Clock, Random, Stamp};
+pub use clock::{BootTime, Clock, Random, Stamp, build_time, not_before_build};
 pub use disk::{Area, Disk, DiskError};
 pub use images::{Credential, Image, ImageConfig, Images, PullError, PullRequest};
 pub use net::{HttpAnswer, HttpCheck, Net, NetError, Scheme};

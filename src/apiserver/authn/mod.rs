@@ -1,44 +1,267 @@
 //! Who asks: from a connection and a request's headers to a [`User`].
 //!
-//! The local socket is the machine's root and needs no proof; a network peer has what its client
-//! certificate or its `Authorization` header proves.
+//! ```text
+//!   local socket ─────────────────────────────────────────► system:admin
+//!   client certificate ─► own CA, --client-ca-file ──► CN, O   ┐ the first that knows
+//!   Authorization: Bearer ─► token file, service accounts      ├ the caller is it
+//!   Authorization: Basic ──► password file                     ┘
+//!   nothing ───────────────► --anonymous-auth, else 401
+//! ```
+//! A credential that is wrong is 401, even where anonymous requests are let in; a wrong certificate
+//! beside a good token does no harm. Secrets are compared in constant time and never logged.
+//! Source: Kubernetes apiserver, authentication/request/union and kubeapiserver/authenticator.
 
-use std::sync::Arc;
+mod basic_file;
+mod csv;
+mod impersonate;
+mod review;
+mod secret_file;
+mod token_file;
+mod x509;
 
-use http::HeaderMap;
+use std::path::{Path, PathBuf};
+use std::sync::{Arc, Mutex, PoisonError};
 
+use base64::Engine;
+use base64::engine::general_purpose::{STANDARD, URL_SAFE_NO_PAD};
+use http::{HeaderMap, header};
+use jiff::Timestamp;
+use rustls_pki_types::CertificateDer;
+
+use self::basic_file::BasicFile;
+pub use self::impersonate::impersonate;
+pub use self::review::{Asked, answer as answer_review};
+use self::secret_file::{Loaded, authenticated};
+use self::token_file::TokenFile;
+pub use self::x509::{Network, Peer};
 use super::status::Refusal;
+use crate::net::tls_server::{ClientTrust, authorities};
 use crate::object::User;
-use crate::object::user::{GROUP_AUTHENTICATED, GROUP_MASTERS};
+use crate::object::token::{Checked, Issuer};
+use crate::object::user::{
+    GROUP_AUTHENTICATED, GROUP_MASTERS, GROUP_UNAUTHENTICATED, USER_ANONYMOUS,
+};
+use crate::registry::Reader;
 
-/// What a connection proved before its first request.
-#[derive(Clone, Debug)]
-pub enum Peer {
-    /// `RUN/api.sock`, by peer uid.
-    Local,
+/// What a browser calls the subprotocol that carries a token in its name.
+/// Source: Kubernetes apiserver, authentication/request/websocket.
+const PROTOCOL_BEARER: &str = "base64url.bearer.authorization.k8s.io.";
+
+/// The files that say who is who, by flag.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub struct Paths {
+    /// `--client-ca-file`
+    pub client_ca: Option<PathBuf>,
+    /// `--token-auth-file`
+    pub tokens: Option<PathBuf>,
+    /// `--basic-auth-file`
+    pub passwords: Option<PathBuf>,
 }
 
-/// The authenticators in order.
-#[derive(Clone, Debug)]
+/// What the files say, read at one time.
+#[derive(Debug)]
+pub struct Files {
+    trust: ClientTrust,
+    authorities: Vec<CertificateDer<'static>>,
+    tokens: TokenFile,
+    passwords: Option<BasicFile>,
+    /// To be told once.
+    pub warnings: Vec<String>,
+}
+
+impl Files {
+    /// Reads all of them; `own_ca` (PEM) is trusted too. Errors: flag, file, line, what is wrong.
+    pub fn load(paths: &Paths, own_ca: &str) -> Result<Files, String> {
+        let mut warnings = Vec::new();
+        let mut all = match own_ca {
+            "" => Vec::new(),
+            own => authorities(own.as_bytes())?,
+        };
+        if let Some(path) = &paths.client_ca {
+            let told = |why: String| format!("--client-ca-file: {}: {why}", path.display());
+            let pem = std::fs::read(path).map_err(|error| told(error.to_string()))?;
+            let given = authorities(&pem).map_err(told)?;
+            ClientTrust::new(&given).map_err(told)?;
+            all.extend(given);
+        }
+        let tokens = load("token-auth-file", &paths.tokens, TokenFile::load, &mut warnings)?;
+        let passwords = load("basic-auth-file", &paths.passwords, BasicFile::load, &mut warnings)?;
+        Ok(Files {
+            trust: ClientTrust::new(&all)?,
+            authorities: all,
+            tokens: tokens.unwrap_or_default(),
+            passwords,
+            warnings,
+        })
+    }
+
+    /// The CAs of client certificates.
+    pub fn authorities(&self) -> &[CertificateDer<'static>] {
+        &self.authorities
+    }
+}
+
+fn load<T>(
+    flag: &str,
+    path: &Option<PathBuf>,
+    read: impl Fn(&Path) -> Result<Loaded<T>, String>,
+    warnings: &mut Vec<String>,
+) -> Result<Option<T>, String> {
+    let Some(path) = path else { return Ok(None) };
+    let loaded = read(path).map_err(|why| format!("--{flag}: {why}"))?;
+    warnings.extend(loaded.warnings);
+    Ok(Some(loaded.content))
+}
+
+/// The authenticators in order. Clones share what a reload changes.
+#[derive(Clone)]
 pub struct Authenticator {
     local: Arc<User>,
+    files: Arc<Mutex<Arc<Files>>>,
+    accounts: Option<(Arc<Issuer>, Reader)>,
+    anonymous: bool,
 }
 
 impl Default for Authenticator {
     /// Knows the local socket only.
     fn default() -> Authenticator {
-        let groups = [GROUP_MASTERS, GROUP_AUTHENTICATED];
-        Authenticator {
-            local: Arc::new(User::new("system:admin", &groups)),
-        }
+        let nothing = Files::load(&Paths::default(), "").expect("no file is read");
+        Authenticator::new(nothing, None, false)
     }
 }
 
 impl Authenticator {
-    /// Errors: 401.
-    pub fn user(&self, peer: &Peer, _headers: &HeaderMap) -> Result<Arc<User>, Refusal> {
-        match peer {
-            Peer::Local => Ok(self.local.clone()),
+    /// `accounts`: whose service account tokens count, and where the accounts are.
+    pub fn new(
+        files: Files,
+        accounts: Option<(Arc<Issuer>, Reader)>,
+        anonymous: bool,
+    ) -> Authenticator {
+        let groups = [GROUP_MASTERS, GROUP_AUTHENTICATED];
+        Authenticator {
+            local: Arc::new(User::new("system:admin", &groups)),
+            files: Arc::new(Mutex::new(Arc::new(files))),
+            accounts,
+            anonymous,
+        }
+    }
+
+    /// Requests from now on are judged by these files, those of open connections too.
+    pub fn replace(&self, files: Files) {
+        *self.files.lock().unwrap_or_else(PoisonError::into_inner) = Arc::new(files);
+    }
+
+    fn files(&self) -> Arc<Files> {
+        let files = self.files.lock();
+        files.unwrap_or_else(PoisonError::into_inner).clone()
+    }
+
+    /// Who a request is from. Errors: 401, always in the same words; why is in the debug log.
+    pub fn user(
+        &self,
+        peer: &Peer,
+        headers: &HeaderMap,
+        now: Timestamp,
+    ) -> Result<Arc<User>, Refusal> {
+        let network = match peer {
+            Peer::Local => return Ok(self.local.clone()),
+            Peer::Network(network) => network,
+        };
+        let files = self.files();
+        let mut problems = Vec::new();
+        if !network.chain.is_empty() {
+            match network.user(&files, now) {
+                Ok(Some(user)) => return Ok(user),
+                Ok(None) => {}
+                Err(why) => problems.push(why),
+            }
+        }
+        match credential(headers) {
+            Ok(Some(Credential::Bearer(token))) => match self.bearer(&files, &token, &[], now) {
+                Ok(Some(checked)) => return Ok(Arc::new(authenticated(&checked.user))),
+                Ok(None) => problems.push("invalid bearer token".to_owned()),
+                Err(why) => problems.push(why),
+            },
+            Ok(Some(Credential::Basic(name, password))) => {
+                let passwords = files.passwords.as_ref();
+                match passwords.and_then(|known| known.user(&name, &password)) {
+                    Some(user) => return Ok(Arc::new(authenticated(&user))),
+                    None => problems.push("invalid username/password combination".to_owned()),
+                }
+            }
+            Ok(None) if problems.is_empty() && self.anonymous => {
+                let user = User::new(USER_ANONYMOUS, &[GROUP_UNAUTHENTICATED]);
+                return Ok(Arc::new(user));
+            }
+            Ok(None) => {}
+            Err(why) => problems.push(why.to_owned()),
+        }
+        if !problems.is_empty() {
+            let address = network.address;
+            log::debug!("{address} is not authenticated: [{}]", problems.join(", "));
+        }
+        Err(Refusal::unauthorized(files.passwords.is_some()))
+    }
+
+    /// Who a bearer token is. `Ok(None)`: nobody knows it. Errors: somebody does, and says no.
+    fn bearer(
+        &self,
+        files: &Files,
+        token: &str,
+        audiences: &[String],
+        now: Timestamp,
+    ) -> Result<Option<Checked>, String> {
+        if let Some(user) = files.tokens.user(token) {
+            return Ok(Some(Checked {
+                user: (*user).clone(),
+                audiences: audiences.to_vec(),
+            }));
+        }
+        match &self.accounts {
+            Some((issuer, reader)) => {
+                issuer.check(token, audiences, now, &|key| reader.get(key))
+            }
+            None => Ok(None),
         }
     }
 }
+
+enum Credential {
+    Bearer(String),
+    Basic(String, String),
+}
+
+/// What the headers claim. Errors: a header that cannot be read.
+fn credential(headers: &HeaderMap) -> Result<Option<Credential>, &'static str> {
+    if let Some(value) = headers.get(header::AUTHORIZATION) {
+        let text = value.to_str().map_err(|_| "unreadable Authorization header")?;
+        let (scheme, rest) = text.trim().split_once(' ').unwrap_or((text, ""));
+        let rest = rest.trim();
+        if scheme.eq_ignore_ascii_case("bearer") && !rest.is_empty() {
+            return Ok(Some(Credential::Bearer(rest.to_owned())));
+        }
+        if scheme.eq_ignore_ascii_case("basic") {
+            let decoded = STANDARD.decode(rest).ok();
+            let decoded = decoded.and_then(|bytes| String::from_utf8(bytes).ok());
+            let decoded = decoded.ok_or("invalid Basic credentials")?;
+            let (name, password) = decoded.split_once(':').ok_or("invalid Basic credentials")?;
+            return Ok(Some(Credential::Basic(name.to_owned(), password.to_owned())));
+        }
+        return Err("unknown Authorization scheme");
+    }
+    let protocols = headers.get_all(header::SEC_WEBSOCKET_PROTOCOL).iter();
+    let protocols = protocols.filter_map(|value| value.to_str().ok());
+    let mut names = protocols.flat_map(|value| value.split(',').map(str::trim));
+    let Some(encoded) = names.find_map(|name| name.strip_prefix(PROTOCOL_BEARER)) else {
+        return Ok(None);
+    };
+    let token = URL_SAFE_NO_PAD.decode(encoded).ok();
+    let token = token.and_then(|bytes| String::from_utf8(bytes).ok());
+    match token.filter(|token| !token.is_empty()) {
+        Some(token) => Ok(Some(Credential::Bearer(token))),
+        None => Err("invalid bearer subprotocol"),
+    }
+}
+
+#[cfg(test)]
+mod tests;

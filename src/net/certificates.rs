@@ -1,0 +1,319 @@
+//! X.509: makes keys and certificates, reads names and dates. Pure but for the kernel's randomness.
+//!
+//! Whether a certificate is trusted is rustls's to say (`tls_server`); nothing here verifies.
+
+use std::net::IpAddr;
+use std::time::Duration;
+
+use base64::Engine;
+use jiff::Timestamp;
+use rcgen::{
+    BasicConstraints, CertificateParams, DnType, ExtendedKeyUsagePurpose, IsCa, Issuer, KeyPair,
+    KeyUsagePurpose, PublicKeyData, SanType,
+};
+use rustls_pki_types::pem::PemObject;
+use rustls_pki_types::{CertificateDer, PrivatePkcs8KeyDer};
+use x509_cert::Certificate;
+use x509_cert::attr::AttributeTypeAndValue;
+use x509_cert::der::oid::ObjectIdentifier;
+use x509_cert::der::oid::db::rfc4519::{COMMON_NAME, ORGANIZATION_NAME};
+use x509_cert::der::{Decode, Encode};
+use x509_cert::ext::pkix::SubjectAltName;
+use x509_cert::ext::pkix::name::{DirectoryString, GeneralName};
+
+/// When a certificate counts: both ends included.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Validity {
+    pub from: Timestamp,
+    pub until: Timestamp,
+}
+
+/// What a certificate says, read without trusting it.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Facts {
+    /// Empty if there is none. The last one counts, as Go has it.
+    pub common_name: String,
+    /// Every O, in order.
+    pub organizations: Vec<String>,
+    pub validity: Validity,
+    /// Subject alternative names, sorted.
+    pub dns_names: Vec<String>,
+    pub ips: Vec<IpAddr>,
+}
+
+/// What a new certificate is for.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub enum Purpose {
+    Server {
+        dns_names: Vec<String>,
+        ips: Vec<IpAddr>,
+    },
+    /// The user is the common name, the group its organization.
+    Client { user: String, group: String },
+}
+
+/// A certificate and its private key (PKCS #8), both PEM.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Identity {
+    pub certificate: String,
+    pub key: String,
+}
+
+/// A certificate authority whose key is here.
+pub struct Authority {
+    issuer: Issuer<'static, KeyPair>,
+    certificate: String,
+}
+
+impl Authority {
+    /// Makes a key and a certificate signed by itself, and returns them as text too.
+    pub fn make(name: &str, validity: Validity) -> Result<(Authority, Identity), String> {
+        let key = new_key()?;
+        let mut params = params(name, validity);
+        params.is_ca = IsCa::Ca(BasicConstraints::Unconstrained);
+        params.key_usages = vec![
+            KeyUsagePurpose::DigitalSignature,
+            KeyUsagePurpose::KeyCertSign,
+            KeyUsagePurpose::CrlSign,
+        ];
+        let certificate = params
+            .self_signed(&key)
+            .map_err(|error| format!("make CA certificate: {error}"))?;
+        let identity = Identity {
+            certificate: pem("CERTIFICATE", certificate.der()),
+            key: pem("PRIVATE KEY", key.serialized_der()),
+        };
+        let authority = Authority {
+            issuer: Issuer::new(params, key),
+            certificate: identity.certificate.clone(),
+        };
+        Ok((authority, identity))
+    }
+
+    /// Reads what `make` made. Errors: what is wrong with which of the two texts.
+    pub fn load(identity: &Identity) -> Result<Authority, String> {
+        let certificate = first_certificate(&identity.certificate)?;
+        let facts = facts(&certificate)?;
+        let key = load_key(&identity.key)?;
+        if public_key(&certificate)? != key.der_bytes() {
+            return Err("the private key does not belong to the certificate".to_owned());
+        }
+        let params = params(&facts.common_name, facts.validity);
+        Ok(Authority {
+            issuer: Issuer::new(params, key),
+            certificate: identity.certificate.clone(),
+        })
+    }
+
+    /// The CA's own certificate, PEM.
+    pub fn certificate(&self) -> &str {
+        &self.certificate
+    }
+
+    /// Makes a key and a certificate for it.
+    pub fn issue(&self, purpose: &Purpose, validity: Validity) -> Result<Identity, String> {
+        let name = match purpose {
+            Purpose::Server { .. } => "kube-apiserver",
+            Purpose::Client { user, .. } => user,
+        };
+        let mut params = params(name, validity);
+        params.use_authority_key_identifier_extension = true;
+        params.key_usages = vec![KeyUsagePurpose::DigitalSignature];
+        match purpose {
+            Purpose::Server { dns_names, ips } => {
+                params.extended_key_usages = vec![ExtendedKeyUsagePurpose::ServerAuth];
+                for name in dns_names {
+                    let name = name.as_str().try_into();
+                    let name = name.map_err(|error| format!("name in certificate: {error}"))?;
+                    params.subject_alt_names.push(SanType::DnsName(name));
+                }
+                let ips = ips.iter().copied().map(SanType::IpAddress);
+                params.subject_alt_names.extend(ips);
+            }
+            Purpose::Client { group, .. } => {
+                params.extended_key_usages = vec![ExtendedKeyUsagePurpose::ClientAuth];
+                let group = group.as_str();
+                params
+                    .distinguished_name
+                    .push(DnType::OrganizationName, group);
+            }
+        }
+        let key = new_key()?;
+        let certificate = params
+            .signed_by(&key, &self.issuer)
+            .map_err(|error| format!("make certificate: {error}"))?;
+        Ok(Identity {
+            certificate: pem("CERTIFICATE", certificate.der()),
+            key: pem("PRIVATE KEY", key.serialized_der()),
+        })
+    }
+}
+
+fn new_key() -> Result<KeyPair, String> {
+    KeyPair::generate_for(&rcgen::PKCS_ECDSA_P256_SHA256)
+        .map_err(|error| format!("make a key: {error}"))
+}
+
+fn load_key(text: &str) -> Result<KeyPair, String> {
+    let key = PrivatePkcs8KeyDer::from_pem_slice(text.as_bytes())
+        .map_err(|error| format!("private key: {error}"))?;
+    KeyPair::try_from(&key).map_err(|error| format!("private key: {error}"))
+}
+
+fn params(name: &str, validity: Validity) -> CertificateParams {
+    let mut params = CertificateParams::default();
+    params.distinguished_name = rcgen::DistinguishedName::new();
+    params.distinguished_name.push(DnType::CommonName, name);
+    let date = |at: Timestamp| {
+        let seconds = u64::try_from(at.as_second()).unwrap_or_default();
+        rcgen::date_time_ymd(1970, 1, 1) + Duration::from_secs(seconds)
+    };
+    params.not_before = date(validity.from);
+    params.not_after = date(validity.until);
+    params
+}
+
+/// PEM text of `der`, in lines of 64 characters (RFC 7468).
+pub fn pem(label: &str, der: &[u8]) -> String {
+    let text = base64::engine::general_purpose::STANDARD.encode(der);
+    let mut pem = format!("-----BEGIN {label}-----\n");
+    for line in text.as_bytes().chunks(64) {
+        pem.extend(line.iter().map(|byte| char::from(*byte)));
+        pem.push('\n');
+    }
+    pem.push_str(&format!("-----END {label}-----\n"));
+    pem
+}
+
+/// The first certificate of a PEM text.
+pub fn first_certificate(text: &str) -> Result<CertificateDer<'static>, String> {
+    CertificateDer::from_pem_slice(text.as_bytes()).map_err(|error| format!("certificate: {error}"))
+}
+
+/// Reads the names and dates. Errors: not a certificate.
+pub fn facts(der: &CertificateDer<'_>) -> Result<Facts, String> {
+    let certificate = parse(der)?;
+    let body = certificate.tbs_certificate();
+    let subject = body.subject();
+    let texts = |oid: ObjectIdentifier| subject.iter().filter_map(move |a| text_of(a, oid));
+    let date = |time: &x509_cert::time::Time| {
+        let seconds = i64::try_from(time.to_unix_duration().as_secs()).unwrap_or(i64::MAX);
+        Timestamp::from_second(seconds).unwrap_or(Timestamp::MAX)
+    };
+    let (mut dns_names, mut ips) = (Vec::new(), Vec::new());
+    if let Ok(Some((_, SubjectAltName(names)))) = body.get_extension::<SubjectAltName>() {
+        for name in names {
+            match name {
+                GeneralName::DnsName(name) => dns_names.push(name.to_string()),
+                GeneralName::IpAddress(bytes) => ips.extend(ip_of(bytes.as_bytes())),
+                _ => {}
+            }
+        }
+    }
+    dns_names.sort();
+    ips.sort();
+    Ok(Facts {
+        common_name: texts(COMMON_NAME).last().unwrap_or_default(),
+        organizations: texts(ORGANIZATION_NAME).collect(),
+        validity: Validity {
+            from: date(&body.validity().not_before),
+            until: date(&body.validity().not_after),
+        },
+        dns_names,
+        ips,
+    })
+}
+
+fn parse(der: &CertificateDer<'_>) -> Result<Certificate, String> {
+    Certificate::from_der(der).map_err(|error| format!("certificate: {error}"))
+}
+
+fn text_of(attribute: &AttributeTypeAndValue, oid: ObjectIdentifier) -> Option<String> {
+    if attribute.oid != oid {
+        return None;
+    }
+    let text = DirectoryString::try_from(&attribute.value).ok()?;
+    Some(text.value().into_owned())
+}
+
+fn ip_of(bytes: &[u8]) -> Option<IpAddr> {
+    let v4 = <[u8; 4]>::try_from(bytes).map(IpAddr::from);
+    let v6 = <[u8; 16]>::try_from(bytes).map(IpAddr::from);
+    v4.or(v6).ok()
+}
+
+/// The bits of the subject's public key.
+fn public_key(der: &CertificateDer<'_>) -> Result<Vec<u8>, String> {
+    let certificate = parse(der)?;
+    let info = certificate.tbs_certificate().subject_public_key_info();
+    Ok(info.subject_public_key.raw_bytes().to_vec())
+}
+
+/// The encoded subject: what a server tells clients about the CAs that it knows.
+pub fn subject(der: &CertificateDer<'_>) -> Result<Vec<u8>, String> {
+    let certificate = parse(der)?;
+    let subject = certificate.tbs_certificate().subject().to_der();
+    subject.map_err(|error| format!("certificate: {error}"))
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn validity(from: i64, until: i64) -> Validity {
+        let at = |seconds| Timestamp::from_second(seconds).expect("a date");
+        Validity {
+            from: at(from),
+            until: at(until),
+        }
+    }
+
+    #[test]
+    fn what_is_issued_reads_back() {
+        let long = validity(1_700_000_000, 4_900_000_000);
+        let (authority, identity) = Authority::make("a CA", long).expect("make");
+        let made = facts(&first_certificate(&identity.certificate).expect("PEM")).expect("facts");
+        assert_eq!((made.common_name.as_str(), made.validity), ("a CA", long));
+
+        let short = validity(1_700_000_000, 1_700_003_600);
+        let purpose = Purpose::Server {
+            dns_names: vec!["pi".into(), "kubernetes".into()],
+            ips: vec!["::1".parse().unwrap(), "127.0.0.1".parse().unwrap()],
+        };
+        let again = Authority::load(&identity).expect("load");
+        let server = again.issue(&purpose, short).expect("issue");
+        let read = facts(&first_certificate(&server.certificate).expect("PEM")).expect("facts");
+        assert_eq!(read.dns_names, ["kubernetes", "pi"]);
+        assert_eq!(read.ips.len(), 2);
+        assert_eq!(read.validity, short);
+
+        let purpose = Purpose::Client {
+            user: "jane".into(),
+            group: "dev".into(),
+        };
+        let client = authority.issue(&purpose, short).expect("issue");
+        let read = facts(&first_certificate(&client.certificate).expect("PEM")).expect("facts");
+        assert_eq!(read.common_name, "jane");
+        assert_eq!(read.organizations, ["dev"]);
+    }
+
+    #[test]
+    fn a_key_of_another_certificate_is_refused() {
+        let always = validity(0, 4_900_000_000);
+        let (_, one) = Authority::make("a CA", always).expect("make");
+        let (_, two) = Authority::make("a CA", always).expect("make");
+        let mixed = Identity {
+            certificate: one.certificate.clone(),
+            key: two.key,
+        };
+        let why = Authority::load(&mixed).err().expect("refused");
+        assert!(why.contains("does not belong"), "{why}");
+        for (certificate, key) in [("", one.key.as_str()), (&one.certificate, "")] {
+            let torn = Identity {
+                certificate: certificate.to_owned(),
+                key: key.to_owned(),
+            };
+            assert!(Authority::load(&torn).is_err(), "{certificate:?} {key:?}");
+        }
+    }
+}
