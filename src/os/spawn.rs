@@ -483,12 +483,12 @@ fn high_copy(fd: BorrowedFd<'_>, above: RawFd) -> io::Result<OwnedFd> {
     Ok(rustix::io::fcntl_dupfd_cloexec(fd, above)?)
 }
 
-fn open_cgroups(
-    join: &CgroupJoin,
-    above: RawFd,
-) -> io::Result<(Vec<OwnedFd>, Option<Unified>)> {
+fn open_cgroups(join: &CgroupJoin, above: RawFd) -> io::Result<(Vec<OwnedFd>, Option<Unified>)> {
     let open = |file: PathBuf| high_copy(File::options().write(true).open(file)?.as_fd(), above);
-    let tasks = join.v1.iter().map(|directory| open(directory.join("tasks")));
+    let tasks = join
+        .v1
+        .iter()
+        .map(|directory| open(directory.join("tasks")));
     let v2 = join.v2.as_ref().map(|directory| {
         let flags = OFlags::PATH | OFlags::DIRECTORY | OFlags::CLOEXEC;
         let opened = rustix::fs::open(directory, flags, Mode::empty())?;
@@ -565,5 +565,28 @@ mod tests {
         let numbers = text.matches("/proc/self/fd/").count();
         // 0 to 3, and the one that the shell opened to list them.
         assert!((4..=5).contains(&numbers), "{text}");
+    }
+
+    #[test]
+    fn a_child_is_born_in_its_unified_cgroup() {
+        let mounts = std::fs::read_to_string("/proc/mounts").expect("mounts");
+        let mut mounts = mounts.lines().map(|line| line.split(' '));
+        let unified = mounts.find_map(|mut line| {
+            let place = line.nth(1)?;
+            (line.next() == Some("cgroup2")).then_some(place)
+        });
+        let name = format!("lowtide-spawn-{}", std::process::id());
+        let directory = Path::new(unified.unwrap_or("/nowhere")).join(&name);
+        if std::fs::create_dir(&directory).is_err() {
+            return println!("skipped: no unified cgroup can be made here");
+        }
+        let join = CgroupJoin {
+            v1: Vec::new(),
+            v2: Some(directory.clone()),
+        };
+        let (_, text) = run(Spawn::new("cat").arg("/proc/self/cgroup").cgroup(join));
+        std::fs::remove_dir(&directory).expect("an empty cgroup");
+        let mut lines = text.lines().filter(|line| line.starts_with("0::"));
+        assert!(lines.any(|line| line.ends_with(&name)), "{text}");
     }
 }
