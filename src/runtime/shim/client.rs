@@ -237,8 +237,9 @@ async fn open(
 
 /// Reads until the connection ends, then reaps the shim if we started it.
 async fn drive(link: Rc<Link>, wake: Sender<()>, child: Option<Child>) {
-    let mut buffer = vec![0; MESSAGE_BYTES_MAX];
     while link.socket.readable().await.is_ok() {
+        // Made anew: there is a driver for each pod, and most of them wait for days.
+        let mut buffer = vec![0; MESSAGE_BYTES_MAX];
         match socket::receive_message(link.socket.as_fd(), &mut buffer) {
             Ok(Received::Message(length, descriptors)) => {
                 link.dispatch(&buffer[..length], descriptors, &wake);
@@ -247,7 +248,6 @@ async fn drive(link: Rc<Link>, wake: Sender<()>, child: Option<Child>) {
             Ok(Received::Closed) | Err(_) => break,
         }
     }
-    drop(buffer);
     link.lost.set(true);
     // Dropping the senders ends every request in flight with `Lost`.
     link.waiting.borrow_mut().clear();
