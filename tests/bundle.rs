@@ -245,6 +245,7 @@ fn container(script: &str) -> ContainerConfig {
         },
         oom_score_adj: 1000,
         stdin: false,
+        stdin_once: false,
         tty: false,
         termination_message_path: "/dev/termination-log".to_owned(),
         termination_message_policy: TerminationMessagePolicy::File,

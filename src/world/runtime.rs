@@ -254,6 +254,9 @@ pub struct ContainerConfig {
     pub resources: CgroupResources,
     pub oom_score_adj: i32,
     pub stdin: bool,
+    /// The input ends with the first attached client that types.
+    #[serde(default)]
+    pub stdin_once: bool,
     pub tty: bool,
     pub termination_message_path: String,
     pub termination_message_policy: TerminationMessagePolicy,

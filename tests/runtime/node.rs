@@ -348,6 +348,7 @@ pub fn container(pod: &SandboxConfig, name: &str, script: &str) -> ContainerConf
         resources: CgroupResources::default(),
         oom_score_adj: 1000,
         stdin: false,
+        stdin_once: false,
         tty: false,
         termination_message_path: "/dev/termination-log".into(),
         termination_message_policy: TerminationMessagePolicy::FallbackToLogsOnError,

@@ -115,6 +115,7 @@ fn container() -> ContainerConfig {
         resources: CgroupResources::default(),
         oom_score_adj: 1000,
         stdin: false,
+        stdin_once: false,
         tty: false,
         termination_message_path: "/dev/termination-log".to_owned(),
         termination_message_policy: TerminationMessagePolicy::File,

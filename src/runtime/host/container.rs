@@ -196,6 +196,7 @@ fn run_request(host: &Host, config: &ContainerConfig, record: &ContainerRecord) 
             true => Stdin::Open,
             false => Stdin::Closed,
         },
+        stdin_once: config.stdin_once,
         log: Some(LogConfig {
             path: record.log.clone(),
             bytes_max: host.log_limits.bytes_max,
