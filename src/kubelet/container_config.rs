@@ -82,6 +82,7 @@ pub fn container_config(
         stdin: container.stdin == Some(true),
         stdin_once: container.stdin_once == Some(true),
         tty: container.tty == Some(true),
+        target: None,
         termination_message_path: path.unwrap_or_else(|| TERMINATION_MESSAGE_PATH.to_owned()),
         termination_message_policy: match container.termination_message_policy.as_deref() {
             Some("FallbackToLogsOnError") => TerminationMessagePolicy::FallbackToLogsOnError,

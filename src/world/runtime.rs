@@ -258,6 +258,9 @@ pub struct ContainerConfig {
     #[serde(default)]
     pub stdin_once: bool,
     pub tty: bool,
+    /// The instance whose pid namespace it joins, instead of the sandbox's mode.
+    #[serde(default)]
+    pub target: Option<ContainerId>,
     pub termination_message_path: String,
     pub termination_message_policy: TerminationMessagePolicy,
 }

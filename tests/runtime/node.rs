@@ -350,6 +350,7 @@ pub fn container(pod: &SandboxConfig, name: &str, script: &str) -> ContainerConf
         stdin: false,
         stdin_once: false,
         tty: false,
+        target: None,
         termination_message_path: "/dev/termination-log".into(),
         termination_message_policy: TerminationMessagePolicy::FallbackToLogsOnError,
     }

@@ -495,6 +495,7 @@ fn container_config(pod: &Desired, spec: &ContainerSpec, attempt: u32) -> Contai
         stdin: false,
         stdin_once: false,
         tty: false,
+        target: None,
         termination_message_path: String::new(),
         termination_message_policy: TerminationMessagePolicy::File,
     }

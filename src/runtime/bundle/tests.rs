@@ -86,6 +86,7 @@ impl Case {
             paths: &self.paths,
             mounts: &self.mounts,
             pause_pid: 4711,
+            target_pid: None,
             cgroups_path: "/kubepods/burstable/pod1234/abcd",
             seccomp_file: self.seccomp_file.as_deref(),
         })
@@ -117,6 +118,7 @@ fn container() -> ContainerConfig {
         stdin: false,
         stdin_once: false,
         tty: false,
+        target: None,
         termination_message_path: "/dev/termination-log".to_owned(),
         termination_message_policy: TerminationMessagePolicy::File,
     }
