@@ -100,6 +100,7 @@ fn settings(origin: Origin, from: &str) -> Incoming {
             "metadata": {"name": "settings", "namespace": "default"},
             "data": {"from": from},
         }),
+        lines: Default::default(),
     }
 }
 

@@ -38,7 +38,7 @@ struct Reader<'a> {
 
 impl Reader<'_> {
     fn bad(&self, field: &str, why: &str) -> BadValue {
-        let line = line_of(self.text, field);
+        let line = line_of(self.text, field).unwrap_or(1);
         BadValue(format!("{}:{line}: {field}: {why}", self.path))
     }
 
@@ -80,7 +80,7 @@ impl Reader<'_> {
         let texts = texts(flag.shape, value).map_err(|why| self.bad(field, &why))?;
         let place = Place::File {
             path: self.path.to_owned(),
-            line: line_of(self.text, field),
+            line: line_of(self.text, field).unwrap_or(1),
             field: field.to_owned(),
         };
         self.settings.extend(texts.into_iter().map(|text| Setting {

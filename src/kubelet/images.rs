@@ -100,7 +100,10 @@ async fn pull(
     core.event(pod, Some(container), EventKind::Warning, "Failed", text);
     let reason = match &error {
         PullError::InvalidName(_) => "InvalidImageName",
-        PullError::Unreachable(_) | PullError::Refused(_) | PullError::Local(_) => "ErrImagePull",
+        PullError::Unreachable(_)
+        | PullError::Refused(_)
+        | PullError::Local(_)
+        | PullError::Disk(_) => "ErrImagePull",
     };
     let text = format!("Error: {reason}");
     core.event(pod, Some(container), EventKind::Warning, "Failed", text);

@@ -47,6 +47,7 @@ use std::rc::Rc;
 use std::time::Duration;
 
 use async_executor::{LocalExecutor, Task};
+use futures_lite::future::zip;
 
 pub use self::core::Options;
 use self::core::{Core, EventKind};
@@ -252,10 +253,10 @@ impl Kubelet {
         // A manifest that was taken away and put back has the same UID: its pod may have come back
         // before its worker was gone, and nobody says so twice.
         for view in ended {
-            let back = self.core.reader.get(&view.key);
+            let back = self.core.reader.get_packed(&view.key);
             let back = back.filter(|object| object.uid() == view.uid.as_str());
             if let Some(object) = back.filter(|object| !object.is_deleting()) {
-                self.take(&object);
+                self.take(&object.unpack());
             }
         }
     }
@@ -275,19 +276,9 @@ async fn live(kubelet: Rc<Kubelet>, shared: Rc<Shared>) {
     let core = &shared.core;
     let uid = shared.uid.clone();
     let view = shared.view.borrow().clone();
-    let (checkpoint, finals) = remembered(core, &view).await;
-    let observed = core.world.runtime.observe(&uid);
-    let mut bases = Vec::new();
-    for container in &view.containers {
-        if plan::latest(&observed, &container.name).is_none() {
-            let (namespace, name) = (&view.key.namespace, &view.key.name);
-            let base = core
-                .world
-                .runtime
-                .next_attempt(&uid, namespace, name, &container.name);
-            bases.push((container.name.clone(), base.await));
-        }
-    }
+    // At the same time: each goes to the disk's threads and back.
+    let records = remembered(core, &view);
+    let ((checkpoint, finals), bases) = zip(records, attempt_bases(core, &view)).await;
     {
         let mut memory = shared.memory.borrow_mut();
         // An end that was asked for while the records were read counts.
@@ -313,13 +304,28 @@ async fn remembered(core: &Core, view: &PodView) -> (Checkpoint, Final) {
     let uid = &view.uid;
     if !core.leftovers.contains(uid) {
         if !core.records.is_forgotten(uid).await {
-            let checkpoint = core.records.checkpoint(uid).await;
-            return (checkpoint, core.records.finals(uid).await);
+            // At the same time: each goes to the disk's threads and back.
+            return zip(core.records.checkpoint(uid), core.records.finals(uid)).await;
         }
         let why = "an earlier agent could not remove them";
         core.leftovers.note(uid, &view.key, why);
     }
     (Checkpoint::default(), Final::default())
+}
+
+/// The first attempt number of containers that have no instance, by what logs there are.
+async fn attempt_bases(core: &Core, view: &PodView) -> Vec<(String, u32)> {
+    let observed = core.world.runtime.observe(&view.uid);
+    let mut bases = Vec::new();
+    for container in &view.containers {
+        if plan::latest(&observed, &container.name).is_none() {
+            let (namespace, name) = (&view.key.namespace, &view.key.name);
+            let runtime = &core.world.runtime;
+            let base = runtime.next_attempt(&view.uid, namespace, name, &container.name);
+            bases.push((container.name.clone(), base.await));
+        }
+    }
+    bases
 }
 
 /// A postStart that was under way when an agent died is not run twice, and its result is nobody's

@@ -44,6 +44,7 @@ pub async fn publish(core: Rc<Core>) {
         key: key.clone(),
         provenance: None,
         body: object(&core),
+        lines: Default::default(),
     }];
     if let Err(error) = core.registry.replace(Source::Node, list).await {
         log::error!("publish {key}: {error:?}; the node is not shown");

@@ -9,14 +9,36 @@
 
 use serde_json::Value;
 
-use super::json;
+use super::{json, locate};
 
-/// A document of a file, in the file's order: an object, or why there is none.
-#[derive(Clone, Debug, PartialEq)]
-pub struct Decoded {
-    /// Line of the file, from 1: the document's first, or the one an error is at.
+/// An object of a file, in the file's order, or why there is none.
+#[derive(Clone, Debug)]
+pub struct Decoded<'t> {
+    /// Line of the file, from 1: the object's first, or the one an error is at.
     pub line: u32,
     pub outcome: Result<Value, String>,
+    document: Document<'t>,
+    /// Path of the object in its document: empty, or `items[3]`.
+    path: String,
+}
+
+impl Decoded<'_> {
+    /// Line of the file, from 1, of a field of the object, or of what it is missing from.
+    pub fn line_of(&self, path: &str) -> u32 {
+        let path = match self.path.as_str() {
+            "" => path.to_owned(),
+            item => format!("{item}.{path}"),
+        };
+        match locate::line_of(self.document.text, &path) {
+            Some(line) => self.document.lines_before.saturating_add(line),
+            None => self.line,
+        }
+    }
+
+    /// Bytes of text that a look for a line goes through at most.
+    pub fn text_bytes(&self) -> usize {
+        self.document.text.len()
+    }
 }
 
 /// Nesting allowed in a document. Pods need 12; go-yaml and serde_json allow more.
@@ -27,33 +49,30 @@ const NODES_MAX: usize = 250_000;
 const DOCUMENTS_MAX: usize = 1_000;
 
 /// Decodes a whole file. Empty documents yield nothing.
-pub fn decode(bytes: &[u8]) -> Vec<Decoded> {
+pub fn decode(bytes: &[u8]) -> Vec<Decoded<'_>> {
     let text = match std::str::from_utf8(bytes) {
         Ok(text) => text.strip_prefix('\u{feff}').unwrap_or(text),
         Err(error) => {
             let before = &bytes[..error.valid_up_to()];
-            return vec![Decoded {
+            let nothing = Document {
+                text: "",
                 line: line_number(before),
-                outcome: Err("text is not UTF-8".to_owned()),
-            }];
+                lines_before: 0,
+            };
+            return vec![nothing.refused(nothing.line, "text is not UTF-8".to_owned())];
         }
     };
     let mut decoded = Vec::new();
     for (count, document) in documents(text).into_iter().enumerate() {
         if count == DOCUMENTS_MAX {
-            decoded.push(Decoded {
-                line: document.line,
-                outcome: Err(format!("more than {DOCUMENTS_MAX} documents in one file")),
-            });
+            let why = format!("more than {DOCUMENTS_MAX} documents in one file");
+            decoded.push(document.refused(document.line, why));
             break;
         }
         match parse(document) {
             Ok(Value::Null) => {}
-            Ok(value) => open_list(value, document.line, &mut decoded),
-            Err((line, message)) => decoded.push(Decoded {
-                line,
-                outcome: Err(message),
-            }),
+            Ok(value) => open_list(value, document, &mut decoded),
+            Err((line, message)) => decoded.push(document.refused(line, message)),
         }
     }
     decoded
@@ -69,12 +88,24 @@ pub fn parse_one(text: &str) -> Result<Value, (u32, String)> {
     }
 }
 
-#[derive(Clone, Copy)]
+#[derive(Clone, Copy, Debug)]
 struct Document<'a> {
     text: &'a str,
+    /// Of its first content, from 1.
     line: u32,
     /// Lines of the file before `text`.
     lines_before: u32,
+}
+
+impl<'a> Document<'a> {
+    fn refused(self, line: u32, why: String) -> Decoded<'a> {
+        Decoded {
+            line,
+            outcome: Err(why),
+            document: self,
+            path: String::new(),
+        }
+    }
 }
 
 /// Splits at document markers. A marker at the start of a line always is one: YAML forbids it
@@ -123,7 +154,7 @@ fn parse(document: Document<'_>) -> Result<Value, (u32, String)> {
     };
     if document.text.trim_start().starts_with('{') {
         return json::parse(document.text, DEPTH_MAX)
-            .map_err(|(line, message)| (at(line as u64), message));
+            .map_err(|(line, message)| (at(line as u64), one_line(&message)));
     }
     let options = serde_saphyr::options! {
         budget: serde_saphyr::budget! {
@@ -141,9 +172,18 @@ fn parse(document: Document<'_>) -> Result<Value, (u32, String)> {
     })
 }
 
-/// A parser's message on one line, so that a log line stays one.
+/// A parser's message on one line, so that a log line stays one, and without the place at its end,
+/// which counts from the start of the document.
 fn one_line(message: &str) -> String {
-    message.split_whitespace().collect::<Vec<_>>().join(" ")
+    let line = message.split_whitespace().collect::<Vec<_>>().join(" ");
+    let is_place = |text: &str| {
+        let mut words = text.split(' ');
+        words.all(|word| word == "column" || word.trim_end_matches(',').parse::<u32>().is_ok())
+    };
+    match line.rsplit_once(" at line ") {
+        Some((what, place)) if is_place(place) => what.to_owned(),
+        _ => line,
+    }
 }
 
 fn line_number(before: &[u8]) -> u32 {
@@ -152,10 +192,9 @@ fn line_number(before: &[u8]) -> u32 {
 }
 
 /// Puts the object, or the items of a list of objects, into `decoded`. Lists do not nest.
-fn open_list(value: Value, line: u32, decoded: &mut Vec<Decoded>) {
+fn open_list<'t>(value: Value, document: Document<'t>, decoded: &mut Vec<Decoded<'t>>) {
     let Some(item_kind) = list_item_kind(&value) else {
-        let outcome = check_kind(value);
-        decoded.push(Decoded { line, outcome });
+        decoded.push(object(value, document, document.line, String::new()));
         return;
     };
     let items = match value {
@@ -165,21 +204,42 @@ fn open_list(value: Value, line: u32, decoded: &mut Vec<Decoded>) {
     match items {
         None | Some(Value::Null) => {}
         Some(Value::Array(items)) => {
+            let mut lines = locate::lines_of_items(document.text, "items").into_iter();
             for (index, mut item) in items.into_iter().enumerate() {
                 if let (Some(kind), Value::Object(fields)) = (item_kind, &mut item) {
                     // Items of a typed list may leave their type out (API conventions).
                     fields.entry("apiVersion").or_insert_with(|| "v1".into());
                     fields.entry("kind").or_insert_with(|| kind.into());
                 }
-                let outcome = check_kind(item).map_err(|why| format!("items[{index}]: {why}"));
-                decoded.push(Decoded { line, outcome });
+                let line = lines.next().map(|line| document.lines_before + line);
+                let line = line.unwrap_or(document.line);
+                decoded.push(object(item, document, line, format!("items[{index}]")));
             }
         }
-        Some(_) => decoded.push(Decoded {
-            line,
-            outcome: Err("items: must be a list".to_owned()),
-        }),
+        Some(_) => {
+            let mut refused = document.refused(document.line, "items: must be a list".to_owned());
+            refused.line = refused.line_of("items");
+            decoded.push(refused);
+        }
     }
+}
+
+fn object<'t>(value: Value, document: Document<'t>, line: u32, path: String) -> Decoded<'t> {
+    let mut decoded = Decoded {
+        line,
+        outcome: Ok(Value::Null),
+        document,
+        path,
+    };
+    decoded.outcome = match check_kind(value) {
+        Ok(value) => Ok(value),
+        Err((field, why)) if decoded.path.is_empty() => {
+            decoded.line = decoded.line_of(field);
+            Err(why)
+        }
+        Err((_, why)) => Err(format!("{}: {why}", decoded.path)),
+    };
+    decoded
 }
 
 /// `None`: not a list. `Some(None)`: a list of anything.
@@ -196,19 +256,21 @@ fn list_item_kind(value: &Value) -> Option<Option<&'static str>> {
     }
 }
 
-fn check_kind(value: Value) -> Result<Value, String> {
+/// Errors: the field that tells, and why the value is not one that is read.
+fn check_kind(value: Value) -> Result<Value, (&'static str, String)> {
     const LEGAL: &str = "a manifest holds v1 Pod, ConfigMap, Secret or a List of these";
     if !value.is_object() {
-        return Err(format!("not an object: {LEGAL}"));
+        return Err(("", format!("not an object: {LEGAL}")));
     }
     let version = value["apiVersion"].as_str().unwrap_or_default();
     let kind = value["kind"].as_str().unwrap_or_default();
     match (version, kind) {
         ("v1", "Pod" | "ConfigMap" | "Secret") => Ok(value),
-        ("", _) => Err(format!("apiVersion: Required value; {LEGAL}")),
-        (_, "") => Err(format!("kind: Required value; {LEGAL}")),
-        _ => Err(format!(
-            "{version} {kind} is not read from manifests: {LEGAL}"
+        ("", _) => Err(("apiVersion", format!("apiVersion: Required value; {LEGAL}"))),
+        (_, "") => Err(("kind", format!("kind: Required value; {LEGAL}"))),
+        _ => Err((
+            "kind",
+            format!("{version} {kind} is not read from manifests: {LEGAL}"),
         )),
     }
 }

@@ -1,6 +1,6 @@
 use serde_json::{Value, json};
 
-use super::{Decoded, decode};
+use super::decode;
 
 fn values(text: &str) -> Vec<Value> {
     decode(text.as_bytes())
@@ -67,6 +67,8 @@ fn lists_are_opened() {
     assert_eq!(names, ["a", "b"]);
     assert_eq!(values(text)[1]["kind"], "Pod");
     assert!(decode(b"apiVersion: v1\nkind: List\n").is_empty());
+    let lines: Vec<u32> = decode(text.as_bytes()).iter().map(|d| d.line).collect();
+    assert_eq!(lines, [4, 5]);
     let nested = "apiVersion: v1\nkind: List\nitems:\n- {apiVersion: v1, kind: List}\n- {apiVersion: v1, kind: Secret}\n";
     let decoded = decode(nested.as_bytes());
     assert_eq!(decoded.len(), 2);
@@ -88,7 +90,7 @@ fn what_cannot_be_used_is_refused_with_its_line() {
         ("apiVersion: v1\n", 1, "kind: Required value"),
         (
             "\n\napiVersion: apps/v1\nkind: Deployment\n",
-            3,
+            4,
             "apps/v1 Deployment is not read",
         ),
         ("just words\n", 1, "not an object"),
@@ -106,15 +108,12 @@ fn what_cannot_be_used_is_refused_with_its_line() {
         assert_eq!(found[0].0, line, "{text}: {found:?}");
         assert!(found[0].1.contains(message), "{text}: {found:?}");
         assert!(!found[0].1.contains('\n'), "{found:?}");
+        // It would be counted from the start of the document.
+        assert!(!found[0].1.contains(" line "), "{found:?}");
     }
     let not_text = decode(b"a: b\nc: \xff\n");
-    assert_eq!(
-        not_text,
-        [Decoded {
-            line: 2,
-            outcome: Err("text is not UTF-8".to_owned())
-        }]
-    );
+    assert_eq!(not_text[0].line, 2);
+    assert_eq!(not_text[0].outcome, Err("text is not UTF-8".to_owned()));
 }
 
 #[test]

@@ -5,7 +5,7 @@
 
 use serde_json::{Map, Value, json};
 
-use crate::object::{Key, Kind, Source};
+use crate::object::{Cause, Key, Kind, Source};
 use crate::world::Uid;
 
 /// Where an object came from, as its UID and its annotations tell.
@@ -30,16 +30,16 @@ const CONFIG_SOURCE: &str = "kubernetes.io/config.source";
 /// Annotation: when this content was first seen, RFC 3339.
 pub const CONFIG_SEEN: &str = "kubernetes.io/config.seen";
 
-/// Completes a Pod, ConfigMap or Secret. Errors name the field.
-pub fn apply(mut body: Value, origin: Origin<'_>) -> Result<Defaulted, String> {
+/// Completes a Pod, ConfigMap or Secret. Errors: the field and what is wrong with it.
+pub fn apply(mut body: Value, origin: Origin<'_>) -> Result<Defaulted, Cause> {
     let kind = body["kind"]
         .as_str()
         .and_then(Kind::from_name)
-        .ok_or("kind: Required value")?;
+        .ok_or_else(|| required("kind"))?;
     let hash = content_hash(&body, origin);
     let metadata = section(&mut body, "metadata")?;
     let name = text(metadata, "name")?
-        .ok_or("metadata.name: Required value")?
+        .ok_or_else(|| required("metadata.name"))?
         .to_owned();
     let namespace = text(metadata, "namespace")?.unwrap_or("default").to_owned();
     metadata.insert("namespace".to_owned(), namespace.clone().into());
@@ -63,12 +63,13 @@ fn complete_pod(
     name: &str,
     hash: String,
     origin: Origin<'_>,
-) -> Result<String, String> {
+) -> Result<String, Cause> {
     let node_name = origin.node_name.to_lowercase();
     let metadata = section(body, "metadata")?;
     let uid = match text(metadata, "uid")? {
         Some(pinned) => {
-            Uid::new(pinned).ok_or("metadata.uid: Invalid value: must be usable as a file name")?;
+            Uid::new(pinned)
+                .ok_or_else(|| invalid("metadata.uid", "must be usable as a file name"))?;
             pinned.to_owned()
         }
         None => hash,
@@ -90,13 +91,13 @@ fn complete_pod(
 }
 
 /// Files are the node's own: no taint drives their pods away.
-fn tolerate_no_execute(spec: &mut Map<String, Value>) -> Result<(), String> {
+fn tolerate_no_execute(spec: &mut Map<String, Value>) -> Result<(), Cause> {
     let tolerations = spec.entry("tolerations").or_insert(Value::Null);
     if tolerations.is_null() {
         *tolerations = json!([]);
     }
     let Value::Array(list) = tolerations else {
-        return Err("spec.tolerations: Invalid value: must be a list".to_owned());
+        return Err(invalid("spec.tolerations", "must be a list"));
     };
     let all = json!({"operator": "Exists", "effect": "NoExecute"});
     if !list.contains(&all) {
@@ -119,10 +120,18 @@ fn content_hash(body: &Value, origin: Origin<'_>) -> String {
         .collect()
 }
 
-fn section<'a>(body: &'a mut Value, name: &str) -> Result<&'a mut Map<String, Value>, String> {
+fn required(path: &str) -> Cause {
+    (path.to_owned(), "Required value".to_owned())
+}
+
+fn invalid(path: &str, why: &str) -> Cause {
+    (path.to_owned(), format!("Invalid value: {why}"))
+}
+
+fn section<'a>(body: &'a mut Value, name: &str) -> Result<&'a mut Map<String, Value>, Cause> {
     match body {
         Value::Object(fields) => subsection(fields, name, name),
-        _ => Err("not an object".to_owned()),
+        _ => Err(invalid("", "must be an object")),
     }
 }
 
@@ -130,23 +139,24 @@ fn subsection<'a>(
     fields: &'a mut Map<String, Value>,
     name: &str,
     path: &str,
-) -> Result<&'a mut Map<String, Value>, String> {
+) -> Result<&'a mut Map<String, Value>, Cause> {
     let value = fields.entry(name).or_insert(Value::Null);
     if value.is_null() {
         *value = json!({});
     }
     value
         .as_object_mut()
-        .ok_or_else(|| format!("{path}: Invalid value: must be an object"))
+        .ok_or_else(|| invalid(path, "must be an object"))
 }
 
 /// A text field of the metadata; an empty one counts as absent.
-fn text<'a>(metadata: &'a Map<String, Value>, name: &str) -> Result<Option<&'a str>, String> {
+fn text<'a>(metadata: &'a Map<String, Value>, name: &str) -> Result<Option<&'a str>, Cause> {
     match metadata.get(name) {
         None | Some(Value::Null) => Ok(None),
         Some(Value::String(text)) => Ok(Some(text.as_str()).filter(|text| !text.is_empty())),
-        Some(other) => Err(format!(
-            "metadata.{name}: Invalid value: {other}: must be a string"
+        Some(other) => Err(invalid(
+            &format!("metadata.{name}"),
+            &format!("{other}: must be a string"),
         )),
     }
 }
@@ -269,7 +279,8 @@ mod tests {
         ] {
             let mut body = pod();
             *body.pointer_mut(field).expect("exists") = value;
-            let error = apply(body, origin(Source::File)).expect_err(message);
+            let (path, why) = apply(body, origin(Source::File)).expect_err(message);
+            let error = format!("{path}: {why}");
             assert!(error.starts_with(message), "{error}");
         }
     }

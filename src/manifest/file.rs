@@ -60,9 +60,7 @@ impl<F: ManifestFiles> FileSource<F> {
         self.reported.reachable("manifest files");
         let (list, broken) = self.complete(listing, registry, clock);
         match registry.replace(Source::File, list).await {
-            Ok(replaced) => self
-                .reported
-                .objects(&replaced, &broken, &registry.reader()),
+            Ok(replaced) => self.reported.objects(&replaced, &broken, registry),
             Err(error) => self.reported.unreachable(&format!(
                 "store manifests: {error}; retrying at the next scan"
             )),

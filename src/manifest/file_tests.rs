@@ -222,3 +222,119 @@ fn a_renamed_manifest_reaches_the_registry_without_any_timer() {
         futures_lite::future::or(run, late),
     ));
 }
+
+/// Events as `<object> <reason> <message> x<count>`.
+fn events(node: &Node) -> Vec<String> {
+    let (events, _) = node.registry.reader().list(Kind::Event, None);
+    let text = |event: &std::sync::Arc<crate::object::Object>| {
+        let body = &event.body;
+        let word = |value: &serde_json::Value| value.as_str().unwrap_or_default().to_owned();
+        format!(
+            "{} {} {} x{}",
+            word(&body["involvedObject"]["name"]),
+            word(&body["reason"]),
+            word(&body["message"]),
+            body["count"]
+        )
+    };
+    events.iter().map(text).collect()
+}
+
+#[test]
+fn a_fault_is_told_with_the_line_of_its_field() {
+    const HEAD: &str = "apiVersion: v1\nkind: Pod\nmetadata:\n  name: web\nspec:\n";
+    let json = "{\n\"apiVersion\": \"v1\", \"kind\": \"Pod\",\n\"metadata\": {\"name\": \"web\"},\n\"spec\": {\n\"containers\": [\n{\"name\": \"c\",\n\"image\": \"\"}]}}\n";
+    for (text, expected) in [
+        (
+            format!("{HEAD}  containers:\n  - name: c\n    ports: []\n    image: ''\n"),
+            "9: spec.containers[0].image: Required value",
+        ),
+        (
+            format!("{HEAD}  hostNetwork: true\n  containers:\n  - image: i\n    name: c\n  - name: d\n"),
+            "10: spec.containers[1].image: Required value",
+        ),
+        (
+            format!("{}---\n# another\n{HEAD}  containers: []\n", pod("other")),
+            "12: spec.containers: Required value",
+        ),
+        (
+            format!("{HEAD}  containers:\n  - name: c\n    image: 5\n"),
+            "8: spec.containers[0].image: Invalid value",
+        ),
+        (
+            format!("{HEAD}  containers:\n  - name: c\n  restartPolicy: Maybe\n"),
+            "7: [spec.containers[0].image: Required value, spec.restartPolicy: Unsupported value: \
+             \"Maybe\": supported values: \"Always\", \"Never\", \"OnFailure\" (line 8)]",
+        ),
+        (json.to_owned(), "7: spec.containers[0].image: Required value"),
+        (
+            "apiVersion: v1\nkind: Pod\nmetadata:\n  namespace: x\n".to_owned(),
+            "3: metadata.name: Required value",
+        ),
+        (
+            "apiVersion: v1\nkind: List\nitems:\n- apiVersion: v1\n  kind: Pod\n  metadata: {name: web}\n  spec:\n    containers: []\n"
+                .to_owned(),
+            "8: spec.containers: Required value",
+        ),
+    ] {
+        let mut node = Node::new();
+        node.put("/m/web.yaml", &text);
+        node.turn();
+        let (pods, _) = node.registry.reader().list(Kind::Pod, None);
+        let rejected: Vec<String> = pods
+            .iter()
+            .filter_map(|pod| match &pod.standing {
+                Standing::Rejected(problem) => Some(problem.to_string()),
+                _ => None,
+            })
+            .collect();
+        assert_eq!(rejected.len(), 1, "{text}");
+        let expected = format!("/m/web.yaml:{expected}");
+        assert!(rejected[0].starts_with(&expected), "{}\n{expected}", rejected[0]);
+    }
+}
+
+#[test]
+fn a_manifest_that_never_was_good_has_one_event_that_is_counted() {
+    let mut node = Node::new();
+    let bad = "apiVersion: v1\nkind: Pod\nmetadata: {name: web}\nspec:\n  containers: []\n";
+    node.put("/m/file.yaml", bad);
+    node.turn();
+    node.turn();
+    let told = "web-pi InvalidManifest /m/file.yaml:5: spec.containers: Required value";
+    assert_eq!(events(&node), [format!("{told} x1")]);
+    // Worse, and then as it was: the same event again.
+    node.put("/m/file.yaml", "kind: [");
+    node.turn();
+    node.put("/m/file.yaml", bad);
+    node.turn();
+    let again: Vec<String> = events(&node);
+    let about_web = again.iter().filter(|text| text.starts_with("web-pi "));
+    assert_eq!(
+        about_web.collect::<Vec<_>>(),
+        [&format!("{told} x2")],
+        "{again:?}"
+    );
+    let broken = "file-pi InvalidManifest /m/file.yaml:1: unclosed bracket '[' x1";
+    assert_eq!(again.len(), 2, "{again:?}");
+    assert!(again.iter().any(|text| text == broken), "{again:?}");
+    // One that goes on as it was is the kubelet's to tell of.
+    node.put("/m/file.yaml", &pod("web"));
+    node.turn();
+    node.put("/m/file.yaml", bad);
+    node.turn();
+    assert_eq!(node.pods(), [("web-pi".to_owned(), "stale")]);
+    assert_eq!(events(&node), again);
+}
+
+#[test]
+fn an_unknown_field_is_warned_of_at_its_line() {
+    let mut node = Node::new();
+    let text = format!("# web\n{}", pod("web")).replace("image: busybox", "image: i,\n imgae: j");
+    node.put("/m/web.yaml", &text);
+    node.turn();
+    node.turn();
+    assert_eq!(node.pods(), accepted(&["web-pi"]));
+    let told = "web-pi UnknownField /m/web.yaml:6: unknown field \"spec.containers[0].imgae\" x1";
+    assert_eq!(events(&node), [told]);
+}

@@ -1,11 +1,11 @@
-//! Says each problem once when it appears and once when it is gone.
+//! Says each problem once when it appears and once when it is gone, in the log and as an event.
 //!
 //! Never decides anything: the registry holds what became of an object.
 
 use std::collections::BTreeMap;
 
-use crate::object::{Key, Problem, Standing};
-use crate::registry::{Reader, Replaced};
+use crate::object::{Key, Kind, Object, Problem, Standing};
+use crate::registry::{EventRecord, Registry, Replaced};
 
 /// What was last said about one source.
 #[derive(Default)]
@@ -30,8 +30,21 @@ impl Reported {
         self.texts = now;
     }
 
-    /// What the registry would not take. `broken` are problems that `texts` has said already.
-    pub fn objects(&mut self, replaced: &Replaced, broken: &[Problem], reader: &Reader) {
+    /// What the registry would not take, or took and had something to say about. `broken` are
+    /// problems that `texts` has logged already.
+    pub fn objects(&mut self, replaced: &Replaced, broken: &[Problem], registry: &Registry) {
+        let reader = registry.reader();
+        for (key, problem) in &replaced.problems {
+            let stale = |object: &Object| matches!(object.standing, Standing::Stale(_));
+            // Of a pod that goes on as it was, the kubelet tells.
+            if key.kind != Kind::Pod || !reader.get(key).as_deref().is_some_and(stale) {
+                publish(registry, key, problem);
+            }
+        }
+        for (key, warning) in &replaced.warnings {
+            log::warn!("manifest {}: {key}: {}", warning.at, warning.message);
+            publish(registry, key, warning);
+        }
         for (key, problem) in &replaced.problems {
             if broken.contains(problem) {
                 continue;
@@ -42,8 +55,8 @@ impl Reported {
             }
         }
         self.objects.retain(|key, problem| {
-            let object = reader.get(key);
-            let cleared = object.is_none_or(|object| object.standing == Standing::Accepted)
+            let object = reader.get_packed(key);
+            let cleared = object.is_none_or(|object| *object.standing() == Standing::Accepted)
                 && !replaced.problems.iter().any(|(named, _)| named == key);
             if cleared {
                 log::info!("manifest {}: {key} is accepted or gone", problem.at.file);
@@ -65,4 +78,17 @@ impl Reported {
             log::info!("{what}: readable again");
         }
     }
+}
+
+/// A Warning event about the object of that key, or the placeholder that stands for it.
+fn publish(registry: &Registry, key: &Key, problem: &Problem) {
+    let object = registry.reader().get(key);
+    registry.record(EventRecord {
+        involved: key.clone(),
+        uid: object.map_or_else(String::new, |object| object.uid().to_owned()),
+        field_path: None,
+        warning: true,
+        reason: problem.reason.clone(),
+        message: problem.to_string(),
+    });
 }

@@ -138,9 +138,7 @@ impl<F: Fetch> HttpSource<F> {
             .collect();
         self.reported.texts(troubles);
         match registry.replace(Source::Http, list).await {
-            Ok(replaced) => self
-                .reported
-                .objects(&replaced, &broken, &registry.reader()),
+            Ok(replaced) => self.reported.objects(&replaced, &broken, registry),
             Err(error) => self.reported.unreachable(&format!(
                 "store manifests: {error}; retrying at the next check"
             )),

@@ -293,6 +293,8 @@ fn start_api(
         || Ok(Rc::new(SystemClock::new()?)),
         apiserver::Options {
             pod_logs_dir: options.pod_logs_dir.clone(),
+            authenticator: apiserver::authn::Authenticator::default(),
+            authorizer: apiserver::authz::Authorizer::default(),
             limits: apiserver::Limits::default(),
         },
     );

@@ -3,7 +3,9 @@
 //! The known fields are those of k8s-openapi's types: what is in the input and not in its
 //! re-serialised view is unknown. Unknown fields stay in the body; a newer cluster may mean them.
 
+use k8s_openapi::api::coordination::v1::Lease;
 use k8s_openapi::api::core::v1;
+use k8s_openapi::api::scheduling::v1::PriorityClass;
 use serde::Serialize;
 use serde::de::DeserializeOwned;
 use serde_json::{Map, Value};
@@ -13,21 +15,27 @@ use super::{Cause, Kind};
 /// Unknown fields that are named one by one.
 const UNKNOWN_MAX: usize = 16;
 
-/// Warnings about unknown fields (`unknown field "spec.containers[0].imgae"`), or the first field
-/// of a wrong type.
-pub fn decode(kind: Kind, body: &Value) -> Result<Vec<String>, Cause> {
+/// Unknown fields (`spec.containers[0].imgae`), each with its warning, or the first field of a
+/// wrong type.
+pub fn decode(kind: Kind, body: &Value) -> Result<Vec<Cause>, Cause> {
     match kind {
         Kind::Pod => decode_as::<v1::Pod>(body),
         Kind::ConfigMap => decode_as::<v1::ConfigMap>(body),
         Kind::Secret => decode_as::<v1::Secret>(body),
         Kind::ServiceAccount => decode_as::<v1::ServiceAccount>(body),
         Kind::Namespace => decode_as::<v1::Namespace>(body),
+        Kind::Service => decode_as::<v1::Service>(body),
+        Kind::Endpoints => decode_as::<v1::Endpoints>(body),
+        Kind::LimitRange => decode_as::<v1::LimitRange>(body),
+        Kind::ResourceQuota => decode_as::<v1::ResourceQuota>(body),
+        Kind::Lease => decode_as::<Lease>(body),
+        Kind::PriorityClass => decode_as::<PriorityClass>(body),
         // Written by the node itself.
         Kind::Node | Kind::Event => Ok(Vec::new()),
     }
 }
 
-fn decode_as<T: DeserializeOwned + Serialize>(body: &Value) -> Result<Vec<String>, Cause> {
+fn decode_as<T: DeserializeOwned + Serialize>(body: &Value) -> Result<Vec<Cause>, Cause> {
     let typed = match T::deserialize(body) {
         Ok(typed) => typed,
         Err(error) => {
@@ -42,12 +50,15 @@ fn decode_as<T: DeserializeOwned + Serialize>(body: &Value) -> Result<Vec<String
     }
     let more = unknown.len().saturating_sub(UNKNOWN_MAX);
     unknown.truncate(UNKNOWN_MAX);
-    let mut warnings: Vec<String> = unknown
-        .iter()
-        .map(|path| format!("unknown field \"{path}\""))
+    let mut warnings: Vec<Cause> = unknown
+        .into_iter()
+        .map(|path| {
+            let text = format!("unknown field \"{path}\"");
+            (path, text)
+        })
         .collect();
     if more > 0 {
-        warnings.push(format!("{more} more unknown fields"));
+        warnings.push((String::new(), format!("{more} more unknown fields")));
     }
     Ok(warnings)
 }
@@ -146,10 +157,8 @@ mod tests {
             },
         });
         let warnings = decode(Kind::Pod, &pod).expect("types are right");
-        let expected = [
-            "unknown field \"metadata.lables\"",
-            "unknown field \"spec.containers[1].imgae\"",
-        ];
+        let expected = ["metadata.lables", "spec.containers[1].imgae"]
+            .map(|path| (path.to_owned(), format!("unknown field \"{path}\"")));
         assert_eq!(warnings, expected);
     }
 

@@ -20,30 +20,38 @@
 //! The registry runs nothing, knows no container, and never trusts a status that it holds: that is
 //! what the kubelet published, not what is.
 
+mod actor;
 mod admission;
 mod commit;
 mod desk;
 mod events;
 mod open;
 mod options;
+mod packed;
 mod published;
 mod reader;
 mod replace;
 mod store;
 mod write;
 
+use std::collections::BTreeMap;
 use std::fmt;
 use std::sync::Arc;
 
 use serde_json::Value;
 
+pub use actor::Actor;
 pub use admission::{Admit, Attributes, Denial, Operation};
 pub use options::{Limits, OpenError, OpenReport, Options, Place};
+pub use packed::{Packed, PackedChange};
 pub use reader::{Cursor, Reader};
 pub use store::{Aside, Directory, FaultyDisk, Health, Medium, Stored};
 pub use write::{Deletion, Precondition, Registry};
 
 use crate::object::{Key, Object, Problem, Provenance, Source};
+
+/// Lines, from 1, of fields (`spec.containers[0].image`) that something may have to be said about.
+pub type FieldLines = BTreeMap<String, u32>;
 
 /// One entry of a source's complete list.
 #[derive(Clone, Debug)]
@@ -53,6 +61,8 @@ pub enum Incoming {
         key: Key,
         provenance: Option<Provenance>,
         body: Value,
+        /// For problems with a field; others are at the line of `provenance`.
+        lines: FieldLines,
     },
     /// A text that yields no object: whatever was accepted from that file before stays, marked.
     Broken(Problem),
@@ -68,7 +78,7 @@ pub struct Replaced {
     /// Rejected or stale, each with its reason. Only those whose problem is new.
     pub problems: Vec<(Key, Problem)>,
     /// Taken, with something to say about it (unknown fields). Only for added and changed entries.
-    pub warnings: Vec<(Key, String)>,
+    pub warnings: Vec<(Key, Problem)>,
 }
 
 #[derive(Clone, Debug, PartialEq, Eq)]

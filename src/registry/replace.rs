@@ -19,9 +19,10 @@ use serde_json::{Value, json};
 use super::admission::Operation;
 use super::commit::Visible;
 use super::desk::{Desk, grace_of, same_but_for_versions, seconds_text};
+use super::packed::Packed;
 use super::published::Step;
-use super::{Error, Incoming, Registry, Replaced, causes_text};
-use crate::object::{self, Key, Kind, Object, Problem, Provenance, Source, Standing};
+use super::{Error, FieldLines, Incoming, Registry, Replaced, causes_text};
+use crate::object::{self, Cause, Key, Kind, Object, Problem, Provenance, Source, Standing};
 use crate::world::LocalFuture;
 
 /// What is remembered between the lists of a source.
@@ -51,6 +52,7 @@ struct Entry {
     key: Key,
     provenance: Option<Provenance>,
     body: Value,
+    lines: FieldLines,
 }
 
 /// The work on one list.
@@ -116,7 +118,8 @@ impl Registry {
         let stated = complete
             .iter()
             .any(|entry| matches!(entry, Incoming::Object { key, .. } if key == busy));
-        stated || self.current(busy).is_some_and(|now| now.source == source)
+        let current = self.reader().get_packed(busy);
+        stated || current.is_some_and(|now| now.source() == source)
     }
 }
 
@@ -131,10 +134,12 @@ impl Turn<'_> {
                     key,
                     provenance,
                     body,
+                    lines,
                 } => entries.push(Entry {
                     key,
                     provenance,
                     body,
+                    lines,
                 }),
                 Incoming::Broken(problem) => broken.push(problem),
             }
@@ -160,8 +165,8 @@ impl Turn<'_> {
     }
 
     fn take(&mut self, entry: Entry) {
-        let current = self.registry.current(&entry.key);
-        if let Some(owner) = current.as_ref().map(|now| now.source)
+        let current = self.registry.reader().get_packed(&entry.key);
+        if let Some(owner) = current.as_ref().map(|now| now.source())
             && owner != self.source
         {
             let at = place(&entry.provenance, self.source);
@@ -175,12 +180,9 @@ impl Turn<'_> {
             self.texts.insert(entry.key, text);
             return;
         }
-        let Entry {
-            key,
-            provenance,
-            body,
-        } = entry;
-        match self.admit(&key, provenance.clone(), current.as_deref(), body) {
+        let key = entry.key.clone();
+        let current = current.map(|now| Arc::new(now.unpack()));
+        match self.admit(entry, current.as_deref()) {
             Ok((desired, warnings)) => {
                 self.texts.insert(key, text);
                 self.settle(current, desired, warnings);
@@ -190,24 +192,28 @@ impl Turn<'_> {
     }
 
     /// Whether an accepted object came of this very text and nothing is to be said about it.
-    fn is_as_before(&self, entry: &Entry, current: Option<&Object>, text: u64) -> bool {
+    fn is_as_before(&self, entry: &Entry, current: Option<&Packed>, text: u64) -> bool {
         let lists = self.registry.desk.lists.borrow();
         lists.texts.get(&entry.key) == Some(&text)
             && current.is_some_and(|now| {
-                now.standing == Standing::Accepted
-                    && now.provenance == entry.provenance
+                *now.standing() == Standing::Accepted
+                    && now.provenance() == entry.provenance.as_ref()
                     && !now.is_deleting()
             })
     }
 
     fn admit(
         &self,
-        key: &Key,
-        provenance: Option<Provenance>,
+        entry: Entry,
         current: Option<&Object>,
-        mut body: Value,
-    ) -> Result<(Object, Vec<String>), Problem> {
+    ) -> Result<(Object, Vec<Problem>), Problem> {
         let desk = &self.registry.desk;
+        let Entry {
+            key,
+            provenance,
+            mut body,
+            lines,
+        } = entry;
         // A list states wishes, not edits: versions in it mean nothing here.
         if let Some(metadata) = body.get_mut("metadata").and_then(Value::as_object_mut) {
             metadata.remove("resourceVersion");
@@ -218,29 +224,20 @@ impl Turn<'_> {
         };
         let at = place(&provenance, self.source);
         let admitted = desk
-            .admit(operation, self.source, key, current, &mut body)
+            .admit(operation, &self.source.into(), &key, current, &mut body)
             .and_then(|warnings| {
                 // A rejected placeholder is no predecessor: it was never an object.
                 let current = current.filter(|now| !matches!(now.standing, Standing::Rejected(_)));
                 let object = desk.complete(self.source, key.clone(), provenance, current, body)?;
+                let warnings = warnings.into_iter();
+                let warnings = warnings.map(|cause| warning(&at, &lines, cause)).collect();
                 Ok((object, warnings))
             });
-        admitted.map_err(|error| {
-            let (reason, message) = match error {
-                Error::Invalid { causes, .. } => ("InvalidManifest", causes_text(&causes)),
-                Error::Denied { message, .. } => ("AdmissionDenied", message),
-                other => ("InvalidManifest", other.to_string()),
-            };
-            Problem {
-                at,
-                reason: reason.to_owned(),
-                message,
-            }
-        })
+        admitted.map_err(|error| refusal(at, &lines, error))
     }
 
     /// An admitted entry meets what is there.
-    fn settle(&mut self, current: Option<Arc<Object>>, desired: Object, warnings: Vec<String>) {
+    fn settle(&mut self, current: Option<Arc<Object>>, desired: Object, warnings: Vec<Problem>) {
         let key = desired.key.clone();
         let verdict = match &current {
             None => Verdict::Added,
@@ -288,14 +285,14 @@ impl Turn<'_> {
 
     /// Everything accepted from a broken file stays; if there is nothing, a placeholder shows it.
     fn mark_file(&mut self, problem: Problem) {
-        let from_file: Vec<Arc<Object>> = self
+        let from_file: Vec<Arc<Packed>> = self
             .owned()
             .into_iter()
-            .filter(|now| !matches!(now.standing, Standing::Rejected(_)))
-            .filter(|now| now.provenance.as_ref().map(|p| &p.file) == Some(&problem.at.file))
+            .filter(|now| !matches!(now.standing(), Standing::Rejected(_)))
+            .filter(|now| now.provenance().map(|p| &p.file) == Some(&problem.at.file))
             .collect();
         let key = match from_file.first() {
-            Some(now) => now.key.clone(),
+            Some(now) => now.key().clone(),
             None => self.placeholder_key(&problem),
         };
         self.problems.push((key.clone(), problem.clone()));
@@ -304,8 +301,8 @@ impl Turn<'_> {
             return;
         }
         for now in from_file {
-            if self.kept.insert(now.key.clone()) {
-                self.mark(&now, problem.clone());
+            if self.kept.insert(now.key().clone()) {
+                self.mark(&now.unpack(), problem.clone());
             }
         }
     }
@@ -336,14 +333,17 @@ impl Turn<'_> {
         if current.as_ref().is_some_and(|now| now.standing == standing) {
             return;
         }
+        // The same for whatever is wrong with it, so that all its events are found together.
+        let uid = format!("rejected-{:016x}", fixed_hash(&json!(key.to_string())));
         if let Some(shown) = current {
+            // A status outlives a mere change of the object.
             let uid = shown.uid().to_owned();
             let key = key.clone();
             self.steps.push(Step::Remove { key, uid });
         }
         let source = self.source.annotation();
         let body = json!({
-            "metadata": {"annotations": {"kubernetes.io/config.source": source}},
+            "metadata": {"uid": uid, "annotations": {"kubernetes.io/config.source": source}},
             "spec": {"containers": [], "nodeName": self.registry.desk.node_name},
             "status": {
                 "phase": "Pending",
@@ -356,7 +356,7 @@ impl Turn<'_> {
             .registry
             .desk
             .complete(self.source, key, at, None, body);
-        let mut object = object.expect("a placeholder has a random, thus safe, uid");
+        let mut object = object.expect("a placeholder's uid is safe");
         object.standing = standing;
         self.steps.push(Step::Put(Box::new(object)));
     }
@@ -372,8 +372,9 @@ impl Turn<'_> {
         let absent = self
             .owned()
             .into_iter()
-            .filter(|now| !self.kept.contains(&now.key));
+            .filter(|now| !self.kept.contains(now.key()));
         for now in absent.collect::<Vec<_>>() {
+            let now = now.unpack();
             let key = now.key.clone();
             let shown_only = matches!(now.standing, Standing::Rejected(_));
             if now.key.kind != Kind::Pod || shown_only {
@@ -395,14 +396,14 @@ impl Turn<'_> {
         }
     }
 
-    fn owned(&self) -> Vec<Arc<Object>> {
+    fn owned(&self) -> Vec<Arc<Packed>> {
         let state = self.registry.desk.committer.shared.look();
         let durable = Kind::ALL.into_iter().filter(|kind| kind.durable());
         let all = durable.flat_map(|kind| {
             let objects = state.objects(kind);
             let ours: Vec<_> = objects
                 .values()
-                .filter(|now| now.source == self.source)
+                .filter(|now| now.source() == self.source)
                 .cloned()
                 .collect();
             ours
@@ -429,7 +430,7 @@ impl Turn<'_> {
         lists.returning.retain(|_, kept| kept.source != self.source);
         lists.returning.append(&mut self.returning);
         let elsewhere =
-            |key: &Key| !self.kept.contains(key) && self.registry.current(key).is_some();
+            |key: &Key| !self.kept.contains(key) && self.registry.reader().contains(key);
         lists.texts.retain(|key, _| elsewhere(key));
         lists.texts.append(&mut self.texts);
         (self.steps, self.replaced)
@@ -477,6 +478,41 @@ fn fixed_hash(body: &Value) -> u64 {
     let mut hasher = DefaultHasher::new();
     body.hash(&mut hasher);
     hasher.finish()
+}
+
+/// What is wrong with an entry, at the line of the first field that is.
+fn refusal(mut at: Provenance, lines: &FieldLines, error: Error) -> Problem {
+    let (reason, message) = match error {
+        Error::Invalid { causes, .. } => {
+            let first = causes.first().and_then(|(path, _)| lines.get(path));
+            at.line = first.map_or(at.line, |line| *line);
+            let elsewhere = |(path, what): Cause| match lines.get(&path) {
+                Some(line) if *line != at.line => (path, format!("{what} (line {line})")),
+                _ => (path, what),
+            };
+            let causes: Vec<Cause> = causes.into_iter().map(elsewhere).collect();
+            ("InvalidManifest", causes_text(&causes))
+        }
+        Error::Denied { message, .. } => ("AdmissionDenied", message),
+        other => ("InvalidManifest", other.to_string()),
+    };
+    Problem {
+        at,
+        reason: reason.to_owned(),
+        message,
+    }
+}
+
+/// Something to say about an entry that is taken.
+fn warning(at: &Provenance, lines: &FieldLines, (path, message): Cause) -> Problem {
+    Problem {
+        at: Provenance {
+            line: lines.get(&path).copied().unwrap_or(at.line),
+            ..at.clone()
+        },
+        reason: "UnknownField".to_owned(),
+        message,
+    }
 }
 
 /// Where an entry was written down; sources without files are named instead.

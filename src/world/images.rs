@@ -73,8 +73,11 @@ pub enum PullError {
     Unreachable(String),
     /// The registry answered and said no (401, 403, 404, wrong digest, wrong platform).
     Refused(String),
-    /// The image came but could not be kept (no space, read-only, bad archive).
+    /// The image came but could not be used (a bad archive, a limit of this node).
     Local(String),
+    /// The disk does not take or give it now: full, read-only, input/output error. The same again
+    /// may work later.
+    Disk(String),
 }
 
 impl fmt::Display for PullError {
@@ -83,7 +86,8 @@ impl fmt::Display for PullError {
             PullError::InvalidName(text)
             | PullError::Unreachable(text)
             | PullError::Refused(text)
-            | PullError::Local(text) => f.write_str(text),
+            | PullError::Local(text)
+            | PullError::Disk(text) => f.write_str(text),
         }
     }
 }

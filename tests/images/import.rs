@@ -192,3 +192,58 @@ fn a_damaged_archive_leaves_nothing_behind() {
     }
     assert!(Path::new(&path).exists());
 }
+
+/// A small file system of its own, gone with the value.
+struct Tmpfs(std::path::PathBuf);
+
+impl Tmpfs {
+    fn mounted(path: std::path::PathBuf, option: &str) -> Tmpfs {
+        fs::create_dir_all(&path).unwrap();
+        let options = ["-t", "tmpfs", "-o", option, "tmpfs"];
+        let mount = std::process::Command::new("mount")
+            .args(options)
+            .arg(&path)
+            .status();
+        assert!(mount.unwrap().success());
+        Tmpfs(path)
+    }
+}
+
+impl Drop for Tmpfs {
+    fn drop(&mut self) {
+        let umount = std::process::Command::new("umount")
+            .arg("-l")
+            .arg(&self.0)
+            .status();
+        assert!(umount.unwrap().success());
+    }
+}
+
+#[test]
+fn an_archive_for_which_there_was_no_space_is_imported_once_there_is() {
+    let directory = temporary();
+    let mut options = options(directory.path());
+    let image_disk = Tmpfs::mounted(options.root.clone(), "size=8m");
+    options.limits.reserve_bytes = 4 << 20;
+    let preload = directory.path().join("preload");
+    fs::create_dir(&preload).unwrap();
+    options.image_dir = Some(preload.clone());
+    let ballast = image_disk.0.join("ballast");
+    fs::write(&ballast, vec![0; 6 << 20]).unwrap();
+    fs::write(
+        preload.join("a.tar"),
+        Recipe::small("tide").docker_archive(&["a:1"]),
+    )
+    .unwrap();
+    run(async {
+        let store = open(options.clone()).await;
+        watching(&store, async {
+            store.first_scan().await;
+            assert!(store.find("a:1").is_none());
+            fs::remove_file(&ballast).unwrap();
+            // The archive is as it was: only time brings it back.
+            until_found(&store, "a:1").await;
+        })
+        .await;
+    });
+}

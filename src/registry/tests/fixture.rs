@@ -137,6 +137,7 @@ pub fn stated(name: &str, uid: &str, image: &str) -> Incoming {
         key: pod_key(name),
         provenance: at(&format!("/m/{name}.yaml"), 1),
         body: pod(name, uid, image),
+        lines: Default::default(),
     }
 }
 

@@ -4,7 +4,7 @@ use serde_json::json;
 
 use super::fixture::{at, config, in_memory, pod, pod_key, stated, wait};
 use crate::object::{Key, Kind, Object, Problem, Provenance, Source, Standing};
-use crate::registry::{ChangeType, Incoming, Replaced};
+use crate::registry::{ChangeType, FieldLines, Incoming, Replaced};
 
 pub fn broken(file: &str, message: &str) -> Problem {
     Problem {
@@ -149,6 +149,7 @@ fn of_two_with_one_name_the_first_place_wins_and_both_are_named() {
         key: pod_key("web"),
         provenance: at(file, line),
         body: pod("web", uid, "i"),
+        lines: FieldLines::new(),
     };
     let list = vec![entry("/m/b.yaml", 1, "u2"), entry("/m/a.yaml", 7, "u1")];
     let replaced = replace(&node, list);
@@ -185,6 +186,7 @@ fn an_invalid_pod_is_stale_if_it_was_good_before_and_rejected_if_not() {
         key: pod_key(name),
         provenance: at(&format!("/m/{name}.yaml"), 1),
         body: json!({"metadata": {"name": name}, "spec": {"containers": []}}),
+        lines: FieldLines::from([("spec.containers".to_owned(), 7)]),
     };
     let replaced = replace(&node, vec![invalid("web"), invalid("db")]);
     assert_eq!(replaced.problems.len(), 2);
@@ -199,7 +201,10 @@ fn an_invalid_pod_is_stale_if_it_was_good_before_and_rejected_if_not() {
     let Standing::Rejected(problem) = standing("db") else {
         panic!("not rejected");
     };
-    assert_eq!(problem.message, "spec.containers: Required value");
+    assert_eq!(
+        problem.to_string(),
+        "/m/db.yaml:7: spec.containers: Required value"
+    );
     let web = node.reader.get(&pod_key("web")).expect("kept");
     assert_eq!(web.body["spec"]["containers"][0]["image"], "i");
 }
@@ -222,6 +227,7 @@ fn moving_down_a_line_or_being_read_again_is_no_change() {
             key: pod_key("web"),
             provenance: at("/m/web.yaml", line),
             body,
+            lines: FieldLines::new(),
         }]
     };
     replace(&node, entry(1, "2026-01-01T00:00:00Z"));
@@ -241,6 +247,7 @@ fn a_config_map_keeps_its_uid_over_an_update() {
             key,
             provenance: at("/m/c.yaml", 1),
             body,
+            lines: FieldLines::new(),
         }]
     };
     replace(&node, entry("1"));

@@ -62,6 +62,7 @@ pub fn import(
             PullError::Unreachable(text) => PullError::Unreachable(in_file(text)),
             PullError::Refused(text) => PullError::Refused(in_file(text)),
             PullError::Local(text) => PullError::Local(in_file(text)),
+            PullError::Disk(text) => PullError::Disk(in_file(text)),
         }
     })
 }

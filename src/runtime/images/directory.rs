@@ -2,7 +2,8 @@
 //!
 //! ```text
 //!   scan ─► for each file that is not the one imported before: import ─► pinned, named
-//!    ▲                                                   └─ failed: said once, tried when it changes
+//!    ▲                                                   ├─ failed: said once, tried when it changes
+//!    │                                                   └─ no space, bad disk: said once, tried later
 //!    └── inotify (closed, renamed, removed), quiet for 200 ms; or 60 s
 //! ```
 //! The directory may be read-only and may be missing.
@@ -21,7 +22,7 @@ use super::catalog::{Archive, FileStamp};
 use super::store::{ImageStore, Pin, background};
 use super::unpack::local;
 use crate::os::directory_watch::DirectoryWatch;
-use crate::world::PullError;
+use crate::world::{BootTime, PullError};
 
 /// After a change: wait until nothing happened for so long, so that a copy is seen whole.
 const QUIET: Duration = Duration::from_millis(200);
@@ -30,8 +31,23 @@ const RESCAN: Duration = Duration::from_secs(60);
 /// Files of the directory that are looked at.
 const FILES_MAX: usize = 1000;
 
-/// Files that failed, as they were then.
-type Failed = BTreeMap<String, FileStamp>;
+/// How long a file that the disk would not take is left alone: doubled at each failure. The first
+/// is shorter than a rescan, so that no round is passed over.
+const RETRY_MIN: Duration = Duration::from_secs(50);
+const RETRY_MAX: Duration = Duration::from_secs(600);
+
+/// Files that failed.
+type Failed = BTreeMap<String, Failure>;
+
+struct Failure {
+    /// The file as it was then: another one is tried at once.
+    stamp: FileStamp,
+    /// Said once.
+    text: String,
+    /// Where the disk is to blame: when to try the same file again, and how long that is from the
+    /// failure.
+    retry: Option<(BootTime, Duration)>,
+}
 
 impl ImageStore {
     /// Imports what appears in the image directory, for as long as it is polled; never ends.
@@ -95,7 +111,7 @@ impl ImageStore {
             }
         };
         for (name, stamp) in &files {
-            if failed.get(name) == Some(stamp) || self.is_imported(name, stamp) {
+            if self.is_hopeless(failed.get(name), stamp) || self.is_imported(name, stamp) {
                 continue;
             }
             match self
@@ -107,8 +123,8 @@ impl ImageStore {
                     log::info!("imported {name}: {}", names.join(", "));
                 }
                 Err(error) => {
-                    failed.insert(name.clone(), *stamp);
-                    log::warn!("{error}; tried again when the file changes");
+                    let before = failed.remove(name).filter(|before| before.stamp == *stamp);
+                    failed.insert(name.clone(), self.failure(*stamp, &error, before));
                 }
             }
         }
@@ -116,6 +132,33 @@ impl ImageStore {
         if let Err(error) = self.forget_removed(&files).await {
             log::warn!("{error}");
         }
+    }
+
+    /// The file is as it was when it failed, and it is not time to try again.
+    fn is_hopeless(&self, failure: Option<&Failure>, stamp: &FileStamp) -> bool {
+        failure.is_some_and(|failure| {
+            let due = failure.retry.map(|(at, _)| at <= self.options.clock.now());
+            failure.stamp == *stamp && due != Some(true)
+        })
+    }
+
+    /// Notes a failure after the one `before` of the same file, and says what was not said yet.
+    fn failure(&self, stamp: FileStamp, error: &PullError, before: Option<Failure>) -> Failure {
+        let text = error.to_string();
+        let passing = matches!(error, PullError::Disk(_));
+        if before.as_ref().is_none_or(|before| before.text != text) {
+            let again = match passing {
+                true => "tried again from time to time",
+                false => "tried again when the file changes",
+            };
+            log::warn!("{text}; {again}");
+        }
+        let retry = passing.then(|| {
+            let last = before.and_then(|before| before.retry);
+            let span = last.map_or(RETRY_MIN, |(_, span)| (span * 2).min(RETRY_MAX));
+            (self.options.clock.now() + span, span)
+        });
+        Failure { stamp, text, retry }
     }
 
     /// The file is as it was, and all that came from it is still here.

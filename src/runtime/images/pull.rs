@@ -127,7 +127,9 @@ impl ImageStore {
                     let image = self.shown(&stored).pop();
                     return image.ok_or_else(|| PullError::Local("the image was removed".into()));
                 }
-                Err(error @ (PullError::Local(_) | PullError::InvalidName(_))) => {
+                Err(
+                    error @ (PullError::Local(_) | PullError::Disk(_) | PullError::InvalidName(_)),
+                ) => {
                     return Err(error);
                 }
                 Err(error) => {

@@ -518,16 +518,26 @@ fn invalid(text: &str) -> io::Error {
 
 /// An I/O error in words; what is full or read-only says so plainly.
 pub(super) fn local(what: &str, error: &io::Error) -> PullError {
-    PullError::Local(match error.kind() {
+    match error.kind() {
         io::ErrorKind::StorageFull | io::ErrorKind::QuotaExceeded => {
-            format!("{what}: no space left on the image file system")
+            PullError::Disk(format!("{what}: no space left on the image file system"))
         }
         io::ErrorKind::ReadOnlyFilesystem => {
-            format!("{what}: the image file system is read-only")
+            PullError::Disk(format!("{what}: the image file system is read-only"))
         }
-        _ => format!("{what}: {error}"),
-    })
+        _ if is_input_output(error) => PullError::Disk(format!("{what}: {error}")),
+        _ => PullError::Local(format!("{what}: {error}")),
+    }
 }
+
+/// EIO, which has no kind of its own; also inside the errors that readers wrap it in.
+fn is_input_output(error: &io::Error) -> bool {
+    let inner = error.get_ref().and_then(|inner| inner.downcast_ref());
+    error.raw_os_error() == Some(EIO) || inner.is_some_and(is_input_output)
+}
+
+/// errno.h
+const EIO: i32 = 5;
 
 #[cfg(test)]
 #[path = "unpack_tests.rs"]
