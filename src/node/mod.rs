@@ -27,8 +27,10 @@ use self::service::Service;
 use crate::apiserver::{self, ServeThread};
 use crate::cli::options::{OnExit, RunOptions};
 use crate::kubelet::Kubelet;
+use crate::kubelet::image_gc;
 use crate::kubelet::node_status::Machine;
 use crate::manifest::{Directory, FileSource, HttpSource};
+use crate::net::proxy::Proxies;
 use crate::net::unix;
 use crate::object::Source;
 use crate::os;
@@ -99,6 +101,11 @@ impl Node {
             },
             services: Vec::new(),
             sources: listed_sources(&options),
+            image_gc: image_gc::Policy {
+                high_percent: options.image_gc_high_percent,
+                low_percent: options.image_gc_low_percent,
+                age_min: options.image_gc_age_min,
+            },
         };
         let world = parts.world.clone();
         let kubelet = Kubelet::start(world, registry.clone(), settings, executor.clone()).await;
@@ -267,7 +274,7 @@ async fn start_sources(
     }
     if let Some(url) = &options.manifest_url {
         let headers = options.manifest_url_headers.clone();
-        let fetch = fetch::HttpFetch::new(clock.clone())?;
+        let fetch = fetch::HttpFetch::new(clock.clone(), Rc::new(Proxies::of_environment()))?;
         let source = HttpSource::new(fetch, url, headers, node, options.http_check_period);
         tasks.push(executor.spawn(source.run(registry.clone(), clock)));
     }
