@@ -196,12 +196,12 @@ fn memory(node: &Node, pods: usize) -> [Figure; 2] {
     let (pss, private) = (memory.pss, memory.private_dirty);
     match pods {
         SINGLE => [
-            figure("agent, 10 pods: PSS", pss, 8.0, 10.0),
-            figure("agent, 10 pods: private dirty", private, 3.0, 5.0),
+            figure("agent, 10 pods: PSS", pss, 8.0, 5.0),
+            figure("agent, 10 pods: private dirty", private, 3.0, 2.5),
         ],
         _ => [
-            figure("agent, 50 pods: PSS", pss, 10.0, 12.0),
-            figure("agent, 50 pods: private dirty", private, 4.0, 10.5),
+            figure("agent, 50 pods: PSS", pss, 10.0, 8.0),
+            figure("agent, 50 pods: private dirty", private, 4.0, 5.5),
         ],
     }
 }
