@@ -46,9 +46,9 @@ impl Figure {
             limit,
         } = self;
         let verdict = match (value <= budget, value <= limit) {
-            (true, _) => "within budget".to_owned(),
+            (true, true) => "within budget".to_owned(),
             (false, true) => format!("over budget by {:.2}", value - budget),
-            (false, false) => format!("OVER THE LIMIT {limit}"),
+            (_, false) => format!("OVER THE LIMIT {limit}"),
         };
         println!("{name:<46} {value:>9.2} of {budget:>8.2} {unit:<6} {verdict}");
         value <= limit
