@@ -5,6 +5,7 @@ pub mod certificates;
 mod check;
 pub mod client;
 mod dial;
+pub mod proxy;
 pub mod serve;
 pub mod tls;
 pub mod tls_server;
