@@ -7,12 +7,14 @@ mod decode;
 mod default;
 mod envelope;
 mod honoured;
+pub mod json;
 mod key;
 mod names;
 mod quantity;
 mod selector;
 pub mod user;
 mod validate;
+pub mod yaml;
 
 pub use decode::decode;
 pub use default::apply_defaults;
