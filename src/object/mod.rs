@@ -3,6 +3,7 @@
 //! Objects are kept as verbatim JSON, so that fields of newer clusters survive; typed views
 //! (k8s-openapi) are read from the JSON where code needs them. No I/O, no clock.
 
+pub mod apply;
 mod decode;
 mod default;
 mod envelope;
@@ -10,6 +11,7 @@ mod honoured;
 pub mod json;
 mod key;
 mod names;
+pub mod patch;
 mod quantity;
 mod selector;
 pub mod user;
