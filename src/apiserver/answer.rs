@@ -11,7 +11,7 @@ use super::request_info::RequestInfo;
 use super::route::{Place, Target};
 use super::status::{Refusal, json_response};
 use super::watch::Watched;
-use super::{Counted, Shared, discovery, exec, images, list, logs, view, watch};
+use super::{Counted, Shared, discovery, exec, images, list, logs, view, watch, write};
 use crate::net::serve::{Request, Response};
 use crate::object::Standing;
 use serde_json::json;
@@ -47,7 +47,7 @@ async fn route(shared: Rc<Shared>, peer: &Peer, request: Request) -> Result<Resp
         }
         (Target::ImagePull | Target::ImageImport, _) => Err(Refusal::method_not_allowed()),
         (target, Method::GET) => read(shared, request, target, query).await,
-        _ => Err(Refusal::method_not_allowed()),
+        (target, _) => write::answer(shared, user, request, target, query).await,
     }
 }
 

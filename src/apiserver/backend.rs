@@ -17,8 +17,11 @@ use std::sync::Arc;
 use async_channel::{Receiver, Sender, TrySendError};
 use async_executor::LocalExecutor;
 use serde::{Deserialize, Serialize};
+use serde_json::Value;
 
 use super::status::Refusal;
+use crate::object::{Key, Object};
+use crate::registry::{self, Actor, Deletion, Precondition, Registry};
 use crate::world::{ContainerId, Image, LocalFuture, PullError, RuntimeError, Uid};
 
 /// Requests waiting for the node thread; the next one is answered 429.
@@ -128,6 +131,30 @@ pub trait NodeSide {
     fn health(&self) -> Result<(), String>;
 }
 
+/// A write, for the registry. The door's checks are behind it; those of the registry are not.
+#[derive(Clone, Debug)]
+pub struct WriteRequest {
+    pub actor: Actor,
+    pub key: Key,
+    pub write: Write,
+}
+
+#[derive(Clone, Debug)]
+pub enum Write {
+    /// A key without a name is given one.
+    Create(Value),
+    Update(Value, Precondition),
+    Delete(Deletion),
+}
+
+/// What a write left.
+#[derive(Clone, Debug, PartialEq)]
+pub struct Written {
+    /// As it is now; for what is gone, as it was.
+    pub object: Arc<Object>,
+    pub gone: bool,
+}
+
 /// The way back; holds one answer.
 pub type Reply<T> = Sender<T>;
 
@@ -142,6 +169,7 @@ pub enum Request {
     Import(PathBuf, Reply<Result<Vec<String>, String>>),
     Status(Reply<NodeStatus>),
     Health(Reply<Result<(), String>>),
+    Write(WriteRequest, Reply<Result<Written, registry::Error>>),
 }
 
 /// Both ends of a new queue.
@@ -176,6 +204,7 @@ impl Backend {
 pub async fn run(
     requests: Receiver<Request>,
     node: Rc<dyn NodeSide>,
+    registry: Registry,
     executor: Rc<LocalExecutor<'static>>,
 ) {
     // Every task holds a slot of this channel while it works.
@@ -184,9 +213,9 @@ pub async fn run(
         if slots.send(()).await.is_err() {
             return;
         }
-        let (node, used) = (node.clone(), used.clone());
+        let (node, registry, used) = (node.clone(), registry.clone(), used.clone());
         let work = async move {
-            answer(request, &*node).await;
+            answer(request, &*node, &registry).await;
             let _ = used.try_recv();
         };
         executor.spawn(work).detach();
@@ -194,8 +223,11 @@ pub async fn run(
 }
 
 /// A reply whose asker has gone is dropped, and with it what it holds (an exec session ends).
-async fn answer(request: Request, node: &dyn NodeSide) {
+async fn answer(request: Request, node: &dyn NodeSide, registry: &Registry) {
     match request {
+        Request::Write(request, reply) => {
+            let _ = reply.try_send(write(request, registry).await);
+        }
         Request::Exec(start, reply) => {
             let _ = reply.try_send(node.exec(start).await);
         }
@@ -225,6 +257,28 @@ async fn answer(request: Request, node: &dyn NodeSide) {
         }
         Request::Health(reply) => {
             let _ = reply.try_send(node.health());
+        }
+    }
+}
+
+async fn write(request: WriteRequest, registry: &Registry) -> Result<Written, registry::Error> {
+    let WriteRequest { actor, key, write } = request;
+    let gone = false;
+    match write {
+        Write::Create(body) => {
+            let object = registry.create(actor, key, body).await?;
+            Ok(Written { object, gone })
+        }
+        Write::Update(body, precondition) => {
+            let object = registry.update(actor, key, body, precondition).await?;
+            Ok(Written { object, gone })
+        }
+        Write::Delete(deletion) => {
+            let deleted = registry.delete(actor, key, deletion).await?;
+            Ok(Written {
+                object: deleted.object,
+                gone: deleted.gone,
+            })
         }
     }
 }

@@ -30,6 +30,7 @@ mod status;
 pub mod table;
 mod view;
 mod watch;
+mod write;
 
 use std::cell::Cell;
 use std::fmt;

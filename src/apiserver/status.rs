@@ -6,8 +6,10 @@ use http::{StatusCode, header};
 use serde_json::{Value, json};
 
 use super::request_info::RequestInfo;
+use super::write::refusals;
 use crate::net::serve::{Body, Response};
 use crate::object::{Kind, User};
+use crate::registry::causes_text;
 
 /// Why a request was refused; its text is what kubectl prints behind `Error from server`.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -42,12 +44,71 @@ impl Refusal {
 
     /// `pods "x" not found`
     pub fn not_found(kind: Kind, name: &str) -> Refusal {
-        let resource = kind.plural();
-        let text = format!("{resource} {name:?} not found");
+        let text = format!("{} {name:?} not found", resource(kind));
         Refusal {
-            details: Some(json!({"name": name, "kind": resource})),
+            details: Some(about(kind, name)),
             ..Refusal::new(StatusCode::NOT_FOUND, "NotFound", text)
         }
+    }
+
+    pub fn already_exists(kind: Kind, name: &str, leaving: bool) -> Refusal {
+        let leaving = if leaving {
+            "object is being deleted: "
+        } else {
+            ""
+        };
+        let text = format!("{leaving}{} {name:?} already exists", resource(kind));
+        Refusal {
+            details: Some(about(kind, name)),
+            ..Refusal::new(StatusCode::CONFLICT, "AlreadyExists", text)
+        }
+    }
+
+    pub fn conflict(kind: Kind, name: &str, why: &str) -> Refusal {
+        let resource = resource(kind);
+        let text = format!("Operation cannot be fulfilled on {resource} {name:?}: {why}");
+        Refusal {
+            details: Some(about(kind, name)),
+            ..Refusal::new(StatusCode::CONFLICT, "Conflict", text)
+        }
+    }
+
+    /// 403 of admission or ownership, not of authorization.
+    pub fn denied(kind: Kind, name: &str, why: &str) -> Refusal {
+        let text = format!("{} {name:?} is forbidden: {why}", resource(kind));
+        Refusal {
+            details: Some(about(kind, name)),
+            ..Refusal::new(StatusCode::FORBIDDEN, "Forbidden", text)
+        }
+    }
+
+    /// `Pod "x" is invalid: spec.containers[0].image: Required value`
+    pub fn invalid(kind: Kind, name: &str, causes: &[(String, String)]) -> Refusal {
+        let qualified = match kind.group() {
+            "" => kind.name().to_owned(),
+            group => format!("{}.{group}", kind.name()),
+        };
+        let text = format!("{qualified} {name:?} is invalid: {}", causes_text(causes));
+        let mut details = about(kind, name);
+        details["kind"] = json!(kind.name());
+        details["causes"] = refusals::causes(causes);
+        Refusal {
+            details: Some(details),
+            ..Refusal::new(StatusCode::UNPROCESSABLE_ENTITY, "Invalid", text)
+        }
+    }
+
+    pub fn unsupported_media_type(accepted: &[&str]) -> Refusal {
+        let text = format!(
+            "the body of the request was in an unknown format - accepted media types include: {}",
+            accepted.join(", ")
+        );
+        let code = StatusCode::UNSUPPORTED_MEDIA_TYPE;
+        Refusal::new(code, "UnsupportedMediaType", text)
+    }
+
+    pub fn timeout(message: impl Into<String>) -> Refusal {
+        Refusal::new(StatusCode::GATEWAY_TIMEOUT, "Timeout", message)
     }
 
     pub fn method_not_allowed() -> Refusal {
@@ -195,6 +256,23 @@ impl Refusal {
         }
         response
     }
+}
+
+/// The resource as messages name it: `pods`, `leases.coordination.k8s.io`.
+fn resource(kind: Kind) -> String {
+    match kind.group() {
+        "" => kind.plural().to_owned(),
+        group => format!("{}.{group}", kind.plural()),
+    }
+}
+
+/// `details` about one object.
+pub fn about(kind: Kind, name: &str) -> Value {
+    let mut details = json!({"name": name, "kind": kind.plural()});
+    if !kind.group().is_empty() {
+        details["group"] = json!(kind.group());
+    }
+    details
 }
 
 /// A JSON answer, ending in a line feed as Kubernetes' does.

@@ -10,8 +10,7 @@ use serde_json::{Value, json};
 
 use super::core::Core;
 use super::status::rfc3339;
-use crate::object::{Key, Kind, Source};
-use crate::registry::Incoming;
+use crate::object::{Key, Kind};
 use crate::world::Area;
 
 /// What the machine says of itself; read once at the start by the composition root.
@@ -37,17 +36,11 @@ pub struct Machine {
 /// Version of the Kubernetes API whose rules are followed; clients parse it as semver.
 pub const KUBELET_VERSION: &str = concat!("v1.33.0+lowtide.", env!("CARGO_PKG_VERSION"));
 
-/// Publishes Node and built-in namespaces, then keeps the conditions true.
+/// Publishes the Node, then keeps its conditions true.
 pub async fn publish(core: Rc<Core>) {
     let name = core.options.node.node_name.clone();
     let key = Key::local(Kind::Node, "", &name);
-    let list = vec![Incoming::Object {
-        key: key.clone(),
-        provenance: None,
-        body: object(&core),
-        lines: Default::default(),
-    }];
-    if let Err(error) = core.registry.replace(Source::Node, list).await {
+    if let Err(error) = core.registry.state_node(key.clone(), object(&core)).await {
         log::error!("publish {key}: {error:?}; the node is not shown");
         return;
     }

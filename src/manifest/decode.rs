@@ -9,7 +9,8 @@
 
 use serde_json::Value;
 
-use super::{json, locate};
+use super::locate;
+use crate::object::{json, yaml};
 
 /// An object of a file, in the file's order, or why there is none.
 #[derive(Clone, Debug)]
@@ -41,10 +42,6 @@ impl Decoded<'_> {
     }
 }
 
-/// Nesting allowed in a document. Pods need 12; go-yaml and serde_json allow more.
-const DEPTH_MAX: usize = 64;
-/// Nodes in one document, aliases expanded: a 10 MiB file of real manifests has fewer.
-const NODES_MAX: usize = 250_000;
 /// Documents in one file.
 const DOCUMENTS_MAX: usize = 1_000;
 
@@ -153,23 +150,10 @@ fn parse(document: Document<'_>) -> Result<Value, (u32, String)> {
         document.lines_before.saturating_add(line.max(1))
     };
     if document.text.trim_start().starts_with('{') {
-        return json::parse(document.text, DEPTH_MAX)
+        return json::parse(document.text, yaml::DEPTH_MAX)
             .map_err(|(line, message)| (at(line as u64), one_line(&message)));
     }
-    let options = serde_saphyr::options! {
-        budget: serde_saphyr::budget! {
-            max_depth: DEPTH_MAX,
-            max_nodes: NODES_MAX,
-        },
-        duplicate_keys: serde_saphyr::options::DuplicateKeyPolicy::Error,
-        legacy_octal_numbers: true,
-        strict_booleans: false,
-        with_snippet: false,
-    };
-    serde_saphyr::from_str_with_options::<Value>(document.text, options).map_err(|error| {
-        let line = error.location().map_or(1, |location| location.line());
-        (at(line), one_line(&error.to_string()))
-    })
+    yaml::parse(document.text).map_err(|(line, message)| (at(line), one_line(&message)))
 }
 
 /// A parser's message on one line, so that a log line stays one, and without the place at its end,

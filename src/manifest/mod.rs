@@ -13,7 +13,6 @@ pub mod decode;
 pub mod defaults;
 mod directory;
 mod file;
-mod json;
 pub mod locate;
 mod problems;
 mod source;

@@ -319,6 +319,6 @@ fn start_api(
     let serve = serve.map_err(failed)?;
     let side = api_side::ApiSide::new(parts, node_name, registry.clone(), executor.clone());
     let side = Rc::new(side);
-    let work = apiserver::backend::run(requests, side, executor.clone());
+    let work = apiserver::backend::run(requests, side, registry.clone(), executor.clone());
     Ok((serve, executor.spawn(work)))
 }

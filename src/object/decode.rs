@@ -30,8 +30,8 @@ pub fn decode(kind: Kind, body: &Value) -> Result<Vec<Cause>, Cause> {
         Kind::ResourceQuota => decode_as::<v1::ResourceQuota>(body),
         Kind::Lease => decode_as::<Lease>(body),
         Kind::PriorityClass => decode_as::<PriorityClass>(body),
-        // Written by the node itself.
-        Kind::Node | Kind::Event => Ok(Vec::new()),
+        Kind::Node => decode_as::<v1::Node>(body),
+        Kind::Event => decode_as::<v1::Event>(body),
     }
 }
 

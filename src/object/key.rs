@@ -156,9 +156,32 @@ impl Kind {
     }
 
     /// Whether an object of this kind is flushed to stable storage before it is acknowledged.
-    /// Events, leases and the node's own Node object are derived and kept in memory only.
+    /// Events and leases are renewed by those who make them, and kept in memory only.
     pub fn durable(self) -> bool {
-        !matches!(self, Kind::Event | Kind::Node | Kind::Lease)
+        !matches!(self, Kind::Event | Kind::Lease)
+    }
+
+    /// Whether a PUT to a name that is free makes the object. Upstream: `AllowCreateOnUpdate`.
+    pub fn created_by_update(self) -> bool {
+        matches!(
+            self,
+            Kind::Event | Kind::Lease | Kind::Endpoints | Kind::LimitRange | Kind::Service
+        )
+    }
+
+    /// Whether a PUT without resourceVersion replaces whatever is there. Upstream:
+    /// `AllowUnconditionalUpdate`.
+    pub fn updated_unconditionally(self) -> bool {
+        self != Kind::Lease
+    }
+
+    /// Whether a deletion is answered with the object even when that is gone. Upstream:
+    /// `ReturnDeletedObject`.
+    pub fn returned_when_deleted(self) -> bool {
+        matches!(
+            self,
+            Kind::Pod | Kind::Service | Kind::ServiceAccount | Kind::ResourceQuota
+        )
     }
 }
 

@@ -3,17 +3,21 @@
 //! Objects are kept as verbatim JSON, so that fields of newer clusters survive; typed views
 //! (k8s-openapi) are read from the JSON where code needs them. No I/O, no clock.
 
+pub mod apply;
 mod decode;
 mod default;
 mod envelope;
 mod honoured;
+pub mod json;
 mod key;
 mod names;
+pub mod patch;
 mod quantity;
 mod selector;
 pub mod token;
 pub mod user;
 mod validate;
+pub mod yaml;
 
 pub use decode::decode;
 pub use default::apply_defaults;

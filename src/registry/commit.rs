@@ -20,7 +20,7 @@ use event_listener::Event;
 
 use super::published::{Shared, Step};
 use super::store::{Batch, Health, Queue, Records, StoreError, Write};
-use crate::object::{Key, Object, Source, Standing};
+use crate::object::{Key, Kind, Object, Source, Standing};
 use crate::world::Random;
 
 /// Versions reserved by one flush. Each start of the process skips what is left of a block.
@@ -35,6 +35,14 @@ pub(super) enum Visible {
 }
 
 impl Visible {
+    /// For single writes: what is never stored has no flush to wait for.
+    pub fn for_write_of(kind: Kind) -> Visible {
+        match kind.durable() {
+            true => Visible::AfterFlush,
+            false => Visible::AtOnce,
+        }
+    }
+
     /// For writes that follow from a source's complete list.
     pub fn for_list_of(source: Source) -> Visible {
         match source {
@@ -252,7 +260,7 @@ impl Committer {
             return None;
         }
         let write = match step {
-            Step::Put(object) => match object.standing {
+            Step::Put(object) | Step::PutWhole(object) => match object.standing {
                 // Shown, not kept (the source will say it again); or kept as it is.
                 Standing::Rejected(_) | Standing::Stale(_) => return None,
                 Standing::Accepted => self.records.put(object, &*self.random),

@@ -15,6 +15,7 @@ use super::commit::Committer;
 use super::events::Events;
 use super::options::Limits;
 use super::replace::Lists;
+use super::write::{Deletion, Propagation};
 use super::{Actor, Error};
 use crate::object::{self, Cause, Key, Kind, Object, Provenance, Source, Standing};
 use crate::world::{Clock, Random, Stamp, Uid};
@@ -141,7 +142,7 @@ impl Desk {
         }
         metadata["uid"] = json!(uid);
         match predecessor {
-            Some(current) => inherit(&mut body, &current.body, key.kind),
+            Some(current) => inherit(&mut body, &current.body, source, key.kind),
             None => {
                 if !metadata["creationTimestamp"].is_string() {
                     metadata["creationTimestamp"] = json!(seconds_text(self.clock.wall()));
@@ -164,6 +165,86 @@ impl Desk {
         })
     }
 
+    /// What a deletion makes of an object. Errors: a namespace that is being emptied.
+    pub fn departing(&self, current: &Object, deletion: &Deletion) -> Result<Departing, Error> {
+        let mut next = current.clone();
+        set_policy(&mut next, deletion.propagation);
+        let grace_s = self.grace_for(current, deletion.grace_s);
+        if next.key.kind == Kind::Namespace && is_held(&next) {
+            if current.is_deleting() {
+                return Err(Error::Conflict {
+                    key: current.key.clone(),
+                    message: NAMESPACE_BUSY.to_owned(),
+                });
+            }
+            next.body["status"]["phase"] = json!("Terminating");
+        }
+        if grace_s == 0 && !is_held(&next) {
+            return Ok(Departing::Goes);
+        }
+        Ok(match self.deleting(&next, grace_s) {
+            Some(object) => Departing::Changes(Box::new(object)),
+            None if next.body != current.body => Departing::Changes(Box::new(next)),
+            None => Departing::Stays,
+        })
+    }
+
+    /// Seconds that the object is given: only pods that a node has and that have not ended get any.
+    fn grace_for(&self, object: &Object, asked: Option<i64>) -> i64 {
+        let bound = object.body["spec"]["nodeName"].as_str().unwrap_or_default() != "";
+        let ended = matches!(
+            object.body["status"]["phase"].as_str(),
+            Some("Succeeded" | "Failed")
+        );
+        if object.key.kind != Kind::Pod || !bound || ended {
+            return 0;
+        }
+        match asked {
+            Some(negative) if negative < 0 => 1,
+            Some(asked) => asked,
+            None => grace_of(object),
+        }
+    }
+
+    /// Gives a new pod to this node, if nobody else is to place it.
+    pub fn bind(&self, body: &mut Value) {
+        body["status"] = json!({"phase": "Pending"});
+        let spec = &body["spec"];
+        let placed = spec["nodeName"].as_str().unwrap_or_default() != "";
+        let ours = spec["schedulerName"] == "default-scheduler";
+        let gated = spec["schedulingGates"]
+            .as_array()
+            .is_some_and(|g| !g.is_empty());
+        if !placed && ours && !gated {
+            body["spec"]["nodeName"] = json!(self.node_name);
+        }
+    }
+
+    /// Gives the object a free name that begins with its `generateName`, if it has one. Source:
+    /// Kubernetes apiserver, storage/names/generate.go, util/rand.
+    pub fn generate_name(&self, key: &mut Key, body: &mut Value) {
+        const ALPHABET: &[u8; 27] = b"bcdfghjklmnpqrstvwxz2456789";
+        const BASE_CHARS_MAX: usize = 58;
+        const TRIES_MAX: usize = 8;
+        let base = body["metadata"]["generateName"]
+            .as_str()
+            .unwrap_or_default();
+        if base.is_empty() {
+            return;
+        }
+        let base: String = base.chars().take(BASE_CHARS_MAX).collect();
+        for _ in 0..TRIES_MAX {
+            let mut bytes = [0u8; 5];
+            self.random.fill(&mut bytes);
+            let suffix = bytes.map(|byte| char::from(ALPHABET[usize::from(byte) % ALPHABET.len()]));
+            key.name = base.chars().chain(suffix).collect();
+            if self.committer.shared.look().get(key).is_none() {
+                break;
+            }
+        }
+        body["metadata"]["name"] = json!(key.name);
+    }
+
     /// The object on its way out, or `None` if it already has no longer than `grace_s` seconds.
     pub fn deleting(&self, current: &Object, grace_s: i64) -> Option<Object> {
         if current
@@ -180,7 +261,7 @@ impl Desk {
             .unwrap_or(jiff::Timestamp::MAX);
         let generation = object.metadata()["generation"].as_i64().unwrap_or(0);
         let metadata = &mut object.body["metadata"];
-        if !current.is_deleting() {
+        if !current.is_deleting() && generation > 0 {
             metadata["generation"] = json!(generation + 1);
         }
         metadata["deletionTimestamp"] = json!(seconds_text(ends));
@@ -200,6 +281,50 @@ impl Desk {
     }
 }
 
+/// What a deletion makes of an object.
+pub(super) enum Departing {
+    Goes,
+    Changes(Box<Object>),
+    /// It goes already, and no slower than asked for.
+    Stays,
+}
+
+/// Finalizers of the garbage collector: they say what is to become of dependants.
+pub(super) const FINALIZER_ORPHAN: &str = "orphan";
+pub(super) const FINALIZER_FOREGROUND: &str = "foregroundDeletion";
+
+/// Source: Kubernetes pkg/registry/core/namespace/storage.
+const NAMESPACE_BUSY: &str = "The system is ensuring all content is removed from this namespace.  \
+    Upon completion, this namespace will automatically be purged by the system.";
+
+fn set_policy(object: &mut Object, propagation: Option<Propagation>) {
+    let wanted = match propagation {
+        None => return,
+        Some(Propagation::Background) => None,
+        Some(Propagation::Foreground) => Some(FINALIZER_FOREGROUND),
+        Some(Propagation::Orphan) => Some(FINALIZER_ORPHAN),
+    };
+    let metadata = &mut object.body["metadata"];
+    let mut finalizers = metadata["finalizers"]
+        .as_array()
+        .cloned()
+        .unwrap_or_default();
+    finalizers.retain(|one| one != FINALIZER_ORPHAN && one != FINALIZER_FOREGROUND);
+    finalizers.extend(wanted.map(Value::from));
+    if !finalizers.is_empty() {
+        metadata["finalizers"] = Value::Array(finalizers);
+    } else if let Some(metadata) = metadata.as_object_mut() {
+        metadata.remove("finalizers");
+    }
+}
+
+/// Whether finalizers keep the object once it is deleted.
+pub(super) fn is_held(object: &Object) -> bool {
+    let holds = |list: &Value| list.as_array().is_some_and(|list| !list.is_empty());
+    holds(&object.metadata()["finalizers"])
+        || object.key.kind == Kind::Namespace && holds(&object.body["spec"]["finalizers"])
+}
+
 /// Seconds that a pod is given to stop.
 pub(super) fn grace_of(pod: &Object) -> i64 {
     pod.body["spec"]["terminationGracePeriodSeconds"]
@@ -209,7 +334,7 @@ pub(super) fn grace_of(pod: &Object) -> i64 {
 }
 
 /// Carries over what the source does not own.
-fn inherit(body: &mut Value, current: &Value, kind: Kind) {
+fn inherit(body: &mut Value, current: &Value, source: Source, kind: Kind) {
     for ours in [
         "creationTimestamp",
         "deletionTimestamp",
@@ -230,7 +355,10 @@ fn inherit(body: &mut Value, current: &Value, kind: Kind) {
         let generation = current["metadata"]["generation"].as_i64().unwrap_or(0);
         body["metadata"]["generation"] = json!(generation + 1);
     }
-    if let (Kind::Pod | Kind::Node, Some(status)) = (kind, current.get("status")) {
+    // What comes through the API says itself what of its status counts.
+    if source != Source::Api
+        && let (Kind::Pod | Kind::Node, Some(status)) = (kind, current.get("status"))
+    {
         body["status"] = status.clone();
     }
     // When a source read the text last is no change of it.

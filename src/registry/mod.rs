@@ -27,7 +27,9 @@ mod desk;
 mod events;
 mod open;
 mod options;
+mod own_node;
 mod packed;
+mod prepare;
 mod published;
 mod reader;
 mod replace;
@@ -46,7 +48,7 @@ pub use options::{Limits, OpenError, OpenReport, Options, Place};
 pub use packed::{Packed, PackedChange};
 pub use reader::{Cursor, Reader};
 pub use store::{Aside, Directory, FaultyDisk, Health, Medium, Stored};
-pub use write::{Deletion, Precondition, Registry};
+pub use write::{Deleted, Deletion, Precondition, Propagation, Registry};
 
 use crate::object::{Key, Object, Problem, Provenance, Source};
 

@@ -73,6 +73,8 @@ pub(super) enum Step {
     /// The object as its source wants it. Its status, if the published one has the same uid, is
     /// the published one: status belongs to another writer.
     Put(Box<Object>),
+    /// The object with the status that it brings.
+    PutWhole(Box<Object>),
     /// Status of the object with this uid.
     Status {
         key: Key,
@@ -86,10 +88,17 @@ pub(super) enum Step {
 impl Step {
     pub fn key(&self) -> &Key {
         match self {
-            Step::Put(object) => &object.key,
+            Step::Put(object) | Step::PutWhole(object) => &object.key,
             Step::Status { key, .. } | Step::Remove { key, .. } => key,
         }
     }
+}
+
+/// Whose status an object shows that replaces another of the same uid.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+enum StatusOf {
+    Published,
+    Written,
 }
 
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -190,18 +199,22 @@ impl Published {
 
     fn apply(&mut self, step: Step) -> Applied {
         match step {
-            Step::Put(object) => self.put(*object),
+            Step::Put(object) => self.put(*object, StatusOf::Published),
+            Step::PutWhole(object) => self.put(*object, StatusOf::Written),
             Step::Status { key, uid, status } => self.set_status(&key, &uid, &status),
             Step::Remove { key, uid } => self.remove(&key, &uid),
         }
     }
 
-    fn put(&mut self, object: Object) -> Applied {
+    fn put(&mut self, object: Object, status: StatusOf) -> Applied {
         let object = Packed::new(object);
         let current = self.get(object.key()).cloned();
         match current {
             Some(current) if current.uid() == object.uid() => {
-                let object = object.with_status_of(&current);
+                let object = match status {
+                    StatusOf::Published => object.with_status_of(&current),
+                    StatusOf::Written => object,
+                };
                 self.publish(ChangeType::Modified, object, Some(current));
             }
             Some(other) => {

@@ -10,7 +10,8 @@ use serde_json::Value;
 
 use super::admission::Operation;
 use super::commit::Visible;
-use super::desk::{Desk, grace_of, same_but_for_versions};
+use super::desk::{Departing, Desk, is_held, same_but_for_versions};
+use super::prepare;
 use super::published::Step;
 use super::reader::Reader;
 use super::store::Health;
@@ -31,12 +32,34 @@ pub struct Precondition {
     pub uid: Option<String>,
 }
 
+/// What becomes of the objects that an object owns.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Propagation {
+    /// They go after it.
+    Background,
+    /// They go before it.
+    Foreground,
+    /// They stay.
+    Orphan,
+}
+
 /// How an object shall go.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
 pub struct Deletion {
     /// Seconds; `None`: what the pod says. 0 removes it from view at once.
     pub grace_s: Option<i64>,
     pub precondition: Precondition,
+    /// `None`: as the object's own finalizers say, else in the background.
+    pub propagation: Option<Propagation>,
+}
+
+/// What a deletion came to.
+#[derive(Clone, Debug, PartialEq)]
+pub struct Deleted {
+    /// As it is, or was.
+    pub object: Arc<Object>,
+    /// It is not there any more; else it stops, or finalizers hold it.
+    pub gone: bool,
 }
 
 impl Registry {
@@ -62,37 +85,44 @@ impl Registry {
     }
 
     /// Makes an object. uid and creationTimestamp are the registry's for `Source::Api`; others may
-    /// bring theirs. Resolves when it is stored. Errors: `AlreadyExists`, `Invalid`, `Denied`,
-    /// `Store`.
+    /// bring theirs. A key without a name gets one from `metadata.generateName`. Resolves when it is
+    /// stored. Errors: `AlreadyExists`, `Invalid`, `Denied`, `Store`.
     pub fn create(
         &self,
         actor: impl Into<Actor>,
-        key: Key,
+        mut key: Key,
         mut body: Value,
     ) -> LocalFuture<'_, Result<Arc<Object>, Error>> {
         let actor = actor.into();
         let source = actor.source;
         Box::pin(async move {
-            self.desk.committer.settled(|busy| busy == &key).await;
-            if self.current(&key).is_some() {
+            let desk = &self.desk;
+            if key.name.is_empty() {
+                desk.generate_name(&mut key, &mut body);
+            }
+            desk.committer.settled(|busy| busy == &key).await;
+            if self.reader().contains(&key) {
                 return Err(Error::AlreadyExists(key));
             }
-            if source == Source::Api
-                && let Some(metadata) = body.get_mut("metadata").and_then(Value::as_object_mut)
-            {
-                for given in ["uid", "creationTimestamp", "resourceVersion"] {
-                    metadata.remove(given);
-                }
+            if source == Source::Api {
+                prepare::create(key.kind, &mut body);
             }
-            self.desk
-                .admit(Operation::Create, &actor, &key, None, &mut body)?;
-            let object = self.desk.complete(source, key, None, None, body)?;
-            self.put(object).await
+            desk.admit(Operation::Create, &actor, &key, None, &mut body)?;
+            if source == Source::Api && key.kind == Kind::Pod {
+                desk.bind(&mut body);
+            }
+            let object = desk.complete(source, key, None, None, body)?;
+            match actor.dry_run {
+                true => Ok(Arc::new(object)),
+                false => self.put(Step::Put(Box::new(object))).await,
+            }
         })
     }
 
-    /// Replaces all but the status. Without a change nothing is written and the current object
-    /// comes back. Errors: `NotFound`, `Conflict`, `NotOwner`, `Invalid`, `Denied`, `Store`.
+    /// Replaces what the actor's subresource reaches; an object's own door leaves its status alone.
+    /// Without a change nothing is written and the current object comes back. An object that only
+    /// waited for its finalizers goes with the last of them. Errors: `NotFound`, `Conflict`,
+    /// `NotOwner`, `Invalid`, `Denied`, `Store`.
     pub fn update(
         &self,
         actor: impl Into<Actor>,
@@ -101,18 +131,19 @@ impl Registry {
         precondition: Precondition,
     ) -> LocalFuture<'_, Result<Arc<Object>, Error>> {
         let actor = actor.into();
-        let source = actor.source;
         Box::pin(async move {
-            self.desk.committer.settled(|busy| busy == &key).await;
-            let current = self.owned(source, &key)?;
+            let desk = &self.desk;
+            desk.committer.settled(|busy| busy == &key).await;
+            let current = self.writable(&actor, &key)?;
             precondition.check(&current)?;
             Precondition::of(&body).check(&current)?;
-            self.desk
-                .admit(Operation::Update, &actor, &key, Some(&current), &mut body)?;
+            if actor.source == Source::Api {
+                prepare::update(key.kind, actor.subresource, &mut body, &current.body);
+            }
+            desk.admit(Operation::Update, &actor, &key, Some(&current), &mut body)?;
             let provenance = current.provenance.clone();
-            let object =
-                self.desk
-                    .complete(source, key.clone(), provenance, Some(&current), body)?;
+            let source = current.source;
+            let object = desk.complete(source, key.clone(), provenance, Some(&current), body)?;
             let causes = object::validate_update(key.kind, &object.body, &current.body);
             if !causes.is_empty() {
                 return Err(Error::Invalid { key, causes });
@@ -120,41 +151,59 @@ impl Registry {
             if same_but_for_versions(&object.body, &current.body) {
                 return Ok(current);
             }
-            self.put(object).await
+            if actor.dry_run {
+                return Ok(Arc::new(object));
+            }
+            if is_over(&current) && !is_held(&object) {
+                let uid = current.uid().to_owned();
+                self.commit(Step::Remove { key, uid }).await?;
+                return Ok(Arc::new(object));
+            }
+            let object = Box::new(object);
+            self.put(match actor.subresource {
+                "status" => Step::PutWhole(object),
+                _ => Step::Put(object),
+            })
+            .await
         })
     }
 
-    /// Asks for a deletion: a pod gets its deletionTimestamp and stays until `finish_deletion`
-    /// (unless the grace period is 0), others go at once. Resolves when that is stored, with the
-    /// object as it is or was. A second request may only shorten the grace period.
+    /// Asks for a deletion: a pod of a node gets its deletionTimestamp and stays until
+    /// `finish_deletion` (unless the grace period is 0), what has finalizers until they are gone,
+    /// others go at once. Resolves when that is stored. A second request may only shorten the grace
+    /// period. Errors: as `update`.
     pub fn delete(
         &self,
         actor: impl Into<Actor>,
         key: Key,
         deletion: Deletion,
-    ) -> LocalFuture<'_, Result<Arc<Object>, Error>> {
+    ) -> LocalFuture<'_, Result<Deleted, Error>> {
         let actor = actor.into();
-        let source = actor.source;
         Box::pin(async move {
-            self.desk.committer.settled(|busy| busy == &key).await;
-            let current = self.owned(source, &key)?;
+            let desk = &self.desk;
+            desk.committer.settled(|busy| busy == &key).await;
+            let current = self.writable(&actor, &key)?;
             deletion.precondition.check(&current)?;
-            self.desk.admit_deletion(&actor, &current)?;
-            let grace_s = match deletion.grace_s {
-                Some(negative) if negative < 0 => 1,
-                Some(asked) => asked,
-                None => grace_of(&current),
+            desk.admit_deletion(&actor, &current)?;
+            let departing = desk.departing(&current, &deletion)?;
+            let object = match departing {
+                Departing::Goes => {
+                    let uid = current.uid().to_owned();
+                    if !actor.dry_run {
+                        self.commit(Step::Remove { key, uid }).await?;
+                    }
+                    let gone = true;
+                    return Ok(Deleted {
+                        object: current,
+                        gone,
+                    });
+                }
+                Departing::Changes(object) if actor.dry_run => Arc::from(object),
+                Departing::Changes(object) => self.put(Step::PutWhole(object)).await?,
+                Departing::Stays => current,
             };
-            if key.kind != Kind::Pod || grace_s == 0 {
-                let uid = current.uid().to_owned();
-                self.commit(Visible::AfterFlush, Step::Remove { key, uid })
-                    .await?;
-                return Ok(current);
-            }
-            match self.desk.deleting(&current, grace_s) {
-                Some(object) => self.put(object).await,
-                None => Ok(current),
-            }
+            let gone = false;
+            Ok(Deleted { object, gone })
         })
     }
 
@@ -177,6 +226,15 @@ impl Registry {
         if current.uid() != uid || !current.is_deleting() {
             return;
         }
+        let visible = Visible::for_list_of(current.source);
+        if is_held(&current) {
+            // It has stopped; whoever takes the last finalizer away removes it.
+            if let Some(stopped) = self.desk.deleting(&current, 0) {
+                let steps = vec![Step::Put(Box::new(stopped))];
+                drop(self.desk.committer.submit(visible, steps));
+            }
+            return;
+        }
         let mut steps = vec![Step::Remove {
             key: key.clone(),
             uid: uid.to_owned(),
@@ -184,7 +242,6 @@ impl Registry {
         if let Some(successor) = self.desk.lists.borrow_mut().take_returning(key) {
             steps.push(Step::Put(Box::new(successor)));
         }
-        let visible = Visible::for_list_of(current.source);
         drop(self.desk.committer.submit(visible, steps));
     }
 
@@ -224,11 +281,19 @@ impl Registry {
         self.reader().get(key)
     }
 
-    fn owned(&self, source: Source, key: &Key) -> Result<Arc<Object>, Error> {
+    /// The object, if the actor may change it: the owner may; and the API may change events, and of
+    /// the node's own Node all but its status.
+    fn writable(&self, actor: &Actor, key: &Key) -> Result<Arc<Object>, Error> {
         let current = self
             .current(key)
             .ok_or_else(|| Error::NotFound(key.clone()))?;
-        if current.source == source {
+        let shared = actor.source == Source::Api
+            && match key.kind {
+                Kind::Event => true,
+                Kind::Node => current.source == Source::Node && actor.subresource.is_empty(),
+                _ => false,
+            };
+        if current.source == actor.source || shared {
             Ok(current)
         } else {
             Err(Error::NotOwner {
@@ -238,18 +303,25 @@ impl Registry {
         }
     }
 
-    async fn put(&self, object: Object) -> Result<Arc<Object>, Error> {
-        let key = object.key.clone();
-        let stored = self
-            .commit(Visible::AfterFlush, Step::Put(Box::new(object)))
-            .await?;
+    /// Commits a step that leaves an object.
+    async fn put(&self, step: Step) -> Result<Arc<Object>, Error> {
+        let key = step.key().clone();
+        let stored = self.commit(step).await?;
         stored.ok_or(Error::NotFound(key))
     }
 
-    async fn commit(&self, visible: Visible, step: Step) -> Result<Option<Arc<Object>>, Error> {
+    async fn commit(&self, step: Step) -> Result<Option<Arc<Object>>, Error> {
+        let key = step.key().clone();
+        let visible = Visible::for_write_of(key.kind);
         let outcome = self.desk.committer.submit(visible, vec![step]);
-        outcome.await.map_err(|error| Error::Store(error.0))
+        let stored = outcome.await.map_err(|error| Error::Store(error.0))?;
+        Ok(stored.or_else(|| self.current(&key)))
     }
+}
+
+/// Whether nothing but finalizers holds a deleted object.
+fn is_over(object: &Object) -> bool {
+    object.is_deleting() && object.deletion_grace_s().unwrap_or(0) == 0
 }
 
 impl Precondition {

@@ -6,3 +6,4 @@ mod logs;
 mod node;
 mod objects;
 mod streams;
+mod writes;

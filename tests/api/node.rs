@@ -62,8 +62,9 @@ impl Node {
                 };
                 let (registry, _) = Registry::open(options).await.expect("registry");
                 ready.send(registry.reader()).expect("the test waits");
-                ours.spawn(backend::run(requests, Rc::new(FakeNode), ours.clone()))
-                    .detach();
+                let side = Rc::new(FakeNode);
+                let work = backend::run(requests, side, registry.clone(), ours.clone());
+                ours.spawn(work).detach();
                 while let Ok(work) = todo.recv().await {
                     work(registry.clone()).await;
                 }
@@ -157,6 +158,24 @@ impl Node {
 
     pub fn get(&self, path: &str) -> Answer {
         self.get_as(path, "application/json")
+    }
+
+    pub fn send(&self, method: &str, path: &str, body: &Value) -> Answer {
+        self.send_as(method, path, "application/json", &body.to_string())
+    }
+
+    pub fn send_as(&self, method: &str, path: &str, content_type: &str, body: &str) -> Answer {
+        let length = body.len();
+        self.open(&format!(
+            "{method} {path} HTTP/1.1\r\nHost: x\r\nContent-Type: {content_type}\r\n\
+             Content-Length: {length}\r\nConnection: close\r\n\r\n{body}"
+        ))
+    }
+
+    pub fn delete(&self, path: &str) -> Answer {
+        self.open(&format!(
+            "DELETE {path} HTTP/1.1\r\nHost: x\r\nConnection: close\r\n\r\n"
+        ))
     }
 
     pub fn get_as(&self, path: &str, accept: &str) -> Answer {

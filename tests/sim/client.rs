@@ -103,7 +103,7 @@ pub async fn write(
         (true, true) => {
             let deletion = Deletion::default();
             let gone = registry.delete(Source::Api, key.clone(), deletion).await;
-            ("delete", gone, None)
+            ("delete", gone.map(|deleted| deleted.object), None)
         }
         (true, false) => {
             let any = Precondition::default();

@@ -61,7 +61,9 @@ fn the_registry_fills_in_what_it_owns() {
 
     node.registry
         .update_status(&pod_key("web"), created.uid(), json!({"phase": "Running"}));
-    let mut edited = pod("web", "", "j");
+    let mut edited = created.body.clone();
+    edited["metadata"]["resourceVersion"] = json!("");
+    edited["spec"]["containers"][0]["image"] = json!("j");
     edited["status"] = json!({"phase": "Failed"});
     let any = Precondition::default();
     let updated = wait(
@@ -87,7 +89,7 @@ fn only_the_owner_writes() {
     let refused = Err(Error::NotOwner { key, owner });
     let deletion = Deletion::default();
     let deleted = wait(node.registry.delete(Source::Api, pod_key("web"), deletion));
-    assert_eq!(deleted, refused);
+    assert_eq!(deleted.map(|deleted| deleted.object), refused);
     let any = Precondition::default();
     let body = pod("web", "", "j");
     let updated = wait(node.registry.update(Source::Api, pod_key("web"), body, any));
@@ -104,7 +106,8 @@ fn a_deleted_pod_stays_until_it_has_stopped_and_grace_only_shrinks() {
             grace_s,
             ..Deletion::default()
         };
-        wait(node.registry.delete(Source::Api, pod_key("web"), deletion)).expect("deleted")
+        let deleted = wait(node.registry.delete(Source::Api, pod_key("web"), deletion));
+        deleted.expect("deleted").object
     };
     let grace = |object: &Object| object.deletion_grace_s();
     assert_eq!(grace(&delete(Some(10))), Some(10));

@@ -1,0 +1,108 @@
+//! From a request's body to a JSON value: bounded in size and time, in the types that we read.
+//!
+//! Source: Kubernetes apiserver, endpoints/handlers/{rest,negotiation}.
+
+use std::rc::Rc;
+use std::time::Duration;
+
+use futures_lite::FutureExt;
+use http::header::{CONTENT_TYPE, HeaderMap};
+use http_body_util::BodyExt;
+use serde_json::Value;
+
+use crate::apiserver::status::Refusal;
+use crate::net::serve::Request;
+use crate::object::{json, yaml};
+use crate::world::Clock;
+
+/// Upstream: `MaxRequestBodyBytes`.
+const BODY_BYTES_MAX: usize = 3 << 20;
+
+/// So much of a body that is too large is still read: a client that is cut off while it writes does
+/// not see why.
+const DISCARDED_BYTES_MAX: usize = 8 << 20;
+
+/// From the end of the head to the end of the body. Upstream gives whole requests 60 s.
+const BODY_TIMEOUT: Duration = Duration::from_secs(30);
+
+const JSON: &str = "application/json";
+const YAML: &str = "application/yaml";
+
+/// What a client sent: the value, and the keys in it that stand twice.
+#[derive(Debug, Default)]
+pub struct Sent {
+    pub value: Value,
+    /// Paths, as in `spec.containers[0].image`.
+    pub duplicates: Vec<String>,
+}
+
+/// The media type of the body, without parameters; empty if none is named.
+pub fn media_type(headers: &HeaderMap) -> String {
+    let named = headers
+        .get(CONTENT_TYPE)
+        .and_then(|value| value.to_str().ok());
+    let kind = named
+        .unwrap_or_default()
+        .split(';')
+        .next()
+        .unwrap_or_default();
+    kind.trim().to_ascii_lowercase()
+}
+
+/// Reads the whole body. Errors: 413; 504 if it comes too slowly; 400 if it breaks off.
+pub async fn bytes(request: Request, clock: &Rc<dyn Clock>) -> Result<Vec<u8>, Refusal> {
+    let mut body = request.into_body();
+    let whole = async {
+        let (mut bytes, mut length) = (Vec::new(), 0);
+        while let Some(frame) = body.frame().await {
+            let broken = |error: hyper::Error| {
+                Refusal::bad_request(format!("the request's body broke off: {error}"))
+            };
+            let Ok(data) = frame.map_err(broken)?.into_data() else {
+                continue;
+            };
+            length += data.len();
+            if length <= BODY_BYTES_MAX {
+                bytes.extend_from_slice(&data);
+            } else if length > DISCARDED_BYTES_MAX {
+                break;
+            } else {
+                bytes = Vec::new();
+            }
+        }
+        match length {
+            0..=BODY_BYTES_MAX => Ok(bytes),
+            _ => Err(Refusal::too_large(BODY_BYTES_MAX)),
+        }
+    };
+    let late = async {
+        clock.sleep_until(clock.now() + BODY_TIMEOUT).await;
+        Err(Refusal::timeout(
+            "request did not complete within the allotted timeout",
+        ))
+    };
+    whole.or(late).await
+}
+
+/// The value of a body in JSON or YAML. Errors: 415 for other types, 400 for what cannot be read.
+pub fn value(media_type: &str, bytes: &[u8]) -> Result<Sent, Refusal> {
+    let text = std::str::from_utf8(bytes)
+        .map_err(|_| Refusal::bad_request("the request's body is not UTF-8"))?;
+    let unreadable = |line: u64, message: &str| {
+        let what = format!("error decoding the request's body: line {line}: {message}");
+        Refusal::bad_request(what)
+    };
+    match media_type {
+        // What is sent without a type is JSON.
+        JSON | "" => {
+            let (value, duplicates) = json::parse_lenient(text, yaml::DEPTH_MAX)
+                .map_err(|(line, message)| unreadable(line as u64, &message))?;
+            Ok(Sent { value, duplicates })
+        }
+        YAML => Ok(Sent {
+            value: yaml::parse(text).map_err(|(line, message)| unreadable(line, &message))?,
+            duplicates: Vec::new(),
+        }),
+        _ => Err(Refusal::unsupported_media_type(&[JSON, YAML])),
+    }
+}

@@ -1,0 +1,108 @@
+//! Delete one object, or all that selectors pick.
+
+use http::StatusCode;
+use serde_json::{Value, json};
+
+use super::body;
+use super::options::DeleteOptions;
+use super::{Outcome, Writing};
+use crate::apiserver::backend::{Write, Written};
+use crate::apiserver::route::Place;
+use crate::apiserver::selector::Selector;
+use crate::apiserver::status::{Refusal, about, json_response};
+use crate::apiserver::view;
+use crate::net::serve::{Request, Response};
+use crate::object::{Key, Kind, Origin};
+
+impl Writing {
+    /// `DELETE` of an object: the object while it is still there (of some kinds also after), else a
+    /// Status.
+    pub async fn delete(&self, place: &Place, request: Request) -> Result<Response, Refusal> {
+        let options = self.delete_options(request).await?;
+        let key = self.key(place)?;
+        let actor = self.actor("", options.dry_run);
+        let written = self
+            .ask(actor, key, Write::Delete(options.deletion))
+            .await?;
+        Ok(self.deleted(place.kind, written))
+    }
+
+    fn deleted(&self, kind: Kind, written: Written) -> Response {
+        if written.gone && !kind.returned_when_deleted() {
+            let object = &written.object;
+            let mut details = about(kind, &object.key.name);
+            details["uid"] = json!(object.uid());
+            let status = json!({
+                "kind": "Status",
+                "apiVersion": "v1",
+                "metadata": {},
+                "status": "Success",
+                "details": details,
+            });
+            return json_response(StatusCode::OK, &status);
+        }
+        let outcome = Outcome {
+            code: StatusCode::OK,
+            written,
+            warnings: Vec::new(),
+        };
+        self.respond(kind, outcome)
+    }
+
+    /// `DELETE` of a collection: what selectors pick, one after the other; the list of it as the
+    /// answer. Objects that are not the API's to delete are left out.
+    pub async fn delete_collection(
+        &self,
+        kind: Kind,
+        namespace: Option<String>,
+        request: Request,
+    ) -> Result<Response, Refusal> {
+        if kind == Kind::Namespace || kind.namespaced() && namespace.is_none() {
+            return Err(Refusal::method_not_allowed());
+        }
+        let labels = self.query.get("labelSelector").unwrap_or_default();
+        let fields = self.query.get("fieldSelector").unwrap_or_default();
+        let selector = Selector::parse(kind, labels, fields)?;
+        let options = self.delete_options(request).await?;
+        let (objects, version) = view::list(&self.shared.reader, kind, namespace.as_deref());
+        let local = |key: &Key| key.origin == Origin::Local;
+        let keys: Vec<Key> = objects
+            .iter()
+            .filter(|object| local(object.key()) && selector.selects(object))
+            .map(|object| object.key().clone())
+            .collect();
+        let mut items = Vec::new();
+        for key in keys {
+            let actor = self.actor("", options.dry_run);
+            let write = Write::Delete(options.deletion.clone());
+            match self.ask(actor, key, write).await {
+                Ok(written) => items.push(written.object.body.clone()),
+                // Gone meanwhile, or a manifest's.
+                Err(refusal) if refusal.code == StatusCode::NOT_FOUND => {}
+                Err(refusal) if refusal.code == StatusCode::FORBIDDEN => {}
+                Err(refusal) => return Err(refusal),
+            }
+        }
+        for item in items.iter_mut().filter_map(Value::as_object_mut) {
+            item.remove("kind");
+            item.remove("apiVersion");
+        }
+        let list = json!({
+            "kind": format!("{kind}List"),
+            "apiVersion": kind.api_version(),
+            "metadata": {"resourceVersion": version.to_string()},
+            "items": items,
+        });
+        Ok(json_response(StatusCode::OK, &list))
+    }
+
+    async fn delete_options(&self, request: Request) -> Result<DeleteOptions, Refusal> {
+        let media_type = body::media_type(request.headers());
+        let bytes = body::bytes(request, &self.shared.clock).await?;
+        let sent = match bytes.is_empty() {
+            true => body::Sent::default(),
+            false => body::value(&media_type, &bytes)?,
+        };
+        DeleteOptions::parse(&sent.value, &self.query)
+    }
+}

@@ -1,0 +1,113 @@
+//! Whether a body is what its place takes: kind, version, name, namespace, known fields. Pure.
+
+use serde_json::{Value, json};
+
+use super::body::Sent;
+use super::metadata;
+use super::options::FieldValidation;
+use crate::apiserver::status::Refusal;
+use crate::object::{self, Kind};
+
+/// Checks kind and version, types and unknown fields. Returns warnings. Errors: 400.
+pub fn check(kind: Kind, sent: &Sent, validation: FieldValidation) -> Result<Vec<String>, Refusal> {
+    check_kind(kind, &sent.value)?;
+    let unfit = |what: String| {
+        let (kind, version) = (kind.name(), kind.api_version());
+        Refusal::bad_request(format!(
+            "{kind} in version {version:?} cannot be handled as a {kind}: {what}"
+        ))
+    };
+    let unknown = object::decode(kind, &sent.value)
+        .map_err(|(path, what)| unfit(format!("{path}: {what}")))?;
+    let unknown = unknown.into_iter().map(|(_, text)| text);
+    let duplicates = sent.duplicates.iter();
+    let duplicates = duplicates.map(|path| format!("duplicate field \"{path}\""));
+    let found: Vec<String> = unknown.chain(duplicates).collect();
+    match validation {
+        FieldValidation::Ignore => Ok(Vec::new()),
+        FieldValidation::Strict if !found.is_empty() => Err(unfit(format!(
+            "strict decoding error: {}",
+            found.join(", ")
+        ))),
+        FieldValidation::Warn | FieldValidation::Strict => Ok(found),
+    }
+}
+
+fn check_kind(kind: Kind, body: &Value) -> Result<(), Refusal> {
+    let Some(fields) = body.as_object() else {
+        let text = format!(
+            "the object provided is unrecognized (must be of type {}): it is no JSON object",
+            kind.name()
+        );
+        return Err(Refusal::bad_request(text));
+    };
+    let named = |field: &str| {
+        fields
+            .get(field)
+            .and_then(Value::as_str)
+            .unwrap_or_default()
+    };
+    let (given_kind, given_version) = (named("kind"), named("apiVersion"));
+    if !given_kind.is_empty() && given_kind != kind.name() {
+        let text = format!(
+            "{given_kind} in version {given_version:?} cannot be handled as a {}",
+            kind.name()
+        );
+        return Err(Refusal::bad_request(text));
+    }
+    if !given_version.is_empty() && given_version != kind.api_version() {
+        let text = format!(
+            "the API version in the data ({given_version}) does not match the expected API version \
+             ({})",
+            kind.api_version()
+        );
+        return Err(Refusal::bad_request(text));
+    }
+    Ok(())
+}
+
+/// Gives a new object the namespace of its place. Errors: 400 if it names another.
+pub fn settle_namespace(body: &mut Value, namespace: &str) -> Result<(), Refusal> {
+    if !body["metadata"].is_object() {
+        body["metadata"] = json!({});
+    }
+    match metadata(body, "namespace") {
+        given if given == namespace => return Ok(()),
+        "" => {}
+        _ if namespace.is_empty() => {
+            body["metadata"]
+                .as_object_mut()
+                .map(|fields| fields.remove("namespace"));
+            return Ok(());
+        }
+        _ => {
+            return Err(Refusal::bad_request(
+                "the namespace of the provided object does not match the namespace sent on the \
+                 request",
+            ));
+        }
+    }
+    body["metadata"]["namespace"] = json!(namespace);
+    Ok(())
+}
+
+/// Whether a body that replaces the object at a place names that object. Errors: 400.
+pub fn check_name(body: &Value, name: &str, namespace: &str) -> Result<(), Refusal> {
+    let given = metadata(body, "name");
+    let given_namespace = metadata(body, "namespace");
+    let text = if given.is_empty() {
+        format!(
+            "the name of the object ({name} based on URL) was undeterminable: name must be provided"
+        )
+    } else if given != name {
+        format!("the name of the object ({given}) does not match the name on the URL ({name})")
+    } else if !namespace.is_empty() && !given_namespace.is_empty() && given_namespace != namespace {
+        format!(
+            "the namespace of the object ({given_namespace}) does not match the namespace on the \
+             request ({namespace})"
+        )
+    } else {
+        return Ok(());
+    };
+    Err(Refusal::bad_request(text))
+}

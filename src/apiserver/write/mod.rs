@@ -1,0 +1,158 @@
+//! The writing verbs: from a request to what the registry is asked, and back.
+//!
+//! ```text
+//!  body ─► value ─► kind, name, fields checked ─► backend ─► registry (admit, validate, store)
+//!                        │ warnings                              │ object, or why not
+//!                        └──────────────► answer ◄───────────────┘
+//! ```
+//!
+//! What is decided here needs the request only; what depends on the object's state is the
+//! registry's, on the node thread. Source: Kubernetes apiserver, endpoints/handlers.
+
+mod body;
+mod delete;
+mod fields;
+mod options;
+mod put;
+pub mod refusals;
+
+use std::rc::Rc;
+use std::sync::Arc;
+
+use http::header::{HeaderMap, HeaderName, HeaderValue};
+use http::{Method, StatusCode};
+use serde_json::Value;
+
+use self::options::WriteOptions;
+use super::Shared;
+use super::backend::{self, WriteRequest, Written};
+use super::format::{self, Columns, Format};
+use super::query::Query;
+use super::route::{Place, Target};
+use super::status::{Refusal, json_response};
+use super::view;
+use crate::net::serve::{Request, Response};
+use crate::object::{Key, Kind, Origin, Source, User};
+use crate::registry::Actor;
+
+/// One write request, its head read.
+struct Writing {
+    shared: Rc<Shared>,
+    user: Arc<User>,
+    headers: HeaderMap,
+    query: Query,
+    format: Format,
+}
+
+/// What came of it, before it is an answer.
+struct Outcome {
+    code: StatusCode,
+    written: Written,
+    warnings: Vec<String>,
+}
+
+/// Answers a request with a writing method. Errors: what is refused; 405 where the method has no
+/// meaning.
+pub async fn answer(
+    shared: Rc<Shared>,
+    user: Arc<User>,
+    request: Request,
+    target: Target,
+    query: Query,
+) -> Result<Response, Refusal> {
+    let writing = Writing {
+        format: Format::negotiate(request.headers(), &query)?,
+        headers: request.headers().clone(),
+        shared,
+        user,
+        query,
+    };
+    let method = request.method().clone();
+    match (target, method) {
+        (Target::Collection { kind, namespace }, Method::POST) => {
+            writing.create(kind, namespace, request).await
+        }
+        (Target::Collection { kind, namespace }, Method::DELETE) => {
+            writing.delete_collection(kind, namespace, request).await
+        }
+        (Target::Object(place), Method::PUT) => writing.replace(&place, "", request).await,
+        (Target::Object(place), Method::DELETE) => writing.delete(&place, request).await,
+        _ => Err(Refusal::method_not_allowed()),
+    }
+}
+
+impl Writing {
+    fn actor(&self, subresource: &'static str, dry_run: bool) -> Actor {
+        Actor {
+            subresource,
+            dry_run,
+            ..Actor::new(Source::Api, self.user.clone())
+        }
+    }
+
+    /// Asks the registry. Errors in upstream's words.
+    async fn ask(&self, actor: Actor, key: Key, write: backend::Write) -> Result<Written, Refusal> {
+        let request = WriteRequest { actor, key, write };
+        let asked = self
+            .shared
+            .backend
+            .ask(|reply| backend::Request::Write(request, reply));
+        asked
+            .await?
+            .map_err(|error| refusals::refusal(error, &self.shared.reader))
+    }
+
+    async fn body(&self, request: Request) -> Result<body::Sent, Refusal> {
+        let media_type = body::media_type(request.headers());
+        let bytes = body::bytes(request, &self.shared.clock).await?;
+        body::value(&media_type, &bytes)
+    }
+
+    /// The local object's key. Errors: 403 if what is at the place is the remote cluster's.
+    fn key(&self, place: &Place) -> Result<Key, Refusal> {
+        let key = Key::local(place.kind, &place.namespace, &place.name);
+        if !self.shared.reader.contains(&key) {
+            let shown = view::get(&self.shared.reader, place);
+            if let Some(object) = shown.ok().filter(|o| o.key.origin == Origin::Remote) {
+                return Err(refusals::not_owner(&object));
+            }
+        }
+        Ok(key)
+    }
+
+    fn options(&self, name: &str) -> Result<WriteOptions, Refusal> {
+        WriteOptions::parse(&self.query, name)
+    }
+
+    fn respond(&self, kind: Kind, outcome: Outcome) -> Response {
+        let now = self.shared.clock.wall();
+        let body = &outcome.written.object.body;
+        let shown = format::object(self.format, kind, body, Columns::Defined, now);
+        let mut response = json_response(outcome.code, &shown);
+        warn(&mut response, &outcome.warnings);
+        response
+    }
+}
+
+/// Adds `Warning` headers. Source: RFC 7234 section 5.5; Kubernetes apiserver, warning.
+fn warn(response: &mut Response, warnings: &[String]) {
+    for text in warnings {
+        let text: String = text
+            .chars()
+            .filter(|c| !c.is_control())
+            .flat_map(|c| match c {
+                '"' | '\\' => vec!['\\', c],
+                other => vec![other],
+            })
+            .collect();
+        if let Ok(value) = HeaderValue::from_bytes(format!("299 - \"{text}\"").as_bytes()) {
+            let name = HeaderName::from_static("warning");
+            response.headers_mut().append(name, value);
+        }
+    }
+}
+
+/// Text at a path of metadata; empty if there is none.
+fn metadata<'a>(body: &'a Value, name: &str) -> &'a str {
+    body["metadata"][name].as_str().unwrap_or_default()
+}

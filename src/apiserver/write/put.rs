@@ -1,0 +1,99 @@
+//! Create and replace: POST and PUT of whole objects.
+
+use http::StatusCode;
+
+use super::fields;
+use super::options::WriteOptions;
+use super::{Outcome, Writing, metadata};
+use crate::apiserver::backend::{Write, Written};
+use crate::apiserver::route::Place;
+use crate::apiserver::status::Refusal;
+use crate::net::serve::{Request, Response};
+use crate::object::{Key, Kind, Origin};
+use crate::registry::Precondition;
+use serde_json::Value;
+
+impl Writing {
+    /// `POST` to a collection: 201 and the object.
+    pub async fn create(
+        &self,
+        kind: Kind,
+        namespace: Option<String>,
+        request: Request,
+    ) -> Result<Response, Refusal> {
+        let namespace = match (kind.namespaced(), namespace) {
+            (true, None) => return Err(Refusal::method_not_allowed()),
+            (_, namespace) => namespace.unwrap_or_default(),
+        };
+        let options = self.options("CreateOptions")?;
+        let sent = self.body(request).await?;
+        let warnings = fields::check(kind, &sent, options.field_validation)?;
+        let mut body = sent.value;
+        fields::settle_namespace(&mut body, &namespace)?;
+        if !metadata(&body, "resourceVersion").is_empty() {
+            let text = "resourceVersion should not be set on objects to be created";
+            return Err(Refusal::bad_request(text));
+        }
+        let key = Key::local(kind, &namespace, metadata(&body, "name"));
+        let written = self.make(key, body, &options).await?;
+        let outcome = Outcome {
+            code: StatusCode::CREATED,
+            written,
+            warnings,
+        };
+        Ok(self.respond(kind, outcome))
+    }
+
+    /// Asks for a new object. Errors: 409 also where a remote object is shown under the name.
+    pub async fn make(
+        &self,
+        key: Key,
+        body: Value,
+        options: &WriteOptions,
+    ) -> Result<Written, Refusal> {
+        let remote = Key {
+            origin: Origin::Remote,
+            ..key.clone()
+        };
+        if self.shared.reader.contains(&remote) {
+            return Err(Refusal::already_exists(key.kind, &key.name, false));
+        }
+        let actor = self.actor("", options.dry_run);
+        self.ask(actor, key, Write::Create(body)).await
+    }
+
+    /// `PUT` of an object or of a part of it: 200 and the object, 201 if it was made.
+    pub async fn replace(
+        &self,
+        place: &Place,
+        subresource: &'static str,
+        request: Request,
+    ) -> Result<Response, Refusal> {
+        let kind = place.kind;
+        let options = self.options("UpdateOptions")?;
+        let sent = self.body(request).await?;
+        let warnings = fields::check(kind, &sent, options.field_validation)?;
+        let body = sent.value;
+        fields::check_name(&body, &place.name, &place.namespace)?;
+        let key = self.key(place)?;
+        let creates = kind.created_by_update() && subresource.is_empty();
+        let (code, written) = if creates && !self.shared.reader.contains(&key) {
+            (StatusCode::CREATED, self.make(key, body, &options).await?)
+        } else {
+            if metadata(&body, "resourceVersion").is_empty() && !kind.updated_unconditionally() {
+                let what = "Invalid value: 0: must be specified for an update".to_owned();
+                let causes = [("metadata.resourceVersion".to_owned(), what)];
+                return Err(Refusal::invalid(kind, &place.name, &causes));
+            }
+            let actor = self.actor(subresource, options.dry_run);
+            let write = Write::Update(body, Precondition::default());
+            (StatusCode::OK, self.ask(actor, key, write).await?)
+        };
+        let outcome = Outcome {
+            code,
+            written,
+            warnings,
+        };
+        Ok(self.respond(kind, outcome))
+    }
+}

@@ -1,0 +1,64 @@
+//! The node's own Node object: stated by the kubelet at each start, written on by the API.
+//!
+//! Labels that the kubelet states win over what is stored; other labels, annotations, taints and
+//! `unschedulable` are the API's and survive restarts. Source: Kubernetes
+//! pkg/kubelet/kubelet_node_status.go, tryRegisterWithAPIServer.
+
+use std::sync::Arc;
+
+use serde_json::{Value, json};
+
+use super::admission::Operation;
+use super::commit::Visible;
+use super::desk::same_but_for_versions;
+use super::published::Step;
+use super::{Error, Registry};
+use crate::object::{Key, Object, Source};
+use crate::world::LocalFuture;
+
+impl Registry {
+    /// Makes the node's Node or brings its labels up to date. Visible at once, stored behind. Errors:
+    /// `Invalid`, `Denied`.
+    pub fn state_node(
+        &self,
+        key: Key,
+        mut body: Value,
+    ) -> LocalFuture<'_, Result<Arc<Object>, Error>> {
+        Box::pin(async move {
+            let desk = &self.desk;
+            desk.committer.settled(|busy| busy == &key).await;
+            let current = self.current(&key);
+            if let Some(current) = &current {
+                body = with_labels_of(&current.body, &body);
+            }
+            let operation = match current {
+                None => Operation::Create,
+                Some(_) => Operation::Update,
+            };
+            let actor = Source::Node.into();
+            desk.admit(operation, &actor, &key, current.as_deref(), &mut body)?;
+            let object =
+                desk.complete(Source::Node, key.clone(), None, current.as_deref(), body)?;
+            if let Some(current) = current.filter(|current| {
+                current.source == Source::Node && same_but_for_versions(&object.body, &current.body)
+            }) {
+                return Ok(current);
+            }
+            let steps = vec![Step::Put(Box::new(object))];
+            drop(desk.committer.submit(Visible::AtOnce, steps));
+            self.current(&key).ok_or(Error::NotFound(key))
+        })
+    }
+}
+
+fn with_labels_of(current: &Value, stated: &Value) -> Value {
+    let mut body = current.clone();
+    let stated = stated["metadata"]["labels"].as_object();
+    for (name, value) in stated.into_iter().flatten() {
+        if !body["metadata"]["labels"].is_object() {
+            body["metadata"]["labels"] = json!({});
+        }
+        body["metadata"]["labels"][name] = value.clone();
+    }
+    body
+}

@@ -1,0 +1,115 @@
+//! What of a body counts: of a new object, and of a change through the object or a subresource.
+//!
+//! Source: Kubernetes pkg/registry/core/*/strategy.go, PrepareForCreate and PrepareForUpdate. Pure.
+
+use serde_json::{Map, Value, json};
+
+use crate::object::Kind;
+
+/// Metadata that nobody but the registry sets.
+const OURS: [&str; 7] = [
+    "uid",
+    "creationTimestamp",
+    "resourceVersion",
+    "deletionTimestamp",
+    "deletionGracePeriodSeconds",
+    "generation",
+    "selfLink",
+];
+
+/// Kinds whose status has a door of its own: the object's own door leaves it alone.
+fn has_status(kind: Kind) -> bool {
+    matches!(
+        kind,
+        Kind::Pod | Kind::Node | Kind::Namespace | Kind::Service | Kind::ResourceQuota
+    )
+}
+
+/// Takes out of a new object what its author has no say in.
+pub(super) fn create(kind: Kind, body: &mut Value) {
+    if let Some(metadata) = body.get_mut("metadata").and_then(Value::as_object_mut) {
+        for name in OURS {
+            metadata.remove(name);
+        }
+    }
+    // A kubelet that registers its Node sends the status along.
+    if has_status(kind)
+        && kind != Kind::Node
+        && let Some(fields) = body.as_object_mut()
+    {
+        fields.remove("status");
+    }
+}
+
+/// Makes a body the whole wanted state: what the door does not reach is as it is now.
+pub(super) fn update(kind: Kind, subresource: &str, body: &mut Value, current: &Value) {
+    let Some(fields) = body.as_object_mut() else {
+        return;
+    };
+    match subresource {
+        "status" => {
+            let status = fields.remove("status");
+            let metadata = fields.remove("metadata");
+            *fields = current.as_object().cloned().unwrap_or_default();
+            set(fields, "status", status);
+            if let Some(metadata) = metadata {
+                status_metadata(fields, &metadata);
+            }
+        }
+        "ephemeralcontainers" => {
+            let listed = fields
+                .get_mut("spec")
+                .map(|spec| spec["ephemeralContainers"].take());
+            let version = fields["metadata"]["resourceVersion"].take();
+            *fields = current.as_object().cloned().unwrap_or_default();
+            fields["metadata"]["resourceVersion"] = version;
+            if let Some(listed) = listed.filter(|listed| !listed.is_null()) {
+                fields["spec"]["ephemeralContainers"] = listed;
+            }
+        }
+        "finalize" => {
+            let finalizers = fields.get("spec").map(|spec| spec["finalizers"].clone());
+            let version = fields["metadata"]["resourceVersion"].take();
+            *fields = current.as_object().cloned().unwrap_or_default();
+            fields["metadata"]["resourceVersion"] = version;
+            fields["spec"]["finalizers"] = finalizers
+                .filter(Value::is_array)
+                .unwrap_or_else(|| json!([]));
+        }
+        _ => {
+            if has_status(kind) {
+                set(fields, "status", current.get("status").cloned());
+            }
+            // Spec finalizers of a namespace change through its `finalize` only.
+            if kind == Kind::Namespace && current["spec"]["finalizers"].is_array() {
+                fields.insert("spec".to_owned(), current["spec"].clone());
+            }
+        }
+    }
+}
+
+/// Labels and annotations may come with a status, as upstream has it; nothing else may.
+fn status_metadata(fields: &mut Map<String, Value>, given: &Value) {
+    let metadata = &mut fields["metadata"];
+    for name in ["labels", "annotations"] {
+        match given.get(name) {
+            Some(value) if value.is_object() => metadata[name] = value.clone(),
+            _ => {
+                metadata.as_object_mut().map(|fields| fields.remove(name));
+            }
+        }
+    }
+    metadata["resourceVersion"] = given["resourceVersion"].clone();
+    metadata["uid"] = given["uid"].clone();
+    metadata["managedFields"] = given["managedFields"].clone();
+    if let Some(metadata) = metadata.as_object_mut() {
+        metadata.retain(|_, value| !value.is_null());
+    }
+}
+
+fn set(fields: &mut Map<String, Value>, name: &str, value: Option<Value>) {
+    match value {
+        Some(value) => fields.insert(name.to_owned(), value),
+        None => fields.remove(name),
+    };
+}
