@@ -4,7 +4,7 @@ use std::rc::Rc;
 
 use http::{Method, StatusCode};
 
-use super::authn::Peer;
+use super::authn::{self, Peer};
 use super::format::Format;
 use super::query::Query;
 use super::request_info::RequestInfo;
@@ -14,6 +14,7 @@ use super::watch::Watched;
 use super::{Counted, Shared, discovery, exec, images, list, logs, view, watch, write};
 use crate::net::serve::{Request, Response};
 use crate::object::Standing;
+use crate::world::not_before_build;
 use serde_json::json;
 
 /// Never fails: a refusal is an answer.
@@ -31,8 +32,13 @@ async fn route(shared: Rc<Shared>, peer: &Peer, request: Request) -> Result<Resp
     let query = Query::parse(request.uri().query().unwrap_or_default())?;
     let info = RequestInfo::parse(request.method(), request.uri().path(), &query)?;
     let options = &shared.options;
-    let user = options.authenticator.user(peer, request.headers())?;
+    let now = not_before_build(shared.clock.wall());
+    let user = options.authenticator.user(peer, request.headers(), now)?;
+    let user = authn::impersonate(user, request.headers(), &options.authorizer)?;
     options.authorizer.check(&user, &info)?;
+    if let Some(asked) = authn::Asked::of(&info) {
+        return authn::answer(shared, user, request, asked).await;
+    }
     let target = Target::of(&info).ok_or_else(Refusal::no_such_path)?;
     let method = match *request.method() {
         Method::GET | Method::HEAD => Method::GET,

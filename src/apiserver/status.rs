@@ -30,6 +30,19 @@ impl Refusal {
         }
     }
 
+    /// One that is worded by who refuses.
+    pub fn detailed(
+        code: StatusCode,
+        reason: &'static str,
+        message: impl Into<String>,
+        details: Value,
+    ) -> Refusal {
+        Refusal {
+            details: Some(details),
+            ..Refusal::new(code, reason, message)
+        }
+    }
+
     pub fn bad_request(message: impl Into<String>) -> Refusal {
         Refusal::new(StatusCode::BAD_REQUEST, "BadRequest", message)
     }
@@ -249,6 +262,11 @@ impl Refusal {
 
     pub fn response(&self) -> Response {
         let mut response = json_response(self.code, &self.status());
+        if self.code == StatusCode::UNAUTHORIZED {
+            // Who is nobody holds no connection.
+            let close = header::HeaderValue::from_static("close");
+            response.headers_mut().insert(header::CONNECTION, close);
+        }
         let again = self.details.as_ref().map(|d| &d["retryAfterSeconds"]);
         if let Some(seconds) = again.and_then(Value::as_u64) {
             let headers = response.headers_mut();

@@ -70,7 +70,9 @@ mod tests {
 
     #[test]
     fn name_and_password_must_both_be_right() {
-        let file = parse("pw,jane,7,\"dev,ops\"\npw2,joe,8\n").expect("good").content;
+        let file = parse("pw,jane,7,\"dev,ops\"\npw2,joe,8\n")
+            .expect("good")
+            .content;
         let table = [
             ("jane", "pw", true),
             ("joe", "pw2", true),
@@ -80,9 +82,16 @@ mod tests {
             ("", "", false),
         ];
         for (name, password, good) in table {
-            assert_eq!(file.user(name, password).is_some(), good, "{name}:{password}");
+            assert_eq!(
+                file.user(name, password).is_some(),
+                good,
+                "{name}:{password}"
+            );
         }
-        assert_eq!(file.user("jane", "pw").expect("known").groups, ["dev", "ops"]);
+        assert_eq!(
+            file.user("jane", "pw").expect("known").groups,
+            ["dev", "ops"]
+        );
     }
 
     #[test]

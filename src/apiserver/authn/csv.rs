@@ -127,7 +127,12 @@ mod tests {
 
     #[test]
     fn stray_quotes_name_their_line() {
-        for (text, line) in [("a\nb\"c", 2), ("\"a\"b", 1), ("a,\"b", 1), ("\"a\nb\"c", 2)] {
+        for (text, line) in [
+            ("a\nb\"c", 2),
+            ("\"a\"b", 1),
+            ("a,\"b", 1),
+            ("\"a\nb\"c", 2),
+        ] {
             assert_eq!(rows(text).map_err(|(at, _)| at), Err(line), "{text:?}");
         }
     }

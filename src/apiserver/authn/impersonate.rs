@@ -50,7 +50,11 @@ pub fn impersonate(
     let account = account.map(|(namespace, name)| (namespace.to_owned(), name.to_owned()));
     match &account {
         Some((namespace, name)) => {
-            ask(authorizer, &user, ["", "serviceaccounts", "", namespace, name])?;
+            ask(
+                authorizer,
+                &user,
+                ["", "serviceaccounts", "", namespace, name],
+            )?;
         }
         None => ask(authorizer, &user, ["", "users", "", "", &asked.name])?,
     }
@@ -64,7 +68,11 @@ pub fn impersonate(
         }
     }
     if !asked.uid.is_empty() {
-        ask(authorizer, &user, [GROUP_OF_REVIEWS, "uids", "", "", &asked.uid])?;
+        ask(
+            authorizer,
+            &user,
+            [GROUP_OF_REVIEWS, "uids", "", "", &asked.uid],
+        )?;
     }
     if let (Some((namespace, _)), true) = (&account, asked.groups.is_empty()) {
         target.groups = vec![
@@ -184,7 +192,10 @@ mod tests {
         for (pairs, name, groups) in table {
             let user = impersonate(masters(), &headers(pairs), &Authorizer::default());
             let user = user.expect("allowed");
-            assert_eq!((user.name.as_str(), &user.groups[..]), (name, &own(groups)[..]));
+            assert_eq!(
+                (user.name.as_str(), &user.groups[..]),
+                (name, &own(groups)[..])
+            );
         }
         let pairs = [(USER, "j"), ("impersonate-extra-a%2fb", "x"), (UID, "7")];
         let user = impersonate(masters(), &headers(&pairs), &Authorizer::default());

@@ -20,6 +20,7 @@ mod token_file;
 mod x509;
 
 use std::path::{Path, PathBuf};
+use std::rc::Rc;
 use std::sync::{Arc, Mutex, PoisonError};
 
 use base64::Engine;
@@ -30,18 +31,22 @@ use rustls_pki_types::CertificateDer;
 
 use self::basic_file::BasicFile;
 pub use self::impersonate::impersonate;
-pub use self::review::{Asked, answer as answer_review};
+pub use self::review::Asked;
 use self::secret_file::{Loaded, authenticated};
 use self::token_file::TokenFile;
 pub use self::x509::{Network, Peer};
-use super::status::Refusal;
+use super::Shared;
+use super::status::{Refusal, json_response};
+use super::write::body;
+use crate::net::serve::{Request, Response};
 use crate::net::tls_server::{ClientTrust, authorities};
 use crate::object::User;
-use crate::object::token::{Checked, Issuer};
+use crate::object::token::{API_AUDIENCE, Checked, Issuer};
 use crate::object::user::{
     GROUP_AUTHENTICATED, GROUP_MASTERS, GROUP_UNAUTHENTICATED, USER_ANONYMOUS,
 };
 use crate::registry::Reader;
+use crate::world::not_before_build;
 
 /// What a browser calls the subprotocol that carries a token in its name.
 /// Source: Kubernetes apiserver, authentication/request/websocket.
@@ -84,8 +89,18 @@ impl Files {
             ClientTrust::new(&given).map_err(told)?;
             all.extend(given);
         }
-        let tokens = load("token-auth-file", &paths.tokens, TokenFile::load, &mut warnings)?;
-        let passwords = load("basic-auth-file", &paths.passwords, BasicFile::load, &mut warnings)?;
+        let tokens = load(
+            "token-auth-file",
+            &paths.tokens,
+            TokenFile::load,
+            &mut warnings,
+        )?;
+        let passwords = load(
+            "basic-auth-file",
+            &paths.passwords,
+            BasicFile::load,
+            &mut warnings,
+        )?;
         Ok(Files {
             trust: ClientTrust::new(&all)?,
             authorities: all,
@@ -200,7 +215,7 @@ impl Authenticator {
             let address = network.address;
             log::debug!("{address} is not authenticated: [{}]", problems.join(", "));
         }
-        Err(Refusal::unauthorized(files.passwords.is_some()))
+        Err(Refusal::unauthorized())
     }
 
     /// Who a bearer token is. `Ok(None)`: nobody knows it. Errors: somebody does, and says no.
@@ -211,19 +226,38 @@ impl Authenticator {
         audiences: &[String],
         now: Timestamp,
     ) -> Result<Option<Checked>, String> {
-        if let Some(user) = files.tokens.user(token) {
+        // A token of the file is for the API and nobody else.
+        let for_api = audiences.is_empty() || audiences.iter().any(|a| a == API_AUDIENCE);
+        if for_api && let Some(user) = files.tokens.user(token) {
             return Ok(Some(Checked {
                 user: (*user).clone(),
-                audiences: audiences.to_vec(),
+                audiences: vec![API_AUDIENCE.to_owned()],
             }));
         }
         match &self.accounts {
-            Some((issuer, reader)) => {
-                issuer.check(token, audiences, now, &|key| reader.get(key))
-            }
+            Some((issuer, reader)) => issuer.check(token, audiences, now, &|key| reader.get(key)),
             None => Ok(None),
         }
     }
+}
+
+/// Answers what is asked about identities.
+pub(super) async fn answer(
+    shared: Rc<Shared>,
+    user: Arc<User>,
+    request: Request,
+    asked: Asked,
+) -> Result<Response, Refusal> {
+    if request.method() != http::Method::POST {
+        return Err(Refusal::method_not_allowed());
+    }
+    let media_type = body::media_type(request.headers());
+    let bytes = body::bytes(request, &shared.clock).await?;
+    let sent = body::value(&media_type, &bytes)?;
+    let now = not_before_build(shared.clock.wall());
+    let authenticator = &shared.options.authenticator;
+    let answer = review::answer(&asked, authenticator, &user, &sent.value, now)?;
+    Ok(json_response(http::StatusCode::CREATED, &answer))
 }
 
 enum Credential {
@@ -234,7 +268,9 @@ enum Credential {
 /// What the headers claim. Errors: a header that cannot be read.
 fn credential(headers: &HeaderMap) -> Result<Option<Credential>, &'static str> {
     if let Some(value) = headers.get(header::AUTHORIZATION) {
-        let text = value.to_str().map_err(|_| "unreadable Authorization header")?;
+        let text = value
+            .to_str()
+            .map_err(|_| "unreadable Authorization header")?;
         let (scheme, rest) = text.trim().split_once(' ').unwrap_or((text, ""));
         let rest = rest.trim();
         if scheme.eq_ignore_ascii_case("bearer") && !rest.is_empty() {
@@ -245,7 +281,10 @@ fn credential(headers: &HeaderMap) -> Result<Option<Credential>, &'static str> {
             let decoded = decoded.and_then(|bytes| String::from_utf8(bytes).ok());
             let decoded = decoded.ok_or("invalid Basic credentials")?;
             let (name, password) = decoded.split_once(':').ok_or("invalid Basic credentials")?;
-            return Ok(Some(Credential::Basic(name.to_owned(), password.to_owned())));
+            return Ok(Some(Credential::Basic(
+                name.to_owned(),
+                password.to_owned(),
+            )));
         }
         return Err("unknown Authorization scheme");
     }

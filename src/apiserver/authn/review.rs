@@ -13,9 +13,7 @@ use super::Authenticator;
 use super::secret_file::authenticated;
 use crate::apiserver::request_info::RequestInfo;
 use crate::apiserver::status::Refusal;
-use crate::object::token::{
-    API_AUDIENCE, Bound, BoundKind, LIFETIME_MAX, LIFETIME_MIN, Wanted,
-};
+use crate::object::token::{API_AUDIENCE, Bound, BoundKind, LIFETIME_MAX, LIFETIME_MIN, Wanted};
 use crate::object::{Key, Kind, Object, User};
 
 const GROUP: &str = "authentication.k8s.io";
@@ -28,7 +26,10 @@ pub enum Asked {
     TokenReview,
     SelfSubjectReview,
     /// `serviceaccounts/NAME/token`
-    Token { namespace: String, name: String },
+    Token {
+        namespace: String,
+        name: String,
+    },
 }
 
 impl Asked {
@@ -245,14 +246,11 @@ fn bound(
         return Err(Refusal::bad_request(text));
     }
     if !uid.is_empty() && uid != object.uid() {
-        let text = format!(
-            "Operation cannot be fulfilled on {} {name:?}: the UID in the bound object reference \
-             ({uid}) does not match the UID in record. The object might have been deleted and then \
-             recreated",
-            kind.name()
+        let why = format!(
+            "the UID in the bound object reference ({uid}) does not match the UID in record. The \
+             object might have been deleted and then recreated"
         );
-        let details = json!({"name": name, "kind": kind.name()});
-        return Err(Refusal::detailed(StatusCode::CONFLICT, "Conflict", text, details));
+        return Err(Refusal::conflict(kind, name, &why));
     }
     let bound = Bound {
         kind: bound_kind,

@@ -112,9 +112,15 @@ mod tests {
     #[test]
     fn bad_rows_name_file_line_and_what_is_missing() {
         let table = [
-            ("t,a\n", "/t.csv:1: 2 columns, needs at least 3 (token,user,uid)"),
+            (
+                "t,a\n",
+                "/t.csv:1: 2 columns, needs at least 3 (token,user,uid)",
+            ),
             ("t,a,1\n\nu,,2\n", "/t.csv:3: empty user name"),
-            ("t,a,1\n\"u,b,2\n", "/t.csv:2: extraneous or missing \" in quoted-field"),
+            (
+                "t,a,1\n\"u,b,2\n",
+                "/t.csv:2: extraneous or missing \" in quoted-field",
+            ),
         ];
         for (text, expected) in table {
             assert_eq!(parse(text).err().as_deref(), Some(expected), "{text:?}");

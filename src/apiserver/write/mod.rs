@@ -9,7 +9,7 @@
 //! What is decided here needs the request only; what depends on the object's state is the
 //! registry's, on the node thread. Source: Kubernetes apiserver, endpoints/handlers.
 
-mod body;
+pub(super) mod body;
 mod delete;
 mod fields;
 mod options;
