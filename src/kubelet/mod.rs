@@ -19,6 +19,7 @@ pub mod expand;
 pub mod facts;
 mod follow;
 mod hold;
+pub mod image_gc;
 mod images;
 mod leftovers;
 pub mod memory;
@@ -47,10 +48,12 @@ use std::rc::Rc;
 use std::time::Duration;
 
 use async_executor::{LocalExecutor, Task};
+use futures_lite::future::zip;
 
 pub use self::core::Options;
 use self::core::{Core, EventKind};
 use self::memory::{Checkpoint, EndCause, Final, Memory};
+use self::plan::Waiting;
 use self::view::PodView;
 use self::worker::{Shared, work};
 use crate::object::{Object, Standing};
@@ -96,6 +99,7 @@ impl Kubelet {
         tasks.push(core.spawn(orphans::end_all(kubelet.clone(), recovered)));
         tasks.push(core.spawn(node_status::publish(core.clone())));
         tasks.push(core.spawn(leftovers::sweep(core.clone())));
+        tasks.push(core.spawn(image_gc::run(kubelet.clone())));
         *kubelet.followers.borrow_mut() = tasks;
         kubelet
     }
@@ -209,13 +213,16 @@ impl Kubelet {
             .map(|w| (w.shared.clone(), w.shared.view.borrow().clone()))
             .collect();
         let ended = ended(&views);
+        let over = self.over_capacity(&views);
         for (shared, view) in &views {
             let others = views.iter().map(|(_, other)| other.as_ref());
             let ending = shared.memory.borrow().checkpoint.ending.is_some();
             let held = (!ending)
                 .then(|| {
-                    let left = self.core.leftovers.holds(&view.uid);
-                    left.or_else(|| hold::reason(view, others, &self.core.options.node, &ended))
+                    let held = self.core.leftovers.holds(&view.uid);
+                    let node = &self.core.options.node;
+                    held.or_else(|| hold::reason(view, others, node, &ended))
+                        .or_else(|| over.get(&view.uid).cloned())
                 })
                 .flatten();
             if *shared.held.borrow() != held {
@@ -236,6 +243,28 @@ impl Kubelet {
                 shared.wake();
             }
         }
+    }
+
+    /// The pods for which `--max-pods` leaves no room. Who was let in stays in.
+    fn over_capacity(&self, views: &[(Rc<Shared>, Rc<PodView>)]) -> BTreeMap<Uid, Waiting> {
+        let capacity = self.core.options.machine.pods_max;
+        let active = |shared: &Shared| shared.memory.borrow().finals.phase.is_none();
+        let active: Vec<_> = views.iter().filter(|(shared, _)| active(shared)).collect();
+        let over = match active.len() > capacity as usize {
+            // The usual case, without a look at the runtime.
+            false => BTreeMap::new(),
+            true => {
+                let applicants = active.iter().map(|(shared, view)| {
+                    let runs = self.core.world.runtime.observe(&view.uid).sandbox.is_some();
+                    (view.uid.clone(), runs || shared.admitted.get())
+                });
+                hold::over_capacity(applicants.collect(), capacity)
+            }
+        };
+        for (shared, view) in &active {
+            shared.admitted.set(!over.contains_key(&view.uid));
+        }
+        over
     }
 
     /// Forgets workers that have ended and lets successors start.
@@ -275,19 +304,9 @@ async fn live(kubelet: Rc<Kubelet>, shared: Rc<Shared>) {
     let core = &shared.core;
     let uid = shared.uid.clone();
     let view = shared.view.borrow().clone();
-    let (checkpoint, finals) = remembered(core, &view).await;
-    let observed = core.world.runtime.observe(&uid);
-    let mut bases = Vec::new();
-    for container in &view.containers {
-        if plan::latest(&observed, &container.name).is_none() {
-            let (namespace, name) = (&view.key.namespace, &view.key.name);
-            let base = core
-                .world
-                .runtime
-                .next_attempt(&uid, namespace, name, &container.name);
-            bases.push((container.name.clone(), base.await));
-        }
-    }
+    // At the same time: each goes to the disk's threads and back.
+    let records = remembered(core, &view);
+    let ((checkpoint, finals), bases) = zip(records, attempt_bases(core, &view)).await;
     {
         let mut memory = shared.memory.borrow_mut();
         // An end that was asked for while the records were read counts.
@@ -313,13 +332,28 @@ async fn remembered(core: &Core, view: &PodView) -> (Checkpoint, Final) {
     let uid = &view.uid;
     if !core.leftovers.contains(uid) {
         if !core.records.is_forgotten(uid).await {
-            let checkpoint = core.records.checkpoint(uid).await;
-            return (checkpoint, core.records.finals(uid).await);
+            // At the same time: each goes to the disk's threads and back.
+            return zip(core.records.checkpoint(uid), core.records.finals(uid)).await;
         }
         let why = "an earlier agent could not remove them";
         core.leftovers.note(uid, &view.key, why);
     }
     (Checkpoint::default(), Final::default())
+}
+
+/// The first attempt number of containers that have no instance, by what logs there are.
+async fn attempt_bases(core: &Core, view: &PodView) -> Vec<(String, u32)> {
+    let observed = core.world.runtime.observe(&view.uid);
+    let mut bases = Vec::new();
+    for container in &view.containers {
+        if plan::latest(&observed, &container.name).is_none() {
+            let (namespace, name) = (&view.key.namespace, &view.key.name);
+            let runtime = &core.world.runtime;
+            let base = runtime.next_attempt(&view.uid, namespace, name, &container.name);
+            bases.push((container.name.clone(), base.await));
+        }
+    }
+    bases
 }
 
 /// A postStart that was under way when an agent died is not run twice, and its result is nobody's

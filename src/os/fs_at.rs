@@ -237,6 +237,13 @@ pub fn sync_directory(path: &Path) -> io::Result<()> {
     File::open(path)?.sync_all()
 }
 
+/// Size of the file system that `path` is on, and what unprivileged writers may still take.
+pub fn capacity_and_free_bytes(path: &Path) -> io::Result<(u64, u64)> {
+    let stat = rustix::fs::statvfs(path)?;
+    let bytes = |blocks: u64| blocks.saturating_mul(stat.f_frsize);
+    Ok((bytes(stat.f_blocks), bytes(stat.f_bavail)))
+}
+
 fn free_bytes(directory: BorrowedFd<'_>) -> io::Result<u64> {
     let stat = rustix::fs::fstatvfs(directory)?;
     Ok(stat.f_bavail.saturating_mul(stat.f_frsize))

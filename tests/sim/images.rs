@@ -6,7 +6,7 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use event_listener::Event;
-use lowtide::world::{Image, ImageConfig, Images, LocalFuture, PullError, PullRequest};
+use lowtide::world::{DiskUse, Image, ImageConfig, Images, LocalFuture, PullError, PullRequest};
 
 use crate::host::{Host, boxed, give, question};
 
@@ -91,6 +91,31 @@ impl Images for SimImages {
                 }
                 listener.await;
             }
+        })
+    }
+
+    fn disk_use(&self) -> LocalFuture<'_, Result<DiskUse, String>> {
+        boxed(async {
+            // Room for two images and a half: the third starts a collection.
+            let used_bytes = (self.0.images.borrow().here.len() as u64) << 20;
+            let capacity_bytes = 5 << 19;
+            Ok(DiskUse {
+                capacity_bytes,
+                free_bytes: capacity_bytes - used_bytes.min(capacity_bytes),
+            })
+        })
+    }
+
+    fn discard<'a>(
+        &'a self,
+        id: &'a str,
+        _in_use: Vec<String>,
+    ) -> LocalFuture<'a, Result<(), PullError>> {
+        boxed(async move {
+            self.0.trace.note(|| format!("discard {id}"));
+            let mut images = self.0.images.borrow_mut();
+            images.here.retain(|_, image| image.id != id);
+            Ok(())
         })
     }
 
