@@ -8,6 +8,8 @@ use serde_json::{Value, json};
 use super::request_info::RequestInfo;
 use super::write::refusals;
 use crate::net::serve::{Body, Response};
+use crate::object::apply::ApplyError;
+use crate::object::patch::{self, PatchError};
 use crate::object::{Kind, User};
 use crate::registry::causes_text;
 
@@ -95,6 +97,57 @@ impl Refusal {
         Refusal {
             details: Some(details),
             ..Refusal::new(StatusCode::UNPROCESSABLE_ENTITY, "Invalid", text)
+        }
+    }
+
+    /// The same of what is no kind that is kept: `Binding "x" is invalid: …`.
+    pub fn invalid_named(what: &str, name: &str, causes: &[(String, String)]) -> Refusal {
+        let text = format!("{what} {name:?} is invalid: {}", causes_text(causes));
+        let details = json!({"name": name, "kind": what, "causes": refusals::causes(causes)});
+        Refusal {
+            details: Some(details),
+            ..Refusal::new(StatusCode::UNPROCESSABLE_ENTITY, "Invalid", text)
+        }
+    }
+
+    /// A patch that makes something unfit of an object; upstream names no kind here.
+    pub fn invalid_patch(what: &str) -> Refusal {
+        let causes = [("patch".to_owned(), what.to_owned())];
+        let text = format!(" \"\" is invalid: patch: {what}");
+        Refusal {
+            details: Some(json!({"causes": refusals::causes(&causes)})),
+            ..Refusal::new(StatusCode::UNPROCESSABLE_ENTITY, "Invalid", text)
+        }
+    }
+
+    pub fn of_patch(error: PatchError) -> Refusal {
+        match error {
+            PatchError::Malformed(text) => Refusal::bad_request(text),
+            PatchError::Rejected(text) => Refusal {
+                details: Some(json!({"causes": [{"message": text}]})),
+                ..Refusal::new(StatusCode::UNPROCESSABLE_ENTITY, "Invalid", patch::REJECTED)
+            },
+            PatchError::TooLarge(text) => {
+                Refusal::new(StatusCode::PAYLOAD_TOO_LARGE, "RequestEntityTooLarge", text)
+            }
+        }
+    }
+
+    pub fn of_apply(error: ApplyError) -> Refusal {
+        let text = error.to_string();
+        let ApplyError::Conflicts(conflicts) = error else {
+            return Refusal::bad_request(text);
+        };
+        let causes = conflicts.iter().map(|conflict| {
+            json!({
+                "reason": "FieldManagerConflict",
+                "message": conflict.message,
+                "field": conflict.field,
+            })
+        });
+        Refusal {
+            details: Some(json!({"causes": causes.collect::<Value>()})),
+            ..Refusal::new(StatusCode::CONFLICT, "Conflict", text)
         }
     }
 

@@ -17,6 +17,7 @@ use super::options::Limits;
 use super::replace::Lists;
 use super::write::{Deletion, Propagation};
 use super::{Actor, Error};
+use crate::object::apply::Writer;
 use crate::object::{self, Cause, Key, Kind, Object, Provenance, Source, Standing};
 use crate::world::{Clock, Random, Stamp, Uid};
 
@@ -85,6 +86,20 @@ impl Desk {
             plugin.validate(&attributes, body).map_err(denied)?;
         }
         Ok(warnings)
+    }
+
+    /// Notes in `managedFields` who wrote what differs from `current`.
+    pub fn ascribe(&self, actor: &Actor, kind: Kind, current: Option<&Object>, body: &mut Value) {
+        let Some(manager) = &actor.manager else {
+            return;
+        };
+        let writer = Writer {
+            manager,
+            subresource: actor.subresource,
+            time: &seconds_text(self.clock.wall()),
+        };
+        let current = current.map(|object| &object.body);
+        object::apply::record_update(kind, current, body, &writer);
     }
 
     pub fn admit_deletion(&self, actor: &Actor, current: &Object) -> Result<(), Error> {
@@ -376,10 +391,21 @@ pub(super) fn same_but_for_versions(a: &Value, b: &Value) -> bool {
         value.as_object().into_iter().flatten()
     }
     let top = |value| fields(value).filter(|(name, _)| *name != "metadata");
+    let metadata = |value| {
+        let versions = ["resourceVersion", "managedFields"];
+        fields(value).filter(move |(name, _)| !versions.contains(&name.as_str()))
+    };
+    // When somebody wrote what was there already is no change either.
+    let managers = |value: &Value| {
+        let mut managers = value["metadata"]["managedFields"].clone();
+        for one in managers.as_array_mut().into_iter().flatten() {
+            one.as_object_mut().map(|fields| fields.remove("time"));
+        }
+        managers
+    };
     top(a).eq(top(b))
-        && fields(&a["metadata"])
-            .filter(|(name, _)| *name != "resourceVersion")
-            .eq(fields(&b["metadata"]).filter(|(name, _)| *name != "resourceVersion"))
+        && metadata(&a["metadata"]).eq(metadata(&b["metadata"]))
+        && managers(a) == managers(b)
 }
 
 /// Wall time as Kubernetes writes it in metadata: UTC, whole seconds.
