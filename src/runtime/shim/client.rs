@@ -26,8 +26,8 @@ use futures_lite::{AsyncReadExt, future};
 
 use super::record::PodDirectory;
 use super::wire::{
-    Answer, Call, ExecEnd, ExecRequest, Failure, Listing, MESSAGE_BYTES_MAX, Message, PauseConfig,
-    Request, RunRequest, Started, Terminal, VERSION,
+    self, Answer, Call, ExecEnd, ExecRequest, Failure, Listing, MESSAGE_BYTES_MAX, Message,
+    PauseConfig, Request, RunRequest, Started, Terminal, VERSION,
 };
 use crate::os::pipe;
 use crate::os::process::ProcessIdentity;
@@ -223,7 +223,13 @@ async fn open(
         None
     });
     match greeted.await {
-        Some(Ok((Answer::Hello { shim, .. }, _))) => client.0.shim.set(Some(shim)),
+        Some(Ok((Answer::Hello { version, shim }, _))) => {
+            if !wire::is_understood(VERSION, version) {
+                let text = format!("shim speaks version {version}, this agent {VERSION}");
+                return Err(ShimError::Refused(Failure::Version(text)));
+            }
+            client.0.shim.set(Some(shim));
+        }
         Some(Ok(_)) => return Err(unexpected()),
         Some(Err(error)) => return Err(error),
         None => return Err(ShimError::Lost("the shim hung up".into())),
