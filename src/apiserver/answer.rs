@@ -4,20 +4,22 @@ use std::rc::Rc;
 
 use http::{Method, StatusCode};
 
+use super::authn::Peer;
 use super::format::Format;
 use super::query::Query;
+use super::request_info::RequestInfo;
 use super::route::{Place, Target};
 use super::status::{Refusal, json_response};
 use super::watch::Watched;
 use super::{Counted, Shared, discovery, exec, images, list, logs, view, watch};
 use crate::net::serve::{Request, Response};
-use crate::object::{Kind, Standing};
+use crate::object::Standing;
 use serde_json::json;
 
 /// Never fails: a refusal is an answer.
-pub async fn answer(shared: Rc<Shared>, request: Request) -> Response {
+pub async fn answer(shared: Rc<Shared>, peer: &Peer, request: Request) -> Response {
     let (method, path) = (request.method().clone(), request.uri().path().to_owned());
-    let response = match route(shared, request).await {
+    let response = match route(shared, peer, request).await {
         Ok(response) => response,
         Err(refusal) => refusal.response(),
     };
@@ -25,9 +27,13 @@ pub async fn answer(shared: Rc<Shared>, request: Request) -> Response {
     response
 }
 
-async fn route(shared: Rc<Shared>, request: Request) -> Result<Response, Refusal> {
-    let target = Target::parse(request.uri().path()).ok_or_else(Refusal::no_such_path)?;
+async fn route(shared: Rc<Shared>, peer: &Peer, request: Request) -> Result<Response, Refusal> {
     let query = Query::parse(request.uri().query().unwrap_or_default())?;
+    let info = RequestInfo::parse(request.method(), request.uri().path(), &query)?;
+    let options = &shared.options;
+    let user = options.authenticator.user(peer, request.headers())?;
+    options.authorizer.check(&user, &info)?;
+    let target = Target::of(&info).ok_or_else(Refusal::no_such_path)?;
     let method = match *request.method() {
         Method::GET | Method::HEAD => Method::GET,
         ref other => other.clone(),
@@ -130,17 +136,4 @@ fn standing(shared: &Shared, place: &Place) -> Result<Response, Refusal> {
         "problem": problem.map(ToString::to_string),
     });
     Ok(json_response(StatusCode::OK, &body))
-}
-
-/// Kinds and what can be done with them, for discovery.
-pub fn short_names(kind: Kind) -> &'static [&'static str] {
-    match kind {
-        Kind::Pod => &["po"],
-        Kind::Node => &["no"],
-        Kind::Namespace => &["ns"],
-        Kind::ConfigMap => &["cm"],
-        Kind::Secret => &[],
-        Kind::ServiceAccount => &["sa"],
-        Kind::Event => &["ev"],
-    }
 }

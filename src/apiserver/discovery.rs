@@ -5,7 +5,6 @@
 use http::StatusCode;
 use serde_json::{Value, json};
 
-use super::answer::short_names;
 use super::backend::{Backend, Request};
 use super::query::Query;
 use super::status::{Refusal, json_response, typed_response};
@@ -104,7 +103,8 @@ pub fn groups() -> Response {
 }
 
 pub fn core_resources() -> Response {
-    let kinds = Kind::ALL.into_iter().map(resource);
+    let kinds = Kind::ALL.into_iter().filter(|kind| kind.group().is_empty());
+    let kinds = kinds.map(resource);
     let parts = [
         ("pods/log", "Pod", json!(["get"])),
         ("pods/exec", "PodExecOptions", json!(["create", "get"])),
@@ -128,8 +128,8 @@ fn resource(kind: Kind) -> Value {
         "kind": kind.name(),
         "verbs": ["get", "list", "watch"],
     });
-    if !short_names(kind).is_empty() {
-        resource["shortNames"] = json!(short_names(kind));
+    if !kind.short_names().is_empty() {
+        resource["shortNames"] = json!(kind.short_names());
     }
     if kind == Kind::Pod {
         resource["categories"] = json!(["all"]);

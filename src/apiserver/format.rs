@@ -1,5 +1,7 @@
 //! What shape of answer a client accepts: plain JSON, a Table, or metadata only. Pure.
 
+use std::sync::Arc;
+
 use http::header::{ACCEPT, HeaderMap};
 use serde_json::{Value, json};
 
@@ -7,6 +9,7 @@ use super::query::Query;
 use super::status::Refusal;
 use super::table::{self, IncludeObject};
 use crate::object::Kind;
+use crate::registry::Packed;
 use jiff::Timestamp;
 
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -120,18 +123,18 @@ pub fn object(
     }
 }
 
-/// A whole list as bytes. Items are written one by one, so that the list is in memory once.
-pub fn list<'a>(
+/// A whole list as bytes. Items are read and written one by one, so that the list is in memory once.
+pub fn list(
     format: Format,
     kind: Kind,
-    items: impl Iterator<Item = &'a Value>,
+    items: &[Arc<Packed>],
     metadata: &ListMetadata,
     now: Timestamp,
 ) -> Vec<u8> {
     let metadata = metadata.json();
     let (head, field) = match format {
         Format::Json => (
-            json!({"kind": format!("{kind}List"), "apiVersion": "v1", "metadata": metadata}),
+            json!({"kind": format!("{kind}List"), "apiVersion": kind.api_version(), "metadata": metadata}),
             "items",
         ),
         Format::Metadata => (
@@ -155,32 +158,22 @@ pub fn list<'a>(
     let mut bytes = head.to_string().into_bytes();
     bytes.pop();
     bytes.extend_from_slice(format!(",\"{field}\":[").as_bytes());
-    for (index, item) in items.enumerate() {
+    for (index, item) in items.iter().enumerate() {
         if index > 0 {
             bytes.push(b',');
         }
-        let written = match format {
-            Format::Json => serde_json::to_writer(&mut bytes, &Untyped(item)),
-            Format::Metadata => serde_json::to_writer(&mut bytes, &table::metadata_only(item)),
-            Format::Table(include) => {
-                serde_json::to_writer(&mut bytes, &table::row_json(kind, item, include, now))
+        let shown = match format {
+            Format::Json => {
+                item.write_item(&mut bytes);
+                continue;
             }
+            Format::Metadata => table::metadata_only(&item.unpack().body),
+            Format::Table(include) => table::row_json(kind, &item.unpack().body, include, now),
         };
-        written.expect("a Value is JSON, and a vector takes it");
+        serde_json::to_writer(&mut bytes, &shown).expect("a Value is JSON, and a vector takes it");
     }
     bytes.extend_from_slice(b"]}\n");
     bytes
-}
-
-/// An item of a list: without `kind` and `apiVersion`, as upstream's typed lists have it.
-struct Untyped<'a>(&'a Value);
-
-impl serde::Serialize for Untyped<'_> {
-    fn serialize<S: serde::Serializer>(&self, serializer: S) -> Result<S::Ok, S::Error> {
-        let fields = self.0.as_object().into_iter().flatten();
-        serializer
-            .collect_map(fields.filter(|(name, _)| !matches!(name.as_str(), "kind" | "apiVersion")))
-    }
 }
 
 #[cfg(test)]
@@ -218,29 +211,5 @@ mod tests {
             let negotiated = Format::negotiate(&headers, &Query::default());
             assert_eq!(negotiated.ok(), format, "{accept}");
         }
-    }
-
-    #[test]
-    fn items_of_a_list_have_no_kind_of_their_own() {
-        let item = json!({"kind": "Pod", "apiVersion": "v1", "metadata": {"name": "a"}});
-        let metadata = ListMetadata {
-            version: 7,
-            go_on: None,
-            remaining: None,
-        };
-        let items = [&item].into_iter();
-        let bytes = list(
-            Format::Json,
-            Kind::Pod,
-            items,
-            &metadata,
-            Timestamp::UNIX_EPOCH,
-        );
-        let list: Value = serde_json::from_slice(&bytes).expect("JSON");
-        let expected = json!({
-            "kind": "PodList", "apiVersion": "v1", "metadata": {"resourceVersion": "7"},
-            "items": [{"metadata": {"name": "a"}}],
-        });
-        assert_eq!(list, expected);
     }
 }

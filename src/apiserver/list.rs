@@ -146,14 +146,14 @@ pub fn list(
     };
     if let Some(resume) = &options.resume {
         let after = (resume.namespace.as_str(), resume.name.as_str());
-        objects.retain(|o| (o.key.namespace.as_str(), o.key.name.as_str()) > after);
+        objects.retain(|o| (o.key().namespace.as_str(), o.key().name.as_str()) > after);
         metadata.version = resume.version;
     }
     if !options.selector.is_everything() {
-        objects.retain(|object| options.selector.matches(&object.body));
+        objects.retain(|object| options.selector.selects(object));
     }
     if let Some(limit) = options.limit.filter(|limit| *limit < objects.len()) {
-        let last = &objects[limit - 1].key;
+        let last = objects[limit - 1].key();
         let resume = Resume {
             version: metadata.version,
             namespace: last.namespace.clone(),
@@ -164,8 +164,7 @@ pub fn list(
         metadata.remaining = options.selector.is_everything().then_some(remaining);
         objects.truncate(limit);
     }
-    let bodies = objects.iter().map(|object| &object.body);
-    let bytes = format::list(format, kind, bodies, &metadata, now);
+    let bytes = format::list(format, kind, &objects, &metadata, now);
     Ok(typed_response(
         StatusCode::OK,
         "application/json",

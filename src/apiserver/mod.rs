@@ -1,9 +1,9 @@
 //! The HTTP face of the node: the Kubernetes API, reduced, and a little of our own beside it.
 //!
 //! ```text
-//!   RUN/api.sock ─► accept (peer uid) ─► net::serve ─► route ─► answer ─┬─► view ─► registry::Reader
-//!                                                                       ├─► log files
-//!                                                                       └─► backend ─► node thread
+//!   RUN/api.sock ─► accept ─► net::serve ─► authn ─► authz ─► route ─► answer ─┬─► view ─► Reader
+//!                                                                              ├─► log files
+//!                                                                              └─► backend ─► node thread
 //! ```
 //!
 //! All of it is one thread with an executor of its own: TLS, HTTP and JSON never cost the node loop
@@ -13,6 +13,8 @@
 //! Never here: knowledge of how a container is run, and any write past the registry.
 
 mod answer;
+pub mod authn;
+pub mod authz;
 pub mod backend;
 mod discovery;
 mod exec;
@@ -21,6 +23,7 @@ mod images;
 mod list;
 mod logs;
 pub mod query;
+mod request_info;
 mod route;
 mod selector;
 mod status;
@@ -43,6 +46,8 @@ use async_executor::LocalExecutor;
 use async_io::Async;
 use futures_lite::FutureExt;
 
+use self::authn::{Authenticator, Peer};
+use self::authz::Authorizer;
 use self::backend::Backend;
 use crate::net::serve::{self, Duplex};
 use crate::os;
@@ -76,10 +81,11 @@ impl Default for Limits {
 }
 
 /// What a server needs to know.
-#[derive(Clone, Debug)]
 pub struct Options {
     /// `--pod-logs-dir`
     pub pod_logs_dir: PathBuf,
+    pub authenticator: Authenticator,
+    pub authorizer: Authorizer,
     pub limits: Limits,
 }
 
@@ -119,12 +125,12 @@ impl Server {
         }))
     }
 
-    /// Serves one connection of a user who may do everything, to its end.
-    pub async fn serve(&self, io: Box<dyn Duplex>) {
-        let shared = self.0.clone();
+    /// Serves one connection to its end.
+    pub async fn serve(&self, io: Box<dyn Duplex>, peer: Peer) {
+        let (shared, peer) = (self.0.clone(), Rc::new(peer));
         let handler = move |request| {
-            let shared = shared.clone();
-            let answer = async move { answer::answer(shared, request).await };
+            let (shared, peer) = (shared.clone(), peer.clone());
+            let answer = async move { answer::answer(shared, &peer, request).await };
             Box::pin(answer) as crate::world::LocalFuture<'static, serve::Response>
         };
         let (limits, clock) = (self.0.options.limits.http, self.0.clock.clone());
@@ -148,7 +154,7 @@ impl Server {
                     Ok(()) => {
                         let server = self.clone();
                         let work = async move {
-                            server.serve(Box::new(socket)).await;
+                            server.serve(Box::new(socket), Peer::Local).await;
                             drop(counted);
                         };
                         self.0.executor.spawn(work).detach();

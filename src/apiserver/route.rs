@@ -1,7 +1,9 @@
-//! From a path to what is asked for. Pure: whether it exists, and whether it is allowed, is decided
-//! by others on this one result, so that no two parts read a path differently.
+//! From a request to what answers it. Pure; whether it exists is decided by others.
 
-use super::query::decode;
+use http::Method;
+
+use super::query::Query;
+use super::request_info::RequestInfo;
 use crate::object::Kind;
 
 /// What a request path names.
@@ -43,15 +45,12 @@ pub struct Place {
 }
 
 impl Target {
-    /// `None` for a path that nothing is at.
-    pub fn parse(path: &str) -> Option<Target> {
-        let path = path.strip_prefix('/')?;
-        let path = path.strip_suffix('/').unwrap_or(path);
-        let segments: Vec<String> = path
-            .split('/')
-            .map(|segment| decode(segment).ok().filter(|s| is_segment(s)))
-            .collect::<Option<_>>()?;
-        let segments: Vec<&str> = segments.iter().map(String::as_str).collect();
+    /// `None` for a request that nothing is at.
+    pub fn of(info: &RequestInfo) -> Option<Target> {
+        if info.is_resource {
+            return resource(info);
+        }
+        let segments: Vec<&str> = info.path.split('/').skip(1).collect();
         match segments.as_slice() {
             ["version"] => Some(Target::Version),
             ["healthz" | "livez" | "readyz"] => Some(Target::Health(None)),
@@ -61,42 +60,44 @@ impl Target {
             ["api"] => Some(Target::CoreVersions),
             ["apis"] => Some(Target::Groups),
             ["api", "v1"] => Some(Target::CoreResources),
-            ["api", "v1", rest @ ..] => core(rest),
             ["lowtide", "v1", rest @ ..] => own(rest),
             _ => None,
         }
     }
 }
 
-fn is_segment(text: &str) -> bool {
-    !text.is_empty() && text != "." && text != ".." && !text.contains(['/', '\0', '%'])
-}
-
-fn core(segments: &[&str]) -> Option<Target> {
-    let (namespace, rest) = match segments {
-        ["namespaces", namespace, rest @ ..] if !rest.is_empty() => (Some(*namespace), rest),
-        all => (None, all),
-    };
-    let (resource, rest) = rest.split_first()?;
-    let kind = Kind::from_plural(resource)?;
-    // A cluster-scoped kind has no namespace in its path, a namespaced object must have one.
-    if namespace.is_some() && !kind.namespaced() {
+fn resource(info: &RequestInfo) -> Option<Target> {
+    let kind = Kind::from_plural(&info.resource)?;
+    if (kind.group(), kind.version()) != (&info.group, &info.version) || !info.rest.is_empty() {
         return None;
     }
-    let place = |name: &str| Place {
-        kind,
-        namespace: namespace.unwrap_or_default().to_owned(),
-        name: name.to_owned(),
-    };
-    match rest {
-        [] => Some(Target::Collection {
+    // A namespace is a request in itself; other cluster-scoped kinds have none in their path.
+    let namespaced = !info.namespace.is_empty() && kind != Kind::Namespace;
+    if namespaced && !kind.namespaced() {
+        return None;
+    }
+    if info.is_collection {
+        return Some(Target::Collection {
             kind,
-            namespace: namespace.map(str::to_owned),
-        }),
-        _ if kind.namespaced() && namespace.is_none() => None,
-        [name] => Some(Target::Object(place(name))),
-        [name, "log"] if kind == Kind::Pod => Some(Target::Log(place(name))),
-        [name, "exec"] if kind == Kind::Pod => Some(Target::Exec(place(name))),
+            namespace: namespaced.then(|| info.namespace.clone()),
+        });
+    }
+    if kind.namespaced() && !namespaced {
+        return None;
+    }
+    let place = Place {
+        kind,
+        namespace: if namespaced {
+            info.namespace.clone()
+        } else {
+            String::new()
+        },
+        name: info.name.clone(),
+    };
+    match (kind, info.subresource.as_str()) {
+        (_, "") => Some(Target::Object(place)),
+        (Kind::Pod, "log") => Some(Target::Log(place)),
+        (Kind::Pod, "exec") => Some(Target::Exec(place)),
         _ => None,
     }
 }
@@ -107,10 +108,14 @@ fn own(segments: &[&str]) -> Option<Target> {
         ["images", "pull"] => Some(Target::ImagePull),
         ["images", "import"] => Some(Target::ImageImport),
         ["status"] => Some(Target::NodeStatus),
-        ["standing", rest @ ..] => match core(rest)? {
-            Target::Object(place) => Some(Target::Standing(place)),
-            _ => None,
-        },
+        ["standing", rest @ ..] => {
+            let path = format!("/api/v1/{}", rest.join("/"));
+            let info = RequestInfo::parse(&Method::GET, &path, &Query::default()).ok()?;
+            match resource(&info)? {
+                Target::Object(place) => Some(Target::Standing(place)),
+                _ => None,
+            }
+        }
         _ => None,
     }
 }
@@ -118,6 +123,11 @@ fn own(segments: &[&str]) -> Option<Target> {
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    fn at(path: &str) -> Option<Target> {
+        let info = RequestInfo::parse(&Method::GET, path, &Query::default()).ok()?;
+        Target::of(&info)
+    }
 
     fn place(kind: Kind, namespace: &str, name: &str) -> Place {
         Place {
@@ -166,28 +176,24 @@ mod tests {
             ),
         ];
         for (path, target) in table {
-            assert_eq!(Target::parse(path), Some(target), "{path}");
+            assert_eq!(at(path), Some(target), "{path}");
         }
     }
 
     #[test]
-    fn crooked_paths_name_nothing() {
+    fn other_paths_name_nothing() {
         let table = [
-            "",
             "/",
-            "pods",
-            "/api//v1",
-            "/api/v1/../v1/pods",
-            "/api/v1/namespaces/%2e%2e/pods",
-            "/api/v1/namespaces/a%2fb/pods",
             "/api/v1/pods/p",
+            "/api/v2/pods",
+            "/apis/coordination.k8s.io/v1/namespaces/a/pods/p",
             "/api/v1/namespaces/a/nodes",
             "/api/v1/namespaces/a/secrets/s/log",
             "/api/v1/namespaces/a/pods/p/log/x",
             "/apis/apps/v1/deployments",
         ];
         for path in table {
-            assert_eq!(Target::parse(path), None, "{path}");
+            assert_eq!(at(path), None, "{path}");
         }
     }
 }

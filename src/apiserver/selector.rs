@@ -2,10 +2,11 @@
 //!
 //! Parsing and matching are `object`'s; here they become one thing, with HTTP's errors.
 
-use serde_json::Value;
+use serde_json::{Value, json};
 
 use super::status::Refusal;
 use crate::object::{FieldSelector, Kind, LabelSelector};
+use crate::registry::Packed;
 
 /// What a list or watch is narrowed to.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
@@ -21,7 +22,9 @@ impl Selector {
     /// field that the kind cannot be selected by.
     pub fn parse(kind: Kind, labels: &str, fields: &str) -> Result<Selector, Refusal> {
         Ok(Selector {
-            labels: LabelSelector::parse(labels).map_err(Refusal::bad_request)?,
+            labels: LabelSelector::parse(labels).map_err(|why| {
+                Refusal::bad_request(format!("unable to parse requirement: {why}"))
+            })?,
             fields: FieldSelector::parse(kind, fields).map_err(Refusal::bad_request)?,
             name: None,
         })
@@ -37,7 +40,23 @@ impl Selector {
         self
     }
 
-    pub fn matches(&self, object: &Value) -> bool {
+    /// Reads no more of the object's text than the selector asks of it.
+    pub fn selects(&self, object: &Packed) -> bool {
+        if self.is_everything() {
+            return true;
+        }
+        let name = self.name.as_ref();
+        if name.is_some_and(|wanted| *wanted != object.key().name) {
+            return false;
+        }
+        match self.fields.is_everything() {
+            true if self.labels.is_everything() => true,
+            true => self.labels.matches(&json!({"metadata": object.metadata()})),
+            false => self.matches(&object.unpack().body),
+        }
+    }
+
+    fn matches(&self, object: &Value) -> bool {
         let name = object["metadata"]["name"].as_str();
         let named = self
             .name
@@ -50,7 +69,6 @@ impl Selector {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use serde_json::json;
 
     fn pod() -> Value {
         json!({

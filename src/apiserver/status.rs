@@ -5,8 +5,9 @@
 use http::{StatusCode, header};
 use serde_json::{Value, json};
 
+use super::request_info::RequestInfo;
 use crate::net::serve::{Body, Response};
-use crate::object::Kind;
+use crate::object::{Kind, User};
 
 /// Why a request was refused; its text is what kubectl prints behind `Error from server`.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -88,6 +89,57 @@ impl Refusal {
                 StatusCode::UNPROCESSABLE_ENTITY,
                 "Invalid",
                 format!("{options}.meta.k8s.io \"\" is invalid: {field}: {why}"),
+            )
+        }
+    }
+
+    pub fn unauthorized() -> Refusal {
+        Refusal::new(StatusCode::UNAUTHORIZED, "Unauthorized", "Unauthorized")
+    }
+
+    /// `pods "x" is forbidden: User "u" cannot get resource "pods" in API group "" in the namespace
+    /// "a": why`. Source: Kubernetes apiserver, handlers/responsewriters/errors.go.
+    pub fn forbidden(user: &User, request: &RequestInfo, why: &str) -> Refusal {
+        let (resource, group, name) = (&request.resource, &request.group, &request.name);
+        let mut text = if request.is_resource {
+            let place = match request.namespace.as_str() {
+                "" => "at the cluster scope".to_owned(),
+                namespace => format!("in the namespace {namespace:?}"),
+            };
+            format!(
+                "User {:?} cannot {} resource {:?} in API group {group:?} {place}",
+                user.name,
+                request.verb,
+                request.resource_path()
+            )
+        } else {
+            format!(
+                "User {:?} cannot {} path {:?}",
+                user.name, request.verb, request.path
+            )
+        };
+        if !why.is_empty() {
+            text = format!("{text}: {why}");
+        }
+        let subject = match (group.as_str(), resource.as_str(), name.as_str()) {
+            ("", "", _) => "forbidden".to_owned(),
+            ("", resource, "") => format!("{resource} is forbidden"),
+            ("", resource, name) => format!("{resource} {name:?} is forbidden"),
+            (group, resource, "") => format!("{resource}.{group} is forbidden"),
+            (group, resource, name) => format!("{resource}.{group} {name:?} is forbidden"),
+        };
+        let mut details = json!({});
+        for (field, value) in [("name", name), ("group", group), ("kind", resource)] {
+            if !value.is_empty() {
+                details[field] = json!(value);
+            }
+        }
+        Refusal {
+            details: Some(details),
+            ..Refusal::new(
+                StatusCode::FORBIDDEN,
+                "Forbidden",
+                format!("{subject}: {text}"),
             )
         }
     }

@@ -7,7 +7,7 @@ use std::sync::Arc;
 use super::route::Place;
 use super::status::Refusal;
 use crate::object::{Key, Kind, Object, Origin};
-use crate::registry::Reader;
+use crate::registry::{Packed, Reader};
 
 fn key(place: &Place, origin: Origin) -> Key {
     Key {
@@ -25,21 +25,22 @@ pub fn get(reader: &Reader, place: &Place) -> Result<Arc<Object>, Refusal> {
 }
 
 /// Objects in order of namespace and name, and the version that the list shows.
-pub fn list(reader: &Reader, kind: Kind, namespace: Option<&str>) -> (Vec<Arc<Object>>, u64) {
-    let (mut objects, version) = reader.list(kind, namespace);
-    objects.sort_by(|a, b| a.key.cmp(&b.key));
+pub fn list(reader: &Reader, kind: Kind, namespace: Option<&str>) -> (Vec<Arc<Packed>>, u64) {
+    let (mut objects, version) = reader.list_packed(kind, namespace);
+    objects.sort_by(|a, b| a.key().cmp(b.key()));
     // Origin is the last part of a key, and local sorts before remote.
     objects.dedup_by(|later, kept| {
-        later.key.name == kept.key.name && later.key.namespace == kept.key.namespace
+        let (later, kept) = (later.key(), kept.key());
+        later.name == kept.name && later.namespace == kept.namespace
     });
     (objects, version)
 }
 
 /// Whether a local object hides this one.
-pub fn is_hidden(reader: &Reader, object: &Object) -> bool {
-    let local = Key {
+pub fn is_hidden(reader: &Reader, key: &Key) -> bool {
+    let local = || Key {
         origin: Origin::Local,
-        ..object.key.clone()
+        ..key.clone()
     };
-    object.key.origin == Origin::Remote && reader.get(&local).is_some()
+    key.origin == Origin::Remote && reader.contains(&local())
 }

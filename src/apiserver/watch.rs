@@ -26,8 +26,8 @@ use super::selector::Selector;
 use super::status::{Refusal, typed_response};
 use super::{Counted, view};
 use crate::net::serve::{Body, Response};
-use crate::object::{Kind, Object};
-use crate::registry::{Change, ChangeType, Cursor, Gone, Reader};
+use crate::object::Kind;
+use crate::registry::{ChangeType, Cursor, Gone, Packed, PackedChange, Reader};
 use crate::world::{BootTime, Clock};
 
 /// Between two bookmarks of one watch. Source: Kubernetes storage/cacher (about a minute).
@@ -61,7 +61,7 @@ struct Watch {
     cursor: Cursor,
     /// The version that the client has seen all of.
     seen: u64,
-    initial: VecDeque<Arc<Object>>,
+    initial: VecDeque<Arc<Packed>>,
     /// A bookmark follows the initial objects.
     mark_initial_end: bool,
     bookmarks: bool,
@@ -167,7 +167,7 @@ fn initial_events(query: &Query) -> Result<InitialEvents, Refusal> {
 
 /// Why a wait ended.
 enum Woken {
-    Changes(Result<Vec<Arc<Change>>, Gone>),
+    Changes(Result<Vec<Arc<PackedChange>>, Gone>),
     Bookmark,
     Timeout,
 }
@@ -184,9 +184,8 @@ impl Watch {
     async fn step(&mut self) -> Option<Bytes> {
         let mut out = Vec::new();
         while let Some(object) = self.initial.pop_front() {
-            let body = &object.body;
-            if self.selector.matches(body) {
-                self.event(&mut out, "ADDED", body);
+            if self.selector.selects(&object) {
+                self.event(&mut out, "ADDED", &object);
             }
             if out.len() >= BATCH_BYTES {
                 return Some(out.into());
@@ -231,7 +230,7 @@ impl Watch {
         };
         let sleep = self.clock.sleep_until(until);
         let cursor = &mut self.cursor;
-        let changes = async { Woken::Changes(cursor.next().await) };
+        let changes = async { Woken::Changes(cursor.next_packed().await) };
         let time = async {
             sleep.await;
             Woken::Timeout
@@ -244,38 +243,41 @@ impl Watch {
 
     /// Turns a change of the registry into what this watch sees: objects enter and leave a
     /// selector, and a remote one behind a local one is not there.
-    fn change(&mut self, out: &mut Vec<u8>, change: &Change) {
-        self.seen = change.resource_version;
+    fn change(&mut self, out: &mut Vec<u8>, change: &PackedChange) {
+        self.seen = change.resource_version();
         let object = &change.object;
         let namespace = self.watched.namespace.as_deref();
-        if namespace.is_some_and(|namespace| namespace != object.key.namespace)
-            || view::is_hidden(&self.reader, object)
+        if namespace.is_some_and(|namespace| namespace != object.key().namespace)
+            || view::is_hidden(&self.reader, object.key())
         {
             return;
         }
-        let body = &object.body;
-        let previous = change.previous.as_ref().map(|previous| &previous.body);
-        let now = change.change != ChangeType::Deleted && self.selector.matches(body);
-        let before = match &previous {
-            Some(previous) => self.selector.matches(previous),
+        let now = change.change != ChangeType::Deleted && self.selector.selects(object);
+        let before = match &change.previous {
+            Some(previous) => self.selector.selects(previous),
             // A deletion without the state before: the last state tells.
-            None => change.change == ChangeType::Deleted && self.selector.matches(body),
+            None => change.change == ChangeType::Deleted && self.selector.selects(object),
         };
         match (before, now) {
-            (false, true) => self.event(out, "ADDED", body),
-            (true, true) => self.event(out, "MODIFIED", body),
-            (true, false) => self.event(out, "DELETED", body),
+            (false, true) => self.event(out, "ADDED", object),
+            (true, true) => self.event(out, "MODIFIED", object),
+            (true, false) => self.event(out, "DELETED", object),
             (false, false) => {}
         }
     }
 
-    fn event(&mut self, out: &mut Vec<u8>, kind: &str, object: &Value) {
+    fn event(&mut self, out: &mut Vec<u8>, kind: &str, object: &Packed) {
         let now = self.clock.wall();
         let watched = &self.watched;
         match watched.format {
-            Format::Json => line(out, kind, object),
+            Format::Json => {
+                begin_line(out, kind);
+                object.write_object(out);
+                out.extend_from_slice(b"}\n");
+            }
             Format::Metadata | Format::Table(_) => {
-                let shown = format::object(watched.format, watched.kind, object, self.columns, now);
+                let body = object.unpack().body;
+                let shown = format::object(watched.format, watched.kind, &body, self.columns, now);
                 line(out, kind, &shown);
             }
         }
@@ -286,7 +288,7 @@ impl Watch {
     /// only this kind's changes would grow old with it. What is waiting is told before it.
     fn catch_up(&mut self, out: &mut Vec<u8>) {
         let version = self.reader.version();
-        match self.cursor.ready() {
+        match self.cursor.ready_packed() {
             Ok(None) => self.seen = self.seen.max(version),
             Ok(Some(changes)) => changes.iter().for_each(|change| self.change(out, change)),
             // The next wait says so.
@@ -314,7 +316,11 @@ impl Watch {
 }
 
 fn line(out: &mut Vec<u8>, kind: &str, object: &Value) {
-    out.extend_from_slice(format!("{{\"type\":\"{kind}\",\"object\":").as_bytes());
+    begin_line(out, kind);
     serde_json::to_writer(&mut *out, object).expect("a Value is JSON, and a vector takes it");
     out.extend_from_slice(b"}\n");
+}
+
+fn begin_line(out: &mut Vec<u8>, kind: &str) {
+    out.extend_from_slice(format!("{{\"type\":\"{kind}\",\"object\":").as_bytes());
 }

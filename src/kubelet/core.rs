@@ -8,6 +8,7 @@ use std::sync::Arc;
 use async_executor::{LocalExecutor, Task};
 
 use super::facts::{NodeFacts, References};
+use super::leftovers::Leftovers;
 use super::node_status::Machine;
 use super::records::Records;
 use super::view::{ContainerView, PodView};
@@ -38,6 +39,7 @@ pub struct Core {
     pub departures: event_listener::Event,
     /// What could not be written last, for the node's conditions.
     disk_trouble: RefCell<BTreeMap<Area, String>>,
+    pub leftovers: Leftovers,
     /// Fires when `disk_trouble` changes.
     pub troubles: event_listener::Event,
 }
@@ -58,6 +60,7 @@ impl Core {
             executor,
             departures: event_listener::Event::new(),
             disk_trouble: RefCell::default(),
+            leftovers: Leftovers::default(),
             troubles: event_listener::Event::new(),
         })
     }
@@ -99,9 +102,10 @@ impl Core {
         }
     }
 
-    /// What could not be written last, first that of ROOT.
+    /// What could not be written last, first that of ROOT, or could not be removed.
     pub fn disk_trouble(&self) -> Option<String> {
-        self.disk_trouble.borrow().values().next().cloned()
+        let written = self.disk_trouble.borrow().values().next().cloned();
+        written.or_else(|| self.leftovers.trouble())
     }
 
     /// The lookup of configMaps and secrets for a pod, within the pod's own origin.

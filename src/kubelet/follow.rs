@@ -8,8 +8,8 @@ use k8s_openapi::api::core::v1::Volume;
 use super::Kubelet;
 use super::memory::{ImageState, Volumes};
 use super::view::PodView;
-use crate::object::{Kind, Object};
-use crate::registry::{Change, ChangeType};
+use crate::object::{Key, Kind, Object};
+use crate::registry::{ChangeType, Packed, PackedChange};
 use crate::world::Uid;
 
 pub fn all(kubelet: &Rc<Kubelet>) -> Vec<Task<()>> {
@@ -27,20 +27,21 @@ pub fn all(kubelet: &Rc<Kubelet>) -> Vec<Task<()>> {
 /// Desired pods. A cursor that fell off the history starts again from a list.
 async fn pods(kubelet: Rc<Kubelet>) {
     loop {
-        let (list, version) = kubelet.core.reader.list(Kind::Pod, None);
+        let (list, version) = kubelet.core.reader.list_packed(Kind::Pod, None);
         let known: Vec<Uid> = kubelet.workers.borrow().keys().cloned().collect();
         for uid in known {
             if !list.iter().any(|object| object.uid() == uid.as_str()) {
                 kubelet.drop_pod(&uid);
             }
         }
-        for object in &list {
-            kubelet.take(object);
+        // By value: a list kept over the watch would keep what has long changed.
+        for object in list {
+            kubelet.take(&object.unpack());
         }
         let Ok(mut cursor) = kubelet.core.reader.watch(Kind::Pod, version) else {
             continue;
         };
-        while let Ok(changes) = cursor.next().await {
+        while let Ok(changes) = cursor.next_packed().await {
             for change in changes {
                 pod_changed(&kubelet, &change);
             }
@@ -48,17 +49,17 @@ async fn pods(kubelet: Rc<Kubelet>) {
     }
 }
 
-fn pod_changed(kubelet: &Rc<Kubelet>, change: &Change) {
+fn pod_changed(kubelet: &Rc<Kubelet>, change: &PackedChange) {
     let object = &change.object;
     match change.change {
-        ChangeType::Added => kubelet.take(object),
+        ChangeType::Added => kubelet.take(&object.unpack()),
         ChangeType::Modified => {
             let same = change
                 .previous
                 .as_ref()
                 .is_some_and(|before| is_same(before, object));
             if !same {
-                kubelet.take(object);
+                kubelet.take(&object.unpack());
             }
         }
         ChangeType::Deleted => {
@@ -70,7 +71,11 @@ fn pod_changed(kubelet: &Rc<Kubelet>, change: &Change) {
 }
 
 /// Whether nothing changed but the status: our own writes must not wake us.
-fn is_same(before: &Object, after: &Object) -> bool {
+fn is_same(before: &Packed, after: &Packed) -> bool {
+    if before.shares_all_but_status(after) {
+        return true;
+    }
+    let (before, after) = (before.unpack(), after.unpack());
     let meta = |object: &Object, field: &str| object.metadata()[field].clone();
     let fields = [
         "uid",
@@ -83,7 +88,7 @@ fn is_same(before: &Object, after: &Object) -> bool {
         && before.body["spec"] == after.body["spec"]
         && fields
             .iter()
-            .all(|field| meta(before, field) == meta(after, field))
+            .all(|field| meta(&before, field) == meta(&after, field))
 }
 
 /// configMaps and secrets: pods that wait for them try at once, pods that mount them refresh.
@@ -93,9 +98,9 @@ async fn references(kubelet: Rc<Kubelet>, kind: Kind) {
         let Ok(mut cursor) = kubelet.core.reader.watch(kind, version) else {
             continue;
         };
-        while let Ok(changes) = cursor.next().await {
+        while let Ok(changes) = cursor.next_packed().await {
             for change in changes {
-                reference_changed(&kubelet, kind, &change.object);
+                reference_changed(&kubelet, change.object.key());
             }
         }
         // Changes were missed: whatever shows such objects looks again.
@@ -109,11 +114,11 @@ async fn references(kubelet: Rc<Kubelet>, kind: Kind) {
     }
 }
 
-fn reference_changed(kubelet: &Kubelet, kind: Kind, object: &Object) {
+fn reference_changed(kubelet: &Kubelet, key: &Key) {
+    let kind = key.kind;
     let now = kubelet.core.world.clock.now();
     for worker in kubelet.workers.borrow().values() {
         let view = worker.shared.view.borrow().clone();
-        let key = &object.key;
         if view.key.namespace != key.namespace || view.key.origin != key.origin {
             continue;
         }
@@ -178,7 +183,7 @@ fn mounts(view: &PodView, kind: Kind, name: &str) -> bool {
                 secret == Some(name)
                     || sources.any(|s| s.secret.as_ref().is_some_and(|c| c.name == name))
             }
-            Kind::Pod | Kind::Node | Kind::Namespace | Kind::ServiceAccount | Kind::Event => false,
+            _ => false,
         }
     };
     volumes.into_iter().flatten().any(shows)

@@ -8,11 +8,18 @@ use super::facts::NodeFacts;
 use super::plan::Waiting;
 use super::sandbox_config;
 use super::view::PodView;
-use crate::object::Effect;
+use crate::object::{Effect, Unhonoured};
 use crate::world::Uid;
 
 /// Reason of a static pod that waits for the pod it replaces.
 pub const PREDECESSOR: &str = "WaitingForPredecessor";
+
+pub const NOT_HONOURED: &str = "FieldNotHonoured";
+
+pub fn not_honoured(field: &Unhonoured) -> String {
+    let path = &field.path;
+    format!("{path} is not honoured by this version of lowtide")
+}
 
 /// The reason to wait, or `None`: go.
 pub fn reason<'a>(
@@ -24,10 +31,9 @@ pub fn reason<'a>(
     let fatal = view
         .unhonoured
         .iter()
-        .find(|field| field.effect == Effect::Wait);
+        .find(|field| field.effect == Effect::Wait && field.ephemeral().is_none());
     if let Some(field) = fatal {
-        let text = format!("{} is not honoured by this version of lowtide", field.path);
-        return Some(Waiting::new("FieldNotHonoured", text));
+        return Some(Waiting::new(NOT_HONOURED, not_honoured(field)));
     }
     if let Err(forbidden) = sandbox_config::check_sysctls(&view.pod, node) {
         return Some(Waiting::new("SysctlForbidden", forbidden.message));
@@ -71,7 +77,7 @@ pub fn warn(core: &Core, view: &PodView) {
             "without effect in this version of lowtide: {}",
             paths.join(", ")
         );
-        core.event(view, None, EventKind::Warning, "FieldNotHonoured", text);
+        core.event(view, None, EventKind::Warning, NOT_HONOURED, text);
     }
 }
 

@@ -5,6 +5,7 @@
 //! ([`Checkpoint`]), or durable under ROOT ([`Final`]). Nothing is ever read back from a status.
 
 use std::collections::{BTreeMap, BTreeSet};
+use std::net::IpAddr;
 use std::sync::Arc;
 use std::time::Duration;
 
@@ -65,6 +66,9 @@ pub struct Health {
     pub hook_begun: bool,
     /// postStart ended well (or there is none).
     pub hook_done: bool,
+    /// preStop has been begun; it is never run twice for one instance.
+    #[serde(default)]
+    pub pre_stop_begun: bool,
     /// No startup probe, or it succeeded.
     pub started: bool,
     /// The readiness probe's result (true without one).
@@ -118,6 +122,9 @@ pub struct FinalPhase {
     pub reason: Option<String>,
     pub message: Option<String>,
     pub start: Option<Timestamp>,
+    /// Addresses of the last sandbox, which goes with the end; `None` if there was none.
+    #[serde(default)]
+    pub ips: Option<Vec<IpAddr>>,
 }
 
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
@@ -126,6 +133,15 @@ pub struct FinalExit {
     pub attempt: u32,
     pub image: String,
     pub image_id: String,
+    pub exit: Exit,
+    /// The end of the instance before it, if that was known.
+    #[serde(default)]
+    pub last: Option<LastExit>,
+}
+
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct LastExit {
+    pub id: ContainerId,
     pub exit: Exit,
 }
 
@@ -165,7 +181,8 @@ pub struct Memory {
     pub sandbox_trouble: Option<Trouble>,
     /// Kills and removals that failed: not before then again.
     pub retries: BTreeMap<Target, BootTime>,
-    pub containers: BTreeMap<String, ContainerMemory>,
+    /// Boxed: a map makes room for eleven at once, and most pods have one.
+    pub containers: BTreeMap<String, Box<ContainerMemory>>,
     pub checkpoint: Checkpoint,
     pub finals: Final,
     /// A fsync of `finals` failed: tried again then.
@@ -182,7 +199,10 @@ impl Memory {
     }
 
     pub fn container(&self, name: &str) -> ContainerMemory {
-        self.containers.get(name).cloned().unwrap_or_default()
+        self.containers
+            .get(name)
+            .map(|known| ContainerMemory::clone(known))
+            .unwrap_or_default()
     }
 
     pub fn container_mut(&mut self, name: &str) -> &mut ContainerMemory {

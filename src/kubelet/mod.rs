@@ -21,6 +21,7 @@ mod follow;
 mod hold;
 pub mod image_gc;
 mod images;
+mod leftovers;
 pub mod memory;
 pub mod node_status;
 mod orphans;
@@ -47,10 +48,11 @@ use std::rc::Rc;
 use std::time::Duration;
 
 use async_executor::{LocalExecutor, Task};
+use futures_lite::future::zip;
 
 pub use self::core::Options;
 use self::core::{Core, EventKind};
-use self::memory::{EndCause, Memory};
+use self::memory::{Checkpoint, EndCause, Final, Memory};
 use self::plan::Waiting;
 use self::view::PodView;
 use self::worker::{Shared, work};
@@ -96,6 +98,7 @@ impl Kubelet {
         let mut tasks = follow::all(&kubelet);
         tasks.push(core.spawn(orphans::end_all(kubelet.clone(), recovered)));
         tasks.push(core.spawn(node_status::publish(core.clone())));
+        tasks.push(core.spawn(leftovers::sweep(core.clone())));
         tasks.push(core.spawn(image_gc::run(kubelet.clone())));
         *kubelet.followers.borrow_mut() = tasks;
         kubelet
@@ -216,8 +219,10 @@ impl Kubelet {
             let ending = shared.memory.borrow().checkpoint.ending.is_some();
             let held = (!ending)
                 .then(|| {
-                    let held = hold::reason(view, others, &self.core.options.node, &ended);
-                    held.or_else(|| over.get(&view.uid).cloned())
+                    let held = self.core.leftovers.holds(&view.uid);
+                    let node = &self.core.options.node;
+                    held.or_else(|| hold::reason(view, others, node, &ended))
+                        .or_else(|| over.get(&view.uid).cloned())
                 })
                 .flatten();
             if *shared.held.borrow() != held {
@@ -276,10 +281,10 @@ impl Kubelet {
         // A manifest that was taken away and put back has the same UID: its pod may have come back
         // before its worker was gone, and nobody says so twice.
         for view in ended {
-            let back = self.core.reader.get(&view.key);
+            let back = self.core.reader.get_packed(&view.key);
             let back = back.filter(|object| object.uid() == view.uid.as_str());
             if let Some(object) = back.filter(|object| !object.is_deleting()) {
-                self.take(&object);
+                self.take(&object.unpack());
             }
         }
     }
@@ -299,20 +304,9 @@ async fn live(kubelet: Rc<Kubelet>, shared: Rc<Shared>) {
     let core = &shared.core;
     let uid = shared.uid.clone();
     let view = shared.view.borrow().clone();
-    let checkpoint = core.records.checkpoint(&uid).await;
-    let finals = core.records.finals(&uid).await;
-    let observed = core.world.runtime.observe(&uid);
-    let mut bases = Vec::new();
-    for container in &view.containers {
-        if plan::latest(&observed, &container.name).is_none() {
-            let (namespace, name) = (&view.key.namespace, &view.key.name);
-            let base = core
-                .world
-                .runtime
-                .next_attempt(&uid, namespace, name, &container.name);
-            bases.push((container.name.clone(), base.await));
-        }
-    }
+    // At the same time: each goes to the disk's threads and back.
+    let records = remembered(core, &view);
+    let ((checkpoint, finals), bases) = zip(records, attempt_bases(core, &view)).await;
     {
         let mut memory = shared.memory.borrow_mut();
         // An end that was asked for while the records were read counts.
@@ -331,6 +325,35 @@ async fn live(kubelet: Rc<Kubelet>, shared: Rc<Shared>) {
     kubelet.apply(&shared, &view);
     kubelet.hold_back();
     work(shared).await;
+}
+
+/// What is on record of the pod; nothing, if that is of a deleted pod of the same UID.
+async fn remembered(core: &Core, view: &PodView) -> (Checkpoint, Final) {
+    let uid = &view.uid;
+    if !core.leftovers.contains(uid) {
+        if !core.records.is_forgotten(uid).await {
+            // At the same time: each goes to the disk's threads and back.
+            return zip(core.records.checkpoint(uid), core.records.finals(uid)).await;
+        }
+        let why = "an earlier agent could not remove them";
+        core.leftovers.note(uid, &view.key, why);
+    }
+    (Checkpoint::default(), Final::default())
+}
+
+/// The first attempt number of containers that have no instance, by what logs there are.
+async fn attempt_bases(core: &Core, view: &PodView) -> Vec<(String, u32)> {
+    let observed = core.world.runtime.observe(&view.uid);
+    let mut bases = Vec::new();
+    for container in &view.containers {
+        if plan::latest(&observed, &container.name).is_none() {
+            let (namespace, name) = (&view.key.namespace, &view.key.name);
+            let runtime = &core.world.runtime;
+            let base = runtime.next_attempt(&view.uid, namespace, name, &container.name);
+            bases.push((container.name.clone(), base.await));
+        }
+    }
+    bases
 }
 
 /// A postStart that was under way when an agent died is not run twice, and its result is nobody's

@@ -65,7 +65,7 @@ pub async fn end_all(kubelet: Rc<Kubelet>, recovered: Vec<Uid>) {
 }
 
 fn is_wanted(kubelet: &Kubelet, uid: &Uid) -> bool {
-    let (pods, _) = kubelet.core.reader.list(Kind::Pod, None);
+    let (pods, _) = kubelet.core.reader.list_packed(Kind::Pod, None);
     pods.iter().any(|object| object.uid() == uid.as_str())
 }
 

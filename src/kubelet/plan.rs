@@ -237,6 +237,16 @@ pub fn latest<'a>(observed: &'a PodObserved, name: &str) -> Option<&'a Container
     instances.max_by_key(|c| c.attempt)
 }
 
+/// The instance before this one, if it is still there.
+pub fn previous<'a>(
+    observed: &'a PodObserved,
+    instance: &ContainerObserved,
+) -> Option<&'a ContainerObserved> {
+    let all = observed.containers.iter();
+    let before = all.filter(|c| c.name == instance.name && c.attempt < instance.attempt);
+    before.max_by_key(|c| c.attempt)
+}
+
 /// Created or running: it can still do something.
 pub fn is_live(container: &ContainerObserved) -> bool {
     match container.state {
@@ -252,5 +262,9 @@ pub fn exit_of(container: &ContainerObserved) -> Option<&Exit> {
     }
 }
 
+#[cfg(test)]
+mod ending_tests;
+#[cfg(test)]
+mod ephemeral_tests;
 #[cfg(test)]
 mod tests;

@@ -5,6 +5,7 @@
 //! | `pods/UID/pod.json` | ROOT | the object a pod was started from, to end it well if the store is lost |
 //! | `pods/UID/final.json` | ROOT, flushed | ends that must never be undone by a power cut |
 //! | `pods/UID/kubelet.json` | RUN | back-off, probe results and ending of a running pod |
+//! | `forgotten/UID.json` | RUN | the pod was deleted, though its files could not be removed |
 //!
 //! Each file is an envelope with a version. One of another version, or a torn one, is reported and
 //! treated as missing, never as an error that stops the node.
@@ -18,7 +19,7 @@ use super::memory::{Checkpoint, Final};
 use crate::object::Object;
 use crate::world::{Area, Disk, DiskError, Uid};
 
-/// Version of all three files. Readers take that of the next release as well, as far as it can be
+/// Version of all these files. Readers take that of the next release as well, as far as it can be
 /// read: after a step back a finished pod must not run again.
 const VERSION: u32 = 1;
 
@@ -93,9 +94,8 @@ impl Records {
         written.and(removed)
     }
 
-    /// Forgets the pod; its end only once all else is gone, so that an agent which has to go on
-    /// with this still knows it. The other files are all tried; the first error is returned.
-    pub async fn forget(&self, uid: &Uid) -> Result<(), DiskError> {
+    /// Forgets all of the pod but how it ended. All files are tried; the first error is returned.
+    pub async fn forget_start(&self, uid: &Uid) -> Result<(), DiskError> {
         let mut result = Ok(());
         for (area, file) in [
             (Area::Run, "kubelet"),
@@ -105,8 +105,26 @@ impl Records {
             let removed = self.disk.remove(area, &path(uid, file)).await;
             result = result.and(removed);
         }
-        result?;
+        result
+    }
+
+    pub async fn forget_end(&self, uid: &Uid) -> Result<(), DiskError> {
         self.disk.remove(Area::Root, &path(uid, "final")).await
+    }
+
+    /// What is under ROOT of this pod counts no more; see `leftovers`.
+    pub async fn mark_forgotten(&self, uid: &Uid) -> Result<(), DiskError> {
+        let path = forgotten(uid);
+        self.disk.write(Area::Run, &path, encode(&true)).await
+    }
+
+    pub async fn unmark_forgotten(&self, uid: &Uid) -> Result<(), DiskError> {
+        self.disk.remove(Area::Run, &forgotten(uid)).await
+    }
+
+    pub async fn is_forgotten(&self, uid: &Uid) -> bool {
+        let known = self.read(Area::Run, &forgotten(uid)).await;
+        known.unwrap_or(false)
     }
 
     /// Pods that have a directory under ROOT or RUN, whoever made it.
@@ -148,6 +166,10 @@ impl Records {
 
 fn path(uid: &Uid, file: &str) -> String {
     format!("pods/{uid}/{file}.json")
+}
+
+fn forgotten(uid: &Uid) -> String {
+    format!("forgotten/{uid}.json")
 }
 
 fn encode<T: Serialize>(content: &T) -> Vec<u8> {

@@ -15,7 +15,7 @@ use serde_json::{Value, json};
 
 use super::memory::Memory;
 use super::plan::Waiting;
-use super::view::PodView;
+use super::view::{PodView, Role};
 use crate::world::{PodObserved, QosClass};
 
 pub use phase::Phase;
@@ -58,10 +58,10 @@ pub fn status(facts: &Facts<'_>) -> Status {
     put_times_and_addresses(facts, &mut value);
     put_reason(facts, &mut value);
     for status in containers {
-        let list = if status.is_init {
-            "initContainerStatuses"
-        } else {
-            "containerStatuses"
+        let list = match status.role {
+            Role::Init | Role::Sidecar => "initContainerStatuses",
+            Role::Regular => "containerStatuses",
+            Role::Ephemeral => "ephemeralContainerStatuses",
         };
         let list = value[list].take_or_new();
         list.push(status.value);
@@ -84,9 +84,12 @@ fn put_times_and_addresses(facts: &Facts<'_>, value: &mut Value) {
         value["hostIPs"] = addresses(facts.host_ips);
     }
     let sandbox = facts.observed.sandbox.as_ref();
-    let ips: &[IpAddr] = match sandbox {
+    let own = sandbox.map(|sandbox| &sandbox.ips);
+    // A finished pod keeps the address that it had.
+    let own = finals.and_then(|ended| ended.ips.as_ref()).or(own);
+    let ips: &[IpAddr] = match own {
         Some(_) if facts.view.host_network => facts.host_ips,
-        Some(sandbox) => &sandbox.ips,
+        Some(own) => own,
         None => &[],
     };
     if let Some(first) = ips.first() {

@@ -7,13 +7,16 @@ use std::time::Duration;
 use super::check::{Action, Finding, Subject, check};
 use super::core::{Core, EventKind};
 use super::env::EnvContext;
-use super::memory::{EndCause, Final, ImageState};
+use super::memory::{EndCause, Final, Health, ImageState};
 use super::outcome::{Outcome, StartFailure};
-use super::plan::Step;
-use super::view::{ContainerView, PodView};
+use super::plan::{Step, latest};
+use super::view::{ContainerView, PodView, Role};
 use super::worker::Shared;
-use super::{container_config, images, sandbox_config, volumes};
-use crate::world::{Area, BootTime, ContainerId, ContainerState, DiskError, RuntimeError};
+use super::{container_config, hold, images, leftovers, sandbox_config, volumes};
+use crate::object::{Effect, Unhonoured};
+use crate::world::{
+    Area, BootTime, ContainerId, ContainerState, DiskError, RemoveError, RuntimeError,
+};
 
 /// A container has at least this long to answer its stop signal, whatever preStop or the
 /// containers stopped before it have used up.
@@ -68,7 +71,10 @@ pub async fn run(shared: Rc<Shared>, view: Rc<PodView>, step: Step) -> Outcome {
             Outcome::Garbage(core.world.runtime.remove_container(&shared.uid, &id).await)
         }
         Step::Record(finals) => Outcome::Recorded(record(&core, &shared, *finals).await),
-        Step::Release => Outcome::Released(give_back(&shared).await),
+        Step::Release => {
+            let given = leftovers::give_back(&core, &shared.uid).await;
+            Outcome::Released(given.map_err(|error| error.to_string()))
+        }
         Step::TearDown { cause } => Outcome::TornDown(tear_down(&shared, &view, cause).await),
         Step::End { .. } => unreachable!("the worker ends pods itself"),
     }
@@ -150,10 +156,13 @@ async fn start_container(
     };
     let spec = view.spec(container);
     let config = container_config::container_config(&view.pod, spec, attempt, &image, &context);
-    let config = config.map_err(|error| StartFailure::Config {
+    let mut config = config.map_err(|error| StartFailure::Config {
         reason: error.reason.to_owned(),
         message: error.message,
     })?;
+    if container.role == Role::Ephemeral {
+        config.target = ephemeral_target(core, view, container)?;
+    }
     let started = core.world.runtime.start_container(Arc::new(config)).await;
     if started.is_ok() {
         let text = "Container created";
@@ -162,31 +171,43 @@ async fn start_container(
     started.map_err(StartFailure::Runtime)
 }
 
+/// The instance whose processes an ephemeral container sees.
+fn ephemeral_target(
+    core: &Core,
+    view: &PodView,
+    container: &ContainerView,
+) -> Result<Option<ContainerId>, StartFailure> {
+    let config = |reason: &str, message| StartFailure::Config {
+        reason: reason.to_owned(),
+        message,
+    };
+    let mut fields = view.unhonoured.iter();
+    let own = |f: &&Unhonoured| f.ephemeral() == Some(container.index);
+    if let Some(field) = fields.find(|f| own(f) && f.effect == Effect::Wait) {
+        return Err(config(hold::NOT_HONOURED, hold::not_honoured(field)));
+    }
+    let Some(target) = view.target(container) else {
+        return Ok(None);
+    };
+    let observed = core.world.runtime.observe(&view.uid);
+    let instance = latest(&observed, target);
+    let runs = instance.filter(|c| matches!(c.state, ContainerState::Running { .. }));
+    match runs {
+        Some(instance) => Ok(Some(instance.id.clone())),
+        None => {
+            let text = format!("unable to find target container {target:?}");
+            Err(config("CreateContainerConfigError", text))
+        }
+    }
+}
+
 async fn post_start(
     shared: &Shared,
     view: &PodView,
     name: &str,
     id: &ContainerId,
 ) -> Result<(), String> {
-    // Noted before it runs: a hook is never run twice for one instance, even over a crash.
-    let checkpoint = {
-        let mut memory = shared.memory.borrow_mut();
-        if let Some(health) = memory.checkpoint.health.get_mut(name) {
-            health.hook_begun = true;
-        }
-        memory.checkpoint.clone()
-    };
-    let kept = shared
-        .core
-        .records
-        .keep_checkpoint(&shared.uid, &checkpoint)
-        .await;
-    if let Err(error) = kept {
-        log::warn!(
-            "pod {}: {error}; postStart may run twice if the agent dies",
-            shared.uid
-        );
-    }
+    note_hook(shared, name, id, |health| health.hook_begun = true).await;
     let Some(container) = view.container(name) else {
         return Ok(());
     };
@@ -195,6 +216,23 @@ async fn post_start(
         return Ok(());
     };
     run_hook(shared, view, container, id, &Action::of_hook(hook), None).await
+}
+
+/// Noted before it runs: a hook is never run twice for one instance, even over a crash.
+async fn note_hook(shared: &Shared, name: &str, id: &ContainerId, begin: impl FnOnce(&mut Health)) {
+    let checkpoint = {
+        let mut memory = shared.memory.borrow_mut();
+        let health = memory.checkpoint.health.get_mut(name);
+        if let Some(health) = health.filter(|health| health.id == *id) {
+            begin(health);
+        }
+        memory.checkpoint.clone()
+    };
+    let records = &shared.core.records;
+    if let Err(error) = records.keep_checkpoint(&shared.uid, &checkpoint).await {
+        let uid = &shared.uid;
+        log::warn!("pod {uid}: {error}; a hook of {name} may run twice if the agent dies");
+    }
 }
 
 async fn run_hook(
@@ -282,6 +320,13 @@ async fn pre_stop(shared: &Shared, view: &PodView, container: &ContainerView, or
     let Some(hook) = lifecycle.and_then(|l| l.pre_stop.as_ref()) else {
         return;
     };
+    if !may_pre_stop(shared, container, &order.id) {
+        return;
+    }
+    note_hook(shared, &container.name, &order.id, |health| {
+        health.pre_stop_begun = true;
+    })
+    .await;
     let left = order.deadline.since(shared.core.world.clock.now());
     let action = Action::of_hook(hook);
     let run = run_hook(shared, view, container, &order.id, &action, Some(left));
@@ -296,6 +341,16 @@ async fn pre_stop(shared: &Shared, view: &PodView, container: &ContainerView, or
             .core
             .event(view, Some(container), EventKind::Warning, reason, text);
     }
+}
+
+/// preStop is for an instance that runs, and for each one once: a kill may have to be repeated.
+fn may_pre_stop(shared: &Shared, container: &ContainerView, id: &ContainerId) -> bool {
+    let observed = shared.core.world.runtime.observe(&shared.uid);
+    let instance = observed.containers.iter().find(|c| c.id == *id);
+    let runs = instance.is_some_and(|c| matches!(c.state, ContainerState::Running { .. }));
+    let memory = shared.memory.borrow();
+    let health = memory.health(&container.name, id);
+    runs && health.is_none_or(|health| !health.pre_stop_begun)
 }
 
 /// Waits until the instance has ended or is gone (true), or `deadline()` has passed (false).
@@ -325,32 +380,30 @@ async fn record(core: &Core, shared: &Shared, finals: Final) -> Result<Final, Di
     Ok(finals)
 }
 
-/// Everything in the kernel and the volumes. The records stay. Both are tried.
-async fn give_back(shared: &Shared) -> Result<(), String> {
-    let world = &shared.core.world;
-    let removed = world.runtime.remove_pod(&shared.uid).await;
-    let unmounted = world.volumes.tear_down(&shared.uid).await;
-    removed.map_err(|error| error.to_string()).and(unmounted)
-}
-
+/// `Ok` as well if nothing is left but files: those wait for nobody's sake.
 async fn tear_down(shared: &Shared, view: &PodView, cause: EndCause) -> Result<(), String> {
     let core = &shared.core;
-    give_back(shared).await?;
     match cause {
         // The pods come back with the next start: what has ended for good must stay known.
-        EndCause::Shutdown => Ok(()),
+        EndCause::Shutdown => match leftovers::give_back(core, &shared.uid).await {
+            Ok(()) => Ok(()),
+            Err(RemoveError::Files(why)) => {
+                log::warn!("pod {}: {why}; left there", shared.uid);
+                Ok(())
+            }
+            Err(RemoveError::Held(why)) => Err(why),
+        },
         EndCause::Deleted | EndCause::DeadlineExceeded => {
-            let (namespace, name) = (&view.key.namespace, &view.key.name);
-            let removed = core
-                .world
-                .runtime
-                .remove_logs(&shared.uid, namespace, name)
-                .await;
-            removed.map_err(|error| error.to_string())?;
-            let forgotten = core.records.forget(&shared.uid).await;
-            forgotten.map_err(|error| error.to_string())?;
-            // The last of the pod's directory is gone with the records in it.
-            core.world.volumes.tear_down(&shared.uid).await?;
+            match leftovers::clear(core, &shared.uid, &view.key).await {
+                Ok(()) => {}
+                Err(RemoveError::Held(why)) => return Err(why),
+                Err(RemoveError::Files(why)) => {
+                    let text = format!("the pod is gone, its files will be removed later: {why}");
+                    log::warn!("{}: {text}", view.key);
+                    core.event(view, None, EventKind::Warning, "FilesLeft", text);
+                    leftovers::leave(core, view, &why).await;
+                }
+            }
             core.registry
                 .finish_deletion(&view.key, shared.uid.as_str());
             Ok(())

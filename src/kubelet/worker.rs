@@ -216,6 +216,7 @@ impl Worker {
                 id: instance.id.clone(),
                 hook_begun: !hook,
                 hook_done: !hook,
+                pre_stop_begun: false,
                 started: !probe(ProbeKind::Startup),
                 ready: !probe(ProbeKind::Readiness),
                 condemned: None,

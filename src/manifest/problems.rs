@@ -55,8 +55,8 @@ impl Reported {
             }
         }
         self.objects.retain(|key, problem| {
-            let object = reader.get(key);
-            let cleared = object.is_none_or(|object| object.standing == Standing::Accepted)
+            let object = reader.get_packed(key);
+            let cleared = object.is_none_or(|object| *object.standing() == Standing::Accepted)
                 && !replaced.problems.iter().any(|(named, _)| named == key);
             if cleared {
                 log::info!("manifest {}: {key} is accepted or gone", problem.at.file);

@@ -151,10 +151,8 @@ pub fn incoming(entry: &Entry, registry: &Registry, clock: &dyn Clock) -> Incomi
 
 /// When the registry's pod of this very content was first seen.
 fn first_seen(registry: &Registry, key: &Key, uid: &str) -> Option<String> {
-    let current = registry.reader().get(key)?;
-    let same = current.uid() == uid;
-    current
-        .annotation(CONFIG_SEEN)
-        .filter(|_| same)
-        .map(str::to_owned)
+    let current = registry.reader().get_packed(key)?;
+    let current = Some(current).filter(|current| current.uid() == uid)?;
+    let seen = current.metadata()["annotations"][CONFIG_SEEN].take();
+    seen.as_str().map(str::to_owned)
 }

@@ -45,6 +45,10 @@ const STOP_PODS_MAX: Duration = Duration::from_secs(600);
 /// The first scan of the manifests may take this long before running pods are looked at.
 const FIRST_SCAN_MAX: Duration = Duration::from_secs(5);
 
+/// How often, and how far apart, the lock of RUN is tried.
+const LOCK_TRIES: u32 = 40;
+const LOCK_PAUSE: Duration = Duration::from_millis(50);
+
 /// Runs the node until SIGTERM, SIGINT or SIGPWR. Errors: why it could not start, one line each.
 pub fn run(options: RunOptions) -> Result<(), String> {
     os::allocator::use_one_arena();
@@ -58,7 +62,7 @@ pub fn run(options: RunOptions) -> Result<(), String> {
     ]);
     let signals = signals.map_err(|error| format!("block signals: {error}"))?;
     make_directories(&options)?;
-    let _lock = lock(&options.run_dir)?;
+    let _lock = async_io::block_on(lock(&options.run_dir))?;
     let executor = Rc::new(LocalExecutor::new());
     async_io::block_on(executor.run(async {
         let node = Node::start(options, executor.clone()).await?;
@@ -212,21 +216,28 @@ fn make_directories(options: &RunOptions) -> Result<(), String> {
     Ok(())
 }
 
-/// One node for each RUN.
-fn lock(run_dir: &Path) -> Result<File, String> {
+/// One node for each RUN. Waits a little: a child that a killed agent had just forked holds the lock
+/// until its exec.
+async fn lock(run_dir: &Path) -> Result<File, String> {
     let path = run_dir.join("agent.lock");
     let text = |error: std::io::Error| format!("lock {}: {error}", path.display());
     let file = File::create(&path).map_err(text)?;
     file.set_permissions(Permissions::from_mode(0o600))
         .map_err(text)?;
-    match file.try_lock() {
-        Ok(()) => Ok(file),
-        Err(std::fs::TryLockError::WouldBlock) => Err(format!(
-            "another lowtide runs with --run-dir={}; give this one its own --run-dir and --root-dir",
-            run_dir.display()
-        )),
-        Err(std::fs::TryLockError::Error(error)) => Err(text(error)),
+    let clock = SystemClock::new().map_err(text)?;
+    for _ in 0..LOCK_TRIES {
+        match file.try_lock() {
+            Ok(()) => return Ok(file),
+            Err(std::fs::TryLockError::WouldBlock) => {
+                clock.sleep_until(clock.now() + LOCK_PAUSE).await;
+            }
+            Err(std::fs::TryLockError::Error(error)) => return Err(text(error)),
+        }
     }
+    Err(format!(
+        "another lowtide runs with --run-dir={}; give this one its own --run-dir and --root-dir",
+        run_dir.display()
+    ))
 }
 
 async fn open_registry(
@@ -301,6 +312,8 @@ fn start_api(
         || Ok(Rc::new(SystemClock::new()?)),
         apiserver::Options {
             pod_logs_dir: options.pod_logs_dir.clone(),
+            authenticator: apiserver::authn::Authenticator::default(),
+            authorizer: apiserver::authz::Authorizer::default(),
             limits: apiserver::Limits::default(),
         },
     );

@@ -21,7 +21,7 @@ pub async fn trim_after_bursts(reader: Reader, clock: Rc<dyn Clock>) {
     loop {
         // What changed does not matter, so a cursor that fell off is as good as one that moved.
         if let Ok(mut cursor) = reader.watch(Kind::Pod, reader.version()) {
-            let _changed_or_gone = cursor.next().await;
+            let _changed_or_gone = cursor.next_packed().await;
         }
         clock.sleep_until(clock.now() + BURST).await;
         allocator::trim();

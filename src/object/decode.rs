@@ -3,7 +3,9 @@
 //! The known fields are those of k8s-openapi's types: what is in the input and not in its
 //! re-serialised view is unknown. Unknown fields stay in the body; a newer cluster may mean them.
 
+use k8s_openapi::api::coordination::v1::Lease;
 use k8s_openapi::api::core::v1;
+use k8s_openapi::api::scheduling::v1::PriorityClass;
 use serde::Serialize;
 use serde::de::DeserializeOwned;
 use serde_json::{Map, Value};
@@ -22,6 +24,12 @@ pub fn decode(kind: Kind, body: &Value) -> Result<Vec<Cause>, Cause> {
         Kind::Secret => decode_as::<v1::Secret>(body),
         Kind::ServiceAccount => decode_as::<v1::ServiceAccount>(body),
         Kind::Namespace => decode_as::<v1::Namespace>(body),
+        Kind::Service => decode_as::<v1::Service>(body),
+        Kind::Endpoints => decode_as::<v1::Endpoints>(body),
+        Kind::LimitRange => decode_as::<v1::LimitRange>(body),
+        Kind::ResourceQuota => decode_as::<v1::ResourceQuota>(body),
+        Kind::Lease => decode_as::<Lease>(body),
+        Kind::PriorityClass => decode_as::<PriorityClass>(body),
         // Written by the node itself.
         Kind::Node | Kind::Event => Ok(Vec::new()),
     }

@@ -24,7 +24,7 @@ pub fn apply_defaults(kind: Kind, body: &mut Value) {
         }
         Kind::Secret => default_secret(body),
         Kind::Namespace => default_namespace(body),
-        Kind::Node | Kind::ConfigMap | Kind::ServiceAccount | Kind::Event => {}
+        _ => {}
     }
 }
 

@@ -24,10 +24,56 @@ pub enum Kind {
     Secret,
     ServiceAccount,
     Event,
+    Service,
+    Endpoints,
+    LimitRange,
+    ResourceQuota,
+    Lease,
+    PriorityClass,
+}
+
+/// What discovery says of a kind.
+struct Description {
+    name: &'static str,
+    plural: &'static str,
+    /// Empty for the core group.
+    group: &'static str,
+    version: &'static str,
+    namespaced: bool,
+    short_names: &'static [&'static str],
+}
+
+const fn core(
+    name: &'static str,
+    plural: &'static str,
+    short_names: &'static [&'static str],
+) -> Description {
+    Description {
+        name,
+        plural,
+        group: "",
+        version: "v1",
+        namespaced: true,
+        short_names,
+    }
+}
+
+const fn cluster_wide(description: Description) -> Description {
+    Description {
+        namespaced: false,
+        ..description
+    }
+}
+
+const fn in_group(group: &'static str, description: Description) -> Description {
+    Description {
+        group,
+        ..description
+    }
 }
 
 impl Kind {
-    pub const ALL: [Kind; 7] = [
+    pub const ALL: [Kind; 13] = [
         Kind::Pod,
         Kind::Node,
         Kind::Namespace,
@@ -35,32 +81,66 @@ impl Kind {
         Kind::Secret,
         Kind::ServiceAccount,
         Kind::Event,
+        Kind::Service,
+        Kind::Endpoints,
+        Kind::LimitRange,
+        Kind::ResourceQuota,
+        Kind::Lease,
+        Kind::PriorityClass,
     ];
+
+    const fn description(self) -> Description {
+        match self {
+            Kind::Pod => core("Pod", "pods", &["po"]),
+            Kind::Node => cluster_wide(core("Node", "nodes", &["no"])),
+            Kind::Namespace => cluster_wide(core("Namespace", "namespaces", &["ns"])),
+            Kind::ConfigMap => core("ConfigMap", "configmaps", &["cm"]),
+            Kind::Secret => core("Secret", "secrets", &[]),
+            Kind::ServiceAccount => core("ServiceAccount", "serviceaccounts", &["sa"]),
+            Kind::Event => core("Event", "events", &["ev"]),
+            Kind::Service => core("Service", "services", &["svc"]),
+            Kind::Endpoints => core("Endpoints", "endpoints", &["ep"]),
+            Kind::LimitRange => core("LimitRange", "limitranges", &["limits"]),
+            Kind::ResourceQuota => core("ResourceQuota", "resourcequotas", &["quota"]),
+            Kind::Lease => in_group("coordination.k8s.io", core("Lease", "leases", &[])),
+            Kind::PriorityClass => in_group(
+                "scheduling.k8s.io",
+                cluster_wide(core("PriorityClass", "priorityclasses", &["pc"])),
+            ),
+        }
+    }
 
     /// `Pod`
     pub fn name(self) -> &'static str {
-        match self {
-            Kind::Pod => "Pod",
-            Kind::Node => "Node",
-            Kind::Namespace => "Namespace",
-            Kind::ConfigMap => "ConfigMap",
-            Kind::Secret => "Secret",
-            Kind::ServiceAccount => "ServiceAccount",
-            Kind::Event => "Event",
-        }
+        self.description().name
     }
 
     /// The resource name in URLs: `pods`.
     pub fn plural(self) -> &'static str {
-        match self {
-            Kind::Pod => "pods",
-            Kind::Node => "nodes",
-            Kind::Namespace => "namespaces",
-            Kind::ConfigMap => "configmaps",
-            Kind::Secret => "secrets",
-            Kind::ServiceAccount => "serviceaccounts",
-            Kind::Event => "events",
+        self.description().plural
+    }
+
+    /// The API group that stores it, empty for core.
+    pub fn group(self) -> &'static str {
+        self.description().group
+    }
+
+    /// `v1`
+    pub fn version(self) -> &'static str {
+        self.description().version
+    }
+
+    /// `v1`, `coordination.k8s.io/v1`
+    pub fn api_version(self) -> String {
+        match self.group() {
+            "" => self.version().to_owned(),
+            group => format!("{group}/{}", self.version()),
         }
+    }
+
+    /// `po`
+    pub fn short_names(self) -> &'static [&'static str] {
+        self.description().short_names
     }
 
     pub fn from_name(name: &str) -> Option<Kind> {
@@ -72,13 +152,13 @@ impl Kind {
     }
 
     pub fn namespaced(self) -> bool {
-        !matches!(self, Kind::Node | Kind::Namespace)
+        self.description().namespaced
     }
 
     /// Whether an object of this kind is flushed to stable storage before it is acknowledged.
-    /// Events and the node's own Node object are derived and kept in memory only.
+    /// Events, leases and the node's own Node object are derived and kept in memory only.
     pub fn durable(self) -> bool {
-        !matches!(self, Kind::Event | Kind::Node)
+        !matches!(self, Kind::Event | Kind::Node | Kind::Lease)
     }
 }
 

@@ -11,6 +11,7 @@ mod key;
 mod names;
 mod quantity;
 mod selector;
+pub mod user;
 mod validate;
 
 pub use decode::decode;
@@ -21,4 +22,5 @@ pub use key::{Key, Kind, Origin};
 pub use names::label_from;
 pub use quantity::{NotAQuantity, Quantity};
 pub use selector::{FieldSelector, LabelSelector};
+pub use user::User;
 pub use validate::{Cause, validate, validate_update};

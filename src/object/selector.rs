@@ -221,7 +221,7 @@ fn fields_of(kind: Kind) -> &'static [&'static str] {
             "source",
             "type",
         ],
-        Kind::ConfigMap | Kind::ServiceAccount => &[],
+        _ => &[],
     }
 }
 

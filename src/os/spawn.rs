@@ -257,6 +257,18 @@ struct CloneArguments {
     cgroup: u64,
 }
 
+/// A v2 cgroup: the directory to be born into, and the way in where there is no clone3.
+struct Unified {
+    directory: OwnedFd,
+    procs: OwnedFd,
+}
+
+/// Who came back from the clone.
+enum Cloned {
+    Parent(Child),
+    Child { in_cgroup: bool },
+}
+
 /// All that the child needs, allocated before it exists.
 struct Prepared {
     program: CString,
@@ -268,9 +280,9 @@ struct Prepared {
     /// One source for each target number, all above the targets.
     sources: Vec<OwnedFd>,
     targets: RawFd,
-    /// v1 `tasks`; and v2 `cgroup.procs` where the child could not be cloned into it.
+    /// v1 `tasks`.
     cgroup_files: Vec<OwnedFd>,
-    cgroup_v2: Option<OwnedFd>,
+    cgroup_v2: Option<Unified>,
     session: Session,
     pid_namespace: PidNamespace,
     nice: i32,
@@ -335,23 +347,23 @@ impl Prepared {
         let everything = nix::sys::signal::SigSet::all();
         let before = everything.thread_swap_mask(nix::sys::signal::SigmaskHow::SIG_BLOCK)?;
         let cloned = self.clone_process();
-        if let Ok(None) = cloned {
-            self.become_program(report);
+        if let Ok(Cloned::Child { in_cgroup }) = cloned {
+            self.become_program(report, in_cgroup);
         }
         before.thread_set_mask()?;
         match cloned? {
-            Some(child) => Ok(child),
-            None => unreachable!("the child became the program or ended"),
+            Cloned::Parent(child) => Ok(child),
+            Cloned::Child { .. } => unreachable!("the child became the program or ended"),
         }
     }
 
-    /// `None` in the child.
-    fn clone_process(&self) -> io::Result<Option<Child>> {
+    fn clone_process(&self) -> io::Result<Cloned> {
         let mut pidfd: RawFd = -1;
         let mut pid = -1;
         if let Some(cgroup) = &self.cgroup_v2 {
-            pid = self.clone_into(cgroup.as_fd(), &mut pidfd);
+            pid = self.clone_into(cgroup.directory.as_fd(), &mut pidfd);
         }
+        let in_cgroup = pid >= 0;
         if pid < 0 {
             // No v2 cgroup to be born into, or no clone3 (seccomp, emulators): the old call, whose
             // third argument is the pidfd's place on every architecture we build for.
@@ -365,8 +377,8 @@ impl Prepared {
             };
         }
         match pid {
-            0 => Ok(None),
-            pid if pid > 0 => Ok(Some(Child {
+            0 => Ok(Cloned::Child { in_cgroup }),
+            pid if pid > 0 => Ok(Cloned::Parent(Child {
                 pid: pid as i32,
                 // SAFETY: the kernel just made this descriptor for us (CLONE_PIDFD).
                 pidfd: PidFd::from_owned(unsafe { OwnedFd::from_raw_fd(pidfd) }),
@@ -395,8 +407,8 @@ impl Prepared {
     }
 
     /// The child's whole life before exec. No allocation, no lock, no panic from here on.
-    fn become_program(&self, report: RawFd) -> ! {
-        let step = self.run_steps();
+    fn become_program(&self, report: RawFd, in_cgroup: bool) -> ! {
+        let step = self.run_steps(in_cgroup);
         // SAFETY: __errno_location is valid in every thread; write and _exit are
         // async-signal-safe; the buffer is on the stack.
         unsafe {
@@ -410,11 +422,13 @@ impl Prepared {
     }
 
     /// Returns the index into `STEPS` of what failed; a success does not return.
-    fn run_steps(&self) -> u8 {
+    fn run_steps(&self, in_cgroup: bool) -> u8 {
         // SAFETY: only async-signal-safe system calls on memory and descriptors that were
         // prepared before the clone and are borrowed by `self`.
         unsafe {
-            for file in &self.cgroup_files {
+            // Not "once more, to be sure": this write waits for an RCU grace period.
+            let unified = self.cgroup_v2.iter().filter(|_| !in_cgroup);
+            for file in self.cgroup_files.iter().chain(unified.map(|v2| &v2.procs)) {
                 if libc::write(file.as_raw_fd(), c"0".as_ptr().cast(), 1) < 0 {
                     return 0;
                 }
@@ -469,26 +483,21 @@ fn high_copy(fd: BorrowedFd<'_>, above: RawFd) -> io::Result<OwnedFd> {
     Ok(rustix::io::fcntl_dupfd_cloexec(fd, above)?)
 }
 
-fn open_cgroups(join: &CgroupJoin, above: RawFd) -> io::Result<(Vec<OwnedFd>, Option<OwnedFd>)> {
-    let mut files = Vec::new();
-    for directory in &join.v1 {
-        let file = File::options().write(true).open(directory.join("tasks"))?;
-        files.push(high_copy(file.as_fd(), above)?);
-    }
-    let v2 = match &join.v2 {
-        Some(directory) => {
-            let flags = OFlags::PATH | OFlags::DIRECTORY | OFlags::CLOEXEC;
-            let opened = rustix::fs::open(directory, flags, Mode::empty())?;
-            // Harmless after CLONE_INTO_CGROUP (it is there already), the way in without it.
-            let procs = File::options()
-                .write(true)
-                .open(directory.join("cgroup.procs"))?;
-            files.push(high_copy(procs.as_fd(), above)?);
-            Some(high_copy(opened.as_fd(), above)?)
-        }
-        None => None,
-    };
-    Ok((files, v2))
+fn open_cgroups(join: &CgroupJoin, above: RawFd) -> io::Result<(Vec<OwnedFd>, Option<Unified>)> {
+    let open = |file: PathBuf| high_copy(File::options().write(true).open(file)?.as_fd(), above);
+    let tasks = join
+        .v1
+        .iter()
+        .map(|directory| open(directory.join("tasks")));
+    let v2 = join.v2.as_ref().map(|directory| {
+        let flags = OFlags::PATH | OFlags::DIRECTORY | OFlags::CLOEXEC;
+        let opened = rustix::fs::open(directory, flags, Mode::empty())?;
+        Ok::<_, io::Error>(Unified {
+            directory: high_copy(opened.as_fd(), above)?,
+            procs: open(directory.join("cgroup.procs"))?,
+        })
+    });
+    Ok((tasks.collect::<io::Result<_>>()?, v2.transpose()?))
 }
 
 fn c_string(text: &OsStr) -> io::Result<CString> {
@@ -556,5 +565,28 @@ mod tests {
         let numbers = text.matches("/proc/self/fd/").count();
         // 0 to 3, and the one that the shell opened to list them.
         assert!((4..=5).contains(&numbers), "{text}");
+    }
+
+    #[test]
+    fn a_child_is_born_in_its_unified_cgroup() {
+        let mounts = std::fs::read_to_string("/proc/mounts").expect("mounts");
+        let mut mounts = mounts.lines().map(|line| line.split(' '));
+        let unified = mounts.find_map(|mut line| {
+            let place = line.nth(1)?;
+            (line.next() == Some("cgroup2")).then_some(place)
+        });
+        let name = format!("lowtide-spawn-{}", std::process::id());
+        let directory = Path::new(unified.unwrap_or("/nowhere")).join(&name);
+        if std::fs::create_dir(&directory).is_err() {
+            return println!("skipped: no unified cgroup can be made here");
+        }
+        let join = CgroupJoin {
+            v1: Vec::new(),
+            v2: Some(directory.clone()),
+        };
+        let (_, text) = run(Spawn::new("cat").arg("/proc/self/cgroup").cgroup(join));
+        std::fs::remove_dir(&directory).expect("an empty cgroup");
+        let mut lines = text.lines().filter(|line| line.starts_with("0::"));
+        assert!(lines.any(|line| line.ends_with(&name)), "{text}");
     }
 }

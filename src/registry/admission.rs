@@ -10,7 +10,8 @@
 
 use serde_json::Value;
 
-use crate::object::{Key, Object, Source};
+use super::Actor;
+use crate::object::{Key, Object};
 
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Operation {
@@ -22,7 +23,7 @@ pub enum Operation {
 /// What a plug-in may know about a write.
 pub struct Attributes<'a> {
     pub operation: Operation,
-    pub source: Source,
+    pub actor: &'a Actor,
     pub key: &'a Key,
     /// The state before an update or delete.
     pub current: Option<&'a Object>,

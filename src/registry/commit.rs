@@ -167,7 +167,8 @@ impl Committer {
             };
             let newest = kept.map(|()| {
                 shared.publish(later);
-                keys.last().and_then(|key| shared.look().get(key).cloned())
+                let newest = keys.last().and_then(|key| shared.look().get(key).cloned());
+                newest.map(|object| Arc::new(object.unpack()))
             });
             let mut state = flight.look();
             match (&outcome, visible) {
@@ -238,7 +239,7 @@ impl Committer {
             .map(|key| {
                 let current = self.shared.look().get(&key).cloned();
                 let write = match current {
-                    Some(object) => self.records.put(&object, &*self.random),
+                    Some(object) => self.records.put(&object.unpack(), &*self.random),
                     None => self.records.remove(&key),
                 };
                 (key, write)

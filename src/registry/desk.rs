@@ -10,12 +10,12 @@ use std::time::Duration;
 
 use serde_json::{Value, json};
 
-use super::Error;
 use super::admission::{Admit, Attributes, Denial, Operation};
 use super::commit::Committer;
 use super::events::Events;
 use super::options::Limits;
 use super::replace::Lists;
+use super::{Actor, Error};
 use crate::object::{self, Cause, Key, Kind, Object, Provenance, Source, Standing};
 use crate::world::{Clock, Random, Stamp, Uid};
 
@@ -48,7 +48,7 @@ impl Desk {
     pub fn admit(
         &self,
         operation: Operation,
-        source: Source,
+        actor: &Actor,
         key: &Key,
         current: Option<&Object>,
         body: &mut Value,
@@ -65,7 +65,7 @@ impl Desk {
         object::apply_defaults(key.kind, body);
         let attributes = Attributes {
             operation,
-            source,
+            actor,
             key,
             current,
         };
@@ -86,10 +86,10 @@ impl Desk {
         Ok(warnings)
     }
 
-    pub fn admit_deletion(&self, source: Source, current: &Object) -> Result<(), Error> {
+    pub fn admit_deletion(&self, actor: &Actor, current: &Object) -> Result<(), Error> {
         let attributes = Attributes {
             operation: Operation::Delete,
-            source,
+            actor,
             key: &current.key,
             current: Some(current),
         };
@@ -117,7 +117,7 @@ impl Desk {
         if !body["metadata"].is_object() {
             body["metadata"] = json!({});
         }
-        body["apiVersion"] = json!("v1");
+        body["apiVersion"] = json!(key.kind.api_version());
         body["kind"] = json!(key.kind.name());
         let given = body["metadata"]["uid"].as_str().unwrap_or_default();
         let uid = match (given, current) {

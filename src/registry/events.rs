@@ -17,8 +17,8 @@ use super::reader::Reader;
 use crate::object::{Key, Kind, Object, Source, Standing};
 use crate::world::{BootTime, Stamp};
 
-/// What makes two events the same.
-type Sameness = (Key, String, Option<String>, bool, String, String);
+/// What makes two events the same, as a digest: the texts themselves are in the registry.
+type Sameness = [u8; 32];
 
 #[derive(Default)]
 pub(super) struct Events {
@@ -46,24 +46,16 @@ impl Events {
         reader: &Reader,
     ) -> Vec<Step> {
         let mut steps = self.expire(now.boot, limits.events, limits, reader);
-        let sameness = (
-            event.involved.clone(),
-            event.uid.clone(),
-            event.field_path.clone(),
-            event.warning,
-            event.reason.clone(),
-            event.message.clone(),
-        );
+        let sameness = sameness(&event);
         self.turn += 1;
         let turn = self.turn;
-        self.by_turn.insert(turn, sameness.clone());
+        self.by_turn.insert(turn, sameness);
         let again = self.by_sameness.get_mut(&sameness).and_then(|known| {
             self.by_turn.remove(&known.turn);
             known.turn = turn;
             known.seen = now.boot;
             known.count += 1;
-            let shown = reader.get(&known.key)?;
-            let mut object = Object::clone(&shown);
+            let mut object = reader.get_packed(&known.key)?.unpack();
             object.body["count"] = json!(known.count);
             object.body["lastTimestamp"] = json!(seconds_text(now.wall));
             Some(object)
@@ -105,15 +97,28 @@ impl Events {
             }
             let known = self.by_sameness.remove(sameness);
             self.by_turn.remove(&turn);
-            if let Some(shown) = known.and_then(|known| reader.get(&known.key)) {
+            if let Some(shown) = known.and_then(|known| reader.get_packed(&known.key)) {
                 steps.push(Step::Remove {
-                    key: shown.key.clone(),
+                    key: shown.key().clone(),
                     uid: shown.uid().to_owned(),
                 });
             }
         }
         steps
     }
+}
+
+fn sameness(event: &EventRecord) -> Sameness {
+    let parts = json!([
+        event.involved,
+        event.uid,
+        event.field_path,
+        event.warning,
+        event.reason,
+        event.message,
+    ]);
+    let digest = ring::digest::digest(&ring::digest::SHA256, parts.to_string().as_bytes());
+    digest.as_ref().try_into().expect("SHA-256 has 32 bytes")
 }
 
 /// `<object>.<hex nanoseconds>`, as upstream; the next free one where a clock stands still.
@@ -126,7 +131,7 @@ fn free_key(involved: &Key, wall: Timestamp, reader: &Reader) -> Key {
     loop {
         let name = format!("{}.{nanos:x}", involved.name);
         let key = Key::local(Kind::Event, namespace, &name);
-        if reader.get(&key).is_none() {
+        if !reader.contains(&key) {
             return key;
         }
         // Ends: there are only so many events.

@@ -20,12 +20,14 @@
 //! The registry runs nothing, knows no container, and never trusts a status that it holds: that is
 //! what the kubelet published, not what is.
 
+mod actor;
 mod admission;
 mod commit;
 mod desk;
 mod events;
 mod open;
 mod options;
+mod packed;
 mod published;
 mod reader;
 mod replace;
@@ -38,8 +40,10 @@ use std::sync::Arc;
 
 use serde_json::Value;
 
+pub use actor::Actor;
 pub use admission::{Admit, Attributes, Denial, Operation};
 pub use options::{Limits, OpenError, OpenReport, Options, Place};
+pub use packed::{Packed, PackedChange};
 pub use reader::{Cursor, Reader};
 pub use store::{Aside, Directory, FaultyDisk, Health, Medium, Stored};
 pub use write::{Deletion, Precondition, Registry};

@@ -29,7 +29,7 @@ pub enum Place {
 pub struct Limits {
     /// Changes kept for watchers, of each kind.
     pub history_changes: usize,
-    /// About this many bytes of changes, of each kind.
+    /// About this many bytes of changes, of each kind: a new status costs 1.5 KB or so.
     pub history_bytes: usize,
     /// Event objects; the oldest go first.
     pub events: usize,
@@ -41,7 +41,7 @@ impl Default for Limits {
     fn default() -> Limits {
         Limits {
             history_changes: 1024,
-            history_bytes: 768 << 10,
+            history_bytes: 256 << 10,
             events: 1000,
             event_ttl: Duration::from_secs(3600),
         }

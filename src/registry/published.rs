@@ -12,17 +12,17 @@
 //! Never waits, never does I/O; the lock around it is held for map operations only.
 
 use std::collections::{BTreeMap, VecDeque};
-use std::mem::size_of;
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 
 use event_listener::Event;
-use serde_json::{Value, json};
+use serde_json::Value;
 
-use super::{Change, ChangeType, Gone};
+use super::packed::{Packed, PackedChange};
+use super::{ChangeType, Gone};
 use crate::object::{Key, Kind, Object};
 
 /// Objects of one kind in key order.
-pub(super) type Objects = BTreeMap<Key, Arc<Object>>;
+pub(super) type Objects = BTreeMap<Key, Arc<Packed>>;
 
 /// The published state behind its lock, and the bells that wake watchers.
 pub(super) struct Shared {
@@ -113,7 +113,7 @@ pub(super) struct Published {
 
 struct OneKind {
     objects: Arc<Objects>,
-    history: VecDeque<(usize, Arc<Change>)>,
+    history: VecDeque<(usize, Arc<PackedChange>)>,
     history_bytes: usize,
     /// Changes up to here are no longer in `history`.
     floor: u64,
@@ -124,9 +124,10 @@ impl Published {
     /// it meant in an earlier process is not known any more, so no object may show a lower one.
     pub fn new(start: u64, objects: Vec<Object>, limits: HistoryLimits) -> Published {
         let mut by_kind: [Objects; Kind::ALL.len()] = Default::default();
-        for mut object in objects {
-            stamp_version(&mut object, start);
-            by_kind[object.key.kind as usize].insert(object.key.clone(), Arc::new(object));
+        for object in objects {
+            let key = object.key.clone();
+            let object = Packed::new(object).at_version(start);
+            by_kind[key.kind as usize].insert(key, Arc::new(object));
         }
         Published {
             version: start,
@@ -144,7 +145,7 @@ impl Published {
         self.version
     }
 
-    pub fn get(&self, key: &Key) -> Option<&Arc<Object>> {
+    pub fn get(&self, key: &Key) -> Option<&Arc<Packed>> {
         self.kinds[key.kind as usize].objects.get(key)
     }
 
@@ -157,7 +158,7 @@ impl Published {
     /// see the difference.
     pub fn annotate(&mut self, object: Object) {
         let objects = Arc::make_mut(&mut self.kinds[object.key.kind as usize].objects);
-        objects.insert(object.key.clone(), Arc::new(object));
+        objects.insert(object.key.clone(), Arc::new(Packed::new(object)));
     }
 
     /// Up to `max` changes of `kind` after `after`, and the version up to which they are complete.
@@ -166,17 +167,19 @@ impl Published {
         kind: Kind,
         after: u64,
         max: usize,
-    ) -> Result<(Vec<Arc<Change>>, u64), Gone> {
+    ) -> Result<(Vec<Arc<PackedChange>>, u64), Gone> {
         let kind = &self.kinds[kind as usize];
         if after < kind.floor {
             return Err(Gone { oldest: kind.floor });
         }
         let first = kind
             .history
-            .partition_point(|(_, change)| change.resource_version <= after);
+            .partition_point(|(_, change)| change.resource_version() <= after);
         let changes: Vec<_> = kind.history.range(first..).take(max).collect();
         let complete_to = match changes.last() {
-            Some((_, last)) if first + changes.len() < kind.history.len() => last.resource_version,
+            Some((_, last)) if first + changes.len() < kind.history.len() => {
+                last.resource_version()
+            }
             _ => self.version.max(after),
         };
         Ok((
@@ -188,22 +191,21 @@ impl Published {
     fn apply(&mut self, step: Step) -> Applied {
         match step {
             Step::Put(object) => self.put(*object),
-            Step::Status { key, uid, status } => self.set_status(&key, &uid, status),
+            Step::Status { key, uid, status } => self.set_status(&key, &uid, &status),
             Step::Remove { key, uid } => self.remove(&key, &uid),
         }
     }
 
-    fn put(&mut self, mut object: Object) -> Applied {
-        let current = self.get(&object.key).cloned();
+    fn put(&mut self, object: Object) -> Applied {
+        let object = Packed::new(object);
+        let current = self.get(object.key()).cloned();
         match current {
             Some(current) if current.uid() == object.uid() => {
-                if let Some(status) = current.body.get("status") {
-                    object.body["status"] = status.clone();
-                }
+                let object = object.with_status_of(&current);
                 self.publish(ChangeType::Modified, object, Some(current));
             }
             Some(other) => {
-                self.remove(&object.key, other.uid());
+                self.remove(object.key(), other.uid());
                 self.publish(ChangeType::Added, object, None);
             }
             None => self.publish(ChangeType::Added, object, None),
@@ -211,15 +213,13 @@ impl Published {
         Applied::Changed
     }
 
-    fn set_status(&mut self, key: &Key, uid: &str, status: Value) -> Applied {
+    fn set_status(&mut self, key: &Key, uid: &str, status: &Value) -> Applied {
         let Some(current) = self.get(key).filter(|object| object.uid() == uid).cloned() else {
             return Applied::Nothing;
         };
-        if current.body.get("status") == Some(&status) {
+        let Some(object) = current.with_status(status) else {
             return Applied::Nothing;
-        }
-        let mut object = Object::clone(&current);
-        object.body["status"] = status;
+        };
         self.publish(ChangeType::Modified, object, Some(current));
         Applied::Changed
     }
@@ -228,29 +228,27 @@ impl Published {
         let Some(current) = self.get(key).filter(|object| object.uid() == uid).cloned() else {
             return Applied::Nothing;
         };
-        let object = Object::clone(&current);
+        let object = Packed::clone(&current);
         self.publish(ChangeType::Deleted, object, Some(current));
         Applied::Changed
     }
 
-    fn publish(&mut self, change: ChangeType, mut object: Object, previous: Option<Arc<Object>>) {
+    fn publish(&mut self, change: ChangeType, object: Packed, previous: Option<Arc<Packed>>) {
         self.version += 1;
-        stamp_version(&mut object, self.version);
-        let object = Arc::new(object);
-        let kind = &mut self.kinds[object.key.kind as usize];
+        let object = Arc::new(object.at_version(self.version));
+        let kind = &mut self.kinds[object.key().kind as usize];
         let objects = Arc::make_mut(&mut kind.objects);
         match change {
             ChangeType::Added | ChangeType::Modified => {
-                objects.insert(object.key.clone(), object.clone());
+                objects.insert(object.key().clone(), object.clone());
             }
             ChangeType::Deleted => {
-                objects.remove(&object.key);
+                objects.remove(object.key());
             }
         }
-        let bytes = heap_bytes(&object.body);
+        let bytes = object.bytes_beyond(previous.as_deref());
         kind.history_bytes += bytes;
-        let change = Change {
-            resource_version: self.version,
+        let change = PackedChange {
             change,
             object,
             previous,
@@ -268,33 +266,8 @@ impl OneKind {
         {
             if let Some((bytes, dropped)) = self.history.pop_front() {
                 self.history_bytes -= bytes;
-                self.floor = dropped.resource_version;
+                self.floor = dropped.resource_version();
             }
-        }
-    }
-}
-
-fn stamp_version(object: &mut Object, version: u64) {
-    object.resource_version = version;
-    object.body["metadata"]["resourceVersion"] = json!(version.to_string());
-}
-
-/// About how much memory a JSON value holds beyond itself. A map is counted by its B-tree leaves:
-/// eleven slots each (std's `B`= 6), filled or not.
-fn heap_bytes(value: &Value) -> usize {
-    const LEAF_SLOTS: usize = 11;
-    const LEAF_BYTES: usize = LEAF_SLOTS * (size_of::<String>() + size_of::<Value>()) + 16;
-    match value {
-        Value::Null | Value::Bool(_) | Value::Number(_) => 0,
-        Value::String(text) => text.len(),
-        Value::Array(items) => items
-            .iter()
-            .map(|item| size_of::<Value>() + heap_bytes(item))
-            .sum(),
-        Value::Object(fields) => {
-            let leaves = fields.len().div_ceil(LEAF_SLOTS) * LEAF_BYTES;
-            let held = fields.iter().map(|(name, v)| name.len() + heap_bytes(v));
-            leaves + held.sum::<usize>()
         }
     }
 }

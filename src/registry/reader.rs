@@ -2,12 +2,13 @@
 
 use std::sync::Arc;
 
+use super::packed::{Packed, PackedChange};
 use super::published::Shared;
 use super::{Change, Gone};
 use crate::object::{Key, Kind, Object};
 
 /// Most changes that one step of a cursor hands over.
-const CHANGES_PER_STEP: usize = 256;
+const CHANGES_PER_STEP: usize = 64;
 
 /// The reading side: `Send`, never blocks the writer for long, sees whole states only.
 #[derive(Clone)]
@@ -17,17 +18,34 @@ pub struct Reader {
 
 impl Reader {
     pub fn get(&self, key: &Key) -> Option<Arc<Object>> {
+        self.get_packed(key).map(|packed| Arc::new(packed.unpack()))
+    }
+
+    /// The same without reading its text.
+    pub fn get_packed(&self, key: &Key) -> Option<Arc<Packed>> {
         self.shared.look().get(key).cloned()
     }
 
-    /// Objects of one kind in key order, and the version that the list shows.
+    pub fn contains(&self, key: &Key) -> bool {
+        self.shared.look().get(key).is_some()
+    }
+
+    /// Objects of one kind in key order, and the version that the list shows. A value is about ten
+    /// times its text: who can take objects one by one takes `list_packed`.
     pub fn list(&self, kind: Kind, namespace: Option<&str>) -> (Vec<Arc<Object>>, u64) {
+        let (packed, version) = self.list_packed(kind, namespace);
+        let unpacked = packed.iter().map(|packed| Arc::new(packed.unpack()));
+        (unpacked.collect(), version)
+    }
+
+    /// The same without reading their text.
+    pub fn list_packed(&self, kind: Kind, namespace: Option<&str>) -> (Vec<Arc<Packed>>, u64) {
         let (objects, version) = {
             let state = self.shared.look();
             (state.objects(kind), state.version())
         };
-        let inside = |object: &&Arc<Object>| {
-            namespace.is_none_or(|namespace| object.key.namespace == namespace)
+        let inside = |object: &&Arc<Packed>| {
+            namespace.is_none_or(|namespace| object.key().namespace == namespace)
         };
         (objects.values().filter(inside).cloned().collect(), version)
     }
@@ -57,13 +75,18 @@ pub struct Cursor {
 }
 
 impl Cursor {
-    /// Waits until there is at least one change; at most 256 at a time. Dropping the future loses
+    /// Waits until there is at least one change; at most 64 at a time. Dropping the future loses
     /// nothing. `Gone` once the cursor fell behind history: list again.
     pub async fn next(&mut self) -> Result<Vec<Arc<Change>>, Gone> {
+        self.next_packed().await.map(unpack)
+    }
+
+    /// The same without reading the objects' text.
+    pub async fn next_packed(&mut self) -> Result<Vec<Arc<PackedChange>>, Gone> {
         loop {
             // Listen first: a change between the look and the wait still rings.
             let bell = self.shared.bell(self.kind).listen();
-            if let Some(changes) = self.ready()? {
+            if let Some(changes) = self.ready_packed()? {
                 return Ok(changes);
             }
             bell.await;
@@ -72,6 +95,11 @@ impl Cursor {
 
     /// What there is now, without waiting; `None` if nothing.
     pub fn ready(&mut self) -> Result<Option<Vec<Arc<Change>>>, Gone> {
+        Ok(self.ready_packed()?.map(unpack))
+    }
+
+    /// The same without reading the objects' text.
+    pub fn ready_packed(&mut self) -> Result<Option<Vec<Arc<PackedChange>>>, Gone> {
         let (changes, complete_to) =
             self.shared
                 .look()
@@ -79,4 +107,9 @@ impl Cursor {
         self.after = complete_to;
         Ok((!changes.is_empty()).then_some(changes))
     }
+}
+
+fn unpack(changes: Vec<Arc<PackedChange>>) -> Vec<Arc<Change>> {
+    let unpacked = changes.iter().map(|change| Arc::new(change.unpack()));
+    unpacked.collect()
 }

@@ -19,6 +19,7 @@ use serde_json::{Value, json};
 use super::admission::Operation;
 use super::commit::Visible;
 use super::desk::{Desk, grace_of, same_but_for_versions, seconds_text};
+use super::packed::Packed;
 use super::published::Step;
 use super::{Error, FieldLines, Incoming, Registry, Replaced, causes_text};
 use crate::object::{self, Cause, Key, Kind, Object, Problem, Provenance, Source, Standing};
@@ -117,7 +118,8 @@ impl Registry {
         let stated = complete
             .iter()
             .any(|entry| matches!(entry, Incoming::Object { key, .. } if key == busy));
-        stated || self.current(busy).is_some_and(|now| now.source == source)
+        let current = self.reader().get_packed(busy);
+        stated || current.is_some_and(|now| now.source() == source)
     }
 }
 
@@ -163,8 +165,8 @@ impl Turn<'_> {
     }
 
     fn take(&mut self, entry: Entry) {
-        let current = self.registry.current(&entry.key);
-        if let Some(owner) = current.as_ref().map(|now| now.source)
+        let current = self.registry.reader().get_packed(&entry.key);
+        if let Some(owner) = current.as_ref().map(|now| now.source())
             && owner != self.source
         {
             let at = place(&entry.provenance, self.source);
@@ -179,6 +181,7 @@ impl Turn<'_> {
             return;
         }
         let key = entry.key.clone();
+        let current = current.map(|now| Arc::new(now.unpack()));
         match self.admit(entry, current.as_deref()) {
             Ok((desired, warnings)) => {
                 self.texts.insert(key, text);
@@ -189,12 +192,12 @@ impl Turn<'_> {
     }
 
     /// Whether an accepted object came of this very text and nothing is to be said about it.
-    fn is_as_before(&self, entry: &Entry, current: Option<&Object>, text: u64) -> bool {
+    fn is_as_before(&self, entry: &Entry, current: Option<&Packed>, text: u64) -> bool {
         let lists = self.registry.desk.lists.borrow();
         lists.texts.get(&entry.key) == Some(&text)
             && current.is_some_and(|now| {
-                now.standing == Standing::Accepted
-                    && now.provenance == entry.provenance
+                *now.standing() == Standing::Accepted
+                    && now.provenance() == entry.provenance.as_ref()
                     && !now.is_deleting()
             })
     }
@@ -221,7 +224,7 @@ impl Turn<'_> {
         };
         let at = place(&provenance, self.source);
         let admitted = desk
-            .admit(operation, self.source, &key, current, &mut body)
+            .admit(operation, &self.source.into(), &key, current, &mut body)
             .and_then(|warnings| {
                 // A rejected placeholder is no predecessor: it was never an object.
                 let current = current.filter(|now| !matches!(now.standing, Standing::Rejected(_)));
@@ -282,14 +285,14 @@ impl Turn<'_> {
 
     /// Everything accepted from a broken file stays; if there is nothing, a placeholder shows it.
     fn mark_file(&mut self, problem: Problem) {
-        let from_file: Vec<Arc<Object>> = self
+        let from_file: Vec<Arc<Packed>> = self
             .owned()
             .into_iter()
-            .filter(|now| !matches!(now.standing, Standing::Rejected(_)))
-            .filter(|now| now.provenance.as_ref().map(|p| &p.file) == Some(&problem.at.file))
+            .filter(|now| !matches!(now.standing(), Standing::Rejected(_)))
+            .filter(|now| now.provenance().map(|p| &p.file) == Some(&problem.at.file))
             .collect();
         let key = match from_file.first() {
-            Some(now) => now.key.clone(),
+            Some(now) => now.key().clone(),
             None => self.placeholder_key(&problem),
         };
         self.problems.push((key.clone(), problem.clone()));
@@ -298,8 +301,8 @@ impl Turn<'_> {
             return;
         }
         for now in from_file {
-            if self.kept.insert(now.key.clone()) {
-                self.mark(&now, problem.clone());
+            if self.kept.insert(now.key().clone()) {
+                self.mark(&now.unpack(), problem.clone());
             }
         }
     }
@@ -369,8 +372,9 @@ impl Turn<'_> {
         let absent = self
             .owned()
             .into_iter()
-            .filter(|now| !self.kept.contains(&now.key));
+            .filter(|now| !self.kept.contains(now.key()));
         for now in absent.collect::<Vec<_>>() {
+            let now = now.unpack();
             let key = now.key.clone();
             let shown_only = matches!(now.standing, Standing::Rejected(_));
             if now.key.kind != Kind::Pod || shown_only {
@@ -392,14 +396,14 @@ impl Turn<'_> {
         }
     }
 
-    fn owned(&self) -> Vec<Arc<Object>> {
+    fn owned(&self) -> Vec<Arc<Packed>> {
         let state = self.registry.desk.committer.shared.look();
         let durable = Kind::ALL.into_iter().filter(|kind| kind.durable());
         let all = durable.flat_map(|kind| {
             let objects = state.objects(kind);
             let ours: Vec<_> = objects
                 .values()
-                .filter(|now| now.source == self.source)
+                .filter(|now| now.source() == self.source)
                 .cloned()
                 .collect();
             ours
@@ -426,7 +430,7 @@ impl Turn<'_> {
         lists.returning.retain(|_, kept| kept.source != self.source);
         lists.returning.append(&mut self.returning);
         let elsewhere =
-            |key: &Key| !self.kept.contains(key) && self.registry.current(key).is_some();
+            |key: &Key| !self.kept.contains(key) && self.registry.reader().contains(key);
         lists.texts.retain(|key, _| elsewhere(key));
         lists.texts.append(&mut self.texts);
         (self.steps, self.replaced)

@@ -14,7 +14,7 @@ use super::desk::{Desk, grace_of, same_but_for_versions};
 use super::published::Step;
 use super::reader::Reader;
 use super::store::Health;
-use super::{Error, EventRecord};
+use super::{Actor, Error, EventRecord};
 use crate::object::{self, Key, Kind, Object, Source};
 use crate::world::LocalFuture;
 
@@ -66,10 +66,12 @@ impl Registry {
     /// `Store`.
     pub fn create(
         &self,
-        source: Source,
+        actor: impl Into<Actor>,
         key: Key,
         mut body: Value,
     ) -> LocalFuture<'_, Result<Arc<Object>, Error>> {
+        let actor = actor.into();
+        let source = actor.source;
         Box::pin(async move {
             self.desk.committer.settled(|busy| busy == &key).await;
             if self.current(&key).is_some() {
@@ -83,7 +85,7 @@ impl Registry {
                 }
             }
             self.desk
-                .admit(Operation::Create, source, &key, None, &mut body)?;
+                .admit(Operation::Create, &actor, &key, None, &mut body)?;
             let object = self.desk.complete(source, key, None, None, body)?;
             self.put(object).await
         })
@@ -93,18 +95,20 @@ impl Registry {
     /// comes back. Errors: `NotFound`, `Conflict`, `NotOwner`, `Invalid`, `Denied`, `Store`.
     pub fn update(
         &self,
-        source: Source,
+        actor: impl Into<Actor>,
         key: Key,
         mut body: Value,
         precondition: Precondition,
     ) -> LocalFuture<'_, Result<Arc<Object>, Error>> {
+        let actor = actor.into();
+        let source = actor.source;
         Box::pin(async move {
             self.desk.committer.settled(|busy| busy == &key).await;
             let current = self.owned(source, &key)?;
             precondition.check(&current)?;
             Precondition::of(&body).check(&current)?;
             self.desk
-                .admit(Operation::Update, source, &key, Some(&current), &mut body)?;
+                .admit(Operation::Update, &actor, &key, Some(&current), &mut body)?;
             let provenance = current.provenance.clone();
             let object =
                 self.desk
@@ -125,15 +129,17 @@ impl Registry {
     /// object as it is or was. A second request may only shorten the grace period.
     pub fn delete(
         &self,
-        source: Source,
+        actor: impl Into<Actor>,
         key: Key,
         deletion: Deletion,
     ) -> LocalFuture<'_, Result<Arc<Object>, Error>> {
+        let actor = actor.into();
+        let source = actor.source;
         Box::pin(async move {
             self.desk.committer.settled(|busy| busy == &key).await;
             let current = self.owned(source, &key)?;
             deletion.precondition.check(&current)?;
-            self.desk.admit_deletion(source, &current)?;
+            self.desk.admit_deletion(&actor, &current)?;
             let grace_s = match deletion.grace_s {
                 Some(negative) if negative < 0 => 1,
                 Some(asked) => asked,
@@ -215,7 +221,7 @@ impl Registry {
     }
 
     pub(super) fn current(&self, key: &Key) -> Option<Arc<Object>> {
-        self.desk.committer.shared.look().get(key).cloned()
+        self.reader().get(key)
     }
 
     fn owned(&self, source: Source, key: &Key) -> Result<Arc<Object>, Error> {

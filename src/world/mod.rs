@@ -31,8 +31,8 @@ pub use runtime::{
     Capabilities, CgroupResources, ContainerConfig, ContainerId, ContainerObserved, ContainerState,
     Dns, ExecOutcome, ExecRequest, Exit, HostAlias, IdMapping, Mount, MountSource, NamespaceMode,
     Namespaces, PodCgroup, PodObserved, PortMapping, ProcMount, Propagation, Protocol, QosClass,
-    Runtime, RuntimeError, SandboxConfig, SandboxObserved, SandboxState, Seccomp, Security,
-    TerminationMessagePolicy, Uid,
+    RemoveError, Runtime, RuntimeError, SandboxConfig, SandboxObserved, SandboxState, Seccomp,
+    Security, TerminationMessagePolicy, Uid,
 };
 pub use volumes::{
     FileMedium, HostPathType, PodVolumes, ProjectedFile, VolumeContent, VolumeError, VolumeSetUp,

@@ -254,7 +254,13 @@ pub struct ContainerConfig {
     pub resources: CgroupResources,
     pub oom_score_adj: i32,
     pub stdin: bool,
+    /// The input ends with the first attached client that types.
+    #[serde(default)]
+    pub stdin_once: bool,
     pub tty: bool,
+    /// The instance whose pid namespace it joins, instead of the sandbox's mode.
+    #[serde(default)]
+    pub target: Option<ContainerId>,
     pub termination_message_path: String,
     pub termination_message_policy: TerminationMessagePolicy,
 }
@@ -370,6 +376,35 @@ impl fmt::Display for RuntimeError {
 
 impl std::error::Error for RuntimeError {}
 
+/// Why a pod or its volumes could not be removed whole, by whether somebody may take its place.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub enum RemoveError {
+    /// Something of it may still run or be mounted: its place is taken.
+    Held(String),
+    /// Nothing of it is left but files, which cannot be removed now (a read-only disk): its place
+    /// is free, the files are to be removed later by the same call.
+    Files(String),
+}
+
+impl fmt::Display for RemoveError {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match self {
+            RemoveError::Held(text) | RemoveError::Files(text) => f.write_str(text),
+        }
+    }
+}
+
+impl std::error::Error for RemoveError {}
+
+impl From<RemoveError> for RuntimeError {
+    fn from(error: RemoveError) -> RuntimeError {
+        match error {
+            RemoveError::Held(text) => RuntimeError::Failed(text),
+            RemoveError::Files(text) => RuntimeError::Disk(text),
+        }
+    }
+}
+
 /// Drives sandboxes and containers; implemented by `runtime` over shims and an OCI runtime.
 ///
 /// Every call is idempotent in the sense that repeating it after a crash of the agent converges;
@@ -416,7 +451,7 @@ pub trait Runtime {
 
     /// Ends the shim and removes every record, mount, cgroup and directory of the pod under RUN
     /// and its writable layers under ROOT. Success if there is nothing.
-    fn remove_pod(&self, uid: &Uid) -> LocalFuture<'_, Result<(), RuntimeError>>;
+    fn remove_pod(&self, uid: &Uid) -> LocalFuture<'_, Result<(), RemoveError>>;
 
     /// Creates and starts one instance; resolves when its command runs (or could not).
     fn start_container(

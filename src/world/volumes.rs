@@ -6,7 +6,7 @@
 use std::fmt;
 
 use super::LocalFuture;
-use super::runtime::Uid;
+use super::runtime::{RemoveError, Uid};
 
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum FileMedium {
@@ -98,5 +98,5 @@ pub trait Volumes {
 
     /// Unmounts and removes the pod's volumes and its directory under ROOT. Follows no symlink out
     /// of it, never touches what a hostPath points to. Success if nothing is there.
-    fn tear_down(&self, uid: &Uid) -> LocalFuture<'_, Result<(), String>>;
+    fn tear_down(&self, uid: &Uid) -> LocalFuture<'_, Result<(), RemoveError>>;
 }

@@ -9,6 +9,8 @@ use std::sync::{Arc, mpsc};
 use std::time::Duration;
 
 use async_executor::LocalExecutor;
+use lowtide::apiserver::authn::Authenticator;
+use lowtide::apiserver::authz::Authorizer;
 use lowtide::apiserver::backend::{
     self, ExecExit, ExecIo, ExecSession, ExecStart, NodeSide, NodeStatus, PullProgress,
 };
@@ -70,6 +72,8 @@ impl Node {
         let reader = started.recv_timeout(PATIENCE).expect("the registry opens");
         let options = Options {
             pod_logs_dir: directory.path().join("logs"),
+            authenticator: Authenticator::default(),
+            authorizer: Authorizer::default(),
             limits,
         };
         let clock = || Ok(Rc::new(SystemClock::new()?) as Rc<dyn Clock>);

@@ -1,7 +1,7 @@
 //! ROOT without space and ROOT read-only, under running pods.
 
 use crate::isolation::{isolated, run};
-use crate::support::{FOREVER, Node, condition, eventually, pod, restarts, uid};
+use crate::support::{FOREVER, Node, condition, container, eventually, pod, restarts, uid};
 
 fn on_tmpfs(node: &Node) -> String {
     let root = node.root.display().to_string();
@@ -77,6 +77,52 @@ fn a_read_only_root_keeps_what_runs() {
         disk_condition(&node, "True");
         node.manifest("b.yaml", &pod("late", FOREVER, "", ""));
         node.up("late");
+        node.finish();
+    });
+}
+
+#[test]
+fn a_pod_is_gone_though_its_files_cannot_be_removed() {
+    isolated(|place| {
+        let mut node = Node::new(place);
+        let root = on_tmpfs(&node);
+        node.start();
+        node.manifest("a.yaml", &pod("p", FOREVER, "", ""));
+        node.manifest("b.yaml", &pod("away", FOREVER, "", ""));
+        let first = uid(&node.up("p"));
+        let away = uid(&node.up("away"));
+        node.kill();
+        run("mount", &["-o", "remount,bind,ro", &root]);
+        node.start();
+        node.up("p");
+        node.manifest("a.yaml", &pod("p", &format!("true; {FOREVER}"), "", ""));
+        node.remove_manifest("b.yaml");
+        node.gone("away");
+        node.event("away", "Warning FilesLeft");
+        let second = node.pod_until("p", "no predecessor", |pod| {
+            let waiting = &container(pod, "c")["state"]["waiting"];
+            uid(pod) != first
+                && waiting["reason"].is_string()
+                && waiting["reason"] != "WaitingForPredecessor"
+        });
+        disk_condition(&node, "False");
+        // Back under the very same UID it must not start on what is left.
+        node.manifest("b.yaml", &pod("away", FOREVER, "", ""));
+        node.pod_until("away", "held", |pod| {
+            let waiting = &container(pod, "c")["state"]["waiting"];
+            uid(pod) == away && waiting["reason"] == "WaitingForCleanup"
+        });
+        // The mark outlives the agent.
+        node.kill();
+        node.start();
+        node.pod_until("away", "held again", |pod| {
+            container(pod, "c")["state"]["waiting"]["reason"] == "WaitingForCleanup"
+        });
+        run("mount", &["-o", "remount,bind,rw", &root]);
+        assert_eq!(uid(&node.up("p")), uid(&second));
+        assert_eq!(restarts(&node.up("away"), "c"), 0);
+        disk_condition(&node, "True");
+        assert!(!node.root.join("pods").join(&first).exists());
         node.finish();
     });
 }

@@ -10,7 +10,7 @@ use std::time::Duration;
 
 use lowtide::world::{
     ContainerConfig, ContainerId, ContainerState, ExecOutcome, ExecRequest, Exit, LocalFuture,
-    PodObserved, Runtime, RuntimeError, SandboxConfig, SandboxState, Uid,
+    PodObserved, RemoveError, Runtime, RuntimeError, SandboxConfig, SandboxState, Uid,
 };
 
 use crate::host::{Fate, Host, boxed, give, question};
@@ -386,7 +386,7 @@ impl Runtime for SimRuntime {
         })
     }
 
-    fn remove_pod(&self, uid: &Uid) -> LocalFuture<'_, Outcome<()>> {
+    fn remove_pod(&self, uid: &Uid) -> LocalFuture<'_, Result<(), RemoveError>> {
         let uid = uid.clone();
         boxed(async move {
             self.0.judge.removes_pod(&self.0, &uid);
@@ -399,6 +399,7 @@ impl Runtime for SimRuntime {
                 Ok(())
             })
             .await
+            .map_err(|error| RemoveError::Held(error.to_string()))
         })
     }
 

@@ -229,7 +229,7 @@ impl Agent {
             self.stop(uid).await?;
         }
         let torn = self.world.volumes.tear_down(uid).await;
-        torn.map_err(RuntimeError::Failed)?;
+        torn?;
         self.world.runtime.stop_sandbox(uid).await?;
         self.world.runtime.remove_pod(uid).await?;
         let file = final_file(uid);
@@ -493,7 +493,9 @@ fn container_config(pod: &Desired, spec: &ContainerSpec, attempt: u32) -> Contai
         resources: CgroupResources::default(),
         oom_score_adj: 0,
         stdin: false,
+        stdin_once: false,
         tty: false,
+        target: None,
         termination_message_path: String::new(),
         termination_message_policy: TerminationMessagePolicy::File,
     }

@@ -4,9 +4,9 @@ use std::collections::{BTreeMap, BTreeSet};
 use std::rc::Rc;
 use std::time::Duration;
 
-use lowtide::world::{LocalFuture, PodVolumes, Uid, VolumeError, Volumes};
+use lowtide::world::{LocalFuture, PodVolumes, RemoveError, Uid, VolumeError, Volumes};
 
-use crate::host::{Host, boxed, give, question};
+use crate::host::{DiskMode, Host, boxed, give, question};
 
 #[derive(Default)]
 pub struct Mounted {
@@ -69,7 +69,7 @@ impl Volumes for SimVolumes {
         })
     }
 
-    fn tear_down(&self, uid: &Uid) -> LocalFuture<'_, Result<(), String>> {
+    fn tear_down(&self, uid: &Uid) -> LocalFuture<'_, Result<(), RemoveError>> {
         let uid = uid.clone();
         boxed(async move {
             let host = &self.0;
@@ -79,14 +79,18 @@ impl Volumes for SimVolumes {
             host.later_in_agent(host.span(Duration::from_millis(4)), move |host| {
                 let fails = host.faults.borrow().volume_fails;
                 if host.luck.chance(fails) {
-                    give(
-                        &asker,
-                        Err("unmount /v: device or resource busy".to_owned()),
-                    );
+                    let text = "unmount /v: device or resource busy".to_owned();
+                    give(&asker, Err(RemoveError::Held(text)));
                     return;
                 }
                 let mut mounted = host.mounted.borrow_mut();
                 mounted.volumes.remove(&uid);
+                let read_only = host.faults.borrow().disk == DiskMode::ReadOnly;
+                if read_only && mounted.directories.contains(&uid) {
+                    let text = "remove /v: read-only file system".to_owned();
+                    give(&asker, Err(RemoveError::Files(text)));
+                    return;
+                }
                 mounted.directories.remove(&uid);
                 // The kubelet's records lie beside the volumes and are its own to remove.
                 give(&asker, Ok(()));

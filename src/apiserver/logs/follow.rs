@@ -50,7 +50,7 @@ impl Instance {
                 continue;
             };
             // Fallen behind history: look again, from its end.
-            while cursor.next().await.is_ok() {
+            while cursor.next_packed().await.is_ok() {
                 if !self.goes_on(reader) {
                     return;
                 }
@@ -59,10 +59,11 @@ impl Instance {
     }
 
     fn goes_on(&self, reader: &Reader) -> bool {
-        let Some(object) = reader.get(&self.key).filter(|o| o.uid() == self.uid) else {
+        let Some(object) = reader.get_packed(&self.key).filter(|o| o.uid() == self.uid) else {
             return false;
         };
-        let status = container_status(&object.body, &self.container);
+        let pod = object.unpack().body;
+        let status = container_status(&pod, &self.container);
         status["state"]["running"].is_object() && status["restartCount"] == self.attempt
     }
 }

@@ -64,6 +64,7 @@ pub fn columns(kind: Kind) -> &'static [Column] {
         Kind::ConfigMap => config::CONFIG_MAP_COLUMNS,
         Kind::Namespace => config::NAMESPACE_COLUMNS,
         Kind::ServiceAccount => config::SERVICE_ACCOUNT_COLUMNS,
+        _ => config::PLAIN_COLUMNS,
     }
 }
 
@@ -77,6 +78,7 @@ pub fn row(kind: Kind, object: &Value, now: Timestamp) -> Row {
         Kind::ConfigMap => Row::of(config::config_map(object, now)),
         Kind::Namespace => Row::of(config::namespace(object, now)),
         Kind::ServiceAccount => Row::of(config::service_account(object, now)),
+        _ => Row::of(config::plain(object, now)),
     }
 }
 

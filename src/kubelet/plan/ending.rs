@@ -7,10 +7,11 @@
 //!        DeadlineExceeded:  ─► Record ─► Release
 //! ```
 
-use super::super::memory::{EndCause, Ending, Final, FinalExit, FinalPhase, Target};
+use super::super::memory::{EndCause, Ending, Final, FinalExit, FinalPhase, LastExit, Target};
 use super::super::view::Role;
 use super::living::record_final_exits;
-use super::{Plan, Situation, Step, exit_of, is_live, latest};
+use super::{Plan, Situation, Step, exit_of, is_live, latest, previous};
+use crate::world::ContainerObserved;
 
 /// The pod is not wanted any more.
 pub(super) fn stop_and_tear_down(situation: &Situation<'_>, ending: &Ending, plan: &mut Plan) {
@@ -49,10 +50,9 @@ pub(super) fn stop_and_record(situation: &Situation<'_>, ending: &Ending, plan: 
     };
     let mut record = with_exits(situation);
     record.phase = Some(FinalPhase {
-        phase: "Failed".to_owned(),
         reason: Some(reason.to_owned()),
         message: Some(message.to_owned()),
-        start: situation.memory.checkpoint.start.map(|start| start.wall),
+        ..final_phase(situation, "Failed")
     });
     begin_record(situation, record, plan);
 }
@@ -95,8 +95,8 @@ fn stop_all(situation: &Situation<'_>, ending: &Ending, plan: &mut Plan) -> bool
             situation.kill_by(plan, instance, &message, deadline);
         }
     }
-    let starting =
-        situation.is_starting(Some(Role::Regular)) || situation.is_starting(Some(Role::Init));
+    let first = [Role::Regular, Role::Init, Role::Ephemeral];
+    let starting = first.iter().any(|role| situation.is_starting(Some(*role)));
     if others || starting {
         return false;
     }
@@ -111,6 +111,18 @@ fn stop_all(situation: &Situation<'_>, ending: &Ending, plan: &mut Plan) -> bool
     }
 }
 
+/// The end of the pod, with what its status shows of the sandbox that goes with it.
+pub(super) fn final_phase(situation: &Situation<'_>, phase: &str) -> FinalPhase {
+    let sandbox = situation.observed.sandbox.as_ref();
+    FinalPhase {
+        phase: phase.to_owned(),
+        reason: None,
+        message: None,
+        start: situation.memory.checkpoint.start.map(|start| start.wall),
+        ips: sandbox.map(|sandbox| sandbox.ips.clone()),
+    }
+}
+
 /// What is recorded already, and the latest exit of every container.
 pub(super) fn with_exits(situation: &Situation<'_>) -> Final {
     let mut record = situation.memory.finals.clone();
@@ -118,17 +130,28 @@ pub(super) fn with_exits(situation: &Situation<'_>) -> Final {
         let instance = latest(situation.observed, &view.name);
         let ended = instance.and_then(|i| exit_of(i).map(|exit| (i, exit)));
         if let Some((instance, exit)) = ended {
+            let known = record.exits.remove(&view.name);
+            let known = known.filter(|known| known.id == instance.id);
             let exit = FinalExit {
                 id: instance.id.clone(),
                 attempt: instance.attempt,
                 image: instance.image.clone(),
                 image_id: instance.image_id.clone(),
                 exit: exit.clone(),
+                // Once there is a newer dead instance the older one is garbage.
+                last: last_exit(situation, instance).or(known.and_then(|known| known.last)),
             };
             record.exits.insert(view.name.clone(), exit);
         }
     }
     record
+}
+
+fn last_exit(situation: &Situation<'_>, instance: &ContainerObserved) -> Option<LastExit> {
+    let before = previous(situation.observed, instance)?;
+    let exit = exit_of(before)?.clone();
+    let id = before.id.clone();
+    Some(LastExit { id, exit })
 }
 
 /// Makes `record` durable, unless it is already or a failed try is too fresh.

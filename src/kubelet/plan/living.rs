@@ -3,11 +3,9 @@
 
 use std::time::Duration;
 
-use super::super::memory::{
-    ContainerMemory, EndCause, FinalPhase, ImageState, Target, Trouble, Volumes,
-};
+use super::super::memory::{ContainerMemory, EndCause, ImageState, Target, Trouble, Volumes};
 use super::super::view::{ContainerView, Role};
-use super::ending::{begin_record, is_quiet, with_exits};
+use super::ending::{begin_record, final_phase, is_quiet, with_exits};
 use super::{Plan, Situation, Step, Waiting, exit_of, is_live};
 use crate::world::{BootTime, ContainerObserved, ContainerState, SandboxState};
 
@@ -47,10 +45,17 @@ pub(super) fn advance(situation: &Situation<'_>, plan: &mut Plan) {
     record_final_exits(situation, plan);
     wait_for_starts(situation, plan);
 
-    let wanted = wanted(situation, plan);
+    let mut wanted = wanted(situation, plan);
+    wanted.extend(ephemeral(situation, plan));
     if let Some(held) = situation.held {
         for container in &situation.view.containers {
             plan.wait(&container.name, held.clone());
+        }
+        return;
+    }
+    if !may_be_rebuilt(situation) {
+        for (container, _) in &wanted {
+            plan.wait(&container.name, not_rebuilt(situation));
         }
         return;
     }
@@ -167,12 +172,7 @@ fn finish(situation: &Situation<'_>, phase: &str, plan: &mut Plan) {
         return record_final_exits(situation, plan);
     }
     let mut record = with_exits(situation);
-    record.phase = Some(FinalPhase {
-        phase: phase.to_owned(),
-        reason: None,
-        message: None,
-        start: situation.memory.checkpoint.start.map(|start| start.wall),
-    });
+    record.phase = Some(final_phase(situation, phase));
     begin_record(situation, record, plan);
 }
 
@@ -180,13 +180,13 @@ fn finish(situation: &Situation<'_>, phase: &str, plan: &mut Plan) {
 /// never runs them twice.
 pub(super) fn record_final_exits(situation: &Situation<'_>, plan: &mut Plan) {
     let mut record = with_exits(situation);
-    let regular = |name: &str| {
+    let once = |name: &str| {
         let view = situation.view.container(name)?;
-        (view.role == Role::Regular).then_some(view)
+        matches!(view.role, Role::Regular | Role::Ephemeral).then_some(view)
     };
     record
         .exits
-        .retain(|name, _| regular(name).is_some_and(|view| final_code(situation, view).is_some()));
+        .retain(|name, _| once(name).is_some_and(|view| final_code(situation, view).is_some()));
     begin_record(situation, record, plan);
 }
 
@@ -201,7 +201,8 @@ fn wanted<'a>(situation: &'a Situation<'_>, plan: &mut Plan) -> Vec<(&'a Contain
     let view = situation.view;
     let mut wanted = Vec::new();
     if !is_initialised(situation) {
-        for container in view.containers.iter().filter(|c| c.role != Role::Regular) {
+        let first = |c: &&ContainerView| matches!(c.role, Role::Init | Role::Sidecar);
+        for container in view.containers.iter().filter(first) {
             match init_need(situation, container) {
                 Need::Nothing => {}
                 Need::Patience => return wanted,
@@ -213,9 +214,36 @@ fn wanted<'a>(situation: &'a Situation<'_>, plan: &mut Plan) -> Vec<(&'a Contain
             }
         }
     }
-    for container in view.containers.iter().filter(|c| c.role != Role::Init) {
+    let beside = |c: &&ContainerView| matches!(c.role, Role::Sidecar | Role::Regular);
+    for container in view.containers.iter().filter(beside) {
         if let Need::Start(start) = regular_need(situation, container) {
             wanted.push((container, start));
+        }
+    }
+    wanted
+}
+
+/// Ephemeral containers that have not been started yet. They ask for no sandbox and need no init:
+/// there must be one. Those of before a reboot are not started again.
+/// Source: Kubernetes pkg/kubelet/kuberuntime (computePodActions).
+fn ephemeral<'a>(situation: &'a Situation<'_>, plan: &mut Plan) -> Vec<(&'a ContainerView, Start)> {
+    let mut wanted = Vec::new();
+    for container in situation.view.with_role(Role::Ephemeral) {
+        let name = &container.name;
+        let need = match situation.latest(name) {
+            Some(made) if made.state == ContainerState::Created => start_again(situation, made),
+            Some(_) => Need::Nothing,
+            None if situation.memory.finals.exits.contains_key(name) => Need::Nothing,
+            None if situation.memory.container(name).attempt_base > 0 => {
+                let text = "it ran before the node was started anew, and is never restarted";
+                plan.wait(name, Waiting::new("ContainerStatusUnknown", text));
+                Need::Nothing
+            }
+            None => first_start(situation, name),
+        };
+        match need {
+            Need::Start(start) if situation.sandbox_ready() => wanted.push((container, start)),
+            Need::Start(_) | Need::Nothing | Need::Patience => {}
         }
     }
     wanted
@@ -349,6 +377,25 @@ fn prepare_volumes(situation: &Situation<'_>, plan: &mut Plan, needed: bool) {
             plan.wake(trouble.retry_at);
         }
         Volumes::Failed(..) => plan.begin(memory, Step::SetUpVolumes),
+    }
+}
+
+/// A pod that never restarts anything gets no second sandbox once a container was made in it, not
+/// even if init containers had ended well and the others had not begun: init would run again. What
+/// has not begun by then waits until the pod is deleted.
+/// Source: Kubernetes pkg/kubelet/kuberuntime (computePodActions).
+fn may_be_rebuilt(situation: &Situation<'_>) -> bool {
+    let spec = situation.view.pod.spec.as_ref();
+    let never = spec.is_some_and(|spec| spec.restart_policy.as_deref() == Some("Never"));
+    let lost = situation.observed.sandbox.is_some() && !situation.sandbox_ready();
+    !(never && lost && !situation.observed.containers.is_empty())
+}
+
+fn not_rebuilt(situation: &Situation<'_>) -> Waiting {
+    let text = "the pod's sandbox is gone, and with restartPolicy Never it gets no new one";
+    Waiting {
+        message: text.to_owned(),
+        ..creating(situation)
     }
 }
 

@@ -7,32 +7,32 @@ use crate::kubelet::memory::{
 use crate::object::{Key, Kind, Object, Provenance, Source, Standing};
 use crate::world::{Image, ImageConfig, SandboxObserved, Stamp};
 
-fn at(seconds: u64) -> BootTime {
+pub(super) fn at(seconds: u64) -> BootTime {
     BootTime::from_duration(Duration::from_secs(seconds))
 }
 
-fn stamp(seconds: u64) -> Stamp {
+pub(super) fn stamp(seconds: u64) -> Stamp {
     Stamp {
         boot: at(seconds),
         wall: jiff::Timestamp::UNIX_EPOCH,
     }
 }
 
-fn id(text: &str) -> ContainerId {
+pub(super) fn id(text: &str) -> ContainerId {
     ContainerId(text.into())
 }
 
 /// A pod as one table row sees it: a spec, what is observed and what is remembered.
-struct Case {
-    view: std::rc::Rc<PodView>,
-    observed: PodObserved,
-    memory: Memory,
-    now: BootTime,
+pub(super) struct Case {
+    pub(super) view: std::rc::Rc<PodView>,
+    pub(super) observed: PodObserved,
+    pub(super) memory: Memory,
+    pub(super) now: BootTime,
 }
 
 impl Case {
     /// Images are here and volumes ready, so that rows are about one thing.
-    fn new(spec: Value) -> Case {
+    pub(super) fn new(spec: Value) -> Case {
         let object = Object {
             key: Key::local(Kind::Pod, "default", "web-pi"),
             source: Source::File,
@@ -60,7 +60,7 @@ impl Case {
         }
     }
 
-    fn sandbox(mut self, state: SandboxState) -> Case {
+    pub(super) fn sandbox(mut self, state: SandboxState) -> Case {
         self.observed.sandbox = Some(SandboxObserved {
             attempt: 0,
             state,
@@ -71,13 +71,14 @@ impl Case {
         self
     }
 
-    fn running(mut self, name: &str, attempt: u32) -> Case {
+    pub(super) fn running(mut self, name: &str, attempt: u32) -> Case {
         let started = stamp(200);
         self.push(name, attempt, ContainerState::Running { started });
         let health = Health {
             id: id(&format!("{name}.{attempt}")),
             hook_begun: true,
             hook_done: true,
+            pre_stop_begun: false,
             started: true,
             ready: true,
             condemned: None,
@@ -86,7 +87,7 @@ impl Case {
         self
     }
 
-    fn exited(mut self, name: &str, attempt: u32, code: i32, finished: u64) -> Case {
+    pub(super) fn exited(mut self, name: &str, attempt: u32, code: i32, finished: u64) -> Case {
         let exit = Exit {
             code,
             signal: None,
@@ -99,7 +100,7 @@ impl Case {
         self
     }
 
-    fn push(&mut self, name: &str, attempt: u32, state: ContainerState) {
+    pub(super) fn push(&mut self, name: &str, attempt: u32, state: ContainerState) {
         let view = self.view.container(name).unwrap();
         self.observed.containers.push(ContainerObserved {
             id: id(&format!("{name}.{attempt}")),
@@ -113,12 +114,12 @@ impl Case {
         });
     }
 
-    fn remember(mut self, change: impl FnOnce(&mut Memory)) -> Case {
+    pub(super) fn remember(mut self, change: impl FnOnce(&mut Memory)) -> Case {
         change(&mut self.memory);
         self
     }
 
-    fn ending(self, cause: EndCause) -> Case {
+    pub(super) fn ending(self, cause: EndCause) -> Case {
         let ending = Ending {
             cause,
             since: at(990),
@@ -127,7 +128,7 @@ impl Case {
         self.remember(|m| m.checkpoint.ending = Some(ending))
     }
 
-    fn plan(&self) -> Plan {
+    pub(super) fn plan(&self) -> Plan {
         plan(&Situation {
             view: &self.view,
             observed: &self.observed,
@@ -138,12 +139,12 @@ impl Case {
     }
 
     /// The steps in short: `start web.1`, `kill web.0`, `sandbox 0` …
-    fn steps(&self) -> Vec<String> {
+    pub(super) fn steps(&self) -> Vec<String> {
         self.plan().steps.iter().map(short).collect()
     }
 }
 
-fn short(step: &Step) -> String {
+pub(super) fn short(step: &Step) -> String {
     match step {
         Step::SetUpVolumes => "volumes".into(),
         Step::StartSandbox { attempt } => format!("sandbox {attempt}"),
@@ -165,7 +166,7 @@ fn short(step: &Step) -> String {
     }
 }
 
-fn here() -> ImageState {
+pub(super) fn here() -> ImageState {
     ImageState::Here(std::sync::Arc::new(Image {
         id: "sha256:0".into(),
         tags: vec![],
@@ -176,26 +177,26 @@ fn here() -> ImageState {
     }))
 }
 
-fn pod(policy: &str, names: &[&str]) -> Value {
+pub(super) fn pod(policy: &str, names: &[&str]) -> Value {
     let containers: Vec<Value> = names.iter().map(|n| container(n)).collect();
     json!({"restartPolicy": policy, "containers": containers})
 }
 
-fn container(name: &str) -> Value {
+pub(super) fn container(name: &str) -> Value {
     json!({"name": name, "image": "busybox"})
 }
 
-fn sidecar(name: &str) -> Value {
+pub(super) fn sidecar(name: &str) -> Value {
     json!({"name": name, "image": "busybox", "restartPolicy": "Always"})
 }
 
-fn with_init(policy: &str, init: Vec<Value>, names: &[&str]) -> Value {
+pub(super) fn with_init(policy: &str, init: Vec<Value>, names: &[&str]) -> Value {
     let mut spec = pod(policy, names);
     spec["initContainers"] = init.into();
     spec
 }
 
-const READY: SandboxState = SandboxState::Ready;
+pub(super) const READY: SandboxState = SandboxState::Ready;
 
 #[test]
 fn a_new_pod_gets_volumes_sandbox_and_images_at_once() {
@@ -351,6 +352,23 @@ fn a_dead_sandbox_of_a_pod_that_may_not_run_again_ends_it() {
 }
 
 #[test]
+fn a_pod_that_never_restarts_gets_no_second_sandbox_once_a_container_was_made() {
+    let spec = with_init("Never", vec![container("i")], &["web"]);
+    let dead = || SandboxState::Dead(String::new());
+    let case = Case::new(spec.clone())
+        .sandbox(dead())
+        .exited("i", 0, 0, 150);
+    assert_eq!(case.steps(), [""; 0]);
+    assert!(
+        case.plan().waiting["web"]
+            .message
+            .contains("gets no new one")
+    );
+    let empty = Case::new(spec).sandbox(dead());
+    assert_eq!(empty.steps(), ["sandbox 1"]);
+}
+
+#[test]
 fn a_changed_definition_replaces_the_instance_whatever_the_policy() {
     let mut case = Case::new(pod("Never", &["web"]))
         .sandbox(READY)
@@ -413,7 +431,7 @@ fn failed_images_and_starts_wait_for_their_time() {
             trouble: Some(trouble("CreateContainerConfigError")),
             ..ContainerMemory::default()
         };
-        m.containers.insert("web".into(), known);
+        m.containers.insert("web".into(), Box::new(known));
     });
     assert_eq!(
         case.plan().waiting["web"].reason,
@@ -430,87 +448,6 @@ fn only_the_newest_dead_instance_is_kept() {
     let case = case.exited("web", 0, 1, 300).exited("web", 1, 1, 400);
     let case = case.running("web", 2);
     assert_eq!(case.steps(), ["remove web.0"]);
-}
-
-#[test]
-fn a_deleted_pod_stops_its_containers_then_its_sidecars_then_is_torn_down() {
-    let spec = with_init("Always", vec![sidecar("s1"), sidecar("s2")], &["a", "b"]);
-    let case = || {
-        Case::new(spec.clone())
-            .sandbox(READY)
-            .ending(EndCause::Deleted)
-    };
-    let all = case()
-        .running("s1", 0)
-        .running("s2", 0)
-        .running("a", 0)
-        .running("b", 0);
-    assert_eq!(all.steps(), ["kill a.0", "kill b.0"]);
-    let sidecars = case()
-        .running("s1", 0)
-        .running("s2", 0)
-        .exited("a", 0, 0, 999);
-    assert_eq!(sidecars.steps(), ["kill s2.0"]);
-    let none = case().exited("a", 0, 0, 999);
-    assert_eq!(none.steps(), ["tear down"]);
-    assert!(none.remember(|m| m.torn_down = true).plan().done);
-}
-
-#[test]
-fn tearing_down_waits_for_starts_and_sandboxes_under_way() {
-    for target in [
-        Target::Sandbox,
-        Target::Container("web".into()),
-        Target::Volumes,
-    ] {
-        let case = Case::new(pod("Always", &["web"])).ending(EndCause::Deleted);
-        let case = case.remember(|m| {
-            m.busy.insert(target.clone());
-        });
-        assert_eq!(case.steps(), Vec::<String>::new(), "{target:?}");
-    }
-}
-
-#[test]
-fn the_kill_of_a_deleted_pod_keeps_the_deadline_of_the_deletion() {
-    let case = Case::new(pod("Always", &["web"])).sandbox(READY);
-    let case = case.running("web", 0).ending(EndCause::Deleted);
-    let plan = case.plan();
-    let [Step::Kill { deadline, .. }] = plan.steps.as_slice() else {
-        panic!("{plan:?}");
-    };
-    assert_eq!(*deadline, at(990 + 30));
-}
-
-#[test]
-fn a_pod_past_its_active_deadline_is_ended_and_recorded_as_failed() {
-    let mut spec = pod("Always", &["web"]);
-    spec["activeDeadlineSeconds"] = 60.into();
-    let start = |case: Case, seconds| case.remember(|m| m.checkpoint.start = Some(stamp(seconds)));
-    let case = || Case::new(spec.clone()).sandbox(READY);
-    let early = start(case().running("web", 0), 950);
-    assert_eq!(early.plan().wake_at, Some(at(1010)));
-    let late = start(case().running("web", 0), 940);
-    assert_eq!(late.steps(), ["end"]);
-    let ending = case().running("web", 0).ending(EndCause::DeadlineExceeded);
-    assert_eq!(ending.steps(), ["kill web.0"]);
-    let ended = case()
-        .exited("web", 0, 143, 999)
-        .ending(EndCause::DeadlineExceeded);
-    assert_eq!(ended.steps(), ["record Failed web"]);
-}
-
-#[test]
-fn a_finished_pod_gives_everything_back_once() {
-    let case = Case::new(pod("Never", &["web"]))
-        .sandbox(READY)
-        .exited("web", 0, 0, 900);
-    let Step::Record(record) = case.plan().steps.remove(0) else {
-        panic!("no record");
-    };
-    let case = case.remember(|m| m.finals = *record);
-    assert_eq!(case.steps(), ["release"]);
-    assert_eq!(case.remember(|m| m.released = true).plan(), Plan::default());
 }
 
 #[test]

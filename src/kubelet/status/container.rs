@@ -4,7 +4,7 @@ use serde_json::{Value, json};
 
 use super::{Facts, rfc3339};
 use crate::kubelet::memory::FinalExit;
-use crate::kubelet::plan::{exit_of, latest};
+use crate::kubelet::plan::{exit_of, latest, previous};
 use crate::kubelet::view::{ContainerView, Role};
 use crate::world::{ContainerId, ContainerObserved, ContainerState, Exit};
 
@@ -24,7 +24,6 @@ pub(super) enum State {
 pub(super) struct ContainerStatus {
     pub name: String,
     pub role: Role,
-    pub is_init: bool,
     pub state: State,
     pub ready: bool,
     pub started: bool,
@@ -53,7 +52,6 @@ fn container_status(facts: &Facts<'_>, view: &ContainerView) -> ContainerStatus 
         "imageID": "",
         "restartCount": facts.memory.container(&view.name).attempt_base,
         "ready": false,
-        "started": false,
         "lastState": {},
     });
     let (state, ready, started) = match (instance, recorded) {
@@ -70,11 +68,14 @@ fn container_status(facts: &Facts<'_>, view: &ContainerView) -> ContainerStatus 
     let done = view.role == Role::Init && code == Some(0);
     let ready = ready || done;
     value["ready"] = ready.into();
-    value["started"] = started.into();
+    match view.role {
+        // Nothing of a pod waits for it.
+        Role::Ephemeral => value["ready"] = false.into(),
+        Role::Init | Role::Sidecar | Role::Regular => value["started"] = started.into(),
+    }
     ContainerStatus {
         name: view.name.clone(),
         role: view.role,
-        is_init: view.role != Role::Regular,
         state,
         ready,
         started,
@@ -92,16 +93,18 @@ fn observed_state(
     message_max: usize,
     value: &mut Value,
 ) -> (State, bool, bool) {
-    let before = facts.observed.containers.iter();
-    let before = before.filter(|c| c.name == view.name && c.attempt < instance.attempt);
-    let before = before.max_by_key(|c| c.attempt);
-    let ended_before = before.and_then(|c| exit_of(c).map(|exit| (c, exit)));
+    let before = previous(facts.observed, instance);
+    let ended_before = before.and_then(|c| exit_of(c).map(|exit| (&c.id, exit)));
+    let recorded = facts.memory.finals.exits.get(&view.name);
+    let recorded = recorded.filter(|recorded| recorded.id == instance.id);
+    let recorded = recorded.and_then(|recorded| recorded.last.as_ref());
+    let ended_before = ended_before.or(recorded.map(|last| (&last.id, &last.exit)));
     value["restartCount"] = instance.attempt.into();
     value["image"] = instance.image.as_str().into();
     value["imageID"] = instance.image_id.as_str().into();
     value["containerID"] = container_id(&instance.id).into();
     if let Some((before, exit)) = ended_before {
-        value["lastState"] = json!({ "terminated": terminated(&before.id, exit, message_max) });
+        value["lastState"] = json!({ "terminated": terminated(before, exit, message_max) });
     }
     let waiting = facts.waiting.get(&view.name);
     match &instance.state {
@@ -147,6 +150,10 @@ fn recorded_state(
     value["containerID"] = container_id(&record.id).into();
     let ended = terminated(&record.id, &record.exit, message_max);
     value["state"] = json!({ "terminated": ended });
+    if let Some(last) = &record.last {
+        let ended = terminated(&last.id, &last.exit, message_max);
+        value["lastState"] = json!({ "terminated": ended });
+    }
     (State::Ended, false, false)
 }
 

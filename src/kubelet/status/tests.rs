@@ -5,7 +5,7 @@ use std::time::Duration;
 use serde_json::{Value, json};
 
 use super::*;
-use crate::kubelet::memory::{FinalExit, FinalPhase, Health, Memory};
+use crate::kubelet::memory::{FinalExit, FinalPhase, Health, LastExit, Memory};
 use crate::object::{Key, Kind, Object, Problem, Provenance, Source, Standing};
 use crate::world::{
     BootTime, ContainerId, ContainerObserved, ContainerState, Exit, PodObserved, SandboxObserved,
@@ -79,6 +79,7 @@ impl Case {
                 id: id.clone(),
                 hook_begun: true,
                 hook_done: true,
+                pre_stop_begun: false,
                 started: true,
                 ready: true,
                 condemned: None,
@@ -201,6 +202,7 @@ fn a_recorded_phase_is_final_and_keeps_reason_message_and_exits() {
         reason: Some("DeadlineExceeded".into()),
         message: Some("too long".into()),
         start: Some(stamp(5).wall),
+        ips: Some(vec!["10.88.0.7".parse().unwrap()]),
     });
     let record = FinalExit {
         id: ContainerId("web3".into()),
@@ -208,6 +210,10 @@ fn a_recorded_phase_is_final_and_keeps_reason_message_and_exits() {
         image: "busybox:1".into(),
         image_id: "sha256:0".into(),
         exit: exit(143),
+        last: Some(LastExit {
+            id: ContainerId("web2".into()),
+            exit: exit(7),
+        }),
     };
     case.memory.finals.exits.insert("web".into(), record);
     let value = case.value();
@@ -216,6 +222,8 @@ fn a_recorded_phase_is_final_and_keeps_reason_message_and_exits() {
     assert_eq!(value["startTime"], "1970-01-01T00:00:05Z");
     let web = &value["containerStatuses"][0];
     assert_eq!(web["state"]["terminated"]["exitCode"], 143);
+    assert_eq!(web["lastState"]["terminated"]["exitCode"], 7);
+    assert_eq!(value["podIP"], "10.88.0.7");
     assert_eq!(
         (&web["restartCount"], &web["ready"]),
         (&json!(3), &json!(false))
@@ -340,4 +348,20 @@ fn termination_messages_share_twelve_kibibytes() {
     let value = case.container("a", 0, ContainerState::Exited(long)).value();
     let message = value["containerStatuses"][0]["state"]["terminated"]["message"].as_str();
     assert_eq!(message.unwrap().len(), 6 * 1024);
+}
+
+#[test]
+fn an_ephemeral_container_has_a_list_of_its_own_and_decides_nothing() {
+    let mut spec = pod("Always", &["web"]);
+    spec["ephemeralContainers"] = json!([{"name": "debug", "image": "busybox"}]);
+    let case = Case::new(spec).sandbox().running("web", 0);
+    let case = case.exited("debug", 0, 1);
+    let value = case.value();
+    assert_eq!(value["phase"], "Running");
+    assert_eq!(case.conditions()["Ready"], "True");
+    let debug = &value["ephemeralContainerStatuses"][0];
+    assert_eq!(debug["state"]["terminated"]["exitCode"], 1);
+    assert_eq!(debug["containerID"], "lowtide://debug0");
+    assert_eq!(value["containerStatuses"].as_array().map(Vec::len), Some(1));
+    assert!(value["initContainerStatuses"].is_null());
 }

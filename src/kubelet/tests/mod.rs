@@ -128,6 +128,7 @@ fn a_post_start_whose_agent_died_blocks_nothing_and_runs_no_second_time() {
         id: ContainerId("c0".into()),
         hook_begun,
         hook_done: false,
+        pre_stop_begun: false,
         started: true,
         ready: true,
         condemned: None,

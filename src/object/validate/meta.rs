@@ -14,12 +14,7 @@ pub(super) fn validate(key: &Key, top: &At<'_>, report: &mut Report) {
     let name = metadata.get("name");
     let check = match key.kind {
         Kind::Namespace => label_problem,
-        Kind::Pod
-        | Kind::Node
-        | Kind::ConfigMap
-        | Kind::Secret
-        | Kind::ServiceAccount
-        | Kind::Event => subdomain_problem,
+        _ => subdomain_problem,
     };
     if name.text().is_empty() {
         report.required_since(&name, "name or generateName is required");

@@ -37,7 +37,7 @@ pub fn validate(key: &Key, body: &Value) -> Vec<Cause> {
         Kind::Pod => pod::validate(&top.get("spec"), &mut report),
         Kind::ConfigMap => data::validate_config_map(&top, &mut report),
         Kind::Secret => data::validate_secret(&top, &mut report),
-        Kind::Namespace | Kind::ServiceAccount | Kind::Node | Kind::Event => {}
+        _ => {}
     }
     report.causes
 }

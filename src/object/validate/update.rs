@@ -20,7 +20,7 @@ pub fn validate_update(kind: Kind, body: &Value, current: &Value) -> Vec<Cause> 
             frozen(&new, &old, &["data"], &mut report);
         }
         Kind::ConfigMap => frozen(&new, &old, &["data", "binaryData"], &mut report),
-        Kind::Namespace | Kind::ServiceAccount | Kind::Node | Kind::Event => {}
+        _ => {}
     }
     report.causes
 }

@@ -37,20 +37,45 @@ impl Hierarchy {
 
     /// Makes `path` and its parents ready to hold processes or children. Existing ones are kept.
     pub fn make(&self, path: &str) -> io::Result<()> {
+        match self.version {
+            Version::V1 => self.make_v1(&self.directory(path)),
+            Version::V2 => self.make_v2(path),
+        }
+    }
+
+    /// From the leaf upwards: there are ten of these hierarchies, and the parents of a pod's are
+    /// nearly always there.
+    fn make_v1(&self, directory: &Path) -> io::Result<()> {
+        let made = match fs::create_dir(directory) {
+            Err(error) if error.kind() == io::ErrorKind::NotFound && directory != self.mount => {
+                self.make_v1(directory.parent().unwrap_or(&self.mount))?;
+                fs::create_dir(directory)
+            }
+            outcome => outcome,
+        };
+        match made {
+            Err(error) if error.kind() != io::ErrorKind::AlreadyExists => {
+                return Err(named("make cgroup", directory, &error));
+            }
+            Ok(()) | Err(_) => {}
+        }
+        match self.has("cpuset") {
+            true => inherit_cpuset(&self.mount, directory),
+            false => Ok(()),
+        }
+    }
+
+    /// From the root downwards: controllers come from the parent.
+    fn make_v2(&self, path: &str) -> io::Result<()> {
         let mut directory = self.mount.clone();
         for component in path.split('/').filter(|component| !component.is_empty()) {
-            if self.version == Version::V2 {
-                self.delegate_controllers(&directory);
-            }
+            self.delegate_controllers(&directory);
             directory.push(component);
             match fs::create_dir(&directory) {
                 Err(error) if error.kind() != io::ErrorKind::AlreadyExists => {
                     return Err(named("make cgroup", &directory, &error));
                 }
                 _ => {}
-            }
-            if self.version == Version::V1 && self.has("cpuset") {
-                inherit_cpuset(&directory)?;
             }
         }
         Ok(())
@@ -91,16 +116,19 @@ impl Hierarchy {
     }
 }
 
-/// A v1 cpuset without CPUs and memory nodes takes no process (`ENOSPC`): copy the parent's.
-fn inherit_cpuset(directory: &Path) -> io::Result<()> {
-    for file in ["cpuset.cpus", "cpuset.mems"] {
-        let own = directory.join(file);
-        let text = fs::read_to_string(&own).map_err(|error| named("read", &own, &error))?;
-        if text.trim().is_empty() {
-            let parent = directory.parent().unwrap_or(directory).join(file);
-            let text = fs::read_to_string(&parent).map_err(|e| named("read", &parent, &e))?;
-            fs::write(&own, text.trim()).map_err(|error| named("write", &own, &error))?;
+/// A v1 cpuset without CPUs and memory nodes takes no process (`ENOSPC`): copy the parent's, which
+/// may have to copy its own first.
+fn inherit_cpuset(mount: &Path, directory: &Path) -> io::Result<()> {
+    let read = |file: &Path| fs::read_to_string(file).map_err(|error| named("read", file, &error));
+    for name in ["cpuset.cpus", "cpuset.mems"] {
+        let own = directory.join(name);
+        if !read(&own)?.trim().is_empty() || directory == mount {
+            continue;
         }
+        let parent = directory.parent().unwrap_or(mount);
+        inherit_cpuset(mount, parent)?;
+        let text = read(&parent.join(name))?;
+        fs::write(&own, text.trim()).map_err(|error| named("write", &own, &error))?;
     }
     Ok(())
 }

@@ -8,27 +8,57 @@ use std::io;
 use std::path::{Path, PathBuf};
 
 use super::rootfs;
+use crate::world::RemoveError;
 
-/// Errors of a teardown, which goes on after each.
+/// Errors of a teardown, which goes on after each: what may still live or be mounted, and files
+/// that are only in the way.
 #[derive(Debug, Default)]
-pub struct Problems(Vec<String>);
+pub struct Problems {
+    held: Vec<String>,
+    files: Vec<String>,
+}
 
 impl Problems {
     pub fn note<E: std::fmt::Display>(&mut self, outcome: Result<(), E>) {
         if let Err(error) = outcome {
-            self.0.push(error.to_string());
+            self.held.push(error.to_string());
+        }
+    }
+
+    /// The outcome of removing files, with nothing mounted below them.
+    pub fn note_files<E: std::fmt::Display>(&mut self, outcome: Result<(), E>) {
+        if let Err(error) = outcome {
+            self.files.push(error.to_string());
+        }
+    }
+
+    pub fn note_removal(&mut self, outcome: Result<(), RemoveError>) {
+        match outcome {
+            Ok(()) => {}
+            Err(RemoveError::Held(text)) => self.held.push(text),
+            Err(RemoveError::Files(text)) => self.files.push(text),
         }
     }
 
     pub fn join(&mut self, other: Problems) {
-        self.0.extend(other.0);
+        self.held.extend(other.held);
+        self.files.extend(other.files);
     }
 
     /// All of them in one text.
     pub fn into_result(self) -> Result<(), String> {
-        match self.0.is_empty() {
-            true => Ok(()),
-            false => Err(self.0.join("; ")),
+        self.into_removal().map_err(|error| error.to_string())
+    }
+
+    /// All of them in one text, by the worst.
+    pub fn into_removal(mut self) -> Result<(), RemoveError> {
+        let only_files = self.held.is_empty();
+        self.held.append(&mut self.files);
+        let text = self.held.join("; ");
+        match (self.held.is_empty(), only_files) {
+            (true, _) => Ok(()),
+            (false, true) => Err(RemoveError::Files(text)),
+            (false, false) => Err(RemoveError::Held(text)),
         }
     }
 }
@@ -50,18 +80,21 @@ pub fn unmount_below(directory: &Path) -> Problems {
 /// Removes a directory with all in it, after its mounts. Success if there is none.
 pub fn remove_directory(directory: &Path) -> Problems {
     let mut problems = unmount_below(directory);
-    let outcome = mounts_below(directory).and_then(|left| match left.first() {
-        Some(mount) => Err(io::Error::other(format!(
-            "{} is still mounted",
-            mount.display()
-        ))),
-        None => match fs::remove_dir_all(directory) {
-            Err(error) if error.kind() == io::ErrorKind::NotFound => Ok(()),
-            outcome => outcome,
-        },
-    });
     let named = |error| format!("remove {}: {error}", directory.display());
-    problems.note(outcome.map_err(named));
+    let left = mounts_below(directory).and_then(|left| match left.first() {
+        Some(mount) => {
+            let text = format!("{} is still mounted", mount.display());
+            Err(io::Error::other(text))
+        }
+        None => Ok(()),
+    });
+    match left {
+        Err(error) => problems.note(Err(named(error))),
+        Ok(()) => match fs::remove_dir_all(directory) {
+            Err(error) if error.kind() == io::ErrorKind::NotFound => {}
+            outcome => problems.note_files(outcome.map_err(named)),
+        },
+    }
     problems
 }
 
@@ -122,6 +155,20 @@ mod tests {
         problems.note(Err("one"));
         problems.note(Err("two"));
         assert_eq!(problems.into_result(), Err("one; two".to_string()));
+    }
+
+    #[test]
+    fn files_alone_hold_nobody() {
+        let mut problems = Problems::default();
+        problems.note_files(Err("read-only"));
+        let text = "read-only".to_owned();
+        assert_eq!(problems.into_removal(), Err(RemoveError::Files(text)));
+        let mut problems = Problems::default();
+        problems.note_files(Err("read-only"));
+        problems.note(Err("busy"));
+        let text = "busy; read-only".to_owned();
+        assert_eq!(problems.into_removal(), Err(RemoveError::Held(text)));
+        assert_eq!(Problems::default().into_removal(), Ok(()));
     }
 
     #[test]

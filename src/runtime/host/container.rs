@@ -15,9 +15,9 @@ use crate::runtime::sandbox::record::{
     ContainerPhase, ContainerRecord, SandboxPhase, SandboxRecord, VERSION,
 };
 use crate::runtime::shim::client::Client;
-use crate::runtime::shim::wire::{LogConfig, RunRequest, Stdin, Terminal};
+use crate::runtime::shim::wire::{ListedState, LogConfig, RunRequest, Stdin, Terminal};
 use crate::runtime::volumes::clean_subpaths;
-use crate::world::{ContainerConfig, ContainerId, RuntimeError, Uid};
+use crate::world::{ContainerConfig, ContainerId, RemoveError, RuntimeError, Uid};
 
 use super::clean::{Problems, remove_directory, remove_file};
 use super::prepare::Preparation;
@@ -54,8 +54,7 @@ pub async fn start(
         match record.phase {
             ContainerPhase::Started { .. } => return Ok(record.id),
             ContainerPhase::Making | ContainerPhase::Ended(_) => {
-                let taken = take_away(host, &uid, &record).await;
-                taken.map_err(RuntimeError::Failed)?;
+                take_away(host, &uid, &record).await?;
             }
         }
     }
@@ -151,6 +150,7 @@ async fn create(
         config: config.clone(),
         sandbox,
         pause_pid: pause.pid.unsigned_abs(),
+        target_pid: target_pid(host, config).await?,
         record: record.clone(),
         image,
         facts: host.facts.clone(),
@@ -184,6 +184,25 @@ async fn create(
     Ok(())
 }
 
+/// The init of the instance whose pid namespace is to be joined.
+async fn target_pid(
+    host: &Rc<Host>,
+    config: &ContainerConfig,
+) -> Result<Option<u32>, RuntimeError> {
+    let Some(target) = &config.target else {
+        return Ok(None);
+    };
+    let listing = host.connect(&config.uid).await?.list().await?;
+    let mut listed = listing.containers.iter();
+    match listed.find(|c| c.id == *target.0).map(|c| &c.state) {
+        Some(ListedState::Running(started)) => Ok(Some(started.process.pid.unsigned_abs())),
+        Some(ListedState::Starting) | None => {
+            let text = format!("the target container {target} does not run");
+            Err(RuntimeError::Failed(text))
+        }
+    }
+}
+
 fn run_request(host: &Host, config: &ContainerConfig, record: &ContainerRecord) -> RunRequest {
     RunRequest {
         container: format!("{}.{}", record.name, record.attempt),
@@ -197,6 +216,7 @@ fn run_request(host: &Host, config: &ContainerConfig, record: &ContainerRecord) 
             true => Stdin::Open,
             false => Stdin::Closed,
         },
+        stdin_once: config.stdin_once,
         log: Some(LogConfig {
             path: record.log.clone(),
             bytes_max: host.log_limits.bytes_max,
@@ -233,8 +253,7 @@ pub async fn remove(host: &Rc<Host>, uid: &Uid, id: &ContainerId) -> Result<(), 
         let text = format!("container {} of pod {uid} still runs", record.name);
         return Err(RuntimeError::Failed(text));
     }
-    let taken = take_away(host, uid, &record).await;
-    taken.map_err(RuntimeError::Failed)?;
+    take_away(host, uid, &record).await?;
     let log = record.log;
     let removed = blocking::unblock(move || remove_logs(&log)).await;
     removed.into_result().map_err(RuntimeError::Failed)
@@ -242,7 +261,11 @@ pub async fn remove(host: &Rc<Host>, uid: &Uid, id: &ContainerId) -> Result<(), 
 
 /// Kills what is left of an instance and removes cgroup, mounts, record and writable layer.
 /// The log stays. Repeating it is fine.
-pub async fn take_away(host: &Rc<Host>, uid: &Uid, record: &ContainerRecord) -> Result<(), String> {
+pub async fn take_away(
+    host: &Rc<Host>,
+    uid: &Uid,
+    record: &ContainerRecord,
+) -> Result<(), RemoveError> {
     let mut problems = Problems::default();
     problems.note(release(host, uid, record).await);
     problems.note(let_go(host, uid, record).await);
@@ -260,23 +283,23 @@ pub async fn take_away(host: &Rc<Host>, uid: &Uid, record: &ContainerRecord) -> 
         let mut problems = Problems::default();
         let place = instance(&uid, &gone);
         problems.join(remove_directory(&layout.writable_layer(place)));
-        problems.note(remove_file(&gone.termination_log));
+        problems.note_files(remove_file(&gone.termination_log));
         if last {
-            problems.note(clean_subpaths(&layout.root, &uid, &gone.name));
+            problems.note_removal(clean_subpaths(&layout.root, &uid, &gone.name));
         }
         let link = layout.log_link(&gone.namespace, &gone.pod_name, &gone.name, &gone.id);
-        problems.note(remove_file(&link));
+        problems.note_files(remove_file(&link));
         // Last: without the record nobody would look for the rest again.
-        let outcome = problems.into_result();
+        let outcome = problems.into_removal();
         let mut problems = Problems::default();
         match outcome {
             Ok(()) => problems.join(remove_directory(&layout.bundle(place))),
-            Err(text) => problems.note(Err(text)),
+            Err(error) => problems.note_removal(Err(error)),
         }
         problems
     });
     problems.join(removed.await);
-    problems.into_result()?;
+    problems.into_removal()?;
     let slot = (record.name.clone(), record.attempt);
     host.mirror.change(&pod, |pod| {
         if pod.containers.get(&slot).is_some_and(|r| r.id == record.id) {

@@ -119,7 +119,7 @@ fn read_records(host: &Host, uid: &Uid) {
         pod.dead = dead;
         for record in containers {
             let slot = (record.name.clone(), record.attempt);
-            pod.containers.insert(slot, record);
+            pod.containers.insert(slot, Box::new(record));
         }
     });
 }
@@ -139,8 +139,10 @@ async fn recover_pod(host: &Rc<Host>, uid: &Uid) -> Result<(), RuntimeError> {
     });
     let (phase, no_containers) = read.unwrap_or((None, true));
     match phase {
-        None => return sandbox::remove(host, uid).await,
-        Some(SandboxPhase::Making) if no_containers => return sandbox::remove(host, uid).await,
+        None => return Ok(sandbox::remove(host, uid).await?),
+        Some(SandboxPhase::Making) if no_containers => {
+            return Ok(sandbox::remove(host, uid).await?);
+        }
         Some(SandboxPhase::Making | SandboxPhase::Ready { .. } | SandboxPhase::Stopped) => {}
     }
     let client = host.connect(uid).await?;
@@ -154,8 +156,7 @@ async fn recover_pod(host: &Rc<Host>, uid: &Uid) -> Result<(), RuntimeError> {
         let known = listing.containers.iter().any(|c| c.container == directory);
         match record.phase {
             ContainerPhase::Making if !known => {
-                let taken = container::take_away(host, uid, &record).await;
-                taken.map_err(RuntimeError::Failed)?;
+                container::take_away(host, uid, &record).await?;
             }
             ContainerPhase::Making | ContainerPhase::Started { .. } | ContainerPhase::Ended(_) => {}
         }

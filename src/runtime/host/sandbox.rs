@@ -27,7 +27,7 @@ use crate::runtime::sandbox::record::{SandboxPhase, SandboxRecord, VERSION};
 use crate::runtime::shim::client::connect;
 use crate::runtime::shim::record::PodDirectory;
 use crate::runtime::shim::wire::{Own, PauseConfig};
-use crate::world::{NamespaceMode, RuntimeError, SandboxConfig, Uid};
+use crate::world::{NamespaceMode, RemoveError, RuntimeError, SandboxConfig, Uid};
 
 use super::clean::{Problems, remove_directory, remove_file};
 use super::{Host, Layout, container, mirror, of_io};
@@ -65,7 +65,7 @@ pub async fn start(host: &Rc<Host>, config: Arc<SandboxConfig>) -> Result<(), Ru
         let has_containers = host.mirror.read(&uid, |pod| !pod.containers.is_empty());
         let cleaned = match has_containers {
             Some(true) => stop(host, &uid).await,
-            Some(false) | None => remove(host, &uid).await,
+            Some(false) | None => remove(host, &uid).await.map_err(RuntimeError::from),
         };
         if let Err(left) = cleaned {
             log::warn!("clean up after the failed sandbox of pod {uid}: {left}; tried again later");
@@ -234,8 +234,9 @@ pub async fn stop(host: &Rc<Host>, uid: &Uid) -> Result<(), RuntimeError> {
     outcome
 }
 
-/// Takes away everything of the pod that this runtime made.
-pub async fn remove(host: &Rc<Host>, uid: &Uid) -> Result<(), RuntimeError> {
+/// Takes away everything of the pod that this runtime made. With `Files` nothing is known of it
+/// any more here; the same call later removes what is left.
+pub async fn remove(host: &Rc<Host>, uid: &Uid) -> Result<(), RemoveError> {
     let mut problems = Problems::default();
     problems.note(stop(host, uid).await);
     // A pod without a sandbox record (a crash before it) may still have a lease in memory.
@@ -246,15 +247,18 @@ pub async fn remove(host: &Rc<Host>, uid: &Uid) -> Result<(), RuntimeError> {
         pod.containers.values().cloned().collect::<Vec<_>>()
     });
     for record in containers.unwrap_or_default() {
-        problems.note(container::take_away(host, uid, &record).await);
+        problems.note_removal(container::take_away(host, uid, &record).await);
     }
     host.mirror.change(uid, |pod| pod.leaving = true);
     problems.note(end_shim(host, uid).await);
     let (layout, cgroups, pod) = (host.layout.clone(), host.cgroups.clone(), uid.clone());
     problems.join(blocking::unblock(move || remove_directories(&layout, &cgroups, &pod)).await);
-    problems.into_result().map_err(RuntimeError::Failed)?;
-    host.mirror.forget(uid);
-    Ok(())
+    let outcome = problems.into_removal();
+    match &outcome {
+        Ok(()) | Err(RemoveError::Files(_)) => host.mirror.forget(uid),
+        Err(RemoveError::Held(_)) => {}
+    }
+    outcome
 }
 
 fn remove_directories(
@@ -266,7 +270,7 @@ fn remove_directories(
     problems.note(cgroups.remove_pod(uid));
     problems.join(remove_directory(&layout.writable_layers(uid)));
     problems.join(remove_directory(&layout.pod_root(uid).join("containers")));
-    problems.note(remove_file(&layout.etc_hosts(uid)));
+    problems.note_files(remove_file(&layout.etc_hosts(uid)));
     // Only if nothing of volumes or the kubelet's records is left in it.
     let _still_in_use = fs::remove_dir(layout.pod_root(uid));
     problems.join(remove_directory(&layout.pod_run(uid)));

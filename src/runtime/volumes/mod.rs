@@ -29,8 +29,8 @@ use jiff::Timestamp;
 
 use crate::os::volume_fs;
 use crate::world::{
-    Clock, FileMedium, LocalFuture, PodVolumes, Uid, VolumeContent, VolumeError, VolumeSetUp,
-    Volumes,
+    Clock, FileMedium, LocalFuture, PodVolumes, RemoveError, Uid, VolumeContent, VolumeError,
+    VolumeSetUp, Volumes,
 };
 
 pub use subpath::{MountError, clean_subpaths, resolve_mount};
@@ -74,7 +74,7 @@ impl Volumes for DiskVolumes {
         Box::pin(blocking::unblock(move || set_up(&root, &pod, now)))
     }
 
-    fn tear_down(&self, uid: &Uid) -> LocalFuture<'_, Result<(), String>> {
+    fn tear_down(&self, uid: &Uid) -> LocalFuture<'_, Result<(), RemoveError>> {
         let (root, uid) = (self.root.clone(), uid.clone());
         Box::pin(blocking::unblock(move || tear_down(&root, &uid)))
     }
@@ -156,39 +156,38 @@ fn force_mode(path: &Path, mode: u32) -> io::Result<()> {
 
 /// Unmounts and removes what belongs to the pod's volumes, and its directory if then empty: the
 /// kubelet's own records (`pod.json`, `final.json`) are not ours to remove.
-fn tear_down(root: &Path, uid: &Uid) -> Result<(), String> {
+fn tear_down(root: &Path, uid: &Uid) -> Result<(), RemoveError> {
     let pods = root.join("pods");
     let pod = pod_directory(root, uid);
     if !pod.exists() {
         return Ok(());
     }
-    let mut errors = Vec::new();
+    let mut mounted = Vec::new();
     for tree in ["volume-subpaths", "volumes"] {
-        errors.extend(mounts::unmount_below(&pod.join(tree)));
+        mounted.extend(mounts::unmount_below(&pod.join(tree)));
     }
-    if errors.is_empty() {
-        match volume_fs::open_directory(&pod) {
-            Ok(directory) => {
-                for tree in OWN_ENTRIES {
-                    if let Err(error) = remove::tree(directory.as_fd(), tree) {
-                        errors.push(format!("remove {}/{tree}: {error}", pod.display()));
-                    }
+    if !mounted.is_empty() {
+        return Err(RemoveError::Held(mounted.join("; ")));
+    }
+    let mut errors = Vec::new();
+    match volume_fs::open_directory(&pod) {
+        Ok(directory) => {
+            for tree in OWN_ENTRIES {
+                if let Err(error) = remove::tree(directory.as_fd(), tree) {
+                    errors.push(format!("remove {}/{tree}: {error}", pod.display()));
                 }
             }
-            Err(error) => errors.push(format!("open {}: {error}", pod.display())),
         }
+        Err(error) => errors.push(format!("open {}: {error}", pod.display())),
     }
-    if errors.is_empty()
-        && let Ok(pods) = volume_fs::open_directory(&pods)
-    {
+    if !errors.is_empty() {
+        return Err(RemoveError::Files(errors.join("; ")));
+    }
+    if let Ok(pods) = volume_fs::open_directory(&pods) {
         // Records of others may still be there: theirs to remove.
         let _ = volume_fs::remove_directory(pods.as_fd(), uid.as_str());
     }
-    if errors.is_empty() {
-        Ok(())
-    } else {
-        Err(errors.join("; "))
-    }
+    Ok(())
 }
 
 #[cfg(test)]

@@ -19,7 +19,7 @@ use std::path::{Path, PathBuf};
 use super::{EMPTY_DIR, PLUGINS, host_path, mounts, pod_directory, remove};
 use crate::os::volume_fs::{self, Kind};
 use crate::runtime::bundle::{Access, ResolvedMount};
-use crate::world::{Mount, MountSource, Propagation, Uid};
+use crate::world::{Mount, MountSource, Propagation, RemoveError, Uid};
 
 /// Targets of sub-paths are the node's own.
 const TARGET_DIRECTORY_MODE: u32 = 0o750;
@@ -258,28 +258,25 @@ fn make_target(target: &Path, kind: Kind) -> io::Result<()> {
 }
 
 /// Ends and removes the sub-path binds of one container. Success if there are none.
-pub fn clean_subpaths(root: &Path, uid: &Uid, container: &str) -> Result<(), String> {
+pub fn clean_subpaths(root: &Path, uid: &Uid, container: &str) -> Result<(), RemoveError> {
     let all = pod_directory(root, uid).join("volume-subpaths");
     let Ok(volumes) = fs::read_dir(&all) else {
         return Ok(());
     };
-    let mut errors = Vec::new();
+    let (mut mounted, mut files) = (Vec::new(), Vec::new());
     for volume in volumes.flatten() {
-        let errors_here = mounts::unmount_below(&volume.path().join(container));
-        if errors_here.is_empty() {
+        let mounted_here = mounts::unmount_below(&volume.path().join(container));
+        if mounted_here.is_empty() {
             let removed = volume_fs::open_directory(&volume.path())
                 .and_then(|directory| remove::tree(directory.as_fd(), container));
-            errors.extend(
-                removed
-                    .err()
-                    .map(|e| format!("remove {:?}: {e}", volume.path())),
-            );
+            let named = |error| format!("remove {:?}: {error}", volume.path());
+            files.extend(removed.err().map(named));
         }
-        errors.extend(errors_here);
+        mounted.extend(mounted_here);
     }
-    if errors.is_empty() {
-        Ok(())
-    } else {
-        Err(errors.join("; "))
+    match (mounted.is_empty(), files.is_empty()) {
+        (true, true) => Ok(()),
+        (true, false) => Err(RemoveError::Files(files.join("; "))),
+        (false, _) => Err(RemoveError::Held(mounted.join("; "))),
     }
 }

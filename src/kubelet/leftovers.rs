@@ -1,0 +1,163 @@
+//! Files of deleted pods that could not be removed: a disk that takes no changes must not keep a
+//! pod from being gone.
+//!
+//! ```text
+//!   TearDown ─► nothing lives or is mounted ─► files removed ──────────────────────► gone
+//!                                                  └─ not now: mark, note ─► gone, swept later
+//! ```
+//! Only a pod of the very same UID waits for the sweep: the files would be taken for its own. The
+//! mark under RUN says so to the next agent. After a reboot there is none, and the records are
+//! again those of a pod whose end no one had asked for: a finished one stays finished.
+
+use std::cell::RefCell;
+use std::collections::BTreeMap;
+use std::rc::Rc;
+use std::time::Duration;
+
+use event_listener::Event;
+
+use super::core::Core;
+use super::plan::Waiting;
+use super::view::PodView;
+use crate::object::Key;
+use crate::world::{Area, DiskError, RemoveError, Uid};
+
+/// Between two tries while the disk is not known to have changed; doubled each time.
+const PAUSE_MIN: Duration = Duration::from_secs(10);
+const PAUSE_MAX: Duration = Duration::from_secs(300);
+
+/// Deleted pods whose files are still there.
+#[derive(Default)]
+pub struct Leftovers {
+    pods: RefCell<BTreeMap<Uid, Left>>,
+    added: Event,
+}
+
+#[derive(Clone)]
+struct Left {
+    key: Key,
+    why: String,
+}
+
+impl Leftovers {
+    pub fn note(&self, uid: &Uid, key: &Key, why: &str) {
+        let left = Left {
+            key: key.clone(),
+            why: why.to_owned(),
+        };
+        self.pods.borrow_mut().insert(uid.clone(), left);
+        self.added.notify(usize::MAX);
+    }
+
+    pub fn contains(&self, uid: &Uid) -> bool {
+        self.pods.borrow().contains_key(uid)
+    }
+
+    /// Why a pod of this UID may not start.
+    pub fn holds(&self, uid: &Uid) -> Option<Waiting> {
+        let pods = self.pods.borrow();
+        let why = &pods.get(uid)?.why;
+        let text = format!("files of the deleted pod of the same UID are still there: {why}");
+        Some(Waiting::new("WaitingForCleanup", text))
+    }
+
+    /// For the node's conditions.
+    pub fn trouble(&self) -> Option<String> {
+        let pods = self.pods.borrow();
+        let first = pods.values().next()?;
+        let count = pods.len();
+        Some(format!(
+            "files of {count} deleted pods are still there: {}",
+            first.why
+        ))
+    }
+}
+
+/// Removes everything of a pod that nobody wants any more: kernel, volumes, logs, records. How it
+/// ended is forgotten last, so that an agent which has to go on with this still knows it.
+pub async fn clear(core: &Core, uid: &Uid, key: &Key) -> Result<(), RemoveError> {
+    let given = give_back(core, uid).await;
+    if let Err(RemoveError::Held(_)) = given {
+        return given;
+    }
+    let runtime = &core.world.runtime;
+    let logs = runtime.remove_logs(uid, &key.namespace, &key.name).await;
+    let logs = logs.map_err(|error| RemoveError::Files(error.to_string()));
+    let files = |error: DiskError| RemoveError::Files(error.to_string());
+    let records = core.records.forget_start(uid).await.map_err(files);
+    worst([given, logs, records])?;
+    core.records.forget_end(uid).await.map_err(files)?;
+    // The last of the pod's directory is gone with the records in it.
+    core.world.volumes.tear_down(uid).await
+}
+
+/// Everything in the kernel and the volumes. The records stay. Both are tried.
+pub async fn give_back(core: &Core, uid: &Uid) -> Result<(), RemoveError> {
+    let removed = core.world.runtime.remove_pod(uid).await;
+    let unmounted = core.world.volumes.tear_down(uid).await;
+    worst([removed, unmounted])
+}
+
+/// The first that holds somebody up, else the first of any kind.
+fn worst<const N: usize>(outcomes: [Result<(), RemoveError>; N]) -> Result<(), RemoveError> {
+    let mut worst = Ok(());
+    for outcome in outcomes {
+        worst = match (worst, outcome) {
+            (Err(RemoveError::Held(text)), _) => Err(RemoveError::Held(text)),
+            (Err(error), Ok(()) | Err(RemoveError::Files(_))) => Err(error),
+            (_, outcome) => outcome,
+        };
+    }
+    worst
+}
+
+/// Remembers that the pod is gone though its files are not, over a crash of the agent as well.
+pub async fn leave(core: &Core, view: &PodView, why: &str) {
+    core.leftovers.note(&view.uid, &view.key, why);
+    if let Err(error) = core.records.mark_forgotten(&view.uid).await {
+        log::warn!(
+            "{error}; a next agent takes the files of pod {} for a pod's",
+            view.uid
+        );
+    }
+    // Tells the node's conditions whether it is ROOT that takes no changes.
+    core.note_disk(Area::Root, &core.records.try_root().await);
+}
+
+/// Removes what was left when there is a chance: ROOT can be written again, or time has passed.
+pub async fn sweep(core: Rc<Core>) {
+    let mut pause = PAUSE_MIN;
+    loop {
+        let added = core.leftovers.added.listen();
+        let changed = core.troubles.listen();
+        if core.leftovers.pods.borrow().is_empty() {
+            pause = PAUSE_MIN;
+            added.await;
+            continue;
+        }
+        let clock = &core.world.clock;
+        let later = clock.sleep_until(clock.now() + pause);
+        futures_lite::future::or(changed, later).await;
+        let left = core.leftovers.pods.borrow().clone();
+        for (uid, left) in left {
+            let cleared = clear(&core, &uid, &left.key).await;
+            match &cleared {
+                Ok(()) => unmark(&core, &uid).await,
+                Err(error) => log::debug!("files of deleted pod {uid}: {error}; trying again"),
+            }
+        }
+        pause = (pause * 2).min(PAUSE_MAX);
+    }
+}
+
+/// The mark goes first: without it the pod of this UID is as if it had never been.
+async fn unmark(core: &Core, uid: &Uid) {
+    if let Err(error) = core.records.unmark_forgotten(uid).await {
+        log::warn!("{error}; trying again");
+        return;
+    }
+    log::info!("the files of deleted pod {uid} are removed");
+    core.leftovers.pods.borrow_mut().remove(uid);
+    core.troubles.notify(usize::MAX);
+    core.departures.notify(usize::MAX);
+}
