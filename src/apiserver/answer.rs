@@ -103,6 +103,11 @@ async fn read(
             }
             list::get(&shared.reader, &place, &query, format, now)
         }
+        Target::Part(place, part) if part.patched() => {
+            let format = Format::negotiate(request.headers(), &query)?;
+            list::get(&shared.reader, &place, &query, format, now)
+        }
+        Target::Part(..) | Target::Bindings { .. } => Err(Refusal::method_not_allowed()),
         Target::Log(place) => {
             let counted = stream_slot(&shared)?;
             logs::start(&shared, &place, &query, counted).await

@@ -26,6 +26,11 @@ pub enum Target {
     Object(Place),
     Log(Place),
     Exec(Place),
+    Part(Place, Part),
+    /// `bindings`: pods are given to nodes, by names in the bodies.
+    Bindings {
+        namespace: String,
+    },
     /// `/lowtide/v1/images`
     Images,
     ImagePull,
@@ -42,6 +47,47 @@ pub struct Place {
     /// Empty for kinds that have none.
     pub namespace: String,
     pub name: String,
+}
+
+/// A subresource that is written.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Part {
+    Status,
+    EphemeralContainers,
+    Finalize,
+    Binding,
+    Eviction,
+}
+
+impl Part {
+    fn of(kind: Kind, name: &str) -> Option<Part> {
+        match (kind, name) {
+            (
+                Kind::Pod | Kind::Node | Kind::Namespace | Kind::Service | Kind::ResourceQuota,
+                "status",
+            ) => Some(Part::Status),
+            (Kind::Pod, "ephemeralcontainers") => Some(Part::EphemeralContainers),
+            (Kind::Namespace, "finalize") => Some(Part::Finalize),
+            (Kind::Pod, "binding") => Some(Part::Binding),
+            (Kind::Pod, "eviction") => Some(Part::Eviction),
+            _ => None,
+        }
+    }
+
+    /// Its name, if a PUT replaces what it shows of the object.
+    pub fn replaced(self) -> Option<&'static str> {
+        match self {
+            Part::Status => Some("status"),
+            Part::EphemeralContainers => Some("ephemeralcontainers"),
+            Part::Finalize => Some("finalize"),
+            Part::Binding | Part::Eviction => None,
+        }
+    }
+
+    /// Whether it is got and patched; both show the whole object.
+    pub fn patched(self) -> bool {
+        matches!(self, Part::Status | Part::EphemeralContainers)
+    }
 }
 
 impl Target {
@@ -67,6 +113,13 @@ impl Target {
 }
 
 fn resource(info: &RequestInfo) -> Option<Target> {
+    if (&*info.resource, &*info.group, &*info.version) == ("bindings", "", "v1")
+        && info.is_collection
+        && !info.namespace.is_empty()
+    {
+        let namespace = info.namespace.clone();
+        return Some(Target::Bindings { namespace });
+    }
     let kind = Kind::from_plural(&info.resource)?;
     if (kind.group(), kind.version()) != (&info.group, &info.version) || !info.rest.is_empty() {
         return None;
@@ -98,7 +151,7 @@ fn resource(info: &RequestInfo) -> Option<Target> {
         (_, "") => Some(Target::Object(place)),
         (Kind::Pod, "log") => Some(Target::Log(place)),
         (Kind::Pod, "exec") => Some(Target::Exec(place)),
-        _ => None,
+        (kind, sub) => Part::of(kind, sub).map(|part| Target::Part(place, part)),
     }
 }
 

@@ -8,6 +8,8 @@ use serde_json::{Value, json};
 use super::request_info::RequestInfo;
 use super::write::refusals;
 use crate::net::serve::{Body, Response};
+use crate::object::apply::ApplyError;
+use crate::object::patch::{self, PatchError};
 use crate::object::{Kind, User};
 use crate::registry::causes_text;
 
@@ -111,6 +113,57 @@ impl Refusal {
         }
     }
 
+    /// The same of what is no kind that is kept: `Binding "x" is invalid: …`.
+    pub fn invalid_named(what: &str, name: &str, causes: &[(String, String)]) -> Refusal {
+        let text = format!("{what} {name:?} is invalid: {}", causes_text(causes));
+        let details = json!({"name": name, "kind": what, "causes": refusals::causes(causes)});
+        Refusal {
+            details: Some(details),
+            ..Refusal::new(StatusCode::UNPROCESSABLE_ENTITY, "Invalid", text)
+        }
+    }
+
+    /// A patch that makes something unfit of an object; upstream names no kind here.
+    pub fn invalid_patch(what: &str) -> Refusal {
+        let causes = [("patch".to_owned(), what.to_owned())];
+        let text = format!(" \"\" is invalid: patch: {what}");
+        Refusal {
+            details: Some(json!({"causes": refusals::causes(&causes)})),
+            ..Refusal::new(StatusCode::UNPROCESSABLE_ENTITY, "Invalid", text)
+        }
+    }
+
+    pub fn of_patch(error: PatchError) -> Refusal {
+        match error {
+            PatchError::Malformed(text) => Refusal::bad_request(text),
+            PatchError::Rejected(text) => Refusal {
+                details: Some(json!({"causes": [{"message": text}]})),
+                ..Refusal::new(StatusCode::UNPROCESSABLE_ENTITY, "Invalid", patch::REJECTED)
+            },
+            PatchError::TooLarge(text) => {
+                Refusal::new(StatusCode::PAYLOAD_TOO_LARGE, "RequestEntityTooLarge", text)
+            }
+        }
+    }
+
+    pub fn of_apply(error: ApplyError) -> Refusal {
+        let text = error.to_string();
+        let ApplyError::Conflicts(conflicts) = error else {
+            return Refusal::bad_request(text);
+        };
+        let causes = conflicts.iter().map(|conflict| {
+            json!({
+                "reason": "FieldManagerConflict",
+                "message": conflict.message,
+                "field": conflict.field,
+            })
+        });
+        Refusal {
+            details: Some(json!({"causes": causes.collect::<Value>()})),
+            ..Refusal::new(StatusCode::CONFLICT, "Conflict", text)
+        }
+    }
+
     pub fn unsupported_media_type(accepted: &[&str]) -> Refusal {
         let text = format!(
             "the body of the request was in an unknown format - accepted media types include: {}",
@@ -192,6 +245,11 @@ impl Refusal {
                 user.name, request.verb, request.path
             )
         };
+        // Upstream keeps a browser that shows this from taking a path for markup.
+        text = text
+            .replace('&', "&amp;")
+            .replace('<', "&lt;")
+            .replace('>', "&gt;");
         if !why.is_empty() {
             text = format!("{text}: {why}");
         }
@@ -214,6 +272,30 @@ impl Refusal {
                 StatusCode::FORBIDDEN,
                 "Forbidden",
                 format!("{subject}: {text}"),
+            )
+        }
+    }
+
+    /// 422 for an object that is not one of the stored kinds: `Kind "" is invalid: …`.
+    pub fn invalid_review(kind: &str, causes: &[(String, String)]) -> Refusal {
+        let group = "authorization.k8s.io";
+        let text = match causes {
+            [(field, why)] => format!("{field}: {why}"),
+            several => {
+                let texts = several.iter().map(|(field, why)| format!("{field}: {why}"));
+                format!("[{}]", texts.collect::<Vec<_>>().join(", "))
+            }
+        };
+        let listed = causes.iter().map(
+            |(field, why)| json!({"reason": "FieldValueInvalid", "message": why, "field": field}),
+        );
+        let causes: Vec<Value> = listed.collect();
+        Refusal {
+            details: Some(json!({"group": group, "kind": kind, "causes": causes})),
+            ..Refusal::new(
+                StatusCode::UNPROCESSABLE_ENTITY,
+                "Invalid",
+                format!("{kind}.{group} \"\" is invalid: {text}"),
             )
         }
     }

@@ -148,7 +148,8 @@ impl Kubelet {
             Standing::Rejected(_) => return,
             Standing::Accepted | Standing::Stale(_) => {}
         }
-        if object.is_mirror() {
+        let node = object.body["spec"]["nodeName"].as_str();
+        if object.is_mirror() || node != Some(&self.core.options.node.node_name) {
             return;
         }
         let view = match PodView::new(object) {

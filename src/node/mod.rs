@@ -52,6 +52,7 @@ const LOCK_PAUSE: Duration = Duration::from_millis(50);
 /// Runs the node until SIGTERM, SIGINT or SIGPWR. Errors: why it could not start, one line each.
 pub fn run(options: RunOptions) -> Result<(), String> {
     os::allocator::use_one_arena();
+    os::thread::never_wait_here();
     // Before any thread is made: threads inherit what is blocked.
     let signals = Signals::block(&[
         Signal::SIGTERM,

@@ -13,6 +13,7 @@ mod key;
 mod names;
 pub mod patch;
 mod quantity;
+pub mod references;
 mod selector;
 pub mod token;
 pub mod user;

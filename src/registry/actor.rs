@@ -15,6 +15,9 @@ pub struct Actor {
     pub subresource: &'static str,
     /// Everything is checked, nothing is written.
     pub dry_run: bool,
+    /// The field manager whom what changes is ascribed to; `None`: the body says it already, or
+    /// nobody keeps count (manifests, the node itself).
+    pub manager: Option<String>,
 }
 
 impl Actor {
@@ -24,6 +27,7 @@ impl Actor {
             user,
             subresource: "",
             dry_run: false,
+            manager: None,
         }
     }
 }

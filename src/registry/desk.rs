@@ -5,24 +5,32 @@
 //! ```
 
 use std::cell::RefCell;
+use std::collections::BTreeMap;
 use std::rc::Rc;
+use std::sync::Arc;
 use std::time::Duration;
 
 use serde_json::{Value, json};
 
-use super::admission::{Admit, Attributes, Denial, Operation};
-use super::commit::Committer;
+use super::admission::{self, Admit, Attributes, Denial, Operation, Remarks, View};
+use super::commit::{Committer, Visible};
 use super::events::Events;
 use super::options::Limits;
+use super::published::Step;
+use super::reader::Reader;
 use super::replace::Lists;
 use super::write::{Deletion, Propagation};
 use super::{Actor, Error};
+use crate::object::apply::Writer;
 use crate::object::{self, Cause, Key, Kind, Object, Provenance, Source, Standing};
 use crate::world::{Clock, Random, Stamp, Uid};
 
 /// Seconds between SIGTERM and SIGKILL when the pod does not say. Upstream:
 /// `DefaultTerminationGracePeriodSeconds`.
 const GRACE_DEFAULT_S: i64 = 30;
+
+/// Annotation of namespaces that nobody asked for by name: a manifest that states one takes it over.
+pub(super) const PROVISIONED: &str = "lowtide.io/provisioned";
 
 /// What the clones of a registry share.
 pub(super) struct Desk {
@@ -32,6 +40,9 @@ pub(super) struct Desk {
     pub node_name: String,
     pub limits: Limits,
     pub admission: Vec<Box<dyn Admit>>,
+    /// Admitted as part of a list that is not decided to its end; with the object if admission of
+    /// others looks at it.
+    pub deciding: RefCell<BTreeMap<Key, Option<Arc<Object>>>>,
     pub lists: RefCell<Lists>,
     pub events: RefCell<Events>,
 }
@@ -64,44 +75,102 @@ impl Desk {
         }
         let warnings = object::decode(key.kind, body).map_err(|cause| invalid(vec![cause]))?;
         object::apply_defaults(key.kind, body);
+        let remarks = Remarks::default();
         let attributes = Attributes {
             operation,
             actor,
             key,
             current,
+            view: self,
+            remarks: &remarks,
         };
-        let denied = |denial: Denial| Error::Denied {
-            key: key.clone(),
-            message: denial.message,
-        };
-        for plugin in &self.admission {
+        let denied = |denial| denied(key, denial);
+        let chain = self.chain(actor, key);
+        for plugin in chain {
             plugin.mutate(&attributes, body).map_err(denied)?;
         }
         let causes = object::validate(key, body);
         if !causes.is_empty() {
             return Err(invalid(causes));
         }
-        for plugin in &self.admission {
+        for plugin in chain {
             plugin.validate(&attributes, body).map_err(denied)?;
         }
-        Ok(warnings)
+        let (remarks, namespaces) = remarks.into_parts();
+        if !actor.dry_run {
+            for namespace in namespaces {
+                self.provision(&namespace)?;
+            }
+        }
+        let remarks = remarks.into_iter().map(|text| (String::new(), text));
+        Ok(warnings.into_iter().chain(remarks).collect())
+    }
+
+    /// Remembers an admitted object until the list that it is of is decided.
+    pub fn decide(&self, object: &Object) {
+        let looked_at = matches!(
+            object.key.kind,
+            Kind::Namespace
+                | Kind::LimitRange
+                | Kind::ResourceQuota
+                | Kind::PriorityClass
+                | Kind::ServiceAccount
+        );
+        let kept = looked_at.then(|| Arc::new(object.clone()));
+        self.deciding.borrow_mut().insert(object.key.clone(), kept);
+    }
+
+    /// Notes in `managedFields` who wrote what differs from `current`.
+    pub fn ascribe(&self, actor: &Actor, kind: Kind, current: Option<&Object>, body: &mut Value) {
+        let Some(manager) = &actor.manager else {
+            return;
+        };
+        let writer = Writer {
+            manager,
+            subresource: actor.subresource,
+            time: &seconds_text(self.clock.wall()),
+        };
+        let current = current.map(|object| &object.body);
+        object::apply::record_update(kind, current, body, &writer);
     }
 
     pub fn admit_deletion(&self, actor: &Actor, current: &Object) -> Result<(), Error> {
+        let key = &current.key;
         let attributes = Attributes {
             operation: Operation::Delete,
             actor,
-            key: &current.key,
+            key,
             current: Some(current),
+            view: self,
+            remarks: &Remarks::default(),
         };
-        for plugin in &self.admission {
-            plugin
-                .validate(&attributes, &current.body)
-                .map_err(|denial| Error::Denied {
-                    key: current.key.clone(),
-                    message: denial.message,
-                })?;
+        for plugin in self.chain(actor, key) {
+            let validated = plugin.validate(&attributes, &current.body);
+            validated.map_err(|denial| denied(key, denial))?;
         }
+        Ok(())
+    }
+
+    fn chain(&self, actor: &Actor, key: &Key) -> &[Box<dyn Admit>] {
+        match admission::concerns(actor, key) {
+            true => &self.admission,
+            false => &[],
+        }
+    }
+
+    /// Makes a namespace that an object needs. It is seen at once and stored before the object is.
+    fn provision(&self, name: &str) -> Result<(), Error> {
+        let key = Key::local(Kind::Namespace, "", name);
+        if self.committer.shared.look().get(&key).is_some() {
+            return Ok(());
+        }
+        let annotations = json!({PROVISIONED: "true"});
+        let mut body = json!({"metadata": {"name": name, "annotations": annotations}});
+        object::apply_defaults(Kind::Namespace, &mut body);
+        let namespace = self.complete(Source::Api, key, None, None, body)?;
+        let steps = vec![Step::Put(Box::new(namespace))];
+        // Goes its way whether or not the answer is waited for.
+        drop(self.committer.submit(Visible::AtOnce, steps));
         Ok(())
     }
 
@@ -325,6 +394,47 @@ pub(super) fn is_held(object: &Object) -> bool {
         || object.key.kind == Kind::Namespace && holds(&object.body["spec"]["finalizers"])
 }
 
+impl View for Desk {
+    fn get(&self, key: &Key) -> Option<Arc<Object>> {
+        if let Some(Some(decided)) = self.deciding.borrow().get(key) {
+            return Some(decided.clone());
+        }
+        let packed = self.committer.shared.look().get(key).cloned();
+        packed.map(|packed| Arc::new(packed.unpack()))
+    }
+
+    fn list(&self, kind: Kind, namespace: Option<&str>) -> Vec<Arc<Object>> {
+        let shared = self.committer.shared.clone();
+        let (mut objects, _) = Reader { shared }.list(kind, namespace);
+        let deciding = self.deciding.borrow();
+        let here = |key: &Key| {
+            key.kind == kind && namespace.is_none_or(|namespace| key.namespace == namespace)
+        };
+        for decided in deciding.values().flatten().filter(|one| here(&one.key)) {
+            objects.retain(|object| object.key != decided.key);
+            objects.push(decided.clone());
+        }
+        objects
+    }
+
+    fn in_flight(&self, key: &Key) -> bool {
+        self.deciding.borrow().contains_key(key) || self.committer.is_busy(key)
+    }
+}
+
+fn denied(key: &Key, denial: Denial) -> Error {
+    let key = key.clone();
+    match denial {
+        Denial::Forbidden { message, cause } => Error::Denied {
+            key,
+            message,
+            cause,
+        },
+        Denial::NotFound(missing) => Error::NotFound(missing),
+        Denial::Invalid(causes) => Error::Invalid { key, causes },
+    }
+}
+
 /// Seconds that a pod is given to stop.
 pub(super) fn grace_of(pod: &Object) -> i64 {
     pod.body["spec"]["terminationGracePeriodSeconds"]
@@ -376,10 +486,21 @@ pub(super) fn same_but_for_versions(a: &Value, b: &Value) -> bool {
         value.as_object().into_iter().flatten()
     }
     let top = |value| fields(value).filter(|(name, _)| *name != "metadata");
+    let metadata = |value| {
+        let versions = ["resourceVersion", "managedFields"];
+        fields(value).filter(move |(name, _)| !versions.contains(&name.as_str()))
+    };
+    // When somebody wrote what was there already is no change either.
+    let managers = |value: &Value| {
+        let mut managers = value["metadata"]["managedFields"].clone();
+        for one in managers.as_array_mut().into_iter().flatten() {
+            one.as_object_mut().map(|fields| fields.remove("time"));
+        }
+        managers
+    };
     top(a).eq(top(b))
-        && fields(&a["metadata"])
-            .filter(|(name, _)| *name != "resourceVersion")
-            .eq(fields(&b["metadata"]).filter(|(name, _)| *name != "resourceVersion"))
+        && metadata(&a["metadata"]).eq(metadata(&b["metadata"]))
+        && managers(a) == managers(b)
 }
 
 /// Wall time as Kubernetes writes it in metadata: UTC, whole seconds.

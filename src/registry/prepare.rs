@@ -4,7 +4,8 @@
 
 use serde_json::{Map, Value, json};
 
-use crate::object::Kind;
+use super::Error;
+use crate::object::{Key, Kind};
 
 /// Metadata that nobody but the registry sets.
 const OURS: [&str; 7] = [
@@ -42,9 +43,20 @@ pub(super) fn create(kind: Kind, body: &mut Value) {
 }
 
 /// Makes a body the whole wanted state: what the door does not reach is as it is now.
-pub(super) fn update(kind: Kind, subresource: &str, body: &mut Value, current: &Value) {
+/// Errors: a binding of a pod that has a node, or is going.
+pub(super) fn update(
+    key: &Key,
+    subresource: &str,
+    body: &mut Value,
+    current: &Value,
+) -> Result<(), Error> {
+    if subresource == "binding" {
+        *body = bound(key, body, current)?;
+        return Ok(());
+    }
+    let kind = key.kind;
     let Some(fields) = body.as_object_mut() else {
-        return;
+        return Ok(());
     };
     match subresource {
         "status" => {
@@ -86,6 +98,40 @@ pub(super) fn update(kind: Kind, subresource: &str, body: &mut Value, current: &
             }
         }
     }
+    Ok(())
+}
+
+/// The pod with the node that the binding names. Source: Kubernetes
+/// pkg/registry/core/pod/storage/storage.go, assignPod.
+fn bound(key: &Key, binding: &Value, current: &Value) -> Result<Value, Error> {
+    let conflict = |message: String| Error::Conflict {
+        key: key.clone(),
+        message,
+    };
+    let name = &key.name;
+    if current["metadata"]["deletionTimestamp"].is_string() {
+        let text = format!("pod {name} is being deleted, cannot be assigned to a host");
+        return Err(conflict(text));
+    }
+    let node = current["spec"]["nodeName"].as_str().unwrap_or_default();
+    if !node.is_empty() {
+        let text = format!("pod {name} is already assigned to node {node:?}");
+        return Err(conflict(text));
+    }
+    let gates = current["spec"]["schedulingGates"].as_array();
+    if gates.is_some_and(|gates| !gates.is_empty()) {
+        let text = format!("pod {name} has non-empty .spec.schedulingGates");
+        return Err(conflict(text));
+    }
+    let mut pod = current.clone();
+    pod["spec"]["nodeName"] = binding["target"]["name"].clone();
+    let scheduled = json!({"type": "PodScheduled", "status": "True"});
+    let conditions = &mut pod["status"]["conditions"];
+    let mut kept = conditions.as_array().cloned().unwrap_or_default();
+    kept.retain(|condition| condition["type"] != scheduled["type"]);
+    kept.push(scheduled);
+    *conditions = Value::Array(kept);
+    Ok(pod)
 }
 
 /// Labels and annotations may come with a status, as upstream has it; nothing else may.

@@ -108,6 +108,7 @@ impl Registry {
                 prepare::create(key.kind, &mut body);
             }
             desk.admit(Operation::Create, &actor, &key, None, &mut body)?;
+            desk.ascribe(&actor, key.kind, None, &mut body);
             if source == Source::Api && key.kind == Kind::Pod {
                 desk.bind(&mut body);
             }
@@ -138,13 +139,15 @@ impl Registry {
             precondition.check(&current)?;
             Precondition::of(&body).check(&current)?;
             if actor.source == Source::Api {
-                prepare::update(key.kind, actor.subresource, &mut body, &current.body);
+                prepare::update(&key, actor.subresource, &mut body, &current.body)?;
             }
             desk.admit(Operation::Update, &actor, &key, Some(&current), &mut body)?;
+            desk.ascribe(&actor, key.kind, Some(&current), &mut body);
             let provenance = current.provenance.clone();
             let source = current.source;
             let object = desk.complete(source, key.clone(), provenance, Some(&current), body)?;
-            let causes = object::validate_update(key.kind, &object.body, &current.body);
+            let (new, old) = (&object.body, &current.body);
+            let causes = object::validate_update(key.kind, actor.subresource, new, old);
             if !causes.is_empty() {
                 return Err(Error::Invalid { key, causes });
             }
@@ -161,7 +164,7 @@ impl Registry {
             }
             let object = Box::new(object);
             self.put(match actor.subresource {
-                "status" => Step::PutWhole(object),
+                "status" | "binding" => Step::PutWhole(object),
                 _ => Step::Put(object),
             })
             .await
@@ -346,7 +349,8 @@ impl Precondition {
             && uid != current.uid()
         {
             return Err(conflict(format!(
-                "the UID in the precondition ({uid}) does not match the UID in record ({})",
+                "the UID in the precondition ({uid}) does not match the UID in record ({}). The \
+                 object might have been deleted and then recreated",
                 current.uid()
             )));
         }

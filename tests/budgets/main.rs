@@ -127,7 +127,7 @@ fn measure(binary: &Path) -> Vec<Figure> {
         unit: "x",
         value: ratio(pod, bare + SANDBOX),
         budget: 1.25,
-        limit: 3.0,
+        limit: 2.2,
     });
     node::pause(SETTLE);
     figures.extend(memory(&node, SINGLE));

@@ -24,6 +24,8 @@ pub struct ImageStore {
     origins: BTreeMap<String, Origin>,
     generation: u64,
     grown: Rc<Event>,
+    /// The agent whose first scan has ended.
+    scanned_by: Option<u64>,
 }
 
 impl ImageStore {
@@ -71,7 +73,10 @@ impl Images for SimImages {
         boxed(async {
             let (asker, answer) = question();
             let scan = self.0.span(Duration::from_millis(40));
-            self.0.later_in_agent(scan, move |_| give(&asker, ()));
+            self.0.later_in_agent(scan, move |host| {
+                host.images.borrow_mut().scanned_by = Some(host.agent());
+                give(&asker, ());
+            });
             answer.await
         })
     }
@@ -113,6 +118,9 @@ impl Images for SimImages {
     ) -> LocalFuture<'a, Result<(), PullError>> {
         boxed(async move {
             self.0.trace.note(|| format!("discard {id}"));
+            if self.0.kernel.borrow().uses_image(id) {
+                self.0.judge.condemn(format!("{id} is discarded and used"));
+            }
             let mut images = self.0.images.borrow_mut();
             images.here.retain(|_, image| image.id != id);
             Ok(())
@@ -123,6 +131,11 @@ impl Images for SimImages {
         boxed(async move {
             let reference = request.reference;
             self.0.trace.note(|| format!("pull {reference}"));
+            if self.0.images.borrow().scanned_by != Some(self.0.agent()) {
+                self.0
+                    .judge
+                    .condemn(format!("{reference} is pulled before the first scan ended"));
+            }
             let (asker, answer) = question();
             let took = self.0.span(Duration::from_secs(3));
             self.0.later_in_agent(took, move |host| {

@@ -5,6 +5,7 @@ use serde_json::{Value, json};
 use super::body::Sent;
 use super::metadata;
 use super::options::FieldValidation;
+use crate::apiserver::route::Place;
 use crate::apiserver::status::Refusal;
 use crate::object::{self, Kind};
 
@@ -17,9 +18,7 @@ pub fn check(kind: Kind, sent: &Sent, validation: FieldValidation) -> Result<Vec
             "{kind} in version {version:?} cannot be handled as a {kind}: {what}"
         ))
     };
-    let unknown = object::decode(kind, &sent.value)
-        .map_err(|(path, what)| unfit(format!("{path}: {what}")))?;
-    let unknown = unknown.into_iter().map(|(_, text)| text);
+    let unknown = unknown(kind, &sent.value).map_err(unfit)?.into_iter();
     let duplicates = sent.duplicates.iter();
     let duplicates = duplicates.map(|path| format!("duplicate field \"{path}\""));
     let found: Vec<String> = unknown.chain(duplicates).collect();
@@ -31,6 +30,27 @@ pub fn check(kind: Kind, sent: &Sent, validation: FieldValidation) -> Result<Vec
         ))),
         FieldValidation::Warn | FieldValidation::Strict => Ok(found),
     }
+}
+
+/// What is to be said of fields that the kind does not have. Errors: a field of a wrong type.
+pub fn unknown(kind: Kind, body: &Value) -> Result<Vec<String>, String> {
+    match object::decode(kind, body) {
+        Ok(unknown) => Ok(unknown.into_iter().map(|(_, text)| text).collect()),
+        Err((path, what)) if path.is_empty() => Err(what),
+        Err((path, what)) => Err(format!("{path}: {what}")),
+    }
+}
+
+/// Makes an applied configuration one for its place. Errors: 400 if it is for another.
+pub fn settle_apply(body: &mut Value, place: &Place) -> Result<(), Refusal> {
+    check_kind(place.kind, body)?;
+    let given = metadata(body, "name");
+    if !given.is_empty() {
+        check_name(body, &place.name, &place.namespace)?;
+    }
+    settle_namespace(body, &place.namespace)?;
+    body["metadata"]["name"] = json!(place.name);
+    Ok(())
 }
 
 fn check_kind(kind: Kind, body: &Value) -> Result<(), Refusal> {

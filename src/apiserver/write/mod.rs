@@ -13,6 +13,8 @@ pub(super) mod body;
 mod delete;
 mod fields;
 mod options;
+mod part;
+mod patch;
 mod put;
 pub mod refusals;
 
@@ -28,12 +30,12 @@ use super::Shared;
 use super::backend::{self, WriteRequest, Written};
 use super::format::{self, Columns, Format};
 use super::query::Query;
-use super::route::{Place, Target};
+use super::route::{Part, Place, Target};
 use super::status::{Refusal, json_response};
 use super::view;
 use crate::net::serve::{Request, Response};
 use crate::object::{Key, Kind, Origin, Source, User};
-use crate::registry::Actor;
+use crate::registry::{self, Actor};
 
 /// One write request, its head read.
 struct Writing {
@@ -77,6 +79,24 @@ pub async fn answer(
         }
         (Target::Object(place), Method::PUT) => writing.replace(&place, "", request).await,
         (Target::Object(place), Method::DELETE) => writing.delete(&place, request).await,
+        (Target::Object(place), Method::PATCH) => writing.patch(&place, "", request).await,
+        (Target::Bindings { namespace }, Method::POST) => {
+            writing.bind(&namespace, None, request).await
+        }
+        (Target::Part(place, Part::Binding), Method::POST) => {
+            writing
+                .bind(&place.namespace, Some(&place.name), request)
+                .await
+        }
+        (Target::Part(place, Part::Eviction), Method::POST) => writing.evict(&place, request).await,
+        (Target::Part(place, part), Method::PUT) if part.replaced().is_some() => {
+            let name = part.replaced().unwrap_or_default();
+            writing.replace(&place, name, request).await
+        }
+        (Target::Part(place, part), Method::PATCH) if part.patched() => {
+            let name = part.replaced().unwrap_or_default();
+            writing.patch(&place, name, request).await
+        }
         _ => Err(Refusal::method_not_allowed()),
     }
 }
@@ -92,14 +112,19 @@ impl Writing {
 
     /// Asks the registry. Errors in upstream's words.
     async fn ask(&self, actor: Actor, key: Key, write: backend::Write) -> Result<Written, Refusal> {
-        let request = WriteRequest { actor, key, write };
-        let asked = self
-            .shared
-            .backend
-            .ask(|reply| backend::Request::Write(request, reply));
+        let asked = self.ask_registry(WriteRequest { actor, key, write });
         asked
             .await?
             .map_err(|error| refusals::refusal(error, &self.shared.reader))
+    }
+
+    /// The same with the registry's own errors. Errors: the node has no time, or is stopping.
+    async fn ask_registry(
+        &self,
+        request: WriteRequest,
+    ) -> Result<Result<Written, registry::Error>, Refusal> {
+        let asked = |reply| backend::Request::Write(request, reply);
+        self.shared.backend.ask(asked).await
     }
 
     async fn body(&self, request: Request) -> Result<body::Sent, Refusal> {

@@ -35,7 +35,8 @@ impl Writing {
             return Err(Refusal::bad_request(text));
         }
         let key = Key::local(kind, &namespace, metadata(&body, "name"));
-        let written = self.make(key, body, &options).await?;
+        let manager = Some(options.manager(&self.headers));
+        let written = self.make(key, body, &options, manager).await?;
         let outcome = Outcome {
             code: StatusCode::CREATED,
             written,
@@ -50,6 +51,7 @@ impl Writing {
         key: Key,
         body: Value,
         options: &WriteOptions,
+        manager: Option<String>,
     ) -> Result<Written, Refusal> {
         let remote = Key {
             origin: Origin::Remote,
@@ -58,7 +60,8 @@ impl Writing {
         if self.shared.reader.contains(&remote) {
             return Err(Refusal::already_exists(key.kind, &key.name, false));
         }
-        let actor = self.actor("", options.dry_run);
+        let mut actor = self.actor("", options.dry_run);
+        actor.manager = manager;
         self.ask(actor, key, Write::Create(body)).await
     }
 
@@ -76,16 +79,19 @@ impl Writing {
         let body = sent.value;
         fields::check_name(&body, &place.name, &place.namespace)?;
         let key = self.key(place)?;
+        let manager = Some(options.manager(&self.headers));
         let creates = kind.created_by_update() && subresource.is_empty();
         let (code, written) = if creates && !self.shared.reader.contains(&key) {
-            (StatusCode::CREATED, self.make(key, body, &options).await?)
+            let made = self.make(key, body, &options, manager).await?;
+            (StatusCode::CREATED, made)
         } else {
             if metadata(&body, "resourceVersion").is_empty() && !kind.updated_unconditionally() {
                 let what = "Invalid value: 0: must be specified for an update".to_owned();
                 let causes = [("metadata.resourceVersion".to_owned(), what)];
                 return Err(Refusal::invalid(kind, &place.name, &causes));
             }
-            let actor = self.actor(subresource, options.dry_run);
+            let mut actor = self.actor(subresource, options.dry_run);
+            actor.manager = manager;
             let write = Write::Update(body, Precondition::default());
             (StatusCode::OK, self.ask(actor, key, write).await?)
         };

@@ -7,10 +7,14 @@ use super::report::{At, Report};
 use crate::object::Kind;
 
 /// Everything that makes `body` no legal successor of `current`.
-pub fn validate_update(kind: Kind, body: &Value, current: &Value) -> Vec<Cause> {
+pub fn validate_update(kind: Kind, subresource: &str, body: &Value, current: &Value) -> Vec<Cause> {
     let mut report = Report::default();
     let (new, old) = (At::top(body), At::top(current));
+    metadata(&new, &old, &mut report);
     match kind {
+        // What these may reach is all that they change.
+        Kind::Pod if matches!(subresource, "status" | "binding") => {}
+        Kind::Pod if subresource == "ephemeralcontainers" => ephemeral(&new, &old, &mut report),
         Kind::Pod => pod(&new, &old, &mut report),
         Kind::Secret => {
             let (new_type, old_type) = (new.get("type"), old.get("type"));
@@ -23,6 +27,54 @@ pub fn validate_update(kind: Kind, body: &Value, current: &Value) -> Vec<Cause> 
         _ => {}
     }
     report.causes
+}
+
+/// Source: Kubernetes apimachinery, api/validation/objectmeta.go.
+fn metadata(new: &At<'_>, old: &At<'_>, report: &mut Report) {
+    let (new, old) = (new.get("metadata"), old.get("metadata"));
+    if !old.get("deletionTimestamp").is_set() {
+        return;
+    }
+    let finalizers = |metadata: &At<'_>| {
+        let list = metadata.get("finalizers").value.as_array();
+        list.cloned().unwrap_or_default()
+    };
+    let before = finalizers(&old);
+    let added: Vec<String> = finalizers(&new)
+        .iter()
+        .filter(|one| !before.contains(one))
+        .map(ToString::to_string)
+        .collect();
+    if !added.is_empty() {
+        let why = format!(
+            "no new finalizers can be added if the object is being deleted, found new finalizers \
+             []string{{{}}}",
+            added.join(", ")
+        );
+        report.forbidden(&new.get("finalizers"), &why);
+    }
+}
+
+/// Ephemeral containers come, and stay as they came.
+fn ephemeral(new: &At<'_>, old: &At<'_>, report: &mut Report) {
+    let (new, old) = (new.get("spec"), old.get("spec"));
+    let list = new.get("ephemeralContainers");
+    for before in old.items("ephemeralContainers") {
+        let name = before.get("name").text().to_owned();
+        let after = new.items("ephemeralContainers");
+        let after = after.into_iter().find(|one| one.get("name").text() == name);
+        match after {
+            None => {
+                let why = format!("existing ephemeral containers {name:?} may not be removed");
+                report.forbidden(&list, &why);
+            }
+            Some(after) if after.value != before.value => {
+                let why = format!("existing ephemeral containers {name:?} may not be changed");
+                report.forbidden(&list, &why);
+            }
+            Some(_) => {}
+        }
+    }
 }
 
 fn frozen(new: &At<'_>, old: &At<'_>, fields: &[&str], report: &mut Report) {

@@ -26,7 +26,7 @@ use futures_lite::{AsyncReadExt, future};
 
 use super::record::PodDirectory;
 use super::wire::{
-    Answer, AttachRequest, Call, ExecEnd, ExecRequest, Failure, Listing, MESSAGE_BYTES_MAX,
+    self, Answer, AttachRequest, Call, ExecEnd, ExecRequest, Failure, Listing, MESSAGE_BYTES_MAX,
     Message, PauseConfig, Request, RunRequest, Started, Stdin, Terminal, VERSION,
 };
 use crate::os::pipe;
@@ -223,7 +223,13 @@ async fn open(
         None
     });
     match greeted.await {
-        Some(Ok((Answer::Hello { shim, .. }, _))) => client.0.shim.set(Some(shim)),
+        Some(Ok((Answer::Hello { version, shim }, _))) => {
+            if !wire::is_understood(VERSION, version) {
+                let text = format!("shim speaks version {version}, this agent {VERSION}");
+                return Err(ShimError::Refused(Failure::Version(text)));
+            }
+            client.0.shim.set(Some(shim));
+        }
         Some(Ok(_)) => return Err(unexpected()),
         Some(Err(error)) => return Err(error),
         None => return Err(ShimError::Lost("the shim hung up".into())),

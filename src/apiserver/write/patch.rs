@@ -1,0 +1,256 @@
+//! PATCH: what the object would be is worked out from a snapshot here, and replaced there only if
+//! the snapshot is still the newest; else once more, as upstream does.
+//!
+//! Source: Kubernetes apiserver, endpoints/handlers/patch.go.
+
+use std::sync::Arc;
+
+use http::StatusCode;
+use serde_json::Value;
+
+use super::fields;
+use super::options::{FieldValidation, WriteOptions};
+use super::{Outcome, Writing, body, metadata, refusals};
+use crate::apiserver::backend::{self, Write, Written};
+use crate::apiserver::route::Place;
+use crate::apiserver::status::Refusal;
+use crate::net::serve::{Request, Response};
+use crate::object::apply::{self, Contested, Writer};
+use crate::object::{Kind, Object, json, patch, yaml};
+use crate::registry::{self, Precondition};
+
+/// How often a patch is worked out before a conflict is the answer. Upstream: `MaxRetryWhenPatchConflicts`.
+const TRIES_MAX: usize = 6;
+
+const JSON_PATCH: &str = "application/json-patch+json";
+const MERGE: &str = "application/merge-patch+json";
+const STRATEGIC: &str = "application/strategic-merge-patch+json";
+const APPLY: &str = "application/apply-patch+yaml";
+
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+enum Form {
+    Json,
+    Merge,
+    Strategic,
+    Apply,
+}
+
+/// A patch, read and not yet applied.
+struct Patch {
+    form: Form,
+    value: Value,
+    duplicates: Vec<String>,
+    options: WriteOptions,
+    /// Who is noted as the writer of what changes.
+    manager: String,
+}
+
+/// What a patch makes of an object.
+struct Patched {
+    body: Value,
+    warnings: Vec<String>,
+}
+
+impl Writing {
+    /// `PATCH` of an object or a part of it: 200 and the object, 201 if an apply made it.
+    pub async fn patch(
+        &self,
+        place: &Place,
+        subresource: &'static str,
+        request: Request,
+    ) -> Result<Response, Refusal> {
+        let patch = self.read_patch(request).await?;
+        for _ in 1..TRIES_MAX {
+            match self.try_patch(place, subresource, &patch).await? {
+                Tried::Done(outcome) => return Ok(self.respond(place.kind, outcome)),
+                Tried::Overtaken(_) => {}
+            }
+        }
+        match self.try_patch(place, subresource, &patch).await? {
+            Tried::Done(outcome) => Ok(self.respond(place.kind, outcome)),
+            Tried::Overtaken(error) => Err(refusals::refusal(error, &self.shared.reader)),
+        }
+    }
+
+    async fn read_patch(&self, request: Request) -> Result<Patch, Refusal> {
+        let form = match body::media_type(&self.headers).as_str() {
+            JSON_PATCH => Form::Json,
+            MERGE => Form::Merge,
+            STRATEGIC => Form::Strategic,
+            APPLY => Form::Apply,
+            _ => {
+                let accepted = [JSON_PATCH, MERGE, STRATEGIC, APPLY];
+                return Err(Refusal::unsupported_media_type(&accepted));
+            }
+        };
+        let options = self.options("PatchOptions")?;
+        let invalid = |field, why| Err(Refusal::invalid_option("PatchOptions", field, why));
+        match form {
+            Form::Apply if options.field_manager.is_empty() => {
+                return invalid(
+                    "fieldManager",
+                    "Required value: is required for apply patch",
+                );
+            }
+            Form::Apply => {}
+            _ if self.query.get("force").is_some() => {
+                return invalid(
+                    "force",
+                    "Forbidden: may not be specified for non-apply patch",
+                );
+            }
+            _ => {}
+        }
+        let bytes = body::bytes(request, &self.shared.clock).await?;
+        let (value, duplicates) = read(form, &bytes)?;
+        Ok(Patch {
+            form,
+            value,
+            duplicates,
+            manager: options.manager(&self.headers),
+            options,
+        })
+    }
+
+    async fn try_patch(
+        &self,
+        place: &Place,
+        subresource: &'static str,
+        patch: &Patch,
+    ) -> Result<Tried, Refusal> {
+        let key = self.key(place)?;
+        let live = self.shared.reader.get(&key);
+        let Some(live) = live else {
+            if patch.form != Form::Apply || !subresource.is_empty() {
+                return Err(Refusal::not_found(place.kind, &place.name));
+            }
+            let patched = self.work_out(place, subresource, None, patch)?;
+            let written = self.make(key, patched.body, &patch.options, None).await?;
+            return Ok(Tried::done(StatusCode::CREATED, written, patched.warnings));
+        };
+        let mut patched = self.work_out(place, subresource, Some(&live), patch)?;
+        let version = live.metadata()["resourceVersion"].clone();
+        let given = metadata(&patched.body, "resourceVersion");
+        let asks = !given.is_empty() && *given != version;
+        if !asks {
+            patched.body["metadata"]["resourceVersion"] = version;
+        }
+        let mut actor = self.actor(subresource, patch.options.dry_run);
+        actor.manager = (patch.form != Form::Apply).then(|| patch.manager.clone());
+        let write = Write::Update(patched.body, Precondition::default());
+        let request = backend::WriteRequest { actor, key, write };
+        match self.ask_registry(request).await? {
+            Ok(written) => Ok(Tried::done(StatusCode::OK, written, patched.warnings)),
+            Err(error @ registry::Error::Conflict { .. }) if !asks => Ok(Tried::Overtaken(error)),
+            Err(error) => Err(refusals::refusal(error, &self.shared.reader)),
+        }
+    }
+
+    fn work_out(
+        &self,
+        place: &Place,
+        subresource: &str,
+        live: Option<&Arc<Object>>,
+        patch: &Patch,
+    ) -> Result<Patched, Refusal> {
+        let kind = place.kind;
+        let before = live.map(|object| &object.body);
+        let body = match (patch.form, before) {
+            (Form::Apply, before) => {
+                let time = self.shared.clock.wall();
+                let writer = Writer {
+                    manager: &patch.manager,
+                    subresource,
+                    time: &time.strftime("%Y-%m-%dT%H:%M:%SZ").to_string(),
+                };
+                let mut applied = patch.value.clone();
+                fields::settle_apply(&mut applied, place)?;
+                let contested = match patch.options.force {
+                    true => Contested::Take,
+                    false => Contested::Refuse,
+                };
+                apply::apply(kind, before, &applied, &writer, contested)
+                    .map_err(Refusal::of_apply)?
+            }
+            (_, None) => return Err(Refusal::not_found(kind, &place.name)),
+            (Form::Json, Some(before)) => {
+                patch::json_patch(before.clone(), &patch.value).map_err(Refusal::of_patch)?
+            }
+            (Form::Merge, Some(before)) => patch::merge_patch(before.clone(), patch.value.clone())
+                .map_err(Refusal::of_patch)?,
+            (Form::Strategic, Some(before)) => {
+                patch::strategic_merge(kind, before.clone(), patch.value.clone())
+                    .map_err(Refusal::of_patch)?
+            }
+        };
+        fields::check_name(&body, &place.name, &place.namespace)?;
+        let warnings = check(kind, before, &body, patch)?;
+        Ok(Patched { body, warnings })
+    }
+}
+
+enum Tried {
+    Done(Outcome),
+    /// Somebody else wrote in between.
+    Overtaken(registry::Error),
+}
+
+impl Tried {
+    fn done(code: StatusCode, written: Written, warnings: Vec<String>) -> Tried {
+        Tried::Done(Outcome {
+            code,
+            written,
+            warnings,
+        })
+    }
+}
+
+fn read(form: Form, bytes: &[u8]) -> Result<(Value, Vec<String>), Refusal> {
+    let unreadable = |what: String| Refusal::bad_request(format!("error decoding patch: {what}"));
+    let text = std::str::from_utf8(bytes).map_err(|_| unreadable("not UTF-8".to_owned()))?;
+    match form {
+        Form::Apply if !text.trim_start().starts_with('{') => {
+            let value = yaml::parse(text)
+                .map_err(|(line, what)| unreadable(format!("line {line}: {what}")))?;
+            Ok((value, Vec::new()))
+        }
+        _ => json::parse_lenient(text, yaml::DEPTH_MAX)
+            .map_err(|(line, what)| unreadable(format!("line {line}: {what}"))),
+    }
+}
+
+/// Types and unknown fields of what the patch gave; what was unknown before is not its fault.
+fn check(
+    kind: Kind,
+    before: Option<&Value>,
+    body: &Value,
+    patch: &Patch,
+) -> Result<Vec<String>, Refusal> {
+    let unknown = fields::unknown(kind, body)
+        .map_err(|what| Refusal::invalid_patch(&format!("Invalid value: {what}")))?;
+    if patch.options.field_validation == FieldValidation::Ignore {
+        return Ok(Vec::new());
+    }
+    let known_before = match before {
+        Some(before) if !unknown.is_empty() => fields::unknown(kind, before).unwrap_or_default(),
+        _ => Vec::new(),
+    };
+    let fresh = unknown
+        .into_iter()
+        .filter(|text| !known_before.contains(text));
+    let duplicates = patch.duplicates.iter();
+    let duplicates = duplicates.map(|path| format!("duplicate field \"{path}\""));
+    let found: Vec<String> = fresh.chain(duplicates).collect();
+    if patch.options.field_validation == FieldValidation::Strict && !found.is_empty() {
+        let found = found.join(", ");
+        let text = match patch.form {
+            Form::Apply => {
+                let text = format!("failed to create typed patch object: {found}");
+                return Err(Refusal::bad_request(text));
+            }
+            _ => format!("Invalid value: strict decoding error: {found}"),
+        };
+        return Err(Refusal::invalid_patch(&text));
+    }
+    Ok(found)
+}
