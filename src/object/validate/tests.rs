@@ -158,7 +158,7 @@ fn what_is_immutable_stays() {
     let frozen = json!({"immutable": true, "data": {"a": "1"}});
     let thawed = json!({"data": {"a": "2"}});
     let paths = |kind, new: &Value, old: &Value| -> Vec<String> {
-        let causes = validate_update(kind, new, old);
+        let causes = validate_update(kind, "", new, old);
         causes.into_iter().map(|(path, _)| path).collect()
     };
     assert_eq!(
