@@ -103,7 +103,8 @@ mod tests {
 
     #[test]
     fn rows_are_read_as_go_reads_them() {
-        let table: &[(&str, &[(u32, &[&str])])] = &[
+        type Expected = &'static [(u32, &'static [&'static str])];
+        let table: &[(&str, Expected)] = &[
             ("", &[]),
             ("\n\r\n", &[]),
             ("a,b,c", &[(1, &["a", "b", "c"])]),

@@ -170,7 +170,8 @@ mod tests {
             "system:serviceaccounts:a",
             "system:authenticated",
         ];
-        let table: [(&[(&'static str, &str)], &str, &[&str]); 5] = [
+        type Pairs = &'static [(&'static str, &'static str)];
+        let table: [(Pairs, &str, &[&str]); 5] = [
             (&[], "root", &["system:masters"]),
             (&[(USER, "jane")], "jane", &["system:authenticated"]),
             (

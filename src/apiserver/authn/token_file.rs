@@ -79,7 +79,8 @@ mod tests {
         let text = "t1,jane,7\r\n\nt2,joe,8,\"dev,ops\"\nt3,kim,,solo,more\n";
         let file = parse(text).expect("good");
         assert!(file.warnings.is_empty());
-        let table: [(&str, Option<(&str, &str, &[&str])>); 7] = [
+        type Expected = Option<(&'static str, &'static str, &'static [&'static str])>;
+        let table: [(&str, Expected); 7] = [
             ("t1", Some(("jane", "7", &[]))),
             ("t2", Some(("joe", "8", &["dev", "ops"]))),
             ("t3", Some(("kim", "", &["solo"]))),
