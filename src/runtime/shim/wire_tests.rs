@@ -45,7 +45,8 @@ fn both<T: Serialize + DeserializeOwned>(text: Value) {
     let mut later = text.clone();
     of_the_next_release(&mut later);
     for written in [&text, &later] {
-        let read: T = serde_json::from_value(written.clone()).expect(&written.to_string());
+        let read: T = serde_json::from_value(written.clone())
+            .unwrap_or_else(|error| panic!("{error}: {written}"));
         let mut again = serde_json::to_value(read).unwrap();
         if let Some(version) = again.get_mut("version") {
             *version = json!(VERSION);
