@@ -52,7 +52,6 @@ const LOCK_PAUSE: Duration = Duration::from_millis(50);
 /// Runs the node until SIGTERM, SIGINT or SIGPWR. Errors: why it could not start, one line each.
 pub fn run(options: RunOptions) -> Result<(), String> {
     os::allocator::use_one_arena();
-    os::thread::never_wait_here();
     // Before any thread is made: threads inherit what is blocked.
     let signals = Signals::block(&[
         Signal::SIGTERM,
@@ -96,6 +95,8 @@ impl Node {
         let registry = open_registry(&options, &machine.node.node_name, clock.clone()).await?;
         let parts = Parts::make(&options, clock.clone(), executor.clone(), &machine).await?;
 
+        // The first start has made the store's key and its directories; from here on pods move.
+        os::thread::never_wait_here();
         let sources = start_sources(&options, &machine, &registry, &parts, &executor).await?;
         let node_name = machine.node.node_name.clone();
         let settings = crate::kubelet::Options {
