@@ -154,6 +154,9 @@ pub struct Ending {
     pub cause: EndCause,
     pub since: BootTime,
     pub grace: Duration,
+    /// The agent leaves while the pod's time is up: it ends as a failed one all the same.
+    #[serde(default)]
+    pub overdue: bool,
 }
 
 impl Ending {
