@@ -58,7 +58,10 @@ pub async fn publish(core: Rc<Core>) {
     let mut transitions = core.records.node_transitions().await;
     let mut shown = None;
     let mut images = core.world.images.generation();
-    core.note_disk(Area::Root, &core.records.try_area(Area::Root).await);
+    // Also removes what a try of an agent that was killed has left.
+    for area in [Area::Root, Area::Run] {
+        core.note_disk(area, &core.records.try_area(area).await);
+    }
     loop {
         let listener = core.troubles.listen();
         let facts = (Disk::of(&core), images);
