@@ -33,6 +33,8 @@ pub struct RequestInfo {
     pub is_collection: bool,
     /// Segments after the subresource.
     pub rest: Vec<String>,
+    /// Of lists, watches and deletions of collections, as it was asked.
+    pub field_selector: String,
 }
 
 impl RequestInfo {
@@ -105,6 +107,7 @@ impl RequestInfo {
         if self.is_collection && matches!(verb, "list" | "watch" | "deletecollection") {
             let fields = query.get("fieldSelector").unwrap_or_default();
             self.name = name_selected(fields).unwrap_or_default();
+            fields.clone_into(&mut self.field_selector);
         }
     }
 

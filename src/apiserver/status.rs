@@ -118,6 +118,11 @@ impl Refusal {
                 user.name, request.verb, request.path
             )
         };
+        // Upstream keeps a browser that shows this from taking a path for markup.
+        text = text
+            .replace('&', "&amp;")
+            .replace('<', "&lt;")
+            .replace('>', "&gt;");
         if !why.is_empty() {
             text = format!("{text}: {why}");
         }
@@ -140,6 +145,30 @@ impl Refusal {
                 StatusCode::FORBIDDEN,
                 "Forbidden",
                 format!("{subject}: {text}"),
+            )
+        }
+    }
+
+    /// 422 for an object that is not one of the stored kinds: `Kind "" is invalid: …`.
+    pub fn invalid_review(kind: &str, causes: &[(String, String)]) -> Refusal {
+        let group = "authorization.k8s.io";
+        let text = match causes {
+            [(field, why)] => format!("{field}: {why}"),
+            several => {
+                let texts = several.iter().map(|(field, why)| format!("{field}: {why}"));
+                format!("[{}]", texts.collect::<Vec<_>>().join(", "))
+            }
+        };
+        let listed = causes.iter().map(
+            |(field, why)| json!({"reason": "FieldValueInvalid", "message": why, "field": field}),
+        );
+        let causes: Vec<Value> = listed.collect();
+        Refusal {
+            details: Some(json!({"group": group, "kind": kind, "causes": causes})),
+            ..Refusal::new(
+                StatusCode::UNPROCESSABLE_ENTITY,
+                "Invalid",
+                format!("{kind}.{group} \"\" is invalid: {text}"),
             )
         }
     }

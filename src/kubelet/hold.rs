@@ -1,6 +1,8 @@
 //! Why a pod may not start although it is wanted: fields that are not honoured yet, sysctls that
 //! are not allowed, a predecessor of its name that is still ending.
 
+use std::collections::BTreeMap;
+
 use super::core::{Core, EventKind};
 use super::facts::NodeFacts;
 use super::plan::Waiting;
@@ -45,6 +47,22 @@ pub fn reason<'a>(
     let predecessor = others.into_iter().find(same_name)?;
     let text = format!("pod {} of the same name is still ending", predecessor.uid);
     Some(Waiting::new(PREDECESSOR, text))
+}
+
+/// Who of `applicants` (and whether they were let in before) finds no room.
+///
+/// They wait, and are let in when another pod has ended. Upstream fails them for good with the same
+/// reason, since a scheduler makes another pod elsewhere; for a manifest there is no elsewhere.
+/// Source: Kubernetes pkg/kubelet/lifecycle/predicate.go (`OutOfpods`).
+pub fn over_capacity(mut applicants: Vec<(Uid, bool)>, pods_max: u32) -> BTreeMap<Uid, Waiting> {
+    applicants.sort_by(|(a, a_in), (b, b_in)| b_in.cmp(a_in).then_with(|| a.cmp(b)));
+    let text = format!(
+        "Node didn't have enough resource: pods, requested: 1, used: {pods_max}, capacity: {pods_max}"
+    );
+    let over = applicants.into_iter().skip(pods_max as usize);
+    over.filter(|(_, was_in)| !was_in)
+        .map(|(uid, _)| (uid, Waiting::new("OutOfpods", &*text)))
+        .collect()
 }
 
 /// One Warning event for the fields that are passed over without harm.
@@ -98,6 +116,25 @@ mod tests {
         assert_eq!(held(&new, &old, &[]), None);
         let [old, new] = ["u1", "u2"].map(|uid| pod(uid, Source::Api, empty()));
         assert_eq!(held(&new, &old, &[&old]), None);
+    }
+
+    #[test]
+    fn who_was_let_in_stays_and_the_rest_waits_for_room() {
+        let uid = |name: &str| Uid::new(name).unwrap();
+        let over = |applicants: &[(&str, bool)], most| -> Vec<String> {
+            let applicants = applicants.iter().map(|(name, was_in)| (uid(name), *was_in));
+            let over = over_capacity(applicants.collect(), most);
+            over.keys().map(ToString::to_string).collect()
+        };
+        let four = [("a", false), ("b", true), ("c", false), ("d", true)];
+        assert_eq!(over(&four, 4), [""; 0]);
+        assert_eq!(over(&four, 3), ["c"]);
+        assert_eq!(over(&four, 2), ["a", "c"]);
+        // The limit was lowered: what runs goes on.
+        assert_eq!(over(&four, 1), ["a", "c"]);
+        let text = &over_capacity(vec![(uid("a"), false)], 0)[&uid("a")];
+        assert_eq!(text.reason, "OutOfpods");
+        assert!(text.message.ends_with("used: 0, capacity: 0"));
     }
 
     #[test]

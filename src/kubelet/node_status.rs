@@ -35,13 +35,15 @@ pub struct Machine {
     /// Size (`2Mi`) and bytes set aside, for each size that the kernel has.
     pub huge_pages: Vec<(String, u64)>,
     pub labels: Vec<(String, String)>,
+    /// Key, value, effect.
+    pub taints: Vec<(String, String, String)>,
+    /// `--node-status-update-frequency`: how soon a node in trouble looks whether it is over.
+    pub status_period: Duration,
 }
 
 /// Version of the Kubernetes API whose rules are followed; clients parse it as semver.
 pub const KUBELET_VERSION: &str = concat!("v1.33.0+lowtide.", env!("CARGO_PKG_VERSION"));
 
-/// How often a disk that could not be written is tried again.
-const RETRY: Duration = Duration::from_secs(10);
 /// Making the Node is tried again after 100 ms, doubling to 7 s.
 /// Source: Kubernetes pkg/kubelet/kubelet_node_status.go (registerWithAPIServer).
 const REGISTER_PAUSE_MIN: Duration = Duration::from_millis(100);
@@ -91,7 +93,7 @@ pub async fn publish(core: Rc<Core>) {
         } else {
             // Nothing may be written for days: only a try shows that space is back.
             let clock = &core.world.clock;
-            let again = clock.sleep_until(clock.now() + RETRY);
+            let again = clock.sleep_until(clock.now() + core.options.machine.status_period);
             futures_lite::future::or(changed, again).await;
             for area in areas {
                 core.note_disk(area, &core.records.try_area(area).await);
@@ -156,8 +158,20 @@ fn object(core: &Core) -> Value {
         "apiVersion": "v1",
         "kind": "Node",
         "metadata": { "name": node.node_name, "labels": labels },
-        "spec": {},
+        "spec": spec(&machine.taints),
     })
+}
+
+/// Nothing is scheduled here by them; who reads the Node sees them.
+fn spec(taints: &[(String, String, String)]) -> Value {
+    let taint = |(key, value, effect): &(String, String, String)| match value.as_str() {
+        "" => json!({ "key": key, "effect": effect }),
+        value => json!({ "key": key, "value": value, "effect": effect }),
+    };
+    match taints {
+        [] => json!({}),
+        taints => json!({ "taints": taints.iter().map(taint).collect::<Value>() }),
+    }
 }
 
 fn status(core: &Core, conditions: Value) -> Value {

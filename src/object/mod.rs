@@ -10,6 +10,7 @@ mod honoured;
 mod key;
 mod names;
 mod quantity;
+pub mod references;
 mod selector;
 pub mod user;
 mod validate;

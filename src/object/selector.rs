@@ -180,6 +180,15 @@ impl FieldSelector {
     }
 
     /// Whether an object (whole) is selected.
+    /// The one value that `field` must have, if the selector asks for that.
+    pub fn required_value(&self, field: &str) -> Option<&str> {
+        let asked = self
+            .requirements
+            .iter()
+            .find(|(name, equality, _)| name == field && *equality == Equality::Equal);
+        asked.map(|(_, _, value)| value.as_str())
+    }
+
     pub fn matches(&self, object: &Value) -> bool {
         self.requirements.iter().all(|(field, equality, wanted)| {
             let same = field_text(object, field) == *wanted;

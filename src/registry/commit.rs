@@ -116,6 +116,11 @@ impl Committer {
         state.unreserved || !state.dirty.is_empty()
     }
 
+    /// Whether a write of this key is decided and not visible yet.
+    pub fn is_busy(&self, key: &Key) -> bool {
+        self.flight.look().busy.contains(key)
+    }
+
     /// Waits until no key that `concerns` picks has a write on its way.
     pub async fn settled(&self, concerns: impl Fn(&Key) -> bool) {
         loop {

@@ -5,15 +5,19 @@
 //! ```
 
 use std::cell::RefCell;
+use std::collections::BTreeMap;
 use std::rc::Rc;
+use std::sync::Arc;
 use std::time::Duration;
 
 use serde_json::{Value, json};
 
-use super::admission::{Admit, Attributes, Denial, Operation};
-use super::commit::Committer;
+use super::admission::{self, Admit, Attributes, Denial, Operation, Remarks, View};
+use super::commit::{Committer, Visible};
 use super::events::Events;
 use super::options::Limits;
+use super::published::Step;
+use super::reader::Reader;
 use super::replace::Lists;
 use super::{Actor, Error};
 use crate::object::{self, Cause, Key, Kind, Object, Provenance, Source, Standing};
@@ -23,6 +27,9 @@ use crate::world::{Clock, Random, Stamp, Uid};
 /// `DefaultTerminationGracePeriodSeconds`.
 const GRACE_DEFAULT_S: i64 = 30;
 
+/// Annotation of namespaces that nobody asked for by name: a manifest that states one takes it over.
+pub(super) const PROVISIONED: &str = "lowtide.io/provisioned";
+
 /// What the clones of a registry share.
 pub(super) struct Desk {
     pub committer: Committer,
@@ -31,6 +38,9 @@ pub(super) struct Desk {
     pub node_name: String,
     pub limits: Limits,
     pub admission: Vec<Box<dyn Admit>>,
+    /// Admitted as part of a list that is not decided to its end; with the object if admission of
+    /// others looks at it.
+    pub deciding: RefCell<BTreeMap<Key, Option<Arc<Object>>>>,
     pub lists: RefCell<Lists>,
     pub events: RefCell<Events>,
 }
@@ -63,44 +73,88 @@ impl Desk {
         }
         let warnings = object::decode(key.kind, body).map_err(|cause| invalid(vec![cause]))?;
         object::apply_defaults(key.kind, body);
+        let remarks = Remarks::default();
         let attributes = Attributes {
             operation,
             actor,
             key,
             current,
+            view: self,
+            remarks: &remarks,
         };
-        let denied = |denial: Denial| Error::Denied {
-            key: key.clone(),
-            message: denial.message,
-        };
-        for plugin in &self.admission {
+        let denied = |denial| denied(key, denial);
+        let chain = self.chain(actor, key);
+        for plugin in chain {
             plugin.mutate(&attributes, body).map_err(denied)?;
         }
         let causes = object::validate(key, body);
         if !causes.is_empty() {
             return Err(invalid(causes));
         }
-        for plugin in &self.admission {
+        for plugin in chain {
             plugin.validate(&attributes, body).map_err(denied)?;
         }
-        Ok(warnings)
+        let (remarks, namespaces) = remarks.into_parts();
+        if !actor.dry_run {
+            for namespace in namespaces {
+                self.provision(&namespace)?;
+            }
+        }
+        let remarks = remarks.into_iter().map(|text| (String::new(), text));
+        Ok(warnings.into_iter().chain(remarks).collect())
+    }
+
+    /// Remembers an admitted object until the list that it is of is decided.
+    pub fn decide(&self, object: &Object) {
+        let looked_at = matches!(
+            object.key.kind,
+            Kind::Namespace
+                | Kind::LimitRange
+                | Kind::ResourceQuota
+                | Kind::PriorityClass
+                | Kind::ServiceAccount
+        );
+        let kept = looked_at.then(|| Arc::new(object.clone()));
+        self.deciding.borrow_mut().insert(object.key.clone(), kept);
     }
 
     pub fn admit_deletion(&self, actor: &Actor, current: &Object) -> Result<(), Error> {
+        let key = &current.key;
         let attributes = Attributes {
             operation: Operation::Delete,
             actor,
-            key: &current.key,
+            key,
             current: Some(current),
+            view: self,
+            remarks: &Remarks::default(),
         };
-        for plugin in &self.admission {
-            plugin
-                .validate(&attributes, &current.body)
-                .map_err(|denial| Error::Denied {
-                    key: current.key.clone(),
-                    message: denial.message,
-                })?;
+        for plugin in self.chain(actor, key) {
+            let validated = plugin.validate(&attributes, &current.body);
+            validated.map_err(|denial| denied(key, denial))?;
         }
+        Ok(())
+    }
+
+    fn chain(&self, actor: &Actor, key: &Key) -> &[Box<dyn Admit>] {
+        match admission::concerns(actor, key) {
+            true => &self.admission,
+            false => &[],
+        }
+    }
+
+    /// Makes a namespace that an object needs. It is seen at once and stored before the object is.
+    fn provision(&self, name: &str) -> Result<(), Error> {
+        let key = Key::local(Kind::Namespace, "", name);
+        if self.committer.shared.look().get(&key).is_some() {
+            return Ok(());
+        }
+        let annotations = json!({PROVISIONED: "true"});
+        let mut body = json!({"metadata": {"name": name, "annotations": annotations}});
+        object::apply_defaults(Kind::Namespace, &mut body);
+        let namespace = self.complete(Source::Api, key, None, None, body)?;
+        let steps = vec![Step::Put(Box::new(namespace))];
+        // Goes its way whether or not the answer is waited for.
+        drop(self.committer.submit(Visible::AtOnce, steps));
         Ok(())
     }
 
@@ -197,6 +251,47 @@ impl Desk {
         let hex = |part: &[u8]| part.iter().map(|b| format!("{b:02x}")).collect::<String>();
         let parts = [&b[..4], &b[4..6], &b[6..8], &b[8..10], &b[10..]];
         parts.map(hex).join("-")
+    }
+}
+
+impl View for Desk {
+    fn get(&self, key: &Key) -> Option<Arc<Object>> {
+        if let Some(Some(decided)) = self.deciding.borrow().get(key) {
+            return Some(decided.clone());
+        }
+        let packed = self.committer.shared.look().get(key).cloned();
+        packed.map(|packed| Arc::new(packed.unpack()))
+    }
+
+    fn list(&self, kind: Kind, namespace: Option<&str>) -> Vec<Arc<Object>> {
+        let shared = self.committer.shared.clone();
+        let (mut objects, _) = Reader { shared }.list(kind, namespace);
+        let deciding = self.deciding.borrow();
+        let here = |key: &Key| {
+            key.kind == kind && namespace.is_none_or(|namespace| key.namespace == namespace)
+        };
+        for decided in deciding.values().flatten().filter(|one| here(&one.key)) {
+            objects.retain(|object| object.key != decided.key);
+            objects.push(decided.clone());
+        }
+        objects
+    }
+
+    fn in_flight(&self, key: &Key) -> bool {
+        self.deciding.borrow().contains_key(key) || self.committer.is_busy(key)
+    }
+}
+
+fn denied(key: &Key, denial: Denial) -> Error {
+    let key = key.clone();
+    match denial {
+        Denial::Forbidden { message, cause } => Error::Denied {
+            key,
+            message,
+            cause,
+        },
+        Denial::NotFound(missing) => Error::NotFound(missing),
+        Denial::Invalid(causes) => Error::Invalid { key, causes },
     }
 }
 

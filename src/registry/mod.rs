@@ -41,7 +41,7 @@ use std::sync::Arc;
 use serde_json::Value;
 
 pub use actor::Actor;
-pub use admission::{Admit, Attributes, Denial, Operation};
+pub use admission::{Admit, Attributes, Denial, DenialCause, Operation, Remarks, View};
 pub use options::{Limits, OpenError, OpenReport, Options, Place};
 pub use packed::{Packed, PackedChange};
 pub use reader::{Cursor, Reader};
@@ -128,6 +128,7 @@ pub enum Error {
     Denied {
         key: Key,
         message: String,
+        cause: Option<DenialCause>,
     },
     /// The store could not keep it (full, read-only, broken).
     Store(String),
@@ -157,7 +158,7 @@ impl fmt::Display for Error {
             Error::Invalid { key, causes } => {
                 write!(f, "{key} is invalid: {}", causes_text(causes))
             }
-            Error::Denied { key, message } => write!(f, "{key} is forbidden: {message}"),
+            Error::Denied { key, message, .. } => write!(f, "{key} is forbidden: {message}"),
             Error::Store(text) => write!(f, "store: {text}"),
         }
     }

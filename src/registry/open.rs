@@ -79,6 +79,7 @@ impl Registry {
             node_name: options.node_name,
             limits: options.limits,
             admission: options.admission,
+            deciding: RefCell::default(),
             lists: RefCell::new(Lists::default()),
             events: RefCell::new(Events::default()),
         };

@@ -18,7 +18,7 @@ use serde_json::{Value, json};
 
 use super::admission::Operation;
 use super::commit::Visible;
-use super::desk::{Desk, grace_of, same_but_for_versions, seconds_text};
+use super::desk::{Desk, PROVISIONED, grace_of, same_but_for_versions, seconds_text};
 use super::packed::Packed;
 use super::published::Step;
 use super::{Error, FieldLines, Incoming, Registry, Replaced, causes_text};
@@ -102,9 +102,12 @@ impl Registry {
             turn.remove_absent();
             let (steps, replaced) = turn.finish();
             self.expire_events();
-            if !steps.is_empty() || self.desk.committer.is_dirty() {
+            if steps.is_empty() && !self.desk.committer.is_dirty() {
+                self.desk.deciding.borrow_mut().clear();
+            } else {
                 let visible = Visible::for_list_of(source);
                 let stored = self.desk.committer.submit(visible, steps);
+                self.desk.deciding.borrow_mut().clear();
                 // A list published at once is not held up by the disk.
                 if visible != Visible::AtOnce {
                     stored.await.map_err(|error| Error::Store(error.0))?;
@@ -144,7 +147,13 @@ impl Turn<'_> {
                 Incoming::Broken(problem) => broken.push(problem),
             }
         }
-        entries.sort_by(|a, b| a.provenance.cmp(&b.provenance));
+        // What admission looks at comes before what it is asked about.
+        let rank = |entry: &Entry| match entry.key.kind {
+            Kind::Namespace => 0,
+            Kind::Pod => 2,
+            _ => 1,
+        };
+        entries.sort_by(|a, b| (rank(a), &a.provenance).cmp(&(rank(b), &b.provenance)));
         let mut first: BTreeMap<Key, Option<Provenance>> = BTreeMap::new();
         let mut once = Vec::new();
         for entry in entries {
@@ -168,6 +177,7 @@ impl Turn<'_> {
         let current = self.registry.reader().get_packed(&entry.key);
         if let Some(owner) = current.as_ref().map(|now| now.source())
             && owner != self.source
+            && !current.as_ref().is_some_and(|now| is_provisioned(now))
         {
             let at = place(&entry.provenance, self.source);
             let message = format!("{} belongs to source {}", entry.key, owner.name());
@@ -218,9 +228,10 @@ impl Turn<'_> {
         if let Some(metadata) = body.get_mut("metadata").and_then(Value::as_object_mut) {
             metadata.remove("resourceVersion");
         }
+        // A list states pods whole: what admission once added is not in it, and is added again.
         let operation = match current {
-            None => Operation::Create,
-            Some(_) => Operation::Update,
+            Some(_) if key.kind != Kind::Pod => Operation::Update,
+            _ => Operation::Create,
         };
         let at = place(&provenance, self.source);
         let admitted = desk
@@ -233,6 +244,9 @@ impl Turn<'_> {
                 let warnings = warnings.map(|cause| warning(&at, &lines, cause)).collect();
                 Ok((object, warnings))
             });
+        if let Ok((object, _)) = &admitted {
+            desk.decide(object);
+        }
         admitted.map_err(|error| refusal(at, &lines, error))
     }
 
@@ -459,6 +473,11 @@ fn compare(now: &Object, desired: &Object) -> Verdict {
     }
 }
 
+/// Nobody's but for want of a better: whoever states it may have it.
+fn is_provisioned(now: &Packed) -> bool {
+    now.key().kind == Kind::Namespace && now.unpack().annotation(PROVISIONED).is_some()
+}
+
 /// Makes a fresh instance of what `complete` took for the continuation of the stopping one.
 fn renew(object: &mut Object, desk: &Desk) {
     if let Some(metadata) = object.body["metadata"].as_object_mut() {
@@ -494,6 +513,8 @@ fn refusal(mut at: Provenance, lines: &FieldLines, error: Error) -> Problem {
             ("InvalidManifest", causes_text(&causes))
         }
         Error::Denied { message, .. } => ("AdmissionDenied", message),
+        // Nothing else is looked for than what admission asks after.
+        Error::NotFound(missing) => ("AdmissionDenied", Error::NotFound(missing).to_string()),
         other => ("InvalidManifest", other.to_string()),
     };
     Problem {

@@ -140,8 +140,7 @@ impl Admit for OnlyLabelled {
         if labelled || attributes.operation == Operation::Delete {
             return Ok(());
         }
-        let message = "label ok is missing".to_owned();
-        Err(Denial { message })
+        Err(Denial::forbidden("label ok is missing"))
     }
 }
 

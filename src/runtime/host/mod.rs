@@ -334,8 +334,9 @@ impl Host {
         make_directory(&bundle)?;
         record::write(&bundle.join("container.json"), record).map_err(|error| of_io("", &error))?;
         let slot = (record.name.clone(), record.attempt);
-        self.mirror
-            .change(uid, |pod| pod.containers.insert(slot, record.clone()));
+        self.mirror.change(uid, |pod| {
+            pod.containers.insert(slot, Box::new(record.clone()))
+        });
         Ok(())
     }
 }

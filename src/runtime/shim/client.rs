@@ -26,7 +26,7 @@ use futures_lite::{AsyncReadExt, future};
 
 use super::record::PodDirectory;
 use super::wire::{
-    Answer, AttachRequest, Call, ExecEnd, ExecRequest, Failure, Listing, MESSAGE_BYTES_MAX,
+    self, Answer, AttachRequest, Call, ExecEnd, ExecRequest, Failure, Listing, MESSAGE_BYTES_MAX,
     Message, PauseConfig, Request, RunRequest, Started, Stdin, Terminal, VERSION,
 };
 use crate::os::pipe;
@@ -223,7 +223,13 @@ async fn open(
         None
     });
     match greeted.await {
-        Some(Ok((Answer::Hello { shim, .. }, _))) => client.0.shim.set(Some(shim)),
+        Some(Ok((Answer::Hello { version, shim }, _))) => {
+            if !wire::is_understood(VERSION, version) {
+                let text = format!("shim speaks version {version}, this agent {VERSION}");
+                return Err(ShimError::Refused(Failure::Version(text)));
+            }
+            client.0.shim.set(Some(shim));
+        }
         Some(Ok(_)) => return Err(unexpected()),
         Some(Err(error)) => return Err(error),
         None => return Err(ShimError::Lost("the shim hung up".into())),
@@ -237,8 +243,9 @@ async fn open(
 
 /// Reads until the connection ends, then reaps the shim if we started it.
 async fn drive(link: Rc<Link>, wake: Sender<()>, child: Option<Child>) {
-    let mut buffer = vec![0; MESSAGE_BYTES_MAX];
     while link.socket.readable().await.is_ok() {
+        // Made anew: there is a driver for each pod, and most of them wait for days.
+        let mut buffer = vec![0; MESSAGE_BYTES_MAX];
         match socket::receive_message(link.socket.as_fd(), &mut buffer) {
             Ok(Received::Message(length, descriptors)) => {
                 link.dispatch(&buffer[..length], descriptors, &wake);
@@ -247,7 +254,6 @@ async fn drive(link: Rc<Link>, wake: Sender<()>, child: Option<Child>) {
             Ok(Received::Closed) | Err(_) => break,
         }
     }
-    drop(buffer);
     link.lost.set(true);
     // Dropping the senders ends every request in flight with `Lost`.
     link.waiting.borrow_mut().clear();

@@ -25,7 +25,7 @@ use super::job::Job;
 use super::record::PodDirectory;
 use super::watch::LOOK_AGAIN;
 use super::wire::{
-    Answer, Call, ExecEnd, Failure, Listed, ListedState, Listing, MESSAGE_BYTES_MAX, Message,
+    self, Answer, Call, ExecEnd, Failure, Listed, ListedState, Listing, MESSAGE_BYTES_MAX, Message,
     Request, VERSION,
 };
 use crate::os::early::Arguments;
@@ -581,7 +581,7 @@ impl Shim {
 }
 
 fn hello(version: u32) -> Result<Answer, Failure> {
-    if version + 1 < VERSION {
+    if !wire::is_understood(VERSION, version) {
         let text = format!("agent speaks version {version}, this shim {VERSION}");
         return Err(Failure::Version(text));
     }

@@ -19,6 +19,12 @@ use crate::os::spawn::CgroupJoin;
 use crate::world::Stamp;
 
 pub const VERSION: u32 = 1;
+
+/// Whether a side of version `own` and one of version `other` understand each other.
+pub fn is_understood(own: u32, other: u32) -> bool {
+    own.abs_diff(other) <= 1
+}
+
 /// One message, both ways. Well below a socket's default buffer (212,992 B).
 pub const MESSAGE_BYTES_MAX: usize = 32 * 1024;
 
@@ -245,3 +251,7 @@ pub enum Failure {
     /// Anything else, with operation, object, cause.
     Failed(String),
 }
+
+#[cfg(test)]
+#[path = "wire_tests.rs"]
+mod tests;
