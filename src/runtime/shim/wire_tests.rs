@@ -85,6 +85,10 @@ fn messages_of_both_neighbours_are_understood() {
             "container": "c", "id": "i", "runtime": ["runc"], "process_file": "/p",
             "terminal": "No", "timeout_ms": null, "deadline_ms": 5,
         }}}),
+        json!({"number": 6, "call": {"Attach": {
+            "container": "c", "stdin": true, "stdout": true, "stderr": false,
+        }}}),
+        json!({"number": 7, "call": {"CloseInput": {"container": "c"}}}),
     ] {
         both::<Request>(request);
     }
@@ -93,6 +97,9 @@ fn messages_of_both_neighbours_are_understood() {
         json!({"Ended": {"number": 1, "end": {"Exited": {"code": 3}}}}),
         json!({"Answer": {"number": 1, "result": {"Ok": "Done"}}}),
         json!({"Answer": {"number": 1, "result": {"Ok": {"Started": started}}}}),
+        json!({"Answer": {"number": 1, "result": {"Ok": {"Attached": {
+            "terminal": "No", "stdin": "Open",
+        }}}}}),
         json!({"Answer": {"number": 1, "result": {"Err": {"Start": {"code": 127, "message": "m"}}}}}),
         json!({"Answer": {"number": 1, "result": {"Ok": {"Listing": {
             "pause": identity(),
