@@ -163,6 +163,7 @@ impl Case {
             },
             mounts: &self.mounts,
             pause_pid: self.pause.0.id(),
+            target_pid: None,
             cgroups_path: &format!("/{}", self.id),
             seccomp_file: None,
         })
@@ -245,7 +246,9 @@ fn container(script: &str) -> ContainerConfig {
         },
         oom_score_adj: 1000,
         stdin: false,
+        stdin_once: false,
         tty: false,
+        target: None,
         termination_message_path: "/dev/termination-log".to_owned(),
         termination_message_policy: TerminationMessagePolicy::File,
     }

@@ -132,6 +132,14 @@ const WRONG: &[(&[&str], &[&str])] = &[
     ),
     (&["run", "--pod-cidr=10.0.0.0/33"], &["10.88.0.0/24"]),
     (
+        &["run", "--pod-cidr=fd00::/64"],
+        &["--pod-cidr", "no IPv6", "10.88.0.0/24"],
+    ),
+    (
+        &["run", "--pod-cidr=10.88.0.7/24"],
+        &["--pod-cidr", "did you mean 10.88.0.0/24"],
+    ),
+    (
         &["run", "--node-labels=zone"],
         &["--node-labels", "zone=north"],
     ),

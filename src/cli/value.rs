@@ -5,6 +5,8 @@
 use std::net::IpAddr;
 use std::time::Duration;
 
+use crate::runtime::network::Subnet;
+
 /// A taint that the node registers with: `key[=value]:effect`.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Taint {
@@ -13,7 +15,7 @@ pub struct Taint {
     pub effect: String,
 }
 
-/// An IPv4 or IPv6 network in CIDR notation.
+/// A network in CIDR notation.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct Cidr {
     pub address: IpAddr,
@@ -123,11 +125,18 @@ pub fn cidr(text: &str) -> Result<Cidr, String> {
     let legal = || format!("{text:?} is not a network such as 10.88.0.0/24");
     let (address, bits) = text.split_once('/').ok_or_else(legal)?;
     let address: IpAddr = address.parse().map_err(|_| legal())?;
-    let bits_max = if address.is_ipv4() { 32 } else { 128 };
-    let prefix_bits = bits.parse().ok().filter(|bits| *bits <= bits_max);
+    if address.is_ipv6() {
+        return Err(format!(
+            "{text:?}: the pod network has no IPv6, give an IPv4 network such as 10.88.0.0/24"
+        ));
+    }
+    let prefix_bits = bits.parse().ok().filter(|bits| *bits <= 32);
+    let prefix_bits = prefix_bits.ok_or_else(legal)?;
+    // What the network itself asks of its range.
+    Subnet::parse(text)?;
     Ok(Cidr {
         address,
-        prefix_bits: prefix_bits.ok_or_else(legal)?,
+        prefix_bits,
     })
 }
 

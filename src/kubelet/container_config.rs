@@ -80,7 +80,9 @@ pub fn container_config(
         resources: resources::container_resources(container),
         oom_score_adj: resources::oom_score_adj(pod, container, node.memory_bytes),
         stdin: container.stdin == Some(true),
+        stdin_once: container.stdin_once == Some(true),
         tty: container.tty == Some(true),
+        target: None,
         termination_message_path: path.unwrap_or_else(|| TERMINATION_MESSAGE_PATH.to_owned()),
         termination_message_policy: match container.termination_message_policy.as_deref() {
             Some("FallbackToLogsOnError") => TerminationMessagePolicy::FallbackToLogsOnError,

@@ -25,6 +25,7 @@ pub struct Options {
     pub services: Vec<(String, String)>,
     /// Sources whose complete lists must have arrived before anything is called an orphan.
     pub sources: Vec<crate::object::Source>,
+    pub image_gc: super::image_gc::Policy,
 }
 
 pub struct Core {

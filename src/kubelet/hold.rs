@@ -1,16 +1,25 @@
 //! Why a pod may not start although it is wanted: fields that are not honoured yet, sysctls that
 //! are not allowed, a predecessor of its name that is still ending.
 
+use std::collections::BTreeMap;
+
 use super::core::{Core, EventKind};
 use super::facts::NodeFacts;
 use super::plan::Waiting;
 use super::sandbox_config;
 use super::view::PodView;
-use crate::object::Effect;
+use crate::object::{Effect, Unhonoured};
 use crate::world::Uid;
 
 /// Reason of a static pod that waits for the pod it replaces.
 pub const PREDECESSOR: &str = "WaitingForPredecessor";
+
+pub const NOT_HONOURED: &str = "FieldNotHonoured";
+
+pub fn not_honoured(field: &Unhonoured) -> String {
+    let path = &field.path;
+    format!("{path} is not honoured by this version of lowtide")
+}
 
 /// The reason to wait, or `None`: go.
 pub fn reason<'a>(
@@ -22,10 +31,9 @@ pub fn reason<'a>(
     let fatal = view
         .unhonoured
         .iter()
-        .find(|field| field.effect == Effect::Wait);
+        .find(|field| field.effect == Effect::Wait && field.ephemeral().is_none());
     if let Some(field) = fatal {
-        let text = format!("{} is not honoured by this version of lowtide", field.path);
-        return Some(Waiting::new("FieldNotHonoured", text));
+        return Some(Waiting::new(NOT_HONOURED, not_honoured(field)));
     }
     if let Err(forbidden) = sandbox_config::check_sysctls(&view.pod, node) {
         return Some(Waiting::new("SysctlForbidden", forbidden.message));
@@ -41,6 +49,22 @@ pub fn reason<'a>(
     Some(Waiting::new(PREDECESSOR, text))
 }
 
+/// Who of `applicants` (and whether they were let in before) finds no room.
+///
+/// They wait, and are let in when another pod has ended. Upstream fails them for good with the same
+/// reason, since a scheduler makes another pod elsewhere; for a manifest there is no elsewhere.
+/// Source: Kubernetes pkg/kubelet/lifecycle/predicate.go (`OutOfpods`).
+pub fn over_capacity(mut applicants: Vec<(Uid, bool)>, pods_max: u32) -> BTreeMap<Uid, Waiting> {
+    applicants.sort_by(|(a, a_in), (b, b_in)| b_in.cmp(a_in).then_with(|| a.cmp(b)));
+    let text = format!(
+        "Node didn't have enough resource: pods, requested: 1, used: {pods_max}, capacity: {pods_max}"
+    );
+    let over = applicants.into_iter().skip(pods_max as usize);
+    over.filter(|(_, was_in)| !was_in)
+        .map(|(uid, _)| (uid, Waiting::new("OutOfpods", &*text)))
+        .collect()
+}
+
 /// One Warning event for the fields that are passed over without harm.
 pub fn warn(core: &Core, view: &PodView) {
     let passed_over = view
@@ -53,7 +77,7 @@ pub fn warn(core: &Core, view: &PodView) {
             "without effect in this version of lowtide: {}",
             paths.join(", ")
         );
-        core.event(view, None, EventKind::Warning, "FieldNotHonoured", text);
+        core.event(view, None, EventKind::Warning, NOT_HONOURED, text);
     }
 }
 
@@ -92,6 +116,25 @@ mod tests {
         assert_eq!(held(&new, &old, &[]), None);
         let [old, new] = ["u1", "u2"].map(|uid| pod(uid, Source::Api, empty()));
         assert_eq!(held(&new, &old, &[&old]), None);
+    }
+
+    #[test]
+    fn who_was_let_in_stays_and_the_rest_waits_for_room() {
+        let uid = |name: &str| Uid::new(name).unwrap();
+        let over = |applicants: &[(&str, bool)], most| -> Vec<String> {
+            let applicants = applicants.iter().map(|(name, was_in)| (uid(name), *was_in));
+            let over = over_capacity(applicants.collect(), most);
+            over.keys().map(ToString::to_string).collect()
+        };
+        let four = [("a", false), ("b", true), ("c", false), ("d", true)];
+        assert_eq!(over(&four, 4), [""; 0]);
+        assert_eq!(over(&four, 3), ["c"]);
+        assert_eq!(over(&four, 2), ["a", "c"]);
+        // The limit was lowered: what runs goes on.
+        assert_eq!(over(&four, 1), ["a", "c"]);
+        let text = &over_capacity(vec![(uid("a"), false)], 0)[&uid("a")];
+        assert_eq!(text.reason, "OutOfpods");
+        assert!(text.message.ends_with("used: 0, capacity: 0"));
     }
 
     #[test]

@@ -181,7 +181,8 @@ pub struct Memory {
     pub sandbox_trouble: Option<Trouble>,
     /// Kills and removals that failed: not before then again.
     pub retries: BTreeMap<Target, BootTime>,
-    pub containers: BTreeMap<String, ContainerMemory>,
+    /// Boxed: a map makes room for eleven at once, and most pods have one.
+    pub containers: BTreeMap<String, Box<ContainerMemory>>,
     pub checkpoint: Checkpoint,
     pub finals: Final,
     /// A fsync of `finals` failed: tried again then.
@@ -198,7 +199,10 @@ impl Memory {
     }
 
     pub fn container(&self, name: &str) -> ContainerMemory {
-        self.containers.get(name).cloned().unwrap_or_default()
+        self.containers
+            .get(name)
+            .map(|known| ContainerMemory::clone(known))
+            .unwrap_or_default()
     }
 
     pub fn container_mut(&mut self, name: &str) -> &mut ContainerMemory {

@@ -19,6 +19,7 @@ pub mod expand;
 pub mod facts;
 mod follow;
 mod hold;
+pub mod image_gc;
 mod images;
 mod leftovers;
 pub mod memory;
@@ -52,6 +53,7 @@ use futures_lite::future::zip;
 pub use self::core::Options;
 use self::core::{Core, EventKind};
 use self::memory::{Checkpoint, EndCause, Final, Memory};
+use self::plan::Waiting;
 use self::view::PodView;
 use self::worker::{Shared, work};
 use crate::object::{Object, Standing};
@@ -97,6 +99,7 @@ impl Kubelet {
         tasks.push(core.spawn(orphans::end_all(kubelet.clone(), recovered)));
         tasks.push(core.spawn(node_status::publish(core.clone())));
         tasks.push(core.spawn(leftovers::sweep(core.clone())));
+        tasks.push(core.spawn(image_gc::run(kubelet.clone())));
         *kubelet.followers.borrow_mut() = tasks;
         kubelet
     }
@@ -210,13 +213,16 @@ impl Kubelet {
             .map(|w| (w.shared.clone(), w.shared.view.borrow().clone()))
             .collect();
         let ended = ended(&views);
+        let over = self.over_capacity(&views);
         for (shared, view) in &views {
             let others = views.iter().map(|(_, other)| other.as_ref());
             let ending = shared.memory.borrow().checkpoint.ending.is_some();
             let held = (!ending)
                 .then(|| {
-                    let left = self.core.leftovers.holds(&view.uid);
-                    left.or_else(|| hold::reason(view, others, &self.core.options.node, &ended))
+                    let held = self.core.leftovers.holds(&view.uid);
+                    let node = &self.core.options.node;
+                    held.or_else(|| hold::reason(view, others, node, &ended))
+                        .or_else(|| over.get(&view.uid).cloned())
                 })
                 .flatten();
             if *shared.held.borrow() != held {
@@ -237,6 +243,28 @@ impl Kubelet {
                 shared.wake();
             }
         }
+    }
+
+    /// The pods for which `--max-pods` leaves no room. Who was let in stays in.
+    fn over_capacity(&self, views: &[(Rc<Shared>, Rc<PodView>)]) -> BTreeMap<Uid, Waiting> {
+        let capacity = self.core.options.machine.pods_max;
+        let active = |shared: &Shared| shared.memory.borrow().finals.phase.is_none();
+        let active: Vec<_> = views.iter().filter(|(shared, _)| active(shared)).collect();
+        let over = match active.len() > capacity as usize {
+            // The usual case, without a look at the runtime.
+            false => BTreeMap::new(),
+            true => {
+                let applicants = active.iter().map(|(shared, view)| {
+                    let runs = self.core.world.runtime.observe(&view.uid).sandbox.is_some();
+                    (view.uid.clone(), runs || shared.admitted.get())
+                });
+                hold::over_capacity(applicants.collect(), capacity)
+            }
+        };
+        for (shared, view) in &active {
+            shared.admitted.set(!over.contains_key(&view.uid));
+        }
+        over
     }
 
     /// Forgets workers that have ended and lets successors start.

@@ -28,13 +28,14 @@ pub struct Machine {
     pub cpus: u32,
     pub pods_max: u32,
     pub labels: Vec<(String, String)>,
+    /// Key, value, effect.
+    pub taints: Vec<(String, String, String)>,
+    /// `--node-status-update-frequency`: how soon a node in trouble looks whether it is over.
+    pub status_period: Duration,
 }
 
 /// Version of the Kubernetes API whose rules are followed; clients parse it as semver.
 pub const KUBELET_VERSION: &str = concat!("v1.33.0+lowtide.", env!("CARGO_PKG_VERSION"));
-
-/// How often a disk that could not be written is tried again.
-const RETRY: Duration = Duration::from_secs(10);
 
 /// Publishes Node and built-in namespaces, then keeps the conditions true.
 pub async fn publish(core: Rc<Core>) {
@@ -67,7 +68,7 @@ pub async fn publish(core: Rc<Core>) {
             // Nothing may be written for days: only a try shows that space is back.
             Some(_) => {
                 let clock = &core.world.clock;
-                let again = clock.sleep_until(clock.now() + RETRY);
+                let again = clock.sleep_until(clock.now() + core.options.machine.status_period);
                 futures_lite::future::or(listener, again).await;
                 core.note_disk(Area::Root, &core.records.try_root().await);
             }
@@ -95,8 +96,20 @@ fn object(core: &Core) -> Value {
         "apiVersion": "v1",
         "kind": "Node",
         "metadata": { "name": node.node_name, "labels": labels },
-        "spec": {},
+        "spec": spec(&machine.taints),
     })
+}
+
+/// Nothing is scheduled here by them; who reads the Node sees them.
+fn spec(taints: &[(String, String, String)]) -> Value {
+    let taint = |(key, value, effect): &(String, String, String)| match value.as_str() {
+        "" => json!({ "key": key, "effect": effect }),
+        value => json!({ "key": key, "value": value, "effect": effect }),
+    };
+    match taints {
+        [] => json!({}),
+        taints => json!({ "taints": taints.iter().map(taint).collect::<Value>() }),
+    }
 }
 
 fn status(core: &Core, disk_trouble: Option<&str>) -> Value {

@@ -17,13 +17,27 @@ use crate::world::Uid;
 /// How often the sources are asked whether they have listed; doubles up to the maximum.
 const PATIENCE_MIN: Duration = Duration::from_millis(100);
 const PATIENCE_MAX: Duration = Duration::from_secs(20);
+/// A source that is silent for so long is named.
+const SILENCE_MAX: Duration = Duration::from_secs(10);
 
 /// Waits for the sources, then ends every recorded pod that no source wants.
 pub async fn end_all(kubelet: Rc<Kubelet>, recovered: Vec<Uid>) {
     let core = &kubelet.core;
     let mut patience = PATIENCE_MIN;
     let listed = |source: &Source| core.registry.has_listed(*source);
+    let begun = core.world.clock.now();
+    let mut said = false;
     while !core.options.sources.iter().all(listed) {
+        if !said && core.world.clock.now().since(begun) >= SILENCE_MAX {
+            said = true;
+            let silent = core.options.sources.iter().filter(|source| !listed(source));
+            let silent: Vec<&str> = silent.map(|source| source.name()).collect();
+            log::warn!(
+                "no complete list yet of source {}: what runs from an earlier start is kept until \
+                 there is one, wanted or not",
+                silent.join(", ")
+            );
+        }
         let until = core.world.clock.now() + patience;
         core.world.clock.sleep_until(until).await;
         patience = (patience * 2).min(PATIENCE_MAX);

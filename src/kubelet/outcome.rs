@@ -297,6 +297,8 @@ fn recorded(shared: &Shared, result: Result<Final, DiskError>) {
     let retry = match result {
         Ok(finals) => {
             shared.memory.borrow_mut().finals = finals;
+            // A finished pod makes room for one that waits.
+            shared.core.departures.notify(usize::MAX);
             None
         }
         Err(error) => {

@@ -265,4 +265,6 @@ pub fn exit_of(container: &ContainerObserved) -> Option<&Exit> {
 #[cfg(test)]
 mod ending_tests;
 #[cfg(test)]
+mod ephemeral_tests;
+#[cfg(test)]
 mod tests;

@@ -15,7 +15,7 @@ use serde_json::{Value, json};
 
 use super::memory::Memory;
 use super::plan::Waiting;
-use super::view::PodView;
+use super::view::{PodView, Role};
 use crate::world::{PodObserved, QosClass};
 
 pub use phase::Phase;
@@ -58,10 +58,10 @@ pub fn status(facts: &Facts<'_>) -> Status {
     put_times_and_addresses(facts, &mut value);
     put_reason(facts, &mut value);
     for status in containers {
-        let list = if status.is_init {
-            "initContainerStatuses"
-        } else {
-            "containerStatuses"
+        let list = match status.role {
+            Role::Init | Role::Sidecar => "initContainerStatuses",
+            Role::Regular => "containerStatuses",
+            Role::Ephemeral => "ephemeralContainerStatuses",
         };
         let list = value[list].take_or_new();
         list.push(status.value);

@@ -9,10 +9,11 @@ use super::core::{Core, EventKind};
 use super::env::EnvContext;
 use super::memory::{EndCause, Final, Health, ImageState};
 use super::outcome::{Outcome, StartFailure};
-use super::plan::Step;
-use super::view::{ContainerView, PodView};
+use super::plan::{Step, latest};
+use super::view::{ContainerView, PodView, Role};
 use super::worker::Shared;
-use super::{container_config, images, leftovers, sandbox_config, volumes};
+use super::{container_config, hold, images, leftovers, sandbox_config, volumes};
+use crate::object::{Effect, Unhonoured};
 use crate::world::{
     Area, BootTime, ContainerId, ContainerState, DiskError, RemoveError, RuntimeError,
 };
@@ -155,16 +156,49 @@ async fn start_container(
     };
     let spec = view.spec(container);
     let config = container_config::container_config(&view.pod, spec, attempt, &image, &context);
-    let config = config.map_err(|error| StartFailure::Config {
+    let mut config = config.map_err(|error| StartFailure::Config {
         reason: error.reason.to_owned(),
         message: error.message,
     })?;
+    if container.role == Role::Ephemeral {
+        config.target = ephemeral_target(core, view, container)?;
+    }
     let started = core.world.runtime.start_container(Arc::new(config)).await;
     if started.is_ok() {
         let text = "Container created";
         core.event(view, Some(container), EventKind::Normal, "Created", text);
     }
     started.map_err(StartFailure::Runtime)
+}
+
+/// The instance whose processes an ephemeral container sees.
+fn ephemeral_target(
+    core: &Core,
+    view: &PodView,
+    container: &ContainerView,
+) -> Result<Option<ContainerId>, StartFailure> {
+    let config = |reason: &str, message| StartFailure::Config {
+        reason: reason.to_owned(),
+        message,
+    };
+    let mut fields = view.unhonoured.iter();
+    let own = |f: &&Unhonoured| f.ephemeral() == Some(container.index);
+    if let Some(field) = fields.find(|f| own(f) && f.effect == Effect::Wait) {
+        return Err(config(hold::NOT_HONOURED, hold::not_honoured(field)));
+    }
+    let Some(target) = view.target(container) else {
+        return Ok(None);
+    };
+    let observed = core.world.runtime.observe(&view.uid);
+    let instance = latest(&observed, target);
+    let runs = instance.filter(|c| matches!(c.state, ContainerState::Running { .. }));
+    match runs {
+        Some(instance) => Ok(Some(instance.id.clone())),
+        None => {
+            let text = format!("unable to find target container {target:?}");
+            Err(config("CreateContainerConfigError", text))
+        }
+    }
 }
 
 async fn post_start(

@@ -5,6 +5,7 @@ use std::rc::Rc;
 use std::time::Duration;
 
 use k8s_openapi::api::core::v1::{Container, Pod, Probe};
+use serde::Deserialize;
 
 use super::container_config::container_hash;
 use crate::object::{Key, Object, Problem, Provenance, Standing, Unhonoured, unhonoured};
@@ -18,6 +19,8 @@ pub enum Role {
     /// An init container with `restartPolicy: Always`: started in order, runs beside the rest.
     Sidecar,
     Regular,
+    /// Added to a pod that runs (`kubectl debug`); started once, never again, and decides nothing.
+    Ephemeral,
 }
 
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -74,7 +77,7 @@ impl ProbeKind {
 pub struct ContainerView {
     pub name: String,
     pub role: Role,
-    /// Position within `spec.containers` or `spec.initContainers`.
+    /// Position within `spec.containers`, `spec.initContainers` or `spec.ephemeralContainers`.
     pub index: usize,
     pub pull_policy: PullPolicy,
     /// Decides whether a running instance is still the one that is wanted.
@@ -89,8 +92,10 @@ pub struct PodView {
     pub uid: Uid,
     pub key: Key,
     pub pod: Pod,
-    /// Init containers and sidecars in order, then regular containers.
+    /// Init containers and sidecars in order, then regular containers, then ephemeral ones.
     pub containers: Vec<ContainerView>,
+    /// `spec.ephemeralContainers` as the containers that they are.
+    ephemeral: Vec<Container>,
     pub host_network: bool,
     pub is_static: bool,
     pub provenance: Option<Provenance>,
@@ -122,12 +127,17 @@ impl PodView {
         let init = init.map(|(index, c)| view_of_init(index, c, policy));
         let regular = spec.containers.iter().enumerate();
         let regular = regular.map(|(index, c)| container_view(index, c, Role::Regular, policy));
-        let containers = init.chain(regular).collect();
+        let ephemeral = ephemeral(object)?;
+        let never = RestartPolicy::Never;
+        let added = ephemeral.iter().enumerate();
+        let added = added.map(|(index, c)| container_view(index, c, Role::Ephemeral, never));
+        let containers = init.chain(regular).chain(added).collect();
         let seconds = |s: i64| Duration::from_secs(s.max(0).unsigned_abs());
         Ok(Rc::new(PodView {
             uid,
             key: object.key.clone(),
             containers,
+            ephemeral,
             host_network: spec.host_network.unwrap_or(false),
             is_static: object.is_static(),
             provenance: object.provenance.clone(),
@@ -159,11 +169,20 @@ impl PodView {
         let spec = self.pod.spec.as_ref().expect("PodView::new checked it");
         match view.role {
             Role::Regular => &spec.containers[view.index],
+            Role::Ephemeral => &self.ephemeral[view.index],
             Role::Init | Role::Sidecar => {
                 let init = spec.init_containers.as_ref();
                 &init.expect("the view was made from this list")[view.index]
             }
         }
+    }
+
+    /// `targetContainerName`: whose processes an ephemeral container sees.
+    pub fn target(&self, view: &ContainerView) -> Option<&str> {
+        let spec = self.pod.spec.as_ref()?;
+        let added = (view.role == Role::Ephemeral).then_some(spec.ephemeral_containers.as_ref()?);
+        let target = added?.get(view.index)?.target_container_name.as_deref();
+        target.filter(|name| !name.is_empty())
     }
 
     pub fn probe(&self, view: &ContainerView, kind: ProbeKind) -> Option<&Probe> {
@@ -179,6 +198,7 @@ impl PodView {
     pub fn field_path(&self, view: &ContainerView) -> String {
         match view.role {
             Role::Regular => format!("spec.containers{{{}}}", view.name),
+            Role::Ephemeral => format!("spec.ephemeralContainers{{{}}}", view.name),
             Role::Init | Role::Sidecar => format!("spec.initContainers{{{}}}", view.name),
         }
     }
@@ -188,8 +208,17 @@ impl PodView {
     }
 
     pub fn has_init(&self) -> bool {
-        self.containers.iter().any(|c| c.role != Role::Regular)
+        let mut containers = self.containers.iter();
+        containers.any(|c| matches!(c.role, Role::Init | Role::Sidecar))
     }
+}
+
+/// An ephemeral container has a container's fields and one more.
+fn ephemeral(object: &Object) -> Result<Vec<Container>, String> {
+    let list = object.body["spec"]["ephemeralContainers"].as_array();
+    let containers = list.into_iter().flatten().map(Container::deserialize);
+    let containers: Result<_, _> = containers.collect();
+    containers.map_err(|error| format!("spec.ephemeralContainers: {error}"))
 }
 
 fn view_of_init(index: usize, container: &Container, policy: RestartPolicy) -> ContainerView {

@@ -35,6 +35,8 @@ pub struct Shared {
     pub memory: RefCell<Memory>,
     /// Why the pod may not start; set by the kubelet, read by `plan`.
     pub held: RefCell<Option<Waiting>>,
+    /// One of the `--max-pods`.
+    pub admitted: Cell<bool>,
     pub(super) outcomes: RefCell<Vec<(Target, Outcome)>>,
     /// Fires at every wake: tasks that wait for an exit listen too.
     pub pulse: Event,
@@ -51,6 +53,7 @@ impl Shared {
             view: RefCell::new(view),
             memory: RefCell::new(memory),
             held: RefCell::new(None),
+            admitted: Cell::new(false),
             outcomes: RefCell::new(Vec::new()),
             pulse: Event::new(),
             woken: Cell::new(true),

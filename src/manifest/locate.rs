@@ -183,7 +183,11 @@ spec:
 
     #[test]
     fn json_and_aliases_have_lines_too() {
-        let json = "{\n\t\"kind\": \"Pod\",\n\t\"spec\": {\"containers\": [\n\t\t{\"name\": \"a\"},\n\t\t{\n\t\t\t\"name\": \"b\",\n\t\t\t\"path\": \"\\/a\\u00e9\",\n\t\t\t\"image\": 5\n\t\t}\n\t]}\n}\n";
+        let json = concat!(
+            "{\n\t\"kind\": \"Pod\",\n\t\"spec\": {\"containers\": [\n\t\t{\"name\": \"a\"},\n",
+            "\t\t{\n\t\t\t\"name\": \"b\",\n\t\t\t\"path\": \"\\/a\\u00e9\",\n",
+            "\t\t\t\"image\": 5\n\t\t}\n\t]}\n}\n"
+        );
         assert_eq!(line_of(json, "spec.containers[0].name"), Some(4));
         assert_eq!(line_of(json, "spec.containers[1].image"), Some(8));
         assert_eq!(line_of(json, "spec.containers[1].command"), Some(5));

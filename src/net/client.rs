@@ -14,6 +14,7 @@ use std::task::Poll;
 use std::time::Duration;
 
 use bytes::Bytes;
+use futures_lite::{AsyncRead, AsyncReadExt, AsyncWrite, AsyncWriteExt};
 use futures_rustls::TlsConnector;
 use http::{HeaderMap, Method, StatusCode, Uri, header};
 use http_body::Body as _;
@@ -25,6 +26,7 @@ use rustls_pki_types::ServerName;
 use smol_hyper::rt::FuturesIo;
 
 use super::dial::{self, Stream, within};
+use super::proxy::{Proxies, Proxy};
 use crate::world::Clock;
 
 /// Bytes of an answer's head, and the read buffer of its body.
@@ -93,6 +95,7 @@ pub struct Request {
 pub struct Client {
     clock: Rc<dyn Clock>,
     timeouts: Timeouts,
+    proxies: Rc<Proxies>,
 }
 
 type Connection = Pin<Box<dyn Future<Output = hyper::Result<()>>>>;
@@ -108,17 +111,31 @@ pub struct Response {
 }
 
 impl Client {
+    /// Goes everywhere directly.
     pub fn new(clock: Rc<dyn Clock>, timeouts: Timeouts) -> Client {
-        Client { clock, timeouts }
+        Client {
+            clock,
+            timeouts,
+            proxies: Rc::default(),
+        }
+    }
+
+    pub fn through(self, proxies: Rc<Proxies>) -> Client {
+        Client { proxies, ..self }
     }
 
     /// Sends the request and resolves with the head of the answer.
     pub async fn send(&self, request: Request) -> Result<Response, Error> {
         let host = request.url.host().unwrap_or_default().to_owned();
+        let proxy = self.proxies.for_url(&request.url).map_err(Error::Request)?;
         let late = |stage: &str| Error::Timeout(format!("{stage} {host}: timeout"));
-        let stream = within(&*self.clock, self.timeouts.connect, self.connect(&request))
-            .await
-            .ok_or_else(|| late("connect to"))??;
+        let stream = within(
+            &*self.clock,
+            self.timeouts.connect,
+            self.connect(&request, proxy),
+        )
+        .await
+        .ok_or_else(|| late("connect to"))??;
         let mut builder = http1::Builder::new();
         builder
             .max_headers(HEADERS_MAX)
@@ -128,7 +145,7 @@ impl Client {
             .await
             .map_err(|error| broken(&host, &error))?;
         let mut connection: Option<Connection> = Some(Box::pin(connection));
-        let mut answer = Box::pin(sender.send_request(assemble(request)?));
+        let mut answer = Box::pin(sender.send_request(assemble(request, proxy)?));
         let driven = poll_fn(|context| {
             drive(&mut connection, context);
             answer.as_mut().poll(context)
@@ -148,7 +165,7 @@ impl Client {
         })
     }
 
-    async fn connect(&self, request: &Request) -> Result<Stream, Error> {
+    async fn connect(&self, request: &Request, proxy: Option<&Proxy>) -> Result<Stream, Error> {
         let host = request.url.host().unwrap_or_default();
         if host.is_empty() {
             return Err(Error::Request(format!("{} names no host", request.url)));
@@ -167,9 +184,16 @@ impl Client {
             .url
             .port_u16()
             .unwrap_or(if secure { 443 } else { 80 });
-        let stream = dial::connect(&*self.clock, host, port)
-            .await
-            .map_err(|error| Error::Broken(format!("connect to {host}: {error}")))?;
+        let (what, dialled, at) = match proxy {
+            None => ("", host, port),
+            Some(proxy) => ("proxy ", proxy.host.as_str(), proxy.port),
+        };
+        let stream = dial::connect(&*self.clock, dialled, at).await;
+        let mut stream = stream
+            .map_err(|error| Error::Broken(format!("connect to {what}{dialled}: {error}")))?;
+        if secure && let Some(proxy) = proxy {
+            open_tunnel(&mut stream, proxy, host, port).await?;
+        }
         if !secure {
             return Ok(Stream::Plain(stream));
         }
@@ -241,15 +265,64 @@ fn drive(connection: &mut Option<Connection>, context: &mut std::task::Context<'
     }
 }
 
-fn assemble(request: Request) -> Result<http::Request<Full<Bytes>>, Error> {
+/// CONNECT (RFC 9110 section 9.3.6): what is written from now on goes to `host`.
+async fn open_tunnel(
+    stream: &mut (impl AsyncRead + AsyncWrite + Unpin),
+    proxy: &Proxy,
+    host: &str,
+    port: u16,
+) -> Result<(), Error> {
+    let at = format!("proxy {}:{}", proxy.host, proxy.port);
+    let broken = |error: io::Error| Error::Broken(format!("talk to {at}: {error}"));
+    let mut head =
+        format!("CONNECT {host}:{port} HTTP/1.1\r\nHost: {host}:{port}\r\n").into_bytes();
+    if let Some(authorization) = &proxy.authorization {
+        head.extend_from_slice(b"Proxy-Authorization: ");
+        head.extend_from_slice(authorization.as_bytes());
+        head.extend_from_slice(b"\r\n");
+    }
+    head.extend_from_slice(b"\r\n");
+    stream.write_all(&head).await.map_err(broken)?;
+    let mut answer = Vec::new();
+    // The peer is silent until we have said hello: nothing of it can be read here by mistake.
+    while !answer.ends_with(b"\r\n\r\n") {
+        let mut piece = [0; 1024];
+        let count = stream.read(&mut piece).await.map_err(broken)?;
+        if count == 0 || answer.len() > HEAD_BYTES_MAX {
+            return Err(Error::Broken(format!("{at}: no whole answer to CONNECT")));
+        }
+        answer.extend_from_slice(&piece[..count]);
+    }
+    let line = String::from_utf8_lossy(&answer);
+    let status = line.split(' ').nth(1).and_then(|code| code.parse().ok());
+    match status {
+        Some(200..=299) => Ok(()),
+        Some(407) => Err(Error::Protocol(format!("{at}: authorization failed"))),
+        Some(code @ 400..=499) => Err(Error::Protocol(format!(
+            "{at}: refused {host}:{port} (HTTP status {code})"
+        ))),
+        Some(code) => Err(Error::Broken(format!(
+            "{at}: cannot reach {host}:{port} (HTTP status {code})"
+        ))),
+        None => Err(Error::Protocol(format!("{at}: its answer is not HTTP"))),
+    }
+}
+
+/// Through a proxy, a request in the clear names the whole URL.
+fn assemble(request: Request, proxy: Option<&Proxy>) -> Result<http::Request<Full<Bytes>>, Error> {
     let invalid = |error: http::Error| Error::Request(format!("send request: {error}"));
     let path = request
         .url
         .path_and_query()
         .map_or("/", |path| path.as_str());
+    let in_clear = proxy.filter(|_| request.url.scheme_str() == Some("http"));
+    let target = match in_clear {
+        None => path.to_owned(),
+        Some(_) => request.url.to_string(),
+    };
     let mut assembled = http::Request::builder()
         .method(request.method)
-        .uri(path)
+        .uri(target)
         .body(Full::new(request.body))
         .map_err(invalid)?;
     *assembled.headers_mut() = request.headers;
@@ -264,6 +337,9 @@ fn assemble(request: Request) -> Result<http::Request<Full<Bytes>>, Error> {
             .parse()
             .map_err(|_| Error::Request("send request: bad host".into()))?;
         headers.insert(header::HOST, host);
+    }
+    if let Some(authorization) = in_clear.and_then(|proxy| proxy.authorization.clone()) {
+        headers.insert(header::PROXY_AUTHORIZATION, authorization);
     }
     let close = header::HeaderValue::from_static("close");
     headers.insert(header::CONNECTION, close);

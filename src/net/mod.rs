@@ -4,6 +4,7 @@
 mod check;
 pub mod client;
 mod dial;
+pub mod proxy;
 pub mod serve;
 pub mod tls;
 pub mod unix;

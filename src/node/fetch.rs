@@ -9,6 +9,7 @@ use rustls::ClientConfig;
 
 use crate::manifest::{Answer, Fetch};
 use crate::net::client::{Client, Request, Timeouts};
+use crate::net::proxy::Proxies;
 use crate::net::tls::{self, Trust};
 use crate::world::{Clock, LocalFuture};
 
@@ -19,9 +20,9 @@ pub struct HttpFetch {
 
 impl HttpFetch {
     /// Errors: the system's certificates cannot be used.
-    pub fn new(clock: Rc<dyn Clock>) -> Result<HttpFetch, String> {
+    pub fn new(clock: Rc<dyn Clock>, proxies: Rc<Proxies>) -> Result<HttpFetch, String> {
         Ok(HttpFetch {
-            client: Client::new(clock, Timeouts::default()),
+            client: Client::new(clock, Timeouts::default()).through(proxies),
             tls: tls::client_config(&Trust::default())?,
         })
     }

@@ -63,6 +63,8 @@ pub fn read(options: &RunOptions) -> Result<Facts, String> {
         allowed_unsafe_sysctls: options.allowed_unsafe_sysctls.clone(),
         kernel: version(&kernel),
     };
+    let taints = options.register_with_taints.iter();
+    let taints = taints.map(|t| (t.key.clone(), t.value.clone(), t.effect.clone()));
     let machine = Machine {
         architecture: go_architecture().to_owned(),
         kernel_version: kernel,
@@ -74,6 +76,8 @@ pub fn read(options: &RunOptions) -> Result<Facts, String> {
         cpus,
         pods_max: options.pods_max,
         labels: options.node_labels.clone(),
+        taints: taints.collect(),
+        status_period: options.node_status_update_period,
     };
     Ok(Facts { node, machine })
 }

@@ -29,8 +29,10 @@ use crate::apiserver::authz::{Authorizer, Mode, PolicyFile};
 use crate::apiserver::{self, ServeThread};
 use crate::cli::options::{AuthorizationMode, OnExit, RunOptions};
 use crate::kubelet::Kubelet;
+use crate::kubelet::image_gc;
 use crate::kubelet::node_status::Machine;
 use crate::manifest::{Directory, FileSource, HttpSource};
+use crate::net::proxy::Proxies;
 use crate::net::unix;
 use crate::object::Source;
 use crate::os;
@@ -45,9 +47,14 @@ const STOP_PODS_MAX: Duration = Duration::from_secs(600);
 /// The first scan of the manifests may take this long before running pods are looked at.
 const FIRST_SCAN_MAX: Duration = Duration::from_secs(5);
 
+/// How often, and how far apart, the lock of RUN is tried.
+const LOCK_TRIES: u32 = 40;
+const LOCK_PAUSE: Duration = Duration::from_millis(50);
+
 /// Runs the node until SIGTERM, SIGINT or SIGPWR. Errors: why it could not start, one line each.
 pub fn run(options: RunOptions) -> Result<(), String> {
     os::allocator::use_one_arena();
+    os::thread::never_wait_here();
     // Before any thread is made: threads inherit what is blocked.
     let signals = Signals::block(&[
         Signal::SIGTERM,
@@ -57,7 +64,7 @@ pub fn run(options: RunOptions) -> Result<(), String> {
     ]);
     let signals = signals.map_err(|error| format!("block signals: {error}"))?;
     make_directories(&options)?;
-    let _lock = lock(&options.run_dir)?;
+    let _lock = async_io::block_on(lock(&options.run_dir))?;
     let executor = Rc::new(LocalExecutor::new());
     async_io::block_on(executor.run(async {
         let node = Node::start(options, executor.clone()).await?;
@@ -103,6 +110,11 @@ impl Node {
             },
             services: Vec::new(),
             sources: listed_sources(&options),
+            image_gc: image_gc::Policy {
+                high_percent: options.image_gc_high_percent,
+                low_percent: options.image_gc_low_percent,
+                age_min: options.image_gc_age_min,
+            },
         };
         let world = parts.world.clone();
         let kubelet = Kubelet::start(world, registry.clone(), settings, executor.clone()).await;
@@ -226,21 +238,28 @@ fn make_directories(options: &RunOptions) -> Result<(), String> {
     Ok(())
 }
 
-/// One node for each RUN.
-fn lock(run_dir: &Path) -> Result<File, String> {
+/// One node for each RUN. Waits a little: a child that a killed agent had just forked holds the lock
+/// until its exec.
+async fn lock(run_dir: &Path) -> Result<File, String> {
     let path = run_dir.join("agent.lock");
     let text = |error: std::io::Error| format!("lock {}: {error}", path.display());
     let file = File::create(&path).map_err(text)?;
     file.set_permissions(Permissions::from_mode(0o600))
         .map_err(text)?;
-    match file.try_lock() {
-        Ok(()) => Ok(file),
-        Err(std::fs::TryLockError::WouldBlock) => Err(format!(
-            "another lowtide runs with --run-dir={}; give this one its own --run-dir and --root-dir",
-            run_dir.display()
-        )),
-        Err(std::fs::TryLockError::Error(error)) => Err(text(error)),
+    let clock = SystemClock::new().map_err(text)?;
+    for _ in 0..LOCK_TRIES {
+        match file.try_lock() {
+            Ok(()) => return Ok(file),
+            Err(std::fs::TryLockError::WouldBlock) => {
+                clock.sleep_until(clock.now() + LOCK_PAUSE).await;
+            }
+            Err(std::fs::TryLockError::Error(error)) => return Err(text(error)),
+        }
     }
+    Err(format!(
+        "another lowtide runs with --run-dir={}; give this one its own --run-dir and --root-dir",
+        run_dir.display()
+    ))
 }
 
 async fn open_registry(
@@ -292,7 +311,7 @@ async fn start_sources(
     }
     if let Some(url) = &options.manifest_url {
         let headers = options.manifest_url_headers.clone();
-        let fetch = fetch::HttpFetch::new(clock.clone())?;
+        let fetch = fetch::HttpFetch::new(clock.clone(), Rc::new(Proxies::of_environment()))?;
         let source = HttpSource::new(fetch, url, headers, node, options.http_check_period);
         tasks.push(executor.spawn(source.run(registry.clone(), clock)));
     }

@@ -9,6 +9,7 @@ use async_executor::LocalExecutor;
 use super::machine::Facts;
 use crate::cli::options::RunOptions;
 use crate::net::RealNet;
+use crate::net::proxy::Proxies;
 use crate::os;
 use crate::runtime::cgroup::Cgroups;
 use crate::runtime::host::{self, HostRuntime, ImageParts, ImageSource, Layout, LogLimits};
@@ -110,6 +111,7 @@ async fn open_images(
         limits: images::Limits::default(),
         registries,
         docker_config_dirs: config_dirs.collect(),
+        proxies: Rc::new(Proxies::of_environment()),
         clock,
     });
     opened

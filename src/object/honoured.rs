@@ -35,6 +35,8 @@ const VOLUMES: [&str; 6] = [
 /// Sources of a projected volume that exist here.
 const PROJECTED: [&str; 3] = ["secret", "configMap", "downwardAPI"];
 
+const EPHEMERAL: &str = "ephemeralContainers";
+
 /// What matters only where there is a scheduler, other nodes or a cluster.
 const POD_WARN: [&str; 6] = [
     "affinity",
@@ -77,16 +79,24 @@ pub fn unhonoured(pod: &Value) -> Vec<Unhonoured> {
         found.push("spec.hostUsers".to_owned(), Effect::Wait);
     }
     security(&spec["securityContext"], "spec.securityContext", &mut found);
-    for list in ["initContainers", "containers"] {
+    for list in ["initContainers", "containers", EPHEMERAL] {
         for (n, container) in items(&spec[list]) {
             self::container(container, &format!("spec.{list}[{n}]"), &mut found);
         }
     }
-    found.if_set(spec, "spec", "ephemeralContainers", Effect::Wait);
     for (n, volume) in items(&spec["volumes"]) {
         self::volume(volume, &format!("spec.volumes[{n}]"), &mut found);
     }
     found.list
+}
+
+impl Unhonoured {
+    /// The ephemeral container that the field is of: it alone waits, not its pod.
+    pub fn ephemeral(&self) -> Option<usize> {
+        let rest = self.path.strip_prefix("spec.")?.strip_prefix(EPHEMERAL)?;
+        let (index, _) = rest.strip_prefix('[')?.split_once(']')?;
+        index.parse().ok()
+    }
 }
 
 #[derive(Default)]
@@ -277,6 +287,16 @@ mod tests {
         ]
         .map(|(path, effect)| (path.to_owned(), effect));
         assert_eq!(found, expected);
+    }
+
+    #[test]
+    fn a_field_of_an_ephemeral_container_is_its_own_affair() {
+        let pod = json!({"spec": {
+            "runtimeClassName": "gvisor",
+            "ephemeralContainers": [{}, {"volumeDevices": [{}, {"x": 1}]}],
+        }});
+        let found: Vec<_> = unhonoured(&pod).iter().map(Unhonoured::ephemeral).collect();
+        assert_eq!(found, [None, Some(1)]);
     }
 
     #[test]

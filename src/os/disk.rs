@@ -10,6 +10,7 @@ use std::sync::atomic::{AtomicU64, Ordering};
 
 use rustix::fs::{AtFlags, Mode, OFlags};
 
+use super::thread;
 use crate::world::{Area, Disk, DiskError, LocalFuture};
 
 /// Larger files are not the node's own: pod records are some tens of kilobytes.
@@ -137,7 +138,7 @@ impl Areas {
         let written = file
             .write_all(bytes)
             .and_then(|()| match flush {
-                Flush::Yes => file.sync_all(),
+                Flush::Yes => thread::flush(&file),
                 Flush::No => Ok(()),
             })
             .and_then(|()| {
@@ -150,7 +151,7 @@ impl Areas {
             return Err(error);
         }
         match flush {
-            Flush::Yes => Ok(rustix::fs::fsync(&directory)?),
+            Flush::Yes => thread::flush(&directory),
             Flush::No => Ok(()),
         }
     }
@@ -197,7 +198,7 @@ impl Areas {
             let made = rustix::fs::mkdirat(&directory, component, Mode::from_raw_mode(0o750));
             match (made, flush) {
                 // The new entry must survive as well as what is put below it.
-                (Ok(()), Flush::Yes) => rustix::fs::fsync(&directory)?,
+                (Ok(()), Flush::Yes) => thread::flush(&directory)?,
                 (Ok(()), Flush::No) | (Err(rustix::io::Errno::EXIST), _) => {}
                 (Err(error), _) => return Err(error.into()),
             }

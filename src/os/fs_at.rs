@@ -14,6 +14,8 @@ use std::path::{Path, PathBuf};
 
 use rustix::fs::{AtFlags, FileType, Gid, Mode, OFlags, ResolveFlags, Timespec, Timestamps, Uid};
 
+use super::thread;
+
 /// A directory that is `/` to every path resolved under it.
 pub struct Root(OwnedFd);
 
@@ -229,12 +231,20 @@ impl Directory {
 
 /// Flushes everything that was written to the file system that holds `path`.
 pub fn sync_file_system(path: &Path) -> io::Result<()> {
+    thread::may_wait("syncfs");
     Ok(rustix::fs::syncfs(File::open(path)?)?)
 }
 
 /// Flushes a directory's entries: what makes a rename last (fsync(2)).
 pub fn sync_directory(path: &Path) -> io::Result<()> {
-    File::open(path)?.sync_all()
+    thread::flush_directory(path)
+}
+
+/// Size of the file system that `path` is on, and what unprivileged writers may still take.
+pub fn capacity_and_free_bytes(path: &Path) -> io::Result<(u64, u64)> {
+    let stat = rustix::fs::statvfs(path)?;
+    let bytes = |blocks: u64| blocks.saturating_mul(stat.f_frsize);
+    Ok((bytes(stat.f_blocks), bytes(stat.f_bavail)))
 }
 
 fn free_bytes(directory: BorrowedFd<'_>) -> io::Result<u64> {

@@ -54,6 +54,19 @@ pub fn open_fifo_for_child(path: &Path) -> io::Result<OwnedFd> {
     Ok(rustix::fs::open(path, flags, Mode::empty())?)
 }
 
+/// The same for reading only: the child sees the end once no writer is left, a shim that died
+/// included. Held open by a writer of ours, so that the opening does not wait.
+pub fn open_fifo_reader_for_child(path: &Path) -> io::Result<OwnedFd> {
+    let flags = OFlags::RDONLY | OFlags::NOFOLLOW | OFlags::CLOEXEC;
+    Ok(rustix::fs::open(path, flags, Mode::empty())?)
+}
+
+/// A write end of a FIFO that somebody has open, not blocking.
+pub fn open_fifo_writer(path: &Path) -> io::Result<OwnedFd> {
+    let flags = OFlags::WRONLY | OFlags::NONBLOCK | OFlags::NOFOLLOW | OFlags::CLOEXEC;
+    Ok(rustix::fs::open(path, flags, Mode::empty())?)
+}
+
 /// A counter that wakes whoever polls it (eventfd(2)).
 #[derive(Debug)]
 pub struct Wakeup(OwnedFd);
@@ -105,6 +118,25 @@ pub fn read_now(fd: &impl AsFd, buffer: &mut [u8]) -> io::Result<Read> {
         Ok(count) => Ok(Read::Bytes(count)),
         Err(rustix::io::Errno::AGAIN | rustix::io::Errno::INTR) => Ok(Read::Empty),
         Err(error) => Err(error.into()),
+    }
+}
+
+/// What a write without waiting took.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Written {
+    Bytes(usize),
+    /// No room now.
+    Full,
+    /// Nobody reads any more.
+    Gone,
+}
+
+/// Writes what there is room for.
+pub fn write_now(fd: &impl AsFd, bytes: &[u8]) -> Written {
+    match rustix::io::write(fd, bytes) {
+        Ok(count) => Written::Bytes(count),
+        Err(rustix::io::Errno::AGAIN | rustix::io::Errno::INTR) => Written::Full,
+        Err(_) => Written::Gone,
     }
 }
 

@@ -6,19 +6,28 @@ use std::time::Duration;
 
 use rustix::event::{PollFd, PollFlags, Timespec};
 
-/// Waits until a descriptor is readable (or closed at its other end), or until the time is up;
-/// `None` waits for ever. Fills `ready` with the indices into `descriptors`.
+/// What a descriptor is waited for.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Wait {
+    Readable,
+    Writable,
+    /// Only that the other end is closed, which the other two bring as well.
+    Closed,
+}
+
+/// Waits until a descriptor is as wanted, or until the time is up; `None` waits for ever. Fills
+/// `ready` with the indices into `descriptors`.
 ///
 /// The time is measured on CLOCK_MONOTONIC: a suspended machine adds to it.
-pub fn wait_readable(
-    descriptors: &[BorrowedFd<'_>],
+pub fn wait(
+    descriptors: &[(BorrowedFd<'_>, Wait)],
     timeout: Option<Duration>,
     ready: &mut Vec<usize>,
 ) -> io::Result<()> {
     ready.clear();
     let mut entries: Vec<PollFd<'_>> = descriptors
         .iter()
-        .map(|fd| PollFd::from_borrowed_fd(*fd, PollFlags::IN))
+        .map(|(fd, wait)| PollFd::from_borrowed_fd(*fd, flags(*wait)))
         .collect();
     let limit = timeout.map(|span| Timespec {
         tv_sec: i64::try_from(span.as_secs()).unwrap_or(i64::MAX),
@@ -37,9 +46,17 @@ pub fn wait_readable(
     Ok(())
 }
 
+fn flags(wait: Wait) -> PollFlags {
+    match wait {
+        Wait::Readable => PollFlags::IN,
+        Wait::Writable => PollFlags::OUT,
+        Wait::Closed => PollFlags::empty(),
+    }
+}
+
 /// Whether `fd` is readable now.
 pub fn is_readable(fd: BorrowedFd<'_>) -> io::Result<bool> {
     let mut ready = Vec::new();
-    wait_readable(&[fd], Some(Duration::ZERO), &mut ready)?;
+    wait(&[(fd, Wait::Readable)], Some(Duration::ZERO), &mut ready)?;
     Ok(!ready.is_empty())
 }

@@ -566,4 +566,27 @@ mod tests {
         // 0 to 3, and the one that the shell opened to list them.
         assert!((4..=5).contains(&numbers), "{text}");
     }
+
+    #[test]
+    fn a_child_is_born_in_its_unified_cgroup() {
+        let mounts = std::fs::read_to_string("/proc/mounts").expect("mounts");
+        let mut mounts = mounts.lines().map(|line| line.split(' '));
+        let unified = mounts.find_map(|mut line| {
+            let place = line.nth(1)?;
+            (line.next() == Some("cgroup2")).then_some(place)
+        });
+        let name = format!("lowtide-spawn-{}", std::process::id());
+        let directory = Path::new(unified.unwrap_or("/nowhere")).join(&name);
+        if std::fs::create_dir(&directory).is_err() {
+            return println!("skipped: no unified cgroup can be made here");
+        }
+        let join = CgroupJoin {
+            v1: Vec::new(),
+            v2: Some(directory.clone()),
+        };
+        let (_, text) = run(Spawn::new("cat").arg("/proc/self/cgroup").cgroup(join));
+        std::fs::remove_dir(&directory).expect("an empty cgroup");
+        let mut lines = text.lines().filter(|line| line.starts_with("0::"));
+        assert!(lines.any(|line| line.ends_with(&name)), "{text}");
+    }
 }

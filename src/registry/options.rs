@@ -29,7 +29,7 @@ pub enum Place {
 pub struct Limits {
     /// Changes kept for watchers, of each kind.
     pub history_changes: usize,
-    /// About this many bytes of changes, of each kind.
+    /// About this many bytes of changes, of each kind: a new status costs 1.5 KB or so.
     pub history_bytes: usize,
     /// Event objects; the oldest go first.
     pub events: usize,

@@ -94,6 +94,14 @@ impl fmt::Display for PullError {
 
 impl std::error::Error for PullError {}
 
+/// The file system that holds the images.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct DiskUse {
+    pub capacity_bytes: u64,
+    /// For writers without privileges.
+    pub free_bytes: u64,
+}
+
 pub trait Images {
     /// The image that `reference` (as written in a pod) names here, checked, or `None`.
     fn find(&self, reference: &str) -> Option<Arc<Image>>;
@@ -108,6 +116,17 @@ pub trait Images {
 
     /// Resolves when `generation()` differs from `seen`.
     fn changed(&self, seen: u64) -> LocalFuture<'_, u64>;
+
+    /// Errors: a text with the cause.
+    fn disk_use(&self) -> LocalFuture<'_, Result<DiskUse, String>>;
+
+    /// Removes an image by id, with all its names. It cannot be found from the call on, unless it
+    /// fails. `in_use`: ids of images whose layers must stay.
+    fn discard<'a>(
+        &'a self,
+        id: &'a str,
+        in_use: Vec<String>,
+    ) -> LocalFuture<'a, Result<(), PullError>>;
 
     /// Fetches and unpacks; returns at once if the registry's digest is already here.
     /// Pulls of one image at the same time are one pull.

@@ -25,7 +25,7 @@ use std::rc::Rc;
 
 pub use clock::{BootTime, Clock, Random, Stamp};
 pub use disk::{Area, Disk, DiskError};
-pub use images::{Credential, Image, ImageConfig, Images, PullError, PullRequest};
+pub use images::{Credential, DiskUse, Image, ImageConfig, Images, PullError, PullRequest};
 pub use net::{HttpAnswer, HttpCheck, Net, NetError, Scheme};
 pub use runtime::{
     Capabilities, CgroupResources, ContainerConfig, ContainerId, ContainerObserved, ContainerState,

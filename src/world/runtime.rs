@@ -254,7 +254,13 @@ pub struct ContainerConfig {
     pub resources: CgroupResources,
     pub oom_score_adj: i32,
     pub stdin: bool,
+    /// The input ends with the first attached client that types.
+    #[serde(default)]
+    pub stdin_once: bool,
     pub tty: bool,
+    /// The instance whose pid namespace it joins, instead of the sandbox's mode.
+    #[serde(default)]
+    pub target: Option<ContainerId>,
     pub termination_message_path: String,
     pub termination_message_policy: TerminationMessagePolicy,
 }

@@ -201,12 +201,15 @@ impl Node {
         let mut config: Value = serde_json::from_str(&text).expect("JSON");
         let root = made.join(config["root"]["path"].as_str().expect("root"));
         config["root"]["path"] = root.to_string_lossy().into();
+        // In the pod's own cgroup: beside other work its share of the processors decides.
+        let cgroup = config["linux"]["cgroupsPath"].as_str().expect("a cgroup");
+        let pod_cgroup = cgroup.rsplit_once('/').expect("of a pod").0.to_owned();
         let state = self.path("bare/state").to_string_lossy().into_owned();
         let mut prepared = Vec::new();
         for _ in 0..count {
             self.bare_runs += 1;
             let id = format!("bare{}", self.bare_runs);
-            config["linux"]["cgroupsPath"] = format!("{}/{id}", self.cgroup_root).into();
+            config["linux"]["cgroupsPath"] = format!("{pod_cgroup}/{id}").into();
             let bundle = self.path("bare").join(&id);
             fs::create_dir(&bundle).expect("bundle");
             fs::write(bundle.join("config.json"), config.to_string()).expect("config.json");

@@ -247,3 +247,40 @@ fn an_archive_for_which_there_was_no_space_is_imported_once_there_is() {
         .await;
     });
 }
+
+#[test]
+fn a_discarded_image_is_gone_at_once_and_leaves_what_others_need() {
+    let directory = temporary();
+    let mut options = options(directory.path());
+    let _image_disk = Tmpfs::mounted(options.root.clone(), "size=64m");
+    options.limits.reserve_bytes = 0;
+    let [one, two] = ["1", "2"].map(Recipe::small);
+    let paths =
+        [("one.tar", &one, "one:1"), ("two.tar", &two, "two:1")].map(|(file, recipe, name)| {
+            let path = directory.path().join(file);
+            fs::write(&path, recipe.docker_archive(&[name])).unwrap();
+            path
+        });
+    run(async {
+        let store = open(options.clone()).await;
+        for path in paths {
+            store.import(path, None).await.unwrap();
+        }
+        let disk = store.disk_use().await.unwrap();
+        assert_eq!(disk.capacity_bytes, 64 << 20);
+        assert!(disk.free_bytes < disk.capacity_bytes && disk.free_bytes > 32 << 20);
+        let layer = store.layers(&one.id()).unwrap()[0].clone();
+        let id = one.id();
+        let discard = store.discard(&id, Vec::new());
+        assert!(
+            store.find("one:1").is_none(),
+            "nobody starts from it any more"
+        );
+        discard.await.unwrap();
+        assert!(!layer.exists());
+        assert!(store.discard(&id, Vec::new()).await.is_err());
+        assert!(store.layers(&two.id()).unwrap()[0].exists());
+        let store = open(options).await;
+        assert!(store.find("one:1").is_none() && store.find("two:1").is_some());
+    });
+}

@@ -6,7 +6,10 @@ mod crash;
 mod import;
 mod pull;
 mod registry;
+mod through;
 mod world;
 
 #[path = "../support/image.rs"]
 mod image;
+#[path = "../support/proxy.rs"]
+mod proxy;

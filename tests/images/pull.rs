@@ -15,12 +15,12 @@ use crate::registry::{Fake, Real, Reply, honest};
 use crate::world::{leftovers, open, options, run, temporary};
 
 /// Options of a store that speaks plain HTTP to `address`.
-fn plain(directory: &Path, address: &str) -> Options {
+pub fn plain(directory: &Path, address: &str) -> Options {
     let text = format!("mirrors: {{'{address}': {{endpoint: ['http://{address}']}}}}");
     configured(directory, &text)
 }
 
-fn configured(directory: &Path, text: &str) -> Options {
+pub fn configured(directory: &Path, text: &str) -> Options {
     let path = directory.join("registries.yaml");
     std::fs::write(&path, text).unwrap();
     let mut options = options(directory);
@@ -28,7 +28,7 @@ fn configured(directory: &Path, text: &str) -> Options {
     options
 }
 
-fn request(reference: &str) -> PullRequest {
+pub fn request(reference: &str) -> PullRequest {
     PullRequest {
         reference: reference.to_owned(),
         docker_configs: Vec::new(),
@@ -46,7 +46,7 @@ fn with_login(reference: &str, host: &str, auth: &str) -> PullRequest {
 /// `tide:water` in base64.
 const LOGIN: &str = "dGlkZTp3YXRlcg==";
 
-fn pull(options: Options, request: PullRequest) -> Result<Arc<Image>, PullError> {
+pub fn pull(options: Options, request: PullRequest) -> Result<Arc<Image>, PullError> {
     run(async { open(options).await.pull(request).await })
 }
 
@@ -146,17 +146,17 @@ fn basic_auth_takes_the_credential_that_fits() {
     pull(options(), request(&name)).unwrap();
 }
 
-#[test]
-fn tls_needs_the_registrys_own_ca() {
-    let directory = temporary();
-    let at = |name: &str| directory.path().join(name).display().to_string();
+/// Makes `ca.pem` and, signed by it, a certificate for `subject` (`IP:127.0.0.1`); returns what
+/// the registry's configuration says of it.
+pub fn certificate(directory: &Path, subject: &str) -> String {
+    let at = |name: &str| directory.join(name).display().to_string();
     let script = format!(
         "cd {} && openssl req -x509 -newkey ec -pkeyopt ec_paramgen_curve:P-256 -nodes -keyout ca.key \
          -out ca.pem -subj /CN=ca -days 2 && openssl req -newkey ec -pkeyopt \
          ec_paramgen_curve:P-256 -nodes -keyout key.pem -out csr.pem -subj /CN=r && printf \
-         'subjectAltName=IP:127.0.0.1' > ext && openssl x509 -req -in csr.pem -CA ca.pem -CAkey ca.key \
+         'subjectAltName={subject}' > ext && openssl x509 -req -in csr.pem -CA ca.pem -CAkey ca.key \
          -CAcreateserial -days 2 -extfile ext -out cert.pem",
-        directory.path().display()
+        directory.display()
     );
     let made = Command::new("sh").args(["-c", &script]).output().unwrap();
     assert!(
@@ -164,11 +164,14 @@ fn tls_needs_the_registrys_own_ca() {
         "{}",
         String::from_utf8_lossy(&made.stderr)
     );
-    let tls = format!(
-        "  tls: {{certificate: {}, key: {}}}\n",
-        at("cert.pem"),
-        at("key.pem")
-    );
+    let (certificate, key) = (at("cert.pem"), at("key.pem"));
+    format!("  tls: {{certificate: {certificate}, key: {key}}}\n")
+}
+
+#[test]
+fn tls_needs_the_registrys_own_ca() {
+    let directory = temporary();
+    let tls = certificate(directory.path(), "IP:127.0.0.1");
     let Some(real) = Real::start(directory.path(), "", &tls) else {
         return;
     };
@@ -179,7 +182,7 @@ fn tls_needs_the_registrys_own_ca() {
     let text = format!(
         "configs: {{'{}': {{tls: {{ca_file: {}}}}}}}",
         real.address,
-        at("ca.pem")
+        directory.path().join("ca.pem").display()
     );
     pull(configured(directory.path(), &text), request(&name)).unwrap();
 }

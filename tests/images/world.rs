@@ -51,6 +51,7 @@ pub fn options(directory: &Path) -> Options {
         limits: Limits::default(),
         registries: Registries::default(),
         docker_config_dirs: vec![directory.to_owned()],
+        proxies: Rc::default(),
         clock: quick_clock(),
     }
 }

@@ -166,8 +166,10 @@ fn pods_of_a_url_survive_its_outage_and_follow_its_changes() {
             eventually("asked again", || *asked.lock().unwrap() >= goal);
         };
         let node = Node::new(place);
-        let node = node.flag(&format!("--manifest-url=http://{address}/pod"));
+        // The name resolves nowhere: the one who answers is a proxy to the node.
+        let node = node.flag("--manifest-url=http://manifests.test/pod");
         let mut node = node.flag("--http-check-frequency=200ms");
+        node.variables = vec![("HTTP_PROXY", format!("http://{address}"))];
         node.start();
         let first = node.up("far");
         *answer.lock().unwrap() = (500, "broken".to_owned());

@@ -1,7 +1,7 @@
 //! One pod of each kind of need: environment, volumes, order, hooks, probes, ends, security.
 
 use crate::isolation::isolated;
-use crate::support::{FOREVER, Node, condition, container, pod, restarts};
+use crate::support::{FOREVER, Node, condition, container, pod, restarts, uid};
 
 const CONFIGURATION: &str = "apiVersion: v1
 kind: ConfigMap
@@ -175,6 +175,38 @@ fn init_containers_and_sidecars_run_in_order() {
         node.gone("order");
         // Sidecars end after the containers that may need them.
         assert_eq!(lines(order()), "one side two main main-end side-end");
+        node.finish();
+    });
+}
+
+#[test]
+fn pods_beyond_max_pods_wait_until_one_has_gone() {
+    isolated(|place| {
+        let node = Node::new(place).flag("--max-pods=1");
+        let mut node = node.flag("--register-with-taints=edge=yes:NoSchedule");
+        node.start_plain();
+        node.manifest("a.yaml", &pod("first", FOREVER, "", ""));
+        let first = node.up("first");
+        node.manifest("b.yaml", &pod("second", FOREVER, "", ""));
+        node.event(
+            "second",
+            "Warning OutOfpods Node didn't have enough resource: pods, requested: 1, used: 1, capacity: 1",
+        );
+        // The next agent lets in whom it finds running.
+        node.kill();
+        node.start();
+        node.event("second", "Warning OutOfpods ");
+        let kept = node.up("first");
+        assert_eq!((uid(&kept), restarts(&kept, "c")), (uid(&first), 0));
+        let waiting = node.pod("second").expect("shown");
+        assert_eq!(waiting["status"]["phase"], "Pending");
+        let taint = &node.list("nodes")[0]["spec"]["taints"][0];
+        assert_eq!(
+            (&taint["key"], &taint["effect"]),
+            (&"edge".into(), &"NoSchedule".into())
+        );
+        node.remove_manifest("a.yaml");
+        node.up("second");
         node.finish();
     });
 }

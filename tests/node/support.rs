@@ -43,6 +43,8 @@ pub struct Node {
     pub images: PathBuf,
     /// More flags for `lowtide run`.
     pub flags: Vec<String>,
+    /// Variables of the agent's environment.
+    pub variables: Vec<(&'static str, String)>,
     pub cgroup_place: PathBuf,
     agent: Option<Child>,
     starts: u32,
@@ -61,6 +63,7 @@ impl Node {
             manifests: place.join("manifests"),
             images: place.join("images"),
             flags: Vec::new(),
+            variables: Vec::new(),
             cgroup_place: place.to_path_buf(),
             place: place.to_path_buf(),
             run,
@@ -103,6 +106,7 @@ impl Node {
             .arg("--hostname-override=n")
             .arg(exit)
             .args(&self.flags)
+            .envs(self.variables.iter().cloned())
             .env("RUST_LOG", "info,lowtide::kubelet=debug")
             .stdin(Stdio::null())
             .stdout(log.try_clone().unwrap())

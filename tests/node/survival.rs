@@ -374,3 +374,32 @@ fn an_agent_killed_while_a_probe_runs_leaves_no_exec_behind() {
         node.finish();
     });
 }
+
+#[test]
+fn a_lost_store_and_a_silent_source_end_nobody() {
+    isolated(|place| {
+        let mut node = Node::started(place);
+        node.manifest("a.yaml", &pod("stays", FOREVER, "", ""));
+        node.manifest("b.yaml", &pod("goes", FOREVER, "", ""));
+        let before = [node.up("stays"), node.up("goes")];
+        node.kill();
+        fs::remove_file(node.root.join("store.redb")).unwrap();
+        let aside = place.join("aside");
+        fs::rename(&node.manifests, &aside).unwrap();
+        // Root reads everything but this.
+        std::os::unix::fs::symlink(&node.manifests, &node.manifests).unwrap();
+        node.begin("--exit-stops-pods");
+        eventually("the silent source is named", || {
+            node.log().contains("no complete list yet of source file")
+        });
+        let runs = |pod: &serde_json::Value| node.run.join("pods").join(uid(pod)).exists();
+        assert!(before.iter().all(runs), "{}", node.log());
+        fs::remove_file(&node.manifests).unwrap();
+        fs::rename(&aside, &node.manifests).unwrap();
+        node.remove_manifest("b.yaml");
+        eventually("who is not wanted ends", || !runs(&before[1]));
+        let kept = node.up("stays");
+        assert_eq!((uid(&kept), restarts(&kept, "c")), (uid(&before[0]), 0));
+        node.finish();
+    });
+}

@@ -4,6 +4,7 @@
 //! machine is touched and a failed test leaves nothing in the kernel but processes it started,
 //! which are killed by pid.
 
+mod guests;
 mod network;
 mod node;
 mod pods;

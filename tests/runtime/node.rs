@@ -348,7 +348,9 @@ pub fn container(pod: &SandboxConfig, name: &str, script: &str) -> ContainerConf
         resources: CgroupResources::default(),
         oom_score_adj: 1000,
         stdin: false,
+        stdin_once: false,
         tty: false,
+        target: None,
         termination_message_path: "/dev/termination-log".into(),
         termination_message_policy: TerminationMessagePolicy::FallbackToLogsOnError,
     }

@@ -1,5 +1,6 @@
 //! The shim on real runc: exits, signals, OOM, logs, execs, and what survives whose death.
 
+mod attach;
 mod pod;
 
 use std::fs;

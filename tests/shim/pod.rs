@@ -132,6 +132,7 @@ impl<'e> Pod<'e> {
             runtime: self.runtime(),
             terminal: Terminal::No,
             stdin: Stdin::Closed,
+            stdin_once: false,
             log: Some(LogConfig {
                 path: self.log(name),
                 bytes_max: 10 << 20,

@@ -6,7 +6,7 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use event_listener::Event;
-use lowtide::world::{Image, ImageConfig, Images, LocalFuture, PullError, PullRequest};
+use lowtide::world::{DiskUse, Image, ImageConfig, Images, LocalFuture, PullError, PullRequest};
 
 use crate::host::{Host, boxed, give, question};
 
@@ -24,6 +24,8 @@ pub struct ImageStore {
     origins: BTreeMap<String, Origin>,
     generation: u64,
     grown: Rc<Event>,
+    /// The agent whose first scan has ended.
+    scanned_by: Option<u64>,
 }
 
 impl ImageStore {
@@ -71,7 +73,10 @@ impl Images for SimImages {
         boxed(async {
             let (asker, answer) = question();
             let scan = self.0.span(Duration::from_millis(40));
-            self.0.later_in_agent(scan, move |_| give(&asker, ()));
+            self.0.later_in_agent(scan, move |host| {
+                host.images.borrow_mut().scanned_by = Some(host.agent());
+                give(&asker, ());
+            });
             answer.await
         })
     }
@@ -94,10 +99,43 @@ impl Images for SimImages {
         })
     }
 
+    fn disk_use(&self) -> LocalFuture<'_, Result<DiskUse, String>> {
+        boxed(async {
+            // Room for two images and a half: the third starts a collection.
+            let used_bytes = (self.0.images.borrow().here.len() as u64) << 20;
+            let capacity_bytes = 5 << 19;
+            Ok(DiskUse {
+                capacity_bytes,
+                free_bytes: capacity_bytes - used_bytes.min(capacity_bytes),
+            })
+        })
+    }
+
+    fn discard<'a>(
+        &'a self,
+        id: &'a str,
+        _in_use: Vec<String>,
+    ) -> LocalFuture<'a, Result<(), PullError>> {
+        boxed(async move {
+            self.0.trace.note(|| format!("discard {id}"));
+            if self.0.kernel.borrow().uses_image(id) {
+                self.0.judge.condemn(format!("{id} is discarded and used"));
+            }
+            let mut images = self.0.images.borrow_mut();
+            images.here.retain(|_, image| image.id != id);
+            Ok(())
+        })
+    }
+
     fn pull(&self, request: PullRequest) -> LocalFuture<'_, Result<Arc<Image>, PullError>> {
         boxed(async move {
             let reference = request.reference;
             self.0.trace.note(|| format!("pull {reference}"));
+            if self.0.images.borrow().scanned_by != Some(self.0.agent()) {
+                self.0
+                    .judge
+                    .condemn(format!("{reference} is pulled before the first scan ended"));
+            }
             let (asker, answer) = question();
             let took = self.0.span(Duration::from_secs(3));
             self.0.later_in_agent(took, move |host| {

@@ -130,6 +130,12 @@ pub struct Kernel {
 }
 
 impl Kernel {
+    /// Whether a live container was made from the image.
+    pub fn uses_image(&self, id: &str) -> bool {
+        let mut live = self.pods.values().flat_map(Pod::live);
+        live.any(|container| container.config.image_id == id)
+    }
+
     pub fn serial(&mut self) -> u64 {
         self.serials += 1;
         self.serials

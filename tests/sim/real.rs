@@ -90,6 +90,8 @@ fn options(host: &Host) -> kubelet::Options {
     };
     let machine = kubelet::node_status::Machine {
         boot_id: host.boot().to_string(),
+        pods_max: 110,
+        status_period: std::time::Duration::from_secs(10),
         ..Default::default()
     };
     kubelet::Options {
@@ -97,6 +99,7 @@ fn options(host: &Host) -> kubelet::Options {
         machine,
         services: Vec::new(),
         sources: vec![Source::File],
+        image_gc: Default::default(),
     }
 }
 

@@ -493,7 +493,9 @@ fn container_config(pod: &Desired, spec: &ContainerSpec, attempt: u32) -> Contai
         resources: CgroupResources::default(),
         oom_score_adj: 0,
         stdin: false,
+        stdin_once: false,
         tty: false,
+        target: None,
         termination_message_path: String::new(),
         termination_message_policy: TerminationMessagePolicy::File,
     }

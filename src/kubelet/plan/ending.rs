@@ -95,8 +95,8 @@ fn stop_all(situation: &Situation<'_>, ending: &Ending, plan: &mut Plan) -> bool
             situation.kill_by(plan, instance, &message, deadline);
         }
     }
-    let starting =
-        situation.is_starting(Some(Role::Regular)) || situation.is_starting(Some(Role::Init));
+    let first = [Role::Regular, Role::Init, Role::Ephemeral];
+    let starting = first.iter().any(|role| situation.is_starting(Some(*role)));
     if others || starting {
         return false;
     }

@@ -45,7 +45,8 @@ pub(super) fn advance(situation: &Situation<'_>, plan: &mut Plan) {
     record_final_exits(situation, plan);
     wait_for_starts(situation, plan);
 
-    let wanted = wanted(situation, plan);
+    let mut wanted = wanted(situation, plan);
+    wanted.extend(ephemeral(situation, plan));
     if let Some(held) = situation.held {
         for container in &situation.view.containers {
             plan.wait(&container.name, held.clone());
@@ -179,13 +180,13 @@ fn finish(situation: &Situation<'_>, phase: &str, plan: &mut Plan) {
 /// never runs them twice.
 pub(super) fn record_final_exits(situation: &Situation<'_>, plan: &mut Plan) {
     let mut record = with_exits(situation);
-    let regular = |name: &str| {
+    let once = |name: &str| {
         let view = situation.view.container(name)?;
-        (view.role == Role::Regular).then_some(view)
+        matches!(view.role, Role::Regular | Role::Ephemeral).then_some(view)
     };
     record
         .exits
-        .retain(|name, _| regular(name).is_some_and(|view| final_code(situation, view).is_some()));
+        .retain(|name, _| once(name).is_some_and(|view| final_code(situation, view).is_some()));
     begin_record(situation, record, plan);
 }
 
@@ -200,7 +201,8 @@ fn wanted<'a>(situation: &'a Situation<'_>, plan: &mut Plan) -> Vec<(&'a Contain
     let view = situation.view;
     let mut wanted = Vec::new();
     if !is_initialised(situation) {
-        for container in view.containers.iter().filter(|c| c.role != Role::Regular) {
+        let first = |c: &&ContainerView| matches!(c.role, Role::Init | Role::Sidecar);
+        for container in view.containers.iter().filter(first) {
             match init_need(situation, container) {
                 Need::Nothing => {}
                 Need::Patience => return wanted,
@@ -212,9 +214,36 @@ fn wanted<'a>(situation: &'a Situation<'_>, plan: &mut Plan) -> Vec<(&'a Contain
             }
         }
     }
-    for container in view.containers.iter().filter(|c| c.role != Role::Init) {
+    let beside = |c: &&ContainerView| matches!(c.role, Role::Sidecar | Role::Regular);
+    for container in view.containers.iter().filter(beside) {
         if let Need::Start(start) = regular_need(situation, container) {
             wanted.push((container, start));
+        }
+    }
+    wanted
+}
+
+/// Ephemeral containers that have not been started yet. They ask for no sandbox and need no init:
+/// there must be one. Those of before a reboot are not started again.
+/// Source: Kubernetes pkg/kubelet/kuberuntime (computePodActions).
+fn ephemeral<'a>(situation: &'a Situation<'_>, plan: &mut Plan) -> Vec<(&'a ContainerView, Start)> {
+    let mut wanted = Vec::new();
+    for container in situation.view.with_role(Role::Ephemeral) {
+        let name = &container.name;
+        let need = match situation.latest(name) {
+            Some(made) if made.state == ContainerState::Created => start_again(situation, made),
+            Some(_) => Need::Nothing,
+            None if situation.memory.finals.exits.contains_key(name) => Need::Nothing,
+            None if situation.memory.container(name).attempt_base > 0 => {
+                let text = "it ran before the node was started anew, and is never restarted";
+                plan.wait(name, Waiting::new("ContainerStatusUnknown", text));
+                Need::Nothing
+            }
+            None => first_start(situation, name),
+        };
+        match need {
+            Need::Start(start) if situation.sandbox_ready() => wanted.push((container, start)),
+            Need::Start(_) | Need::Nothing | Need::Patience => {}
         }
     }
     wanted

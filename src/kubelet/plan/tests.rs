@@ -431,7 +431,7 @@ fn failed_images_and_starts_wait_for_their_time() {
             trouble: Some(trouble("CreateContainerConfigError")),
             ..ContainerMemory::default()
         };
-        m.containers.insert("web".into(), known);
+        m.containers.insert("web".into(), Box::new(known));
     });
     assert_eq!(
         case.plan().waiting["web"].reason,

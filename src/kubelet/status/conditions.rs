@@ -118,7 +118,7 @@ fn initialized(phase: Phase, containers: &[ContainerStatus]) -> Condition {
     let incomplete = containers.iter().filter(|c| match c.role {
         Role::Init => !c.succeeded,
         Role::Sidecar => !c.started,
-        Role::Regular => false,
+        Role::Regular | Role::Ephemeral => false,
     });
     let names: Vec<&str> = incomplete.map(|c| c.name.as_str()).collect();
     if regular_ran || names.is_empty() {
@@ -137,7 +137,7 @@ fn containers_ready(phase: Phase, containers: &[ContainerStatus]) -> Condition {
     }
     let unready = containers
         .iter()
-        .filter(|c| c.role != Role::Init && !c.ready);
+        .filter(|c| matches!(c.role, Role::Sidecar | Role::Regular) && !c.ready);
     let names: Vec<&str> = unready.map(|c| c.name.as_str()).collect();
     if names.is_empty() {
         return Condition::holds(KIND);

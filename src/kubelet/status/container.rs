@@ -24,7 +24,6 @@ pub(super) enum State {
 pub(super) struct ContainerStatus {
     pub name: String,
     pub role: Role,
-    pub is_init: bool,
     pub state: State,
     pub ready: bool,
     pub started: bool,
@@ -53,7 +52,6 @@ fn container_status(facts: &Facts<'_>, view: &ContainerView) -> ContainerStatus 
         "imageID": "",
         "restartCount": facts.memory.container(&view.name).attempt_base,
         "ready": false,
-        "started": false,
         "lastState": {},
     });
     let (state, ready, started) = match (instance, recorded) {
@@ -70,11 +68,14 @@ fn container_status(facts: &Facts<'_>, view: &ContainerView) -> ContainerStatus 
     let done = view.role == Role::Init && code == Some(0);
     let ready = ready || done;
     value["ready"] = ready.into();
-    value["started"] = started.into();
+    match view.role {
+        // Nothing of a pod waits for it.
+        Role::Ephemeral => value["ready"] = false.into(),
+        Role::Init | Role::Sidecar | Role::Regular => value["started"] = started.into(),
+    }
     ContainerStatus {
         name: view.name.clone(),
         role: view.role,
-        is_init: view.role != Role::Regular,
         state,
         ready,
         started,

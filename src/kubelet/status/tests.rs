@@ -349,3 +349,19 @@ fn termination_messages_share_twelve_kibibytes() {
     let message = value["containerStatuses"][0]["state"]["terminated"]["message"].as_str();
     assert_eq!(message.unwrap().len(), 6 * 1024);
 }
+
+#[test]
+fn an_ephemeral_container_has_a_list_of_its_own_and_decides_nothing() {
+    let mut spec = pod("Always", &["web"]);
+    spec["ephemeralContainers"] = json!([{"name": "debug", "image": "busybox"}]);
+    let case = Case::new(spec).sandbox().running("web", 0);
+    let case = case.exited("debug", 0, 1);
+    let value = case.value();
+    assert_eq!(value["phase"], "Running");
+    assert_eq!(case.conditions()["Ready"], "True");
+    let debug = &value["ephemeralContainerStatuses"][0];
+    assert_eq!(debug["state"]["terminated"]["exitCode"], 1);
+    assert_eq!(debug["containerID"], "lowtide://debug0");
+    assert_eq!(value["containerStatuses"].as_array().map(Vec::len), Some(1));
+    assert!(value["initContainerStatuses"].is_null());
+}

@@ -15,6 +15,7 @@ use crate::world::{ContainerId, Image, ImageConfig, Uid};
 
 mod container;
 mod env;
+mod records;
 mod resources;
 mod sandbox;
 mod volumes;

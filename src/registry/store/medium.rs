@@ -9,6 +9,8 @@ use std::path::{Path, PathBuf};
 use redb::backends::FileBackend;
 use redb::{Builder, Database, DatabaseError};
 
+use crate::os::thread;
+
 /// Stores set aside, of each sort. The newest goes over the last one.
 const ASIDE_MAX: u32 = 3;
 /// Bytes of a store key file or credential at most.
@@ -134,7 +136,7 @@ impl Medium for Directory {
             .mode(0o600)
             .open(&fresh)?;
         file.write_all(key)?;
-        file.sync_all()?;
+        thread::flush(&file)?;
         fs::rename(&fresh, self.key_path())?;
         sync_directory(&self.root)
     }
@@ -149,5 +151,5 @@ fn read_key(path: &Path) -> io::Result<Vec<u8>> {
 }
 
 fn sync_directory(path: &Path) -> io::Result<()> {
-    File::open(path)?.sync_all()
+    thread::flush_directory(path)
 }

@@ -158,6 +158,8 @@ pub struct BundleInput<'a> {
     pub mounts: &'a [ResolvedMount],
     /// Process that holds the pod's namespaces, in the agent's own pid namespace.
     pub pause_pid: u32,
+    /// The process whose pid namespace to join, if not as the sandbox says.
+    pub target_pid: Option<u32>,
     /// Cgroup of the container, from the hierarchy's root: `/kubepods/burstable/pod<UID>/<id>`.
     pub cgroups_path: &'a str,
     /// Text of the Localhost profile, if the container names one.

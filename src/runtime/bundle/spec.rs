@@ -137,7 +137,9 @@ fn namespaces(input: &BundleInput) -> Value {
     if modes.ipc == NamespaceMode::Pod {
         list.push(joined("ipc", "ipc"));
     }
+    let target = input.target_pid.map(|pid| format!("/proc/{pid}/ns/pid"));
     match modes.pid {
+        _ if target.is_some() => list.push(json!({ "type": "pid", "path": target })),
         NamespaceMode::Pod => list.push(joined("pid", "pid")),
         NamespaceMode::Container => list.push(json!({ "type": "pid" })),
         NamespaceMode::Host => {}

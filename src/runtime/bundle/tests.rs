@@ -86,6 +86,7 @@ impl Case {
             paths: &self.paths,
             mounts: &self.mounts,
             pause_pid: 4711,
+            target_pid: None,
             cgroups_path: "/kubepods/burstable/pod1234/abcd",
             seccomp_file: self.seccomp_file.as_deref(),
         })
@@ -115,7 +116,9 @@ fn container() -> ContainerConfig {
         resources: CgroupResources::default(),
         oom_score_adj: 1000,
         stdin: false,
+        stdin_once: false,
         tty: false,
+        target: None,
         termination_message_path: "/dev/termination-log".to_owned(),
         termination_message_policy: TerminationMessagePolicy::File,
     }

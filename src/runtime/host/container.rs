@@ -15,7 +15,7 @@ use crate::runtime::sandbox::record::{
     ContainerPhase, ContainerRecord, SandboxPhase, SandboxRecord, VERSION,
 };
 use crate::runtime::shim::client::Client;
-use crate::runtime::shim::wire::{LogConfig, RunRequest, Stdin, Terminal};
+use crate::runtime::shim::wire::{ListedState, LogConfig, RunRequest, Stdin, Terminal};
 use crate::runtime::volumes::clean_subpaths;
 use crate::world::{ContainerConfig, ContainerId, RemoveError, RuntimeError, Uid};
 
@@ -150,6 +150,7 @@ async fn create(
         config: config.clone(),
         sandbox,
         pause_pid: pause.pid.unsigned_abs(),
+        target_pid: target_pid(host, config).await?,
         record: record.clone(),
         image,
         facts: host.facts.clone(),
@@ -183,6 +184,25 @@ async fn create(
     Ok(())
 }
 
+/// The init of the instance whose pid namespace is to be joined.
+async fn target_pid(
+    host: &Rc<Host>,
+    config: &ContainerConfig,
+) -> Result<Option<u32>, RuntimeError> {
+    let Some(target) = &config.target else {
+        return Ok(None);
+    };
+    let listing = host.connect(&config.uid).await?.list().await?;
+    let mut listed = listing.containers.iter();
+    match listed.find(|c| c.id == *target.0).map(|c| &c.state) {
+        Some(ListedState::Running(started)) => Ok(Some(started.process.pid.unsigned_abs())),
+        Some(ListedState::Starting) | None => {
+            let text = format!("the target container {target} does not run");
+            Err(RuntimeError::Failed(text))
+        }
+    }
+}
+
 fn run_request(host: &Host, config: &ContainerConfig, record: &ContainerRecord) -> RunRequest {
     RunRequest {
         container: format!("{}.{}", record.name, record.attempt),
@@ -196,6 +216,7 @@ fn run_request(host: &Host, config: &ContainerConfig, record: &ContainerRecord) 
             true => Stdin::Open,
             false => Stdin::Closed,
         },
+        stdin_once: config.stdin_once,
         log: Some(LogConfig {
             path: record.log.clone(),
             bytes_max: host.log_limits.bytes_max,

@@ -27,7 +27,8 @@ pub struct Pod {
     pub sandbox: Option<SandboxRecord>,
     /// Why a sandbox that was ready is no more.
     pub dead: Option<String>,
-    pub containers: BTreeMap<Slot, ContainerRecord>,
+    /// Boxed: a map makes room for eleven at once, and most pods have one.
+    pub containers: BTreeMap<Slot, Box<ContainerRecord>>,
     pub client: Option<Client>,
     /// Being removed: a shim that goes now is no loss.
     pub leaving: bool,
@@ -101,7 +102,7 @@ impl Mirror {
                 .cloned()
         });
         let missing = || RuntimeError::NotFound(format!("container {id} of pod {uid} is not here"));
-        found.flatten().ok_or_else(missing)
+        found.flatten().map(|record| *record).ok_or_else(missing)
     }
 
     fn wake(&self, uid: &Uid) {
@@ -131,7 +132,11 @@ fn observed(pod: &Pod) -> PodObserved {
     });
     PodObserved {
         sandbox,
-        containers: pod.containers.values().map(container).collect(),
+        containers: pod
+            .containers
+            .values()
+            .map(|record| container(record))
+            .collect(),
     }
 }
 

@@ -12,6 +12,7 @@
 //! everything under ROOT may be a slow card and goes to the blocking pool. Decides nothing about
 //! pods: no restarts, no back-off, no grace periods.
 
+mod attach;
 mod clean;
 mod container;
 mod exec;
@@ -35,6 +36,7 @@ use std::time::Duration;
 
 use async_executor::LocalExecutor;
 
+pub use attach::{AttachStreams, Attachment};
 pub use exec::{ExecStreams, StreamedExec};
 pub use facts::read as read_facts;
 pub use layout::{Instance, Layout};
@@ -158,6 +160,16 @@ impl HostRuntime {
         streams: ExecStreams<'_>,
     ) -> Result<StreamedExec, RuntimeError> {
         exec::stream(&self.0, uid, container, command, streams).await
+    }
+
+    /// Follows the streams of a running container itself.
+    pub async fn attach(
+        &self,
+        uid: &Uid,
+        container: &ContainerId,
+        streams: AttachStreams,
+    ) -> Result<Attachment, RuntimeError> {
+        attach::attach(&self.0, uid, container, streams).await
     }
 
     /// Removes what the node as a whole made in the kernel (bridge, nft table), once all pods are
@@ -317,8 +329,9 @@ impl Host {
         make_directory(&bundle)?;
         record::write(&bundle.join("container.json"), record).map_err(|error| of_io("", &error))?;
         let slot = (record.name.clone(), record.attempt);
-        self.mirror
-            .change(uid, |pod| pod.containers.insert(slot, record.clone()));
+        self.mirror.change(uid, |pod| {
+            pod.containers.insert(slot, Box::new(record.clone()))
+        });
         Ok(())
     }
 }

@@ -32,6 +32,7 @@ pub struct Preparation {
     pub config: Arc<ContainerConfig>,
     pub sandbox: SandboxRecord,
     pub pause_pid: u32,
+    pub target_pid: Option<u32>,
     pub record: ContainerRecord,
     pub image: ImageParts,
     pub facts: HostFacts,
@@ -67,6 +68,7 @@ impl Preparation {
             paths: &self.paths(root),
             mounts: &self.mounts()?,
             pause_pid: self.pause_pid,
+            target_pid: self.target_pid,
             cgroups_path: &self.record.cgroup,
             seccomp_file: seccomp.as_deref(),
         })

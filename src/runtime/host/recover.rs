@@ -119,7 +119,7 @@ fn read_records(host: &Host, uid: &Uid) {
         pod.dead = dead;
         for record in containers {
             let slot = (record.name.clone(), record.attempt);
-            pod.containers.insert(slot, record);
+            pod.containers.insert(slot, Box::new(record));
         }
     });
 }

@@ -16,7 +16,7 @@ use std::rc::Rc;
 use std::sync::Arc;
 use std::time::Duration;
 
-use futures_lite::future::try_zip;
+use futures_lite::future::zip;
 
 use crate::os::file;
 use crate::os::mount::{self, Flags};
@@ -110,7 +110,11 @@ async fn make(host: &Rc<Host>, config: Arc<SandboxConfig>) -> Result<(), Runtime
     let cgroup = async { cgroup.await.map_err(|error| of_io("", &error)) };
     let (layout, for_files) = (host.layout.clone(), record.clone());
     let files = blocking::unblock(move || write_files(&layout, &for_files));
-    let (client, _) = try_zip(host.connect(uid), try_zip(cgroup, files)).await?;
+    // All to their end, whatever the others say: what is cleared away must not come back.
+    let (client, (cgroup, files)) = zip(host.connect(uid), zip(cgroup, files)).await;
+    cgroup?;
+    files?;
+    let client = client?;
 
     let pause = client
         .start_pause(pause_config(host, &config))

@@ -32,7 +32,7 @@ use super::digest::{Digest, Hashing};
 use super::manifest::{CONFIG_BYTES_MAX, Configuration, read_configuration};
 use super::tree::Tree;
 use super::unpack::{self, Limits, local};
-use crate::os::fs_at;
+use crate::os::{fs_at, thread};
 use crate::world::PullError;
 
 const STAGING_PREFIX: &str = ".staging-";
@@ -365,7 +365,7 @@ pub(super) fn write_durable(path: &Path, bytes: &[u8]) -> io::Result<()> {
         .open(&temporary)?;
     let written = file
         .write_all(bytes)
-        .and_then(|()| file.sync_all())
+        .and_then(|()| thread::flush(&file))
         .and_then(|()| fs::rename(&temporary, path));
     if let Err(error) = written {
         // Gone or not, the next write truncates it.

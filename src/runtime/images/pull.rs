@@ -168,7 +168,8 @@ impl ImageStore {
         let mut refused = PullError::Refused(format!("{reference}: no credential"));
         for credential in credentials {
             let session = Session {
-                client: Client::new(self.options.clock.clone(), Timeouts::default()),
+                client: Client::new(self.options.clock.clone(), Timeouts::default())
+                    .through(self.options.proxies.clone()),
                 clock: self.options.clock.clone(),
                 endpoint: endpoint.clone(),
                 repository: reference.path.clone(),

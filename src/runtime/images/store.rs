@@ -17,8 +17,12 @@ use super::pull::Joint;
 use super::reference::Reference;
 use super::registries::Registries;
 use super::unpack::{Limits, local};
+use crate::net::proxy::Proxies;
 use crate::os::background;
-use crate::world::{Clock, Image, ImageConfig, Images, LocalFuture, PullError, PullRequest};
+use crate::os::fs_at::capacity_and_free_bytes;
+use crate::world::{
+    Clock, DiskUse, Image, ImageConfig, Images, LocalFuture, PullError, PullRequest,
+};
 
 /// Where the store lives and how it works.
 #[derive(Clone)]
@@ -36,6 +40,8 @@ pub struct Options {
     pub registries: Registries,
     /// Where the node's own `config.json` or `.dockercfg` may lie, in order.
     pub docker_config_dirs: Vec<PathBuf>,
+    /// Between this node and its registries.
+    pub proxies: Rc<Proxies>,
     pub clock: Rc<dyn Clock>,
 }
 
@@ -326,6 +332,40 @@ impl Images for ImageStore {
                 }
                 listener.await;
             }
+        })
+    }
+
+    fn disk_use(&self) -> LocalFuture<'_, Result<DiskUse, String>> {
+        Box::pin(async {
+            let root = self.content.root().to_owned();
+            let read = background(move || capacity_and_free_bytes(&root)).await;
+            let read = read.map_err(|error| error.to_string())?;
+            let (capacity_bytes, free_bytes) =
+                read.map_err(|error| format!("look at the image file system: {error}"))?;
+            Ok(DiskUse {
+                capacity_bytes,
+                free_bytes,
+            })
+        })
+    }
+
+    fn discard<'a>(
+        &'a self,
+        id: &'a str,
+        in_use: Vec<String>,
+    ) -> LocalFuture<'a, Result<(), PullError>> {
+        let digest = Digest::parse(id);
+        // Before anything else can run: nobody starts from what is on its way out.
+        let hidden = digest.and_then(|id| self.state.borrow_mut().present.remove(&id));
+        Box::pin(async move {
+            let removed = self.remove(id, &in_use).await;
+            let mut state = self.state.borrow_mut();
+            if let (Err(_), Some(id), Some(present)) = (&removed, digest, hidden)
+                && state.catalog.images.contains_key(&id)
+            {
+                state.present.insert(id, present);
+            }
+            removed
         })
     }
 

@@ -9,7 +9,7 @@ use flate2::Compression;
 use flate2::write::GzEncoder;
 
 use super::rotation_stamp;
-use crate::os::file;
+use crate::os::{file, thread};
 
 /// Compresses all rotated files of a container's log directory but the newest of each log, which
 /// readers may still follow. Blocking: run it on a worker thread. Half-written results of an
@@ -69,7 +69,7 @@ fn copy(plain: &mut File, out: File) -> io::Result<()> {
     let mut encoder = GzEncoder::new(out, Compression::default());
     io::copy(plain, &mut encoder)?;
     // The original is removed next: a power cut must not leave us with neither.
-    encoder.finish()?.sync_data()
+    thread::flush(encoder.finish()?)
 }
 
 #[cfg(test)]

@@ -26,8 +26,8 @@ use futures_lite::{AsyncReadExt, future};
 
 use super::record::PodDirectory;
 use super::wire::{
-    Answer, Call, ExecEnd, ExecRequest, Failure, Listing, MESSAGE_BYTES_MAX, Message, PauseConfig,
-    Request, RunRequest, Started, Terminal, VERSION,
+    self, Answer, AttachRequest, Call, ExecEnd, ExecRequest, Failure, Listing, MESSAGE_BYTES_MAX,
+    Message, PauseConfig, Request, RunRequest, Started, Stdin, Terminal, VERSION,
 };
 use crate::os::pipe;
 use crate::os::process::ProcessIdentity;
@@ -223,7 +223,13 @@ async fn open(
         None
     });
     match greeted.await {
-        Some(Ok((Answer::Hello { shim, .. }, _))) => client.0.shim.set(Some(shim)),
+        Some(Ok((Answer::Hello { version, shim }, _))) => {
+            if !wire::is_understood(VERSION, version) {
+                let text = format!("shim speaks version {version}, this agent {VERSION}");
+                return Err(ShimError::Refused(Failure::Version(text)));
+            }
+            client.0.shim.set(Some(shim));
+        }
         Some(Ok(_)) => return Err(unexpected()),
         Some(Err(error)) => return Err(error),
         None => return Err(ShimError::Lost("the shim hung up".into())),
@@ -237,8 +243,9 @@ async fn open(
 
 /// Reads until the connection ends, then reaps the shim if we started it.
 async fn drive(link: Rc<Link>, wake: Sender<()>, child: Option<Child>) {
-    let mut buffer = vec![0; MESSAGE_BYTES_MAX];
     while link.socket.readable().await.is_ok() {
+        // Made anew: there is a driver for each pod, and most of them wait for days.
+        let mut buffer = vec![0; MESSAGE_BYTES_MAX];
         match socket::receive_message(link.socket.as_fd(), &mut buffer) {
             Ok(Received::Message(length, descriptors)) => {
                 link.dispatch(&buffer[..length], descriptors, &wake);
@@ -247,7 +254,6 @@ async fn drive(link: Rc<Link>, wake: Sender<()>, child: Option<Child>) {
             Ok(Received::Closed) | Err(_) => break,
         }
     }
-    drop(buffer);
     link.lost.set(true);
     // Dropping the senders ends every request in flight with `Lost`.
     link.waiting.borrow_mut().clear();
@@ -359,6 +365,49 @@ impl Client {
         })
     }
 
+    /// Follows a running container; `outputs` are write ends for stdout and stderr, those that the
+    /// request wants. Errors: `NotFound` if it does not run, `Busy` at the bound.
+    pub async fn attach(
+        &self,
+        request: AttachRequest,
+        outputs: &[BorrowedFd<'_>],
+    ) -> Result<Attached, ShimError> {
+        let call = Call::Attach(request);
+        let (answer, mut descriptors) = self.ask(call, outputs, Duration::ZERO).await?;
+        let input = descriptors.pop();
+        match answer {
+            Answer::Attached {
+                terminal: Terminal::Yes,
+                stdin,
+            } => Ok(Attached {
+                stdin,
+                terminal: input,
+                input: None,
+            }),
+            Answer::Attached { stdin, .. } => Ok(Attached {
+                stdin,
+                terminal: None,
+                input,
+            }),
+            _ => Err(unexpected()),
+        }
+    }
+
+    /// Says that an attached client types no more. Nobody waits for the answer.
+    pub fn close_input(&self, container: &str) {
+        let link = &self.0;
+        let request = Request {
+            number: link.next.replace(link.next.get() + 1),
+            call: Call::CloseInput {
+                container: container.to_owned(),
+            },
+        };
+        if let Ok(bytes) = serde_json::to_vec(&request) {
+            let _the_connection_ends_it_too =
+                socket::send_message(link.socket.as_fd(), &bytes, &[]);
+        }
+    }
+
     /// Runs a command to its end and keeps the head of its output, stdout and stderr together.
     pub async fn exec_captured(&self, request: ExecRequest) -> Result<ExecOutcome, ShimError> {
         let failed = |error: io::Error| {
@@ -420,6 +469,17 @@ impl Client {
             }
         }
     }
+}
+
+/// What an attached client writes to.
+#[derive(Debug)]
+pub struct Attached {
+    /// Whether the container reads its input.
+    pub stdin: Stdin,
+    /// The terminal's master: to write and resize, never to read.
+    pub terminal: Option<OwnedFd>,
+    /// A write end of the input of a container without a terminal.
+    pub input: Option<OwnedFd>,
 }
 
 /// A place in the table of those who wait; gives it up when dropped.

@@ -10,6 +10,7 @@ use std::io;
 use std::os::fd::{AsFd, AsRawFd, BorrowedFd, OwnedFd};
 use std::path::PathBuf;
 
+use super::attach::{Reader, Tap};
 use super::record::{
     self, ContainerDirectory, ContainerRecord, ExitCause, ExitRecord, UNKNOWN_CODE,
 };
@@ -55,6 +56,10 @@ pub struct Container {
     log: Option<LogWriter>,
     /// Held so that a reader of a quiet standard input waits instead of seeing its end.
     stdin: Option<OwnedFd>,
+    /// Clients that follow; see `attach`.
+    pub taps: Vec<Tap>,
+    /// The connection of the client that types.
+    pub input_of: Option<u64>,
 }
 
 impl Container {
@@ -72,6 +77,8 @@ impl Container {
             outputs: Vec::new(),
             log,
             stdin: None,
+            taps: Vec::new(),
+            input_of: None,
             request,
         };
         match container.request.terminal {
@@ -96,6 +103,10 @@ impl Container {
     pub fn stdio(&self) -> io::Result<[Option<OwnedFd>; 3]> {
         let child = |name| pipe::open_fifo_for_child(&self.directory.file(name)).map(Some);
         let stdin = match self.request.stdin {
+            Stdin::Open if self.request.stdin_once => {
+                let reader = pipe::open_fifo_reader_for_child(&self.directory.file("stdin"))?;
+                Some(reader)
+            }
             Stdin::Open => child("stdin")?,
             Stdin::Closed => None,
         };
@@ -113,6 +124,30 @@ impl Container {
             fd: master,
         });
         Ok(())
+    }
+
+    /// Another descriptor of the terminal, if this shim has it.
+    pub fn terminal(&self) -> io::Result<Option<OwnedFd>> {
+        let master = self.outputs.first().map(|output| output.fd.try_clone());
+        master.transpose()
+    }
+
+    /// A write end of the input, unless it is closed.
+    pub fn input(&self) -> io::Result<Option<OwnedFd>> {
+        let path = self.directory.file("stdin");
+        let open = self.stdin.as_ref().map(|_| pipe::open_fifo_writer(&path));
+        open.transpose()
+    }
+
+    /// With `stdinOnce` the input ends with the client that typed; a terminal's never does.
+    /// Source: containerd's CRI plugin (container_io.go, Attach).
+    pub fn input_left(&mut self, peer: u64) {
+        if self.input_of == Some(peer) {
+            self.input_of = None;
+            if self.request.stdin_once && self.request.terminal == Terminal::No {
+                self.stdin = None;
+            }
+        }
     }
 
     pub fn save(&self, runtime: Option<ProcessIdentity>) -> io::Result<()> {
@@ -136,6 +171,10 @@ impl Container {
                 if let Some(log) = &mut self.log {
                     log.write(output.stream, &chunk[..count], clock::wall_time());
                 }
+                let stream = output.stream;
+                self.taps.retain_mut(|tap| {
+                    !tap.hears(stream) || tap.send(&chunk[..count]) == Reader::There
+                });
             }
             Read::Empty => {}
             // A terminal that nobody has open any more would be readable for ever.

@@ -8,6 +8,7 @@
 //!                  (wire)             └─► record: exit.json …, logs
 //! ```
 
+mod attach;
 pub mod client;
 mod container;
 mod exec;

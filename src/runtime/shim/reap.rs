@@ -78,6 +78,7 @@ impl Shim {
             let name = &container.request.container;
             self.note(&format!("record the exit of {name}: {error}"));
         }
+        self.part(&mut container);
         self.announce();
     }
 

@@ -17,6 +17,7 @@ use std::os::unix::fs::{DirBuilderExt, MetadataExt};
 use std::path::PathBuf;
 use std::time::Duration;
 
+use super::attach::Tap;
 use super::container::{CHUNK_BYTES, Container};
 use super::exec::Exec;
 use super::infra::Infra;
@@ -24,15 +25,16 @@ use super::job::Job;
 use super::record::PodDirectory;
 use super::watch::LOOK_AGAIN;
 use super::wire::{
-    Answer, Call, ExecEnd, Failure, Listed, ListedState, Listing, MESSAGE_BYTES_MAX, Message,
+    self, Answer, Call, ExecEnd, Failure, Listed, ListedState, Listing, MESSAGE_BYTES_MAX, Message,
     Request, VERSION,
 };
 use crate::os::early::Arguments;
 use crate::os::pipe::Read;
+use crate::os::poll::{self, Wait};
 use crate::os::process::{self, Ended, ProcessIdentity};
 use crate::os::signal::{self, Signal, Signals};
 use crate::os::socket::{self, Received};
-use crate::os::{allocator, clock, file, poll};
+use crate::os::{allocator, clock, file};
 use crate::world::{BootTime, Uid};
 
 /// The agent, one that is replacing it, and room for a curious administrator.
@@ -79,6 +81,8 @@ pub(super) struct Shim {
     pub containers: Vec<Container>,
     pub jobs: Vec<Job>,
     pub execs: Vec<Exec>,
+    /// Taps of ended containers that have something left to tell.
+    pub parting: Vec<Tap>,
     pub strays: Vec<(i32, Ended)>,
     serial: u64,
     phase: Phase,
@@ -96,6 +100,8 @@ enum Token {
     Signals,
     Peer(u64),
     Output(usize, usize),
+    Tap(usize, usize),
+    Parting(usize),
     InfraReport,
     Adopted,
 }
@@ -170,6 +176,7 @@ impl Shim {
             containers: Vec::new(),
             jobs: Vec::new(),
             execs: Vec::new(),
+            parting: Vec::new(),
             strays: Vec::new(),
             serial: 0,
             phase: Phase::Serving,
@@ -215,13 +222,15 @@ impl Shim {
         let mut ready = Vec::new();
         let tokens = {
             let (tokens, descriptors) = self.pollable();
-            poll::wait_readable(&descriptors, self.timeout(clock::boot_time()), &mut ready)?;
+            poll::wait(&descriptors, self.timeout(clock::boot_time()), &mut ready)?;
             tokens
         };
         // Backwards: an output that ends is removed, which moves those behind it.
         for index in ready.into_iter().rev() {
             match tokens[index] {
                 Token::Output(container, output) => self.read_output(container, output),
+                Token::Tap(container, tap) => self.tap_woken(container, tap),
+                Token::Parting(tap) => self.parting_woken(tap),
                 Token::Adopted => {}
                 Token::InfraReport => self.infra_reported(),
                 Token::Peer(key) => self.serve_peer(key),
@@ -241,14 +250,23 @@ impl Shim {
         Ok(())
     }
 
-    /// Outputs come last, so that they are read first, before a reaped exit drains them.
-    fn pollable(&self) -> (Vec<Token>, Vec<BorrowedFd<'_>>) {
+    /// Outputs come last, so that they are read first, before a reaped exit drains them; taps come
+    /// after them, before they are sent more.
+    fn pollable(&self) -> (Vec<Token>, Vec<(BorrowedFd<'_>, Wait)>) {
         let mut tokens = vec![Token::Listener, Token::Signals];
-        let mut descriptors = vec![self.listener.as_fd(), self.signals.as_fd()];
-        let mut add = |token, fd| {
+        let readable = |fd| (fd, Wait::Readable);
+        let mut descriptors = vec![
+            readable(self.listener.as_fd()),
+            readable(self.signals.as_fd()),
+        ];
+        let mut wait = |token, entry| {
             tokens.push(token);
-            descriptors.push(fd);
+            descriptors.push(entry);
         };
+        for (index, tap) in self.parting.iter().enumerate() {
+            wait(Token::Parting(index), tap.wait());
+        }
+        let mut add = |token, fd| wait(token, readable(fd));
         for peer in &self.peers {
             add(Token::Peer(peer.key), peer.socket.as_fd());
         }
@@ -273,7 +291,15 @@ impl Shim {
                 add(Token::Adopted, fd);
             }
             for (number, output) in container.outputs.iter().enumerate() {
-                add(Token::Output(index, number), output.as_fd());
+                let mut taps = container.taps.iter();
+                if !taps.any(|tap| tap.hears(output.stream) && tap.is_full()) {
+                    add(Token::Output(index, number), output.as_fd());
+                }
+            }
+        }
+        for (index, container) in self.containers.iter().enumerate() {
+            for (number, tap) in container.taps.iter().enumerate() {
+                wait(Token::Tap(index, number), tap.wait());
             }
         }
         (tokens, descriptors)
@@ -293,6 +319,7 @@ impl Shim {
             .chain(execs)
             .chain(infra.and_then(Infra::deadline))
             .min();
+        let nearest = nearest.into_iter().chain(self.tap_deadlines()).min();
         // Rounded up: waking early would mean waking twice.
         nearest.map(|at| at.since(now) + Duration::from_millis(1))
     }
@@ -361,6 +388,7 @@ impl Shim {
                 exec.cancel();
             }
         }
+        self.detach(key);
         if self.is_idle() && !self.has_directory() {
             self.phase = Phase::Leaving;
         }
@@ -391,6 +419,8 @@ impl Shim {
             Call::StopPause => self.stop_infra(caller),
             Call::Run(run) => self.start_container(run, caller).err().map(Err),
             Call::Exec(exec) => self.start_exec(exec, descriptors, caller).err().map(Err),
+            Call::Attach(attach) => self.attach(&attach, descriptors, caller).err().map(Err),
+            Call::CloseInput { container } => Some(Ok(self.close_input(&container, peer))),
             Call::CancelExec { exec } => {
                 let mut execs = self.execs.iter_mut();
                 let same = |e: &&mut Exec| e.caller.peer == peer && e.caller.number == exec;
@@ -469,6 +499,7 @@ impl Shim {
                 exec.time_out();
             }
         }
+        self.drop_late_taps(now);
         if self
             .infra
             .as_ref()
@@ -550,7 +581,7 @@ impl Shim {
 }
 
 fn hello(version: u32) -> Result<Answer, Failure> {
-    if version + 1 < VERSION {
+    if !wire::is_understood(VERSION, version) {
         let text = format!("agent speaks version {version}, this shim {VERSION}");
         return Err(Failure::Version(text));
     }

@@ -2,11 +2,11 @@
 //!
 //! ```text
 //!   agent ── Request{number, call} (+ descriptors) ──► shim
-//!   agent ◄── Answer{number, result} (+ a terminal) ── shim     exactly one for each request
+//!   agent ◄── Answer{number, result} (+ a descriptor) ─ shim    exactly one for each request
 //!   agent ◄── Ended{number, …} ─────────────────────── shim     after an exec's answer
 //!   agent ◄── Changed ──────────────────────────────── shim     look again; carries nothing
 //! ```
-//! An exec lives as long as the connection it came over. Containers and pause do not care.
+//! An exec and an attachment live as long as the connection they came over. Containers and pause do not care.
 //! Fields may be added; a reader ignores those it does not know. `VERSION` grows when meaning
 //! changes; both sides speak one version below their own, too.
 
@@ -19,6 +19,12 @@ use crate::os::spawn::CgroupJoin;
 use crate::world::Stamp;
 
 pub const VERSION: u32 = 1;
+
+/// Whether a side of version `own` and one of version `other` understand each other.
+pub fn is_understood(own: u32, other: u32) -> bool {
+    own.abs_diff(other) <= 1
+}
+
 /// One message, both ways. Well below a socket's default buffer (212,992 B).
 pub const MESSAGE_BYTES_MAX: usize = 32 * 1024;
 
@@ -40,6 +46,13 @@ pub enum Call {
     /// Descriptors 0, 1, 2 come along, unless `terminal` is wanted: then none do, and the answer
     /// brings the terminal's master.
     Exec(ExecRequest),
+    /// Follows a running container. Write ends for stdout and stderr come along, those that are
+    /// wanted in this order; `Attached` may bring the container's input.
+    Attach(AttachRequest),
+    /// The attached client will type no more.
+    CloseInput {
+        container: String,
+    },
     /// Kills the exec that was request `exec`, if it still runs.
     CancelExec {
         exec: u64,
@@ -106,6 +119,9 @@ pub struct RunRequest {
     pub runtime: Vec<String>,
     pub terminal: Terminal,
     pub stdin: Stdin,
+    /// `stdinOnce`: the input ends with the first attached client that types.
+    #[serde(default)]
+    pub stdin_once: bool,
     /// `None`: output is read and dropped.
     pub log: Option<LogConfig>,
     /// `memory.events` (v2) or `memory.oom_control` (v1) of the container's cgroup.
@@ -122,6 +138,16 @@ pub struct LogConfig {
     pub bytes_max: u64,
     /// The current one counted; at least 2.
     pub files_max: u32,
+}
+
+/// Which streams of a container to follow.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct AttachRequest {
+    pub container: String,
+    pub stdin: bool,
+    pub stdout: bool,
+    /// Silent with a terminal: it has one stream.
+    pub stderr: bool,
 }
 
 /// A command to run inside a running container.
@@ -162,6 +188,12 @@ pub enum Answer {
     /// Pause is ready, a container's or an exec's command runs.
     Started(Started),
     Listing(Listing),
+    /// With a descriptor: the terminal's master for writing and resizing (never to be read: the
+    /// shim does), or a write end of the input. None if the container's input is closed.
+    Attached {
+        terminal: Terminal,
+        stdin: Stdin,
+    },
 }
 
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
@@ -219,3 +251,7 @@ pub enum Failure {
     /// Anything else, with operation, object, cause.
     Failed(String),
 }
+
+#[cfg(test)]
+#[path = "wire_tests.rs"]
+mod tests;
