@@ -40,11 +40,11 @@ impl Admit for NamespaceLifecycle {
                 message: format!(
                     "unable to create new content in namespace {name} because it is being terminated"
                 ),
-                cause: Some(DenialCause {
+                cause: Some(Box::new(DenialCause {
                     reason: "NamespaceTerminating",
                     message: format!("namespace {name} is being terminated"),
                     field: "metadata.namespace",
-                }),
+                })),
             });
         }
         Ok(())

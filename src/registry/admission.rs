@@ -109,7 +109,7 @@ pub enum Denial {
     Forbidden {
         message: String,
         /// What a program can tell it by.
-        cause: Option<DenialCause>,
+        cause: Option<Box<DenialCause>>,
     },
     /// 404: something that the object belongs to is not there.
     NotFound(Key),
