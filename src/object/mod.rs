@@ -11,6 +11,7 @@ mod key;
 mod names;
 mod quantity;
 pub mod references;
+pub mod resources;
 mod selector;
 pub mod user;
 mod validate;
