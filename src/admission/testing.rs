@@ -116,11 +116,6 @@ impl Write<'_> {
         self
     }
 
-    pub fn through(mut self, subresource: &'static str) -> Self {
-        self.actor.subresource = subresource;
-        self
-    }
-
     fn attributes(&self) -> Attributes<'_> {
         Attributes {
             operation: self.operation,

@@ -426,6 +426,15 @@ fn a_node_writes_what_is_its_own() {
             .refused(&*restriction, on("n2")),
         "node \"n1\" can only delete pods with spec.nodeName set to itself"
     );
+}
+
+#[test]
+fn a_node_changes_no_other_node_and_no_label_of_others() {
+    let view = Objects::of(vec![(Kind::Node, "", "n1", json!({}))]);
+    let restriction = plugin("NodeRestriction");
+    let by = |kind: Kind, namespace: &str, name: &str| {
+        create(&view, kind, namespace, name).by("system:node:n1", &["system:nodes"])
+    };
     assert_eq!(
         by(Kind::Node, "", "n2").refused(&*restriction, json!({})),
         "node \"n1\" is not allowed to modify node \"n2\""
