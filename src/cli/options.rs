@@ -9,6 +9,7 @@ use std::time::Duration;
 
 use super::flags::{self, Feature, Flag, Shape};
 use super::value::{self, Cidr, Taint};
+use crate::admission::{self, Selection};
 
 /// Everything the composition root needs to know.
 #[derive(Clone, Debug, PartialEq)]
@@ -57,7 +58,21 @@ pub struct RunOptions {
     pub image_gc_low_percent: u8,
     pub image_gc_age_min: Duration,
     pub node_status_update_period: Duration,
+    /// In order; none: only `system:masters` get in.
+    pub authorization_modes: Vec<AuthorizationMode>,
+    /// Given if and only if mode ABAC is.
+    pub authorization_policy_file: Option<PathBuf>,
+    pub admission: Selection,
     pub on_exit: OnExit,
+}
+
+/// A mode that exists here.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum AuthorizationMode {
+    AlwaysAllow,
+    AlwaysDeny,
+    Abac,
+    Node,
 }
 
 /// The seccomp profile of a pod that names none.
@@ -245,6 +260,9 @@ fn read(given: &Given) -> Result<RunOptions, BadValue> {
             seconds(10),
             value::period,
         )?,
+        authorization_modes: given.list("authorization-mode", authorization_mode)?,
+        authorization_policy_file: policy_file(given)?,
+        admission: admission(given)?,
         on_exit: match given.parse("exit-stops-pods", false, value::boolean)? {
             true => OnExit::StopPods,
             false => OnExit::LeavePods,
@@ -294,20 +312,68 @@ fn check_legal(setting: &Setting) -> Result<(), BadValue> {
         "secure-port" | "port" => value::integer(text, 0, 65_535).map(drop),
         "bind-address" | "address" if !text.is_empty() => value::ip(text).map(drop),
         "cloud-provider" => value::one_of(text, &["", "external"]).map(drop),
-        "authorization-mode" => value::items(text).try_for_each(|mode| {
-            let legal = [
-                "AlwaysAllow",
-                "AlwaysDeny",
-                "ABAC",
-                "Webhook",
-                "RBAC",
-                "Node",
-            ];
-            value::one_of(mode, &legal).map(drop)
-        }),
         _ => Ok(()),
     };
     checked.map_err(|why| setting.bad(&why))
+}
+
+fn authorization_mode(name: &str) -> Result<AuthorizationMode, String> {
+    match name {
+        "AlwaysAllow" => Ok(AuthorizationMode::AlwaysAllow),
+        "AlwaysDeny" => Ok(AuthorizationMode::AlwaysDeny),
+        "ABAC" => Ok(AuthorizationMode::Abac),
+        "Node" => Ok(AuthorizationMode::Node),
+        "RBAC" | "Webhook" => Err(format!("{name} is not available in this version; use ABAC")),
+        _ => Err(format!(
+            "{name:?} must be one of AlwaysAllow, AlwaysDeny, ABAC, Node"
+        )),
+    }
+}
+
+fn policy_file(given: &Given) -> Result<Option<PathBuf>, BadValue> {
+    let file = given.text("authorization-policy-file").map(PathBuf::from);
+    let modes = given.list("authorization-mode", authorization_mode)?;
+    let abac = modes.contains(&AuthorizationMode::Abac);
+    let (setting, why) = match (&file, abac) {
+        (None, true) => (
+            given.last("authorization-mode"),
+            "ABAC needs --authorization-policy-file",
+        ),
+        (Some(_), false) => (
+            given.last("authorization-policy-file"),
+            "is read by --authorization-mode=ABAC only",
+        ),
+        _ => return Ok(file),
+    };
+    Err(setting.map_or(BadValue(why.to_owned()), |setting| setting.bad(why)))
+}
+
+fn admission(given: &Given) -> Result<Selection, BadValue> {
+    let known = |name: &str| value::one_of(name, &admission::names()).map(|_| name.to_owned());
+    let exactly = given.list("admission-control", known)?;
+    let selection = Selection {
+        exactly: given.last("admission-control").map(|_| exactly),
+        enable: given.list("enable-admission-plugins", known)?,
+        disable: given.list("disable-admission-plugins", known)?,
+    };
+    let partly = given
+        .last("enable-admission-plugins")
+        .or(given.last("disable-admission-plugins"));
+    let both = selection
+        .enable
+        .iter()
+        .find(|name| selection.disable.contains(name));
+    match partly {
+        Some(setting) if selection.exactly.is_some() => Err(setting.bad(
+            "admission-control and enable-admission-plugins/disable-admission-plugins flags are \
+             mutually exclusive",
+        )),
+        Some(setting) if both.is_some() => Err(setting.bad(&format!(
+            "{} is both enabled and disabled",
+            both.map_or("", String::as_str)
+        ))),
+        _ => Ok(selection),
+    }
 }
 
 fn manifest_url(given: &Given) -> Result<Option<String>, BadValue> {

@@ -34,6 +34,8 @@ fn legal_value(name: &str) -> &'static str {
         "container-log-max-size" => "1Mi",
         "seccomp-default" | "exit-stops-pods" => "true",
         "hostname-override" => "pi",
+        "authorization-mode" => "Node,AlwaysDeny",
+        name if name.contains("admission") => "AlwaysPullImages,ResourceQuota",
         _ if name.contains("frequency") || name.contains("duration") => "30s",
         _ => "/x",
     }
@@ -58,6 +60,9 @@ fn every_flag_is_taken_in_each_spelling() {
                         off.iter()
                             .filter(|off| !off.starts_with(&format!("--{name}="))),
                     );
+                    if flag.name == "authorization-policy-file" {
+                        line.push("--authorization-mode=ABAC");
+                    }
                     let parsed = parse(arguments(&line));
                     assert!(
                         matches!(parsed, Ok(Invocation::Run(_))),
@@ -79,12 +84,7 @@ fn a_flag_of_a_missing_feature_is_fatal_and_says_what_to_do() {
         ("--basic_auth_file=/x", "RUN/api.sock"),
         ("--anonymous-auth", "leave the flag out"),
         ("--anonymous-auth=T", "leave the flag out"),
-        ("--authorization_mode=ABAC", "RUN/api.sock"),
-        (
-            "--authorization_polic_file=/x",
-            "--authorization-policy-file: not available",
-        ),
-        ("--admission_control=AlwaysAdmit", "leave the flag out"),
+        ("--authorization_mode=RBAC", "use ABAC"),
         ("--kubeconfig=/x", "standalone"),
         ("--bootstrap-kubeconfig=/x", "standalone"),
         ("--api-servers=https://h", "--api-server: not available"),
@@ -124,7 +124,27 @@ const WRONG: &[(&[&str], &[&str])] = &[
     ),
     (
         &["run", "--authorization-mode=ABAC,Nope"],
-        &["\"Nope\"", "\"RBAC\""],
+        &["\"Nope\"", "AlwaysAllow, AlwaysDeny, ABAC, Node"],
+    ),
+    (
+        &["run", "--authorization_mode=ABAC"],
+        &["--authorization-mode", "--authorization-policy-file"],
+    ),
+    (
+        &["run", "--authorization_polic_file=/x"],
+        &["--authorization-policy-file", "--authorization-mode=ABAC"],
+    ),
+    (
+        &["run", "--admission_control=Nope"],
+        &["--admission-control", "\"Nope\"", "\"NamespaceLifecycle\""],
+    ),
+    (
+        &[
+            "run",
+            "--admission-control=AlwaysAdmit",
+            "--enable-admission-plugins=Priority",
+        ],
+        &["mutually exclusive"],
     ),
     (
         &["run", "--pod-cidr=10.0.0.0"],

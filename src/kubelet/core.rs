@@ -38,7 +38,7 @@ pub struct Core {
     /// Fires when a pod's worker has ended: a successor of its name may start.
     pub departures: event_listener::Event,
     /// What could not be written last, for the node's conditions.
-    disk_trouble: RefCell<BTreeMap<Area, String>>,
+    disk_trouble: RefCell<BTreeMap<Area, DiskError>>,
     pub leftovers: Leftovers,
     /// Fires when `disk_trouble` changes.
     pub troubles: event_listener::Event,
@@ -95,7 +95,7 @@ impl Core {
         let mut troubles = self.disk_trouble.borrow_mut();
         let before = match result {
             Ok(()) => troubles.remove(&area),
-            Err(error) => troubles.insert(area, error.to_string()),
+            Err(error) => troubles.insert(area, error.clone()),
         };
         if before != troubles.get(&area).cloned() {
             self.troubles.notify(usize::MAX);
@@ -104,8 +104,19 @@ impl Core {
 
     /// What could not be written last, first that of ROOT, or could not be removed.
     pub fn disk_trouble(&self) -> Option<String> {
-        let written = self.disk_trouble.borrow().values().next().cloned();
+        let troubles = self.disk_trouble.borrow();
+        let written = troubles.values().next().map(ToString::to_string);
         written.or_else(|| self.leftovers.trouble())
+    }
+
+    pub fn is_root_full(&self) -> bool {
+        let troubles = self.disk_trouble.borrow();
+        matches!(troubles.get(&Area::Root), Some(DiskError::Full(_)))
+    }
+
+    /// Where the last write failed.
+    pub fn troubled_areas(&self) -> Vec<Area> {
+        self.disk_trouble.borrow().keys().copied().collect()
     }
 
     /// The lookup of configMaps and secrets for a pod, within the pod's own origin.

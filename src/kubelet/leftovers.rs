@@ -121,7 +121,7 @@ pub async fn leave(core: &Core, view: &PodView, why: &str) {
         );
     }
     // Tells the node's conditions whether it is ROOT that takes no changes.
-    core.note_disk(Area::Root, &core.records.try_root().await);
+    core.note_disk(Area::Root, &core.records.try_area(Area::Root).await);
 }
 
 /// Removes what was left when there is a chance: ROOT can be written again, or time has passed.

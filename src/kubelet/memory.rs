@@ -93,6 +93,9 @@ pub struct ContainerMemory {
     pub attempt_base: u32,
 }
 
+/// When each condition last changed: type to status and time.
+pub type Transitions = BTreeMap<String, (String, Timestamp)>;
+
 /// The part that must survive a crash of the agent but not a reboot: RUN/pods/UID/kubelet.json.
 #[derive(Clone, Debug, Default, PartialEq, Serialize, Deserialize)]
 pub struct Checkpoint {
@@ -102,7 +105,7 @@ pub struct Checkpoint {
     pub back_off: BTreeMap<String, BackOff>,
     pub health: BTreeMap<String, Health>,
     /// When each condition last changed: type to (status, time).
-    pub transitions: BTreeMap<String, (String, Timestamp)>,
+    pub transitions: Transitions,
     pub ending: Option<Ending>,
 }
 
@@ -151,6 +154,9 @@ pub struct Ending {
     pub cause: EndCause,
     pub since: BootTime,
     pub grace: Duration,
+    /// The agent leaves while the pod's time is up: it ends as a failed one all the same.
+    #[serde(default)]
+    pub overdue: bool,
 }
 
 impl Ending {

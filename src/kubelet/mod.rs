@@ -370,11 +370,12 @@ fn settle_hooks(memory: &mut Memory, uid: &Uid) {
 
 /// An agent that left with its pods is back: the leaving is over.
 fn forget_shutdown(memory: &mut Memory) {
-    let ending = &mut memory.checkpoint.ending;
-    if ending
-        .as_ref()
-        .is_some_and(|e| e.cause == EndCause::Shutdown)
-    {
-        *ending = None;
+    let Some(ending) = &mut memory.checkpoint.ending else {
+        return;
+    };
+    match (ending.cause, ending.overdue) {
+        (EndCause::Shutdown, true) => ending.cause = EndCause::DeadlineExceeded,
+        (EndCause::Shutdown, false) => memory.checkpoint.ending = None,
+        (EndCause::Deleted | EndCause::DeadlineExceeded, _) => {}
     }
 }

@@ -4,14 +4,17 @@
 //! Source: Kubernetes pkg/kubelet/kubelet_node_status.go, pkg/kubelet/nodestatus/setters.go.
 
 use std::rc::Rc;
+use std::sync::Arc;
 use std::time::Duration;
 
+use jiff::Timestamp;
 use serde_json::{Value, json};
 
 use super::core::Core;
+use super::memory::Transitions;
 use super::status::rfc3339;
 use crate::object::{Key, Kind};
-use crate::world::Area;
+use crate::world::{Area, Image};
 
 /// What the machine says of itself; read once at the start by the composition root.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
@@ -26,6 +29,10 @@ pub struct Machine {
     pub runtime_version: String,
     pub cpus: u32,
     pub pods_max: u32,
+    /// Of the file system that ROOT is on.
+    pub ephemeral_storage_bytes: u64,
+    /// Size (`2Mi`) and bytes set aside, for each size that the kernel has.
+    pub huge_pages: Vec<(String, u64)>,
     pub labels: Vec<(String, String)>,
     /// Key, value, effect.
     pub taints: Vec<(String, String, String)>,
@@ -36,35 +43,91 @@ pub struct Machine {
 /// Version of the Kubernetes API whose rules are followed; clients parse it as semver.
 pub const KUBELET_VERSION: &str = concat!("v1.33.0+lowtide.", env!("CARGO_PKG_VERSION"));
 
-/// Publishes the Node, then keeps its conditions true.
+/// Making the Node is tried again after 100 ms, doubling to 7 s.
+/// Source: Kubernetes pkg/kubelet/kubelet_node_status.go (registerWithAPIServer).
+const REGISTER_PAUSE_MIN: Duration = Duration::from_millis(100);
+const REGISTER_PAUSE_MAX: Duration = Duration::from_secs(7);
+/// Images in the status, and names of each.
+/// Source: Kubernetes pkg/kubelet/nodestatus (nodeStatusMaxImages, MaxNamesPerImageInNodeStatus).
+const IMAGES_MAX: usize = 50;
+const NAMES_MAX: usize = 5;
+
+/// Publishes the Node, then keeps the status true.
 pub async fn publish(core: Rc<Core>) {
-    let name = core.options.node.node_name.clone();
-    let key = Key::local(Kind::Node, "", &name);
-    if let Err(error) = core.registry.state_node(key.clone(), object(&core)).await {
-        log::error!("publish {key}: {error:?}; the node is not shown");
-        return;
-    }
+    let key = Key::local(Kind::Node, "", &core.options.node.node_name);
+    register(&core, &key).await;
+    let mut transitions = core.records.node_transitions().await;
     let mut shown = None;
-    core.note_disk(Area::Root, &core.records.try_root().await);
+    let mut images = core.world.images.generation();
+    // Also removes what a try of an agent that was killed has left.
+    for area in [Area::Root, Area::Run] {
+        core.note_disk(area, &core.records.try_area(area).await);
+    }
     loop {
         let listener = core.troubles.listen();
-        let trouble = core.disk_trouble();
-        if shown.as_ref() != Some(&trouble)
+        let facts = (Disk::of(&core), images);
+        if shown.as_ref() != Some(&facts)
             && let Some(node) = core.reader.get(&key)
         {
+            let now = core.world.clock.wall();
+            let before = transitions.clone();
+            let conditions = conditions(&facts.0, now, &mut transitions);
+            let uid = node.uid();
             core.registry
-                .update_status(&key, node.uid(), status(&core, trouble.as_deref()));
-            shown = Some(trouble);
-        }
-        match core.disk_trouble() {
-            None => listener.await,
-            // Nothing may be written for days: only a try shows that space is back.
-            Some(_) => {
-                let clock = &core.world.clock;
-                let again = clock.sleep_until(clock.now() + core.options.machine.status_period);
-                futures_lite::future::or(listener, again).await;
-                core.note_disk(Area::Root, &core.records.try_root().await);
+                .update_status(&key, uid, status(&core, conditions));
+            shown = Some(facts);
+            if transitions != before
+                && let Err(error) = core.records.keep_node_transitions(&transitions).await
+            {
+                log::debug!("{error}; a next agent dates the node's conditions anew");
             }
+        }
+        let pulled = async {
+            core.world.images.changed(images).await;
+        };
+        let changed = futures_lite::future::or(listener, pulled);
+        let areas = core.troubled_areas();
+        if areas.is_empty() {
+            changed.await;
+        } else {
+            // Nothing may be written for days: only a try shows that space is back.
+            let clock = &core.world.clock;
+            let again = clock.sleep_until(clock.now() + core.options.machine.status_period);
+            futures_lite::future::or(changed, again).await;
+            for area in areas {
+                core.note_disk(area, &core.records.try_area(area).await);
+            }
+        }
+        images = core.world.images.generation();
+    }
+}
+
+async fn register(core: &Core, key: &Key) {
+    let mut pause = REGISTER_PAUSE_MIN;
+    loop {
+        let stated = core.registry.state_node(key.clone(), object(core)).await;
+        let Err(error) = stated else {
+            return;
+        };
+        log::error!("publish {key}: {error:?}; trying again");
+        let clock = &core.world.clock;
+        clock.sleep_until(clock.now() + pause).await;
+        pause = (pause * 2).min(REGISTER_PAUSE_MAX);
+    }
+}
+
+/// What the conditions say of the node's disks.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+struct Disk {
+    trouble: Option<String>,
+    full: bool,
+}
+
+impl Disk {
+    fn of(core: &Core) -> Disk {
+        Disk {
+            trouble: core.disk_trouble(),
+            full: core.is_root_full(),
         }
     }
 }
@@ -105,25 +168,21 @@ fn spec(taints: &[(String, String, String)]) -> Value {
     }
 }
 
-fn status(core: &Core, disk_trouble: Option<&str>) -> Value {
+fn status(core: &Core, conditions: Value) -> Value {
     let node = &core.options.node;
     let machine = &core.options.machine;
     let addresses = node.host_ips.iter();
     let addresses = addresses.map(|ip| json!({ "type": "InternalIP", "address": ip.to_string() }));
     let hostname = json!({ "type": "Hostname", "address": node.node_name });
-    let resources = |memory: String| {
-        json!({
-            "cpu": machine.cpus.to_string(),
-            "memory": memory,
-            "pods": machine.pods_max.to_string(),
-        })
-    };
+    let capacity = capacity(machine, node.memory_bytes);
     json!({
         "addresses": addresses.chain([hostname]).collect::<Value>(),
-        "capacity": resources(format!("{}Ki", node.memory_bytes / 1024)),
-        "allocatable": resources(format!("{}Ki", node.memory_bytes / 1024)),
-        "conditions": conditions(core, disk_trouble),
+        // Nothing is reserved and nobody is evicted.
+        "capacity": capacity,
+        "allocatable": capacity,
+        "conditions": conditions,
         "daemonEndpoints": { "kubeletEndpoint": { "Port": 0 } },
+        "images": images(core.world.images.list()),
         "nodeInfo": {
             "architecture": machine.architecture,
             "bootID": machine.boot_id,
@@ -139,34 +198,159 @@ fn status(core: &Core, disk_trouble: Option<&str>) -> Value {
     })
 }
 
-fn conditions(core: &Core, disk_trouble: Option<&str>) -> Value {
-    let now = rfc3339(core.world.clock.wall());
-    let condition = |kind: &str, holds: bool, reason: &str, message: &str| {
-        json!({
-            "type": kind,
-            "status": if holds { "True" } else { "False" },
-            "reason": reason,
-            "message": message,
-            "lastHeartbeatTime": now,
-            "lastTransitionTime": now,
-        })
+fn capacity(machine: &Machine, memory_bytes: u64) -> Value {
+    let kib = |bytes: u64| format!("{}Ki", bytes / 1024);
+    let mut capacity = json!({
+        "cpu": machine.cpus.to_string(),
+        "ephemeral-storage": kib(machine.ephemeral_storage_bytes),
+        "memory": kib(memory_bytes),
+        "pods": machine.pods_max.to_string(),
+    });
+    for (size, bytes) in &machine.huge_pages {
+        capacity[format!("hugepages-{size}")] = match bytes {
+            0 => "0".into(),
+            bytes => kib(*bytes).into(),
+        };
+    }
+    capacity
+}
+
+/// The largest first; of each, names by digest first.
+fn images(mut images: Vec<Arc<Image>>) -> Value {
+    images.sort_by(|a, b| (b.size_bytes, &a.id).cmp(&(a.size_bytes, &b.id)));
+    let shown = images.iter().take(IMAGES_MAX).map(|image| {
+        let names = image.digests.iter().chain(&image.tags).take(NAMES_MAX);
+        let names: Vec<&String> = names.collect();
+        json!({ "names": names, "sizeBytes": image.size_bytes })
+    });
+    shown.collect()
+}
+
+/// Ready last, as upstream. Memory and processes are not watched here and nobody is evicted for
+/// them: their conditions never change.
+fn conditions(disk: &Disk, now: Timestamp, transitions: &mut Transitions) -> Value {
+    let memory = "kubelet has sufficient memory available";
+    let pids = "kubelet has sufficient PID available";
+    let pressure = match disk.full {
+        true => (
+            "True",
+            "KubeletHasDiskPressure",
+            "kubelet has disk pressure",
+        ),
+        false => (
+            "False",
+            "KubeletHasNoDiskPressure",
+            "kubelet has no disk pressure",
+        ),
     };
-    let own_files = match disk_trouble {
-        None => condition(
-            "lowtide.io/DiskWritable",
-            true,
+    let writable = match &disk.trouble {
+        None => (
+            "True",
             "DiskWritable",
             "the node's own files can be written",
         ),
-        Some(text) => condition("lowtide.io/DiskWritable", false, "DiskNotWritable", text),
+        Some(text) => ("False", "DiskNotWritable", text.as_str()),
     };
-    Value::Array(vec![
-        own_files,
-        condition(
-            "Ready",
-            true,
-            "KubeletReady",
-            "kubelet is posting ready status",
+    let ready = "kubelet is posting ready status";
+    let all = [
+        ("lowtide.io/DiskWritable", writable),
+        (
+            "MemoryPressure",
+            ("False", "KubeletHasSufficientMemory", memory),
         ),
-    ])
+        ("DiskPressure", pressure),
+        ("PIDPressure", ("False", "KubeletHasSufficientPID", pids)),
+        ("Ready", ("True", "KubeletReady", ready)),
+    ];
+    let values = all.map(|(kind, (status, reason, message))| {
+        let known = transitions.get(kind).filter(|(known, _)| known == status);
+        let since = known.map_or(now, |(_, since)| *since);
+        transitions.insert(kind.to_owned(), (status.to_owned(), since));
+        json!({
+            "type": kind,
+            "status": status,
+            "reason": reason,
+            "message": message,
+            "lastHeartbeatTime": rfc3339(now),
+            "lastTransitionTime": rfc3339(since),
+        })
+    });
+    values.into_iter().collect()
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::world::ImageConfig;
+
+    #[test]
+    fn a_condition_moves_when_its_status_does_and_never_else() {
+        let at = |second| Timestamp::from_second(second).unwrap();
+        let mut transitions = Transitions::new();
+        let well = Disk::default();
+        let full = Disk {
+            trouble: Some("write x: no space".to_owned()),
+            full: true,
+        };
+        let mut since = |disk: &Disk, second| {
+            let value = conditions(disk, at(second), &mut transitions);
+            let text = |c: &Value, field: &str| c[field].as_str().unwrap_or_default().to_owned();
+            let all = value.as_array().unwrap().iter().map(|c| {
+                let time = text(c, "lastTransitionTime");
+                (text(c, "type"), text(c, "status"), time[17..19].to_owned())
+            });
+            all.map(|(kind, status, time)| format!("{kind} {status} {time}"))
+                .collect::<Vec<_>>()
+        };
+        let first = [
+            "lowtide.io/DiskWritable True 01",
+            "MemoryPressure False 01",
+            "DiskPressure False 01",
+            "PIDPressure False 01",
+            "Ready True 01",
+        ];
+        assert_eq!(since(&well, 1), first);
+        assert_eq!(since(&well, 2), first);
+        let mut second = first;
+        second[0] = "lowtide.io/DiskWritable False 03";
+        second[2] = "DiskPressure True 03";
+        assert_eq!(since(&full, 3), second);
+    }
+
+    #[test]
+    fn images_are_shown_largest_first_and_within_bounds() {
+        let image = |n: u64| {
+            Arc::new(Image {
+                id: format!("sha256:{n}"),
+                tags: (0..9).map(|t| format!("x:{t}")).collect(),
+                digests: vec![format!("x@sha256:{n}")],
+                size_bytes: n,
+                pinned: false,
+                config: ImageConfig::default(),
+            })
+        };
+        let value = images((0..60).map(image).collect());
+        assert_eq!(value.as_array().map(Vec::len), Some(IMAGES_MAX));
+        assert_eq!(value[0]["sizeBytes"], 59);
+        assert_eq!(
+            value[0]["names"],
+            json!(["x@sha256:59", "x:0", "x:1", "x:2", "x:3"])
+        );
+    }
+
+    #[test]
+    fn capacity_names_disk_and_huge_pages() {
+        let machine = Machine {
+            cpus: 2,
+            pods_max: 110,
+            ephemeral_storage_bytes: 4096,
+            huge_pages: vec![("2Mi".to_owned(), 0), ("1Gi".to_owned(), 1 << 30)],
+            ..Machine::default()
+        };
+        let wanted = json!({
+            "cpu": "2", "ephemeral-storage": "4Ki", "memory": "8Ki", "pods": "110",
+            "hugepages-2Mi": "0", "hugepages-1Gi": "1048576Ki",
+        });
+        assert_eq!(capacity(&machine, 8192), wanted);
+    }
 }

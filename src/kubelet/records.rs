@@ -5,6 +5,7 @@
 //! | `pods/UID/pod.json` | ROOT | the object a pod was started from, to end it well if the store is lost |
 //! | `pods/UID/final.json` | ROOT, flushed | ends that must never be undone by a power cut |
 //! | `pods/UID/kubelet.json` | RUN | back-off, probe results and ending of a running pod |
+//! | `node.json` | RUN | when the node's conditions last changed |
 //! | `forgotten/UID.json` | RUN | the pod was deleted, though its files could not be removed |
 //!
 //! Each file is an envelope with a version. One of another version, or a torn one, is reported and
@@ -15,13 +16,15 @@ use std::rc::Rc;
 use serde::de::DeserializeOwned;
 use serde::{Deserialize, Serialize};
 
-use super::memory::{Checkpoint, Final};
+use super::memory::{Checkpoint, Final, Transitions};
 use crate::object::Object;
 use crate::world::{Area, Disk, DiskError, Uid};
 
 /// Version of all these files. Readers take that of the next release as well, as far as it can be
 /// read: after a step back a finished pod must not run again.
 const VERSION: u32 = 1;
+
+const NODE: &str = "node.json";
 
 #[derive(Serialize, Deserialize)]
 struct Envelope<T> {
@@ -86,11 +89,20 @@ impl Records {
         self.disk.write(Area::Run, &path, bytes).await
     }
 
-    /// Whether ROOT takes a small file.
-    pub async fn try_root(&self) -> Result<(), DiskError> {
+    pub async fn node_transitions(&self) -> Transitions {
+        let known = self.read(Area::Run, NODE).await;
+        known.unwrap_or_default()
+    }
+
+    pub async fn keep_node_transitions(&self, known: &Transitions) -> Result<(), DiskError> {
+        self.disk.write(Area::Run, NODE, encode(known)).await
+    }
+
+    /// Whether the area takes a small file.
+    pub async fn try_area(&self, area: Area) -> Result<(), DiskError> {
         let name = "pods/.write-check";
-        let written = self.disk.write(Area::Root, name, vec![b'x'; 64]).await;
-        let removed = self.disk.remove(Area::Root, name).await;
+        let written = self.disk.write(area, name, vec![b'x'; 64]).await;
+        let removed = self.disk.remove(area, name).await;
         written.and(removed)
     }
 

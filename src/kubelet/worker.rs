@@ -78,6 +78,7 @@ impl Shared {
                 }
                 // A pod past its deadline that is deleted as well is deleted.
                 if known.cause == EndCause::DeadlineExceeded {
+                    known.overdue = cause == EndCause::Shutdown;
                     known.cause = cause;
                 }
             }
@@ -86,6 +87,7 @@ impl Shared {
                     cause,
                     since: now,
                     grace,
+                    overdue: false,
                 });
             }
         }

@@ -2,6 +2,7 @@
 
 use std::fs;
 use std::net::{IpAddr, UdpSocket};
+use std::path::Path;
 
 use crate::cli::options::{RunOptions, SeccompDefault};
 use crate::kubelet::facts::{
@@ -9,6 +10,7 @@ use crate::kubelet::facts::{
 };
 use crate::kubelet::node_status::Machine;
 use crate::object::Quantity;
+use crate::os::disk;
 
 pub struct Facts {
     pub node: NodeFacts,
@@ -75,6 +77,8 @@ pub fn read(options: &RunOptions) -> Result<Facts, String> {
         runtime_version: String::new(),
         cpus,
         pods_max: options.pods_max,
+        ephemeral_storage_bytes: capacity_bytes(&options.root_dir),
+        huge_pages: huge_pages(Path::new("/sys/kernel/mm/hugepages")),
         labels: options.node_labels.clone(),
         taints: taints.collect(),
         status_period: options.node_status_update_period,
@@ -86,6 +90,34 @@ pub fn read(options: &RunOptions) -> Result<Facts, String> {
 fn text(path: &str) -> String {
     let text = fs::read_to_string(path).unwrap_or_default();
     text.trim_end().to_owned()
+}
+
+/// Of the file system that the directory, or the nearest one above it that exists, is on.
+fn capacity_bytes(directory: &Path) -> u64 {
+    let mut places = directory.ancestors();
+    let found = places.find_map(|place| disk::capacity_bytes(place).ok());
+    found.unwrap_or(0)
+}
+
+/// Directories `hugepages-<KiB>kB`, each with the number of pages set aside; sizes as quantities.
+fn huge_pages(directory: &Path) -> Vec<(String, u64)> {
+    let entries = fs::read_dir(directory).into_iter().flatten().flatten();
+    let mut found: Vec<(u64, u64)> = entries
+        .filter_map(|entry| {
+            let name = entry.file_name();
+            let kib = name.to_str()?.strip_prefix("hugepages-")?;
+            let kib: u64 = kib.strip_suffix("kB")?.parse().ok()?;
+            let pages = fs::read_to_string(entry.path().join("nr_hugepages")).ok()?;
+            let pages: u64 = pages.trim().parse().ok()?;
+            Some((kib * 1024, kib * 1024 * pages))
+        })
+        .collect();
+    found.sort_unstable();
+    let named = found.into_iter().map(|(size, bytes)| {
+        let size = i64::try_from(size).unwrap_or(i64::MAX);
+        (Quantity::from_bytes(size).to_string(), bytes)
+    });
+    named.collect()
 }
 
 /// `MemTotal` of /proc/meminfo.
@@ -159,6 +191,14 @@ mod tests {
             948_304 * 1024
         );
         assert_eq!(memory_bytes(""), 0);
+        let home = tempfile::tempdir().unwrap();
+        for (name, pages) in [("hugepages-2048kB", "3\n"), ("hugepages-1048576kB", "0\n")] {
+            fs::create_dir(home.path().join(name)).unwrap();
+            fs::write(home.path().join(name).join("nr_hugepages"), pages).unwrap();
+        }
+        let found = huge_pages(home.path());
+        assert_eq!(found, [("2Mi".to_owned(), 6 << 20), ("1Gi".to_owned(), 0)]);
+        assert!(capacity_bytes(&home.path().join("not/yet")) > 0);
         for (release, expected) in [
             ("6.1.0-13-arm64", (6, 1)),
             ("5.10.103-v7l+", (5, 10)),

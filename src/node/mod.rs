@@ -24,8 +24,10 @@ use async_executor::{LocalExecutor, Task};
 
 use self::parts::Parts;
 use self::service::Service;
+use crate::admission;
+use crate::apiserver::authz::{Authorizer, Mode, PolicyFile};
 use crate::apiserver::{self, ServeThread};
-use crate::cli::options::{OnExit, RunOptions};
+use crate::cli::options::{AuthorizationMode, OnExit, RunOptions};
 use crate::kubelet::Kubelet;
 use crate::kubelet::image_gc;
 use crate::kubelet::node_status::Machine;
@@ -38,7 +40,7 @@ use crate::os::clock::SystemClock;
 use crate::os::signal::{Signal, Signals};
 use crate::registry::{self, Registry};
 use crate::runtime::shim::executable;
-use crate::world::Clock;
+use crate::world::{Clock, Random};
 
 /// Longest wait for pods that are stopped with the node; their own grace periods end earlier.
 const STOP_PODS_MAX: Duration = Duration::from_secs(600);
@@ -52,7 +54,6 @@ const LOCK_PAUSE: Duration = Duration::from_millis(50);
 /// Runs the node until SIGTERM, SIGINT or SIGPWR. Errors: why it could not start, one line each.
 pub fn run(options: RunOptions) -> Result<(), String> {
     os::allocator::use_one_arena();
-    os::thread::never_wait_here();
     // Before any thread is made: threads inherit what is blocked.
     let signals = Signals::block(&[
         Signal::SIGTERM,
@@ -82,6 +83,7 @@ struct Node {
     sources: Vec<Task<()>>,
     api: ServeThread,
     background: Vec<Task<()>>,
+    policy: PolicyFile,
 }
 
 impl Node {
@@ -90,12 +92,15 @@ impl Node {
         executor: Rc<LocalExecutor<'static>>,
     ) -> Result<Node, String> {
         let service = Service::new()?;
+        let policy = PolicyFile::open(options.authorization_policy_file.as_deref())?;
         let clock = SystemClock::new().map_err(|error| format!("make the clock: {error}"))?;
         let clock: Rc<dyn Clock> = Rc::new(clock);
         let machine = machine::read(&options)?;
         let registry = open_registry(&options, &machine.node.node_name, clock.clone()).await?;
         let parts = Parts::make(&options, clock.clone(), executor.clone(), &machine).await?;
 
+        // The first start has made the store's key and its directories; from here on pods move.
+        os::thread::never_wait_here();
         let sources = start_sources(&options, &machine, &registry, &parts, &executor).await?;
         let node_name = machine.node.node_name.clone();
         let settings = crate::kubelet::Options {
@@ -114,7 +119,16 @@ impl Node {
         };
         let world = parts.world.clone();
         let kubelet = Kubelet::start(world, registry.clone(), settings, executor.clone()).await;
-        let (api, backend) = start_api(&options, &node_name, &registry, &parts, executor.clone())?;
+        let authorizer = authorizer(&options, &policy, &registry);
+        let (api, backend) = start_api(
+            &options,
+            authorizer,
+            &node_name,
+            &registry,
+            &parts,
+            executor.clone(),
+        )?;
+        let quotas = executor.spawn(admission::resource_quota::keep_statuses(registry.clone()));
         let images = parts.images.clone();
         let watch_images = executor.spawn(async move { images.watch_image_dir().await });
         let trim = executor.spawn(thrift::trim_after_bursts(registry.reader(), clock));
@@ -126,7 +140,8 @@ impl Node {
             service,
             sources,
             api,
-            background: vec![backend, watch_images, trim],
+            background: vec![backend, watch_images, trim, quotas],
+            policy,
         })
     }
 
@@ -147,7 +162,7 @@ impl Node {
             loop {
                 match signals.next().await {
                     Ok(number) if number == Signal::SIGHUP as i32 => {
-                        log::info!("SIGHUP: nothing to reload, manifests are followed anyway");
+                        self.reload();
                     }
                     Ok(number) if number == Signal::SIGPWR as i32 => return OnExit::StopPods,
                     Ok(_) => return self.options.on_exit,
@@ -164,6 +179,14 @@ impl Node {
             self.options.on_exit
         };
         futures_lite::future::or(told, fed).await
+    }
+
+    /// Manifests are followed anyway.
+    fn reload(&self) {
+        match self.policy.reload() {
+            Ok(rules) => log::info!("SIGHUP: {rules} authorization rules are in use"),
+            Err(error) => log::error!("SIGHUP: {error}; the rules before it stay in use"),
+        }
     }
 
     async fn stop(self, on_exit: OnExit) {
@@ -256,7 +279,10 @@ async fn open_registry(
         clock,
         random: Rc::new(os::random::SystemRandom),
         limits: registry::Limits::default(),
-        admission: Vec::new(),
+        admission: admission::make(
+            &options.admission.chain(),
+            &(Rc::new(os::random::SystemRandom) as Rc<dyn Random>),
+        ),
     });
     let (registry, report) = opened.await.map_err(|error| error.to_string())?;
     for message in report.messages {
@@ -293,9 +319,21 @@ async fn start_sources(
     Ok(tasks)
 }
 
+/// The modes that were asked for.
+fn authorizer(options: &RunOptions, policy: &PolicyFile, registry: &Registry) -> Authorizer {
+    let modes = options.authorization_modes.iter().map(|mode| match mode {
+        AuthorizationMode::AlwaysAllow => Mode::AlwaysAllow,
+        AuthorizationMode::AlwaysDeny => Mode::AlwaysDeny,
+        AuthorizationMode::Abac => Mode::Abac,
+        AuthorizationMode::Node => Mode::Node,
+    });
+    Authorizer::new(&modes.collect::<Vec<_>>(), policy, &registry.reader())
+}
+
 /// The serve thread, and the task that answers what it asks of the node.
 fn start_api(
     options: &RunOptions,
+    authorizer: Authorizer,
     node_name: &str,
     registry: &Registry,
     parts: &Parts,
@@ -313,7 +351,7 @@ fn start_api(
         apiserver::Options {
             pod_logs_dir: options.pod_logs_dir.clone(),
             authenticator: apiserver::authn::Authenticator::default(),
-            authorizer: apiserver::authz::Authorizer::default(),
+            authorizer,
             limits: apiserver::Limits::default(),
         },
     );

@@ -38,12 +38,10 @@ const PROJECTED: [&str; 3] = ["secret", "configMap", "downwardAPI"];
 const EPHEMERAL: &str = "ephemeralContainers";
 
 /// What matters only where there is a scheduler, other nodes or a cluster.
-const POD_WARN: [&str; 6] = [
+const POD_WARN: [&str; 4] = [
     "affinity",
     "hostnameOverride",
     "nodeSelector",
-    "preemptionPolicy",
-    "priorityClassName",
     "topologySpreadConstraints",
 ];
 

@@ -14,6 +14,7 @@ mod names;
 pub mod patch;
 mod quantity;
 pub mod references;
+pub mod resources;
 mod selector;
 pub mod token;
 pub mod user;

@@ -211,6 +211,19 @@ impl Quantity {
         self.nano % NANO == 0
     }
 
+    /// The difference, written as `self` is.
+    pub fn minus(self, other: Quantity) -> Quantity {
+        Quantity {
+            nano: (self.nano - other.nano).clamp(-MAX, MAX),
+            format: self.format,
+        }
+    }
+
+    /// How many times `other`, which must not be zero, it is.
+    pub fn ratio_to(self, other: Quantity) -> f64 {
+        self.nano as f64 / other.nano as f64
+    }
+
     /// The sum, written as `self` is.
     pub fn plus(self, other: Quantity) -> Quantity {
         Quantity {

@@ -208,6 +208,12 @@ impl Areas {
     }
 }
 
+/// Size of the file system that `path` is on.
+pub fn capacity_bytes(path: &Path) -> io::Result<u64> {
+    let found = rustix::fs::statvfs(path)?;
+    Ok(found.f_blocks.saturating_mul(found.f_frsize))
+}
+
 fn open_directory(at: impl AsFd, path: &Path) -> io::Result<OwnedFd> {
     let flags = OFlags::RDONLY | OFlags::DIRECTORY | OFlags::NOFOLLOW | OFlags::CLOEXEC;
     Ok(rustix::fs::openat(at, path, flags, Mode::empty())?)

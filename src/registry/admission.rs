@@ -14,7 +14,7 @@ use std::sync::Arc;
 
 use serde_json::Value;
 
-use super::Actor;
+use super::{Actor, Reader};
 use crate::object::{Cause, Key, Kind, Object, Origin, Source};
 
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -46,6 +46,21 @@ pub trait View {
     fn in_flight(&self, key: &Key) -> bool;
 }
 
+/// What is published, from any thread: nothing is known there of what is on its way.
+impl View for Reader {
+    fn get(&self, key: &Key) -> Option<Arc<Object>> {
+        Reader::get(self, key)
+    }
+
+    fn list(&self, kind: Kind, namespace: Option<&str>) -> Vec<Arc<Object>> {
+        Reader::list(self, kind, namespace).0
+    }
+
+    fn in_flight(&self, _key: &Key) -> bool {
+        false
+    }
+}
+
 /// What plug-ins leave behind beside the object.
 #[derive(Default)]
 pub struct Remarks {
@@ -70,7 +85,7 @@ impl Remarks {
     }
 
     /// Warnings and namespaces.
-    pub(super) fn into_parts(self) -> (Vec<String>, Vec<String>) {
+    pub fn into_parts(self) -> (Vec<String>, Vec<String>) {
         (self.warnings.into_inner(), self.namespaces.into_inner())
     }
 }
@@ -94,7 +109,7 @@ pub enum Denial {
     Forbidden {
         message: String,
         /// What a program can tell it by.
-        cause: Option<DenialCause>,
+        cause: Option<Box<DenialCause>>,
     },
     /// 404: something that the object belongs to is not there.
     NotFound(Key),

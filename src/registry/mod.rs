@@ -130,7 +130,7 @@ pub enum Error {
     Denied {
         key: Key,
         message: String,
-        cause: Option<DenialCause>,
+        cause: Option<Box<DenialCause>>,
     },
     /// The store could not keep it (full, read-only, broken).
     Store(String),

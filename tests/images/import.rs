@@ -1,4 +1,5 @@
 //! Archives and the image directory.
+#![allow(clippy::disallowed_methods)]
 
 use std::fs;
 use std::path::Path;

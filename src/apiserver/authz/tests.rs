@@ -235,6 +235,55 @@ fn modes_are_asked_in_order_and_masters_never() {
     }
 }
 
+/// What node n1 asks, and whether it may.
+const NODE_REQUESTS: &[(&str, bool)] = &[
+    ("get secrets a s1", true),
+    ("watch secrets a s1", true),
+    ("get secrets a s2", false),
+    ("get secrets b s1", false),
+    ("get secrets a mirrored", false),
+    ("list secrets a -", false),
+    ("list secrets - -", false),
+    ("update secrets a s1", false),
+    ("get configmaps a c1", true),
+    ("get configmaps a s1", false),
+    ("create serviceaccounts/token a sa-n1", true),
+    ("create serviceaccounts/token a sa-n2", false),
+    ("get serviceaccounts a sa-n1", true),
+    ("create serviceaccounts a sa-n1", false),
+    ("get pods a p1", true),
+    ("get pods a p2", false),
+    ("get pods a gone", false),
+    ("list pods - -", false),
+    ("list pods?spec.nodeName=n1 - -", true),
+    ("watch pods?spec.nodeName=n2 - -", false),
+    ("watch pods?spec.nodeName!=n1 - -", false),
+    ("create pods a x", true),
+    ("delete pods a x", true),
+    ("update pods a p1", false),
+    ("patch pods/status a p1", true),
+    ("create pods/eviction a p1", true),
+    ("create pods/binding a p1", false),
+    ("get pods/log a p1", false),
+    ("get nodes - n1", true),
+    ("get nodes - n2", false),
+    ("list nodes - -", false),
+    ("create nodes - n1", true),
+    ("patch nodes/status - n1", true),
+    ("delete nodes - n1", false),
+    ("get leases.coordination.k8s.io kube-node-lease n1", true),
+    ("get leases.coordination.k8s.io kube-node-lease n2", false),
+    ("get leases.coordination.k8s.io default n1", false),
+    ("list leases.coordination.k8s.io kube-node-lease -", false),
+    ("create events a x", true),
+    ("patch events.events.k8s.io a x", true),
+    ("get events a x", false),
+    ("list services - -", true),
+    ("get namespaces a a", false),
+    ("create subjectaccessreviews.authorization.k8s.io - -", true),
+    ("get /version", false),
+];
+
 #[test]
 fn a_node_reads_what_its_pods_name_and_writes_its_own() {
     let pod = |node: &str, volume: Value| {
@@ -264,56 +313,9 @@ fn a_node_reads_what_its_pods_name_and_writes_its_own() {
     ]);
     let policy = PolicyFile::new(None);
     let authorizer = Authorizer::new(&[Mode::Node], &policy, &registry.reader());
-    let table = [
-        ("get secrets a s1", true),
-        ("watch secrets a s1", true),
-        ("get secrets a s2", false),
-        ("get secrets b s1", false),
-        ("get secrets a mirrored", false),
-        ("list secrets a -", false),
-        ("list secrets - -", false),
-        ("update secrets a s1", false),
-        ("get configmaps a c1", true),
-        ("get configmaps a s1", false),
-        ("create serviceaccounts/token a sa-n1", true),
-        ("create serviceaccounts/token a sa-n2", false),
-        ("get serviceaccounts a sa-n1", true),
-        ("create serviceaccounts a sa-n1", false),
-        ("get pods a p1", true),
-        ("get pods a p2", false),
-        ("get pods a gone", false),
-        ("list pods - -", false),
-        ("list pods?spec.nodeName=n1 - -", true),
-        ("watch pods?spec.nodeName=n2 - -", false),
-        ("watch pods?spec.nodeName!=n1 - -", false),
-        ("create pods a x", true),
-        ("delete pods a x", true),
-        ("update pods a p1", false),
-        ("patch pods/status a p1", true),
-        ("create pods/eviction a p1", true),
-        ("create pods/binding a p1", false),
-        ("get pods/log a p1", false),
-        ("get nodes - n1", true),
-        ("get nodes - n2", false),
-        ("list nodes - -", false),
-        ("create nodes - n1", true),
-        ("patch nodes/status - n1", true),
-        ("delete nodes - n1", false),
-        ("get leases.coordination.k8s.io kube-node-lease n1", true),
-        ("get leases.coordination.k8s.io kube-node-lease n2", false),
-        ("get leases.coordination.k8s.io default n1", false),
-        ("list leases.coordination.k8s.io kube-node-lease -", false),
-        ("create events a x", true),
-        ("patch events.events.k8s.io a x", true),
-        ("get events a x", false),
-        ("list services - -", true),
-        ("get namespaces a a", false),
-        ("create subjectaccessreviews.authorization.k8s.io - -", true),
-        ("get /version", false),
-    ];
     let node = user("system:node:n1", &[GROUP_NODES]);
     let pretender = user("system:node:n1", &[]);
-    for (asked, allowed) in table {
+    for &(asked, allowed) in NODE_REQUESTS {
         assert_eq!(allows(&authorizer, &node, asked), allowed, "{asked}");
         assert!(!allows(&authorizer, &pretender, asked), "{asked}");
     }

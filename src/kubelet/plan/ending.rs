@@ -7,7 +7,7 @@
 //!        DeadlineExceeded:  ─► Record ─► Release
 //! ```
 
-use super::super::memory::{EndCause, Ending, Final, FinalExit, FinalPhase, LastExit, Target};
+use super::super::memory::{Ending, Final, FinalExit, FinalPhase, LastExit, Target};
 use super::super::view::Role;
 use super::living::record_final_exits;
 use super::{Plan, Situation, Step, exit_of, is_live, latest, previous};
@@ -22,6 +22,9 @@ pub(super) fn stop_and_tear_down(situation: &Situation<'_>, ending: &Ending, pla
     }
     if !stop_all(situation, ending, plan) {
         return;
+    }
+    if ending.overdue && memory.finals.phase.is_none() {
+        return begin_record(situation, overdue(situation), plan);
     }
     let hands_on = [Target::Sandbox, Target::Volumes, Target::Record];
     if hands_on.iter().any(|target| memory.is_busy(target)) {
@@ -41,20 +44,18 @@ pub(super) fn stop_and_record(situation: &Situation<'_>, ending: &Ending, plan: 
     if !stop_all(situation, ending, plan) {
         return record_final_exits(situation, plan);
     }
-    let (reason, message) = match ending.cause {
-        EndCause::DeadlineExceeded => (
-            "DeadlineExceeded",
-            "Pod was active on the node longer than the specified deadline",
-        ),
-        EndCause::Deleted | EndCause::Shutdown => unreachable!("plan() sends these elsewhere"),
-    };
+    begin_record(situation, overdue(situation), plan);
+}
+
+fn overdue(situation: &Situation<'_>) -> Final {
+    let text = "Pod was active on the node longer than the specified deadline";
     let mut record = with_exits(situation);
     record.phase = Some(FinalPhase {
-        reason: Some(reason.to_owned()),
-        message: Some(message.to_owned()),
+        reason: Some("DeadlineExceeded".to_owned()),
+        message: Some(text.to_owned()),
         ..final_phase(situation, "Failed")
     });
-    begin_record(situation, record, plan);
+    record
 }
 
 /// A finished pod keeps its record and its logs, nothing in the kernel.

@@ -106,3 +106,18 @@ fn a_finished_pod_gives_everything_back_once() {
     assert_eq!(case.steps(), ["release"]);
     assert_eq!(case.remember(|m| m.released = true).plan(), Plan::default());
 }
+
+#[test]
+fn a_pod_whose_time_is_up_fails_even_if_the_agent_leaves_with_it() {
+    let case = Case::new(pod("Always", &["web"])).sandbox(READY);
+    let case = case.exited("web", 0, 143, 999).ending(EndCause::Shutdown);
+    assert_eq!(case.steps(), ["tear down"]);
+    let overdue = |m: &mut Memory| m.checkpoint.ending.as_mut().unwrap().overdue = true;
+    let case = case.remember(overdue);
+    assert_eq!(case.steps(), ["record Failed web"]);
+    let Step::Record(record) = case.plan().steps.remove(0) else {
+        panic!("no record");
+    };
+    let recorded = case.remember(|m| m.finals = *record);
+    assert_eq!(recorded.steps(), ["tear down"]);
+}

@@ -124,6 +124,7 @@ impl Case {
             cause,
             since: at(990),
             grace: Duration::from_secs(30),
+            overdue: false,
         };
         self.remember(|m| m.checkpoint.ending = Some(ending))
     }

@@ -38,6 +38,19 @@ pub(super) fn next_attempt(log: &Path) -> u32 {
     attempts.max().map_or(0, |last| last.saturating_add(1))
 }
 
+/// The directory of all logs of a pod of which only the UID is known.
+pub(super) fn logs_of(logs: &Path, uid: &Uid) -> Option<PathBuf> {
+    let suffix = format!("_{uid}");
+    let mut entries = std::fs::read_dir(logs).into_iter().flatten().flatten();
+    let found = entries.find(|entry| {
+        let name = entry.file_name();
+        // `<namespace>_<pod>_<uid>`: neither of the first two has an underscore.
+        let stem = name.to_str().and_then(|name| name.strip_suffix(&suffix));
+        stem.is_some_and(|stem| stem.matches('_').count() == 1)
+    });
+    found.map(|entry| entry.path())
+}
+
 impl Layout {
     /// `--root` of the OCI runtime.
     pub fn runtime_state(&self) -> PathBuf {
@@ -137,5 +150,22 @@ impl Layout {
     /// A Localhost seccomp profile.
     pub fn seccomp_profile(&self, relative: &str) -> PathBuf {
         self.root.join("seccomp").join(relative)
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn the_logs_of_a_uid_are_found_and_nobody_elses() {
+        let home = tempfile::tempdir().expect("a directory");
+        for name in ["default_web_u1", "default_web_u11", "x_default_web_u2"] {
+            std::fs::create_dir(home.path().join(name)).expect("made");
+        }
+        let find = |uid| logs_of(home.path(), &Uid::new(uid).expect("a uid"));
+        assert_eq!(find("u1"), Some(home.path().join("default_web_u1")));
+        assert_eq!(find("u2"), None);
+        assert_eq!(find("1"), None);
     }
 }

@@ -208,8 +208,13 @@ impl Runtime for HostRuntime {
         namespace: &str,
         pod: &str,
     ) -> LocalFuture<'_, Result<(), RuntimeError>> {
-        let directory = self.0.layout.pod_logs(namespace, pod, uid);
+        let mut directory = self.0.layout.pod_logs(namespace, pod, uid);
+        let (logs, uid) = (self.0.layout.logs.clone(), uid.clone());
         Box::pin(blocking::unblock(move || {
+            if !directory.exists() {
+                // Of an orphan nothing but the UID may be known.
+                directory = layout::logs_of(&logs, &uid).unwrap_or(directory);
+            }
             match fs::remove_dir_all(&directory) {
                 Err(error) if error.kind() != io::ErrorKind::NotFound => {
                     let path = directory.display();

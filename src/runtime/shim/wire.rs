@@ -120,7 +120,7 @@ pub struct RunRequest {
     pub terminal: Terminal,
     pub stdin: Stdin,
     /// `stdinOnce`: the input ends with the first attached client that types.
-    #[serde(default)]
+    #[serde(default, skip_serializing_if = "std::ops::Not::not")]
     pub stdin_once: bool,
     /// `None`: output is read and dropped.
     pub log: Option<LogConfig>,

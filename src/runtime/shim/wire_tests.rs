@@ -39,18 +39,32 @@ fn of_the_next_release(value: &mut Value) {
     }
 }
 
-/// Reads `text` as it is and as the next release would write it; gives what became of each.
-fn both<T: Serialize + DeserializeOwned>(text: Value) -> [Value; 2] {
+/// Reads `text` as it is and as the next release would write it; all of it must be understood.
+/// What is written again may have more fields: those that came after version 1.
+fn both<T: Serialize + DeserializeOwned>(text: Value) {
     let mut later = text.clone();
     of_the_next_release(&mut later);
-    [text, later].map(|text| {
-        let read: T = serde_json::from_value(text.clone()).expect(&text.to_string());
+    for written in [&text, &later] {
+        let read: T = serde_json::from_value(written.clone())
+            .unwrap_or_else(|error| panic!("{error}: {written}"));
         let mut again = serde_json::to_value(read).unwrap();
         if let Some(version) = again.get_mut("version") {
             *version = json!(VERSION);
         }
-        again
-    })
+        assert!(holds(&again, &text), "{again}\n{text}");
+    }
+}
+
+fn holds(whole: &Value, part: &Value) -> bool {
+    match (whole, part) {
+        (Value::Object(whole), Value::Object(part)) => part
+            .iter()
+            .all(|(name, value)| whole.get(name).is_some_and(|found| holds(found, value))),
+        (Value::Array(whole), Value::Array(part)) => {
+            whole.len() == part.len() && whole.iter().zip(part).all(|(w, p)| holds(w, p))
+        }
+        _ => whole == part,
+    }
 }
 
 /// Written down as version 1 has it. A field that becomes necessary later fails here: an older
@@ -71,21 +85,28 @@ fn messages_of_both_neighbours_are_understood() {
             "container": "c", "id": "i", "runtime": ["runc"], "process_file": "/p",
             "terminal": "No", "timeout_ms": null, "deadline_ms": 5,
         }}}),
+        json!({"number": 6, "call": {"Attach": {
+            "container": "c", "stdin": true, "stdout": true, "stderr": false,
+        }}}),
+        json!({"number": 7, "call": {"CloseInput": {"container": "c"}}}),
     ] {
-        assert_eq!(both::<Request>(request.clone()), [request.clone(), request]);
+        both::<Request>(request);
     }
     for message in [
         json!("Changed"),
         json!({"Ended": {"number": 1, "end": {"Exited": {"code": 3}}}}),
         json!({"Answer": {"number": 1, "result": {"Ok": "Done"}}}),
         json!({"Answer": {"number": 1, "result": {"Ok": {"Started": started}}}}),
+        json!({"Answer": {"number": 1, "result": {"Ok": {"Attached": {
+            "terminal": "No", "stdin": "Open",
+        }}}}}),
         json!({"Answer": {"number": 1, "result": {"Err": {"Start": {"code": 127, "message": "m"}}}}}),
         json!({"Answer": {"number": 1, "result": {"Ok": {"Listing": {
             "pause": identity(),
             "containers": [{"container": "c", "id": "i", "state": {"Running": started}}],
         }}}}}),
     ] {
-        assert_eq!(both::<Message>(message.clone()), [message.clone(), message]);
+        both::<Message>(message);
     }
 }
 
@@ -103,15 +124,12 @@ fn records_of_both_neighbours_are_read() {
     let container = json!({
         "version": VERSION, "request": run_request(), "runtime": identity(), "started": started,
     });
-    assert_eq!(
-        both::<ContainerRecord>(container.clone()),
-        [container.clone(), container]
-    );
+    both::<ContainerRecord>(container);
     let exit = json!({
         "version": VERSION, "code": 137, "signal": 9, "oom_killed": true,
         "cause": ExitCause::Seen, "started": null, "finished": stamp(),
     });
-    assert_eq!(both::<ExitRecord>(exit.clone()), [exit.clone(), exit]);
+    both::<ExitRecord>(exit);
 }
 
 #[test]
