@@ -12,6 +12,7 @@ mod key;
 mod names;
 pub mod patch;
 mod quantity;
+pub mod schema;
 mod selector;
 pub mod user;
 mod validate;
