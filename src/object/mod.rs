@@ -15,6 +15,7 @@ pub mod patch;
 mod quantity;
 pub mod references;
 pub mod resources;
+pub mod schema;
 mod selector;
 pub mod token;
 pub mod user;

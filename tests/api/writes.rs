@@ -177,6 +177,11 @@ fn bodies_that_do_not_fit_their_place_are_refused() {
     for (method, path, body, message) in table {
         refused(node.send(method, path, &body), 400, "BadRequest", message);
     }
+}
+
+#[test]
+fn what_is_invalid_or_missing_is_told_as_upstream() {
+    let node = Node::start();
     let invalid = node.send(
         "POST",
         PODS,

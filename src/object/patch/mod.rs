@@ -6,6 +6,7 @@
 
 mod json;
 mod merge;
+mod order;
 mod strategic;
 #[cfg(test)]
 mod strategic_tests;
