@@ -35,7 +35,8 @@ fn any_operation() -> impl Strategy<Value = Value> {
 
 fn oracle(mut object: Value, patch: &Value) -> Option<Value> {
     let patch: json_patch::Patch = serde_json::from_value(patch.clone()).ok()?;
-    json_patch::patch(&mut object, &patch).ok()?;
+    // Its undo after a failure can panic; what failed is thrown away here.
+    json_patch::patch_unsafe(&mut object, &patch).ok()?;
     Some(object)
 }
 
