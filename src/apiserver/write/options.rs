@@ -175,7 +175,8 @@ fn propagation(policy: Option<&str>, orphan: Option<bool>) -> Result<Option<Prop
         (Some("Foreground"), None) => Ok(Some(Propagation::Foreground)),
         (Some("Orphan"), None) | (None, Some(true)) => Ok(Some(Propagation::Orphan)),
         (Some(other), None) => invalid(&format!(
-            "Unsupported value: {other:?}: supported values: \"Foreground\", \"Background\", \"Orphan\", \"nil\""
+            "Unsupported value: {other:?}: supported values: \"Foreground\", \
+             \"Background\", \"Orphan\", \"nil\""
         )),
         (None, None) => Ok(None),
     }

@@ -2,7 +2,8 @@
 //!
 //! As upstream's library does, and wider than the RFC: indices may be negative (from the end),
 //! `replace` makes a missing member, an absent `value` is `null`, and a test for `null` holds where
-//! there is no member. The whole document is only ever replaced or tested. Source: Kubernetes apiserver, endpoints/handlers/patch.go; evanphx/json-patch v4.
+//! there is no member. The whole document is only ever replaced or tested. Source: Kubernetes
+//! apiserver, endpoints/handlers/patch.go; evanphx/json-patch v4.
 
 use std::io;
 
