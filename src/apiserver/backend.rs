@@ -21,6 +21,7 @@ use serde_json::Value;
 
 use super::status::Refusal;
 use crate::object::{Key, Object};
+use crate::os::task;
 use crate::registry::{self, Actor, Deletion, Precondition, Registry};
 use crate::world::{ContainerId, Image, LocalFuture, PullError, RuntimeError, Uid};
 
@@ -218,7 +219,7 @@ pub async fn run(
             answer(request, &*node, &registry).await;
             let _ = used.try_recv();
         };
-        executor.spawn(work).detach();
+        task::spawn(&executor, work).detach();
     }
 }
 

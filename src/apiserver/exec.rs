@@ -27,6 +27,7 @@ use super::status::Refusal;
 use super::{Counted, Shared, logs, view};
 use crate::net::serve::{Body, Paced, Request, Response};
 use crate::net::websocket::{self, Frame, HandshakeError, Message};
+use crate::os::task;
 use crate::os::terminal;
 use crate::world::{Clock, ContainerId, Uid};
 
@@ -60,7 +61,7 @@ pub async fn start(
     let slot = slot.ok_or_else(|| Refusal::too_many("commands"))?;
     let upgrade = hyper::upgrade::on(&mut request);
     let work = session(shared.clone(), upgrade, start, slot);
-    shared.executor.spawn(work).detach();
+    task::spawn(&shared.executor, work).detach();
     Ok(agreed.response(Body::empty()))
 }
 

@@ -52,6 +52,7 @@ use self::authz::Authorizer;
 use self::backend::Backend;
 use crate::net::serve::{self, Duplex};
 use crate::os;
+use crate::os::task;
 use crate::registry::Reader;
 use crate::world::Clock;
 
@@ -158,7 +159,7 @@ impl Server {
                             server.serve(Box::new(socket), Peer::Local).await;
                             drop(counted);
                         };
-                        self.0.executor.spawn(work).detach();
+                        task::spawn(&self.0.executor, work).detach();
                     }
                     Err(error) => log::warn!("api connection refused: {error}"),
                 },

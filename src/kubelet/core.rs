@@ -13,6 +13,7 @@ use super::node_status::Machine;
 use super::records::Records;
 use super::view::{ContainerView, PodView};
 use crate::object::{Key, Kind, Object, Origin};
+use crate::os::task;
 use crate::registry::{EventRecord, Reader, Registry};
 use crate::world::{Area, DiskError, World};
 
@@ -67,7 +68,7 @@ impl Core {
 
     /// Runs a task of the node on the thread that owns its state. Dropping the handle cancels it.
     pub fn spawn<T: 'static>(&self, task: impl Future<Output = T> + 'static) -> Task<T> {
-        self.executor.spawn(task)
+        task::spawn(&self.executor, task)
     }
 
     /// Publishes an event about a pod, or about one of its containers.

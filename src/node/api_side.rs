@@ -13,6 +13,7 @@ use crate::apiserver::backend::{
     ExecExit, ExecIo, ExecSession, ExecStart, NodeSide, NodeStatus, PullProgress,
 };
 use crate::os::pipe;
+use crate::os::task;
 use crate::registry::{Health, Registry};
 use crate::runtime::host::{ExecStreams, HostRuntime, StreamedExec};
 use crate::runtime::images::{ImageStore, Progress};
@@ -63,7 +64,7 @@ impl ApiSide {
             let left = reply.closed();
             futures_lite::future::or(ended, left).await;
         };
-        self.executor.spawn(work).detach();
+        task::spawn(&self.executor, work).detach();
         exit
     }
 
@@ -139,7 +140,7 @@ impl NodeSide for ApiSide {
                 });
             }
         };
-        self.executor.spawn(forward).detach();
+        task::spawn(&self.executor, forward).detach();
         Box::pin(self.images.pull_watched(request, Some(watcher)))
     }
 

@@ -38,6 +38,7 @@ use crate::object::Source;
 use crate::os;
 use crate::os::clock::SystemClock;
 use crate::os::signal::{Signal, Signals};
+use crate::os::task;
 use crate::registry::{self, Registry};
 use crate::runtime::shim::executable;
 use crate::world::{Clock, Random};
@@ -128,10 +129,16 @@ impl Node {
             &parts,
             executor.clone(),
         )?;
-        let quotas = executor.spawn(admission::resource_quota::keep_statuses(registry.clone()));
+        let quotas = task::spawn(
+            &executor,
+            admission::resource_quota::keep_statuses(registry.clone()),
+        );
         let images = parts.images.clone();
-        let watch_images = executor.spawn(async move { images.watch_image_dir().await });
-        let trim = executor.spawn(thrift::trim_after_bursts(registry.reader(), clock));
+        let watch_images = task::spawn(&executor, async move { images.watch_image_dir().await });
+        let trim = task::spawn(
+            &executor,
+            thrift::trim_after_bursts(registry.reader(), clock),
+        );
         Ok(Node {
             options,
             parts,
@@ -308,13 +315,16 @@ async fn start_sources(
         let first = source.turn(registry, &*clock);
         let late = clock.sleep_until(clock.now() + FIRST_SCAN_MAX);
         futures_lite::future::or(first, late).await;
-        tasks.push(executor.spawn(source.run(registry.clone(), clock.clone())));
+        tasks.push(task::spawn(
+            executor,
+            source.run(registry.clone(), clock.clone()),
+        ));
     }
     if let Some(url) = &options.manifest_url {
         let headers = options.manifest_url_headers.clone();
         let fetch = fetch::HttpFetch::new(clock.clone(), Rc::new(Proxies::of_environment()))?;
         let source = HttpSource::new(fetch, url, headers, node, options.http_check_period);
-        tasks.push(executor.spawn(source.run(registry.clone(), clock)));
+        tasks.push(task::spawn(executor, source.run(registry.clone(), clock)));
     }
     Ok(tasks)
 }
@@ -359,5 +369,5 @@ fn start_api(
     let side = api_side::ApiSide::new(parts, node_name, registry.clone(), executor.clone());
     let side = Rc::new(side);
     let work = apiserver::backend::run(requests, side, registry.clone(), executor.clone());
-    Ok((serve, executor.spawn(work)))
+    Ok((serve, task::spawn(&executor, work)))
 }

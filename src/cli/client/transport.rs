@@ -19,6 +19,7 @@ use smol_hyper::rt::FuturesIo;
 
 use crate::net::serve::Duplex;
 use crate::net::unix;
+use crate::os::task;
 
 /// Largest answer kept in memory: 1,000 objects of the largest size are less.
 const ANSWER_BYTES_MAX: usize = 256 << 20;
@@ -137,7 +138,7 @@ impl Client {
             // What breaks here breaks the response, which says so.
             let _ = connection.await;
         };
-        self.executor.spawn(driven).detach();
+        task::spawn(&self.executor, driven).detach();
         let request = Request::builder()
             .method(method)
             .uri(path)

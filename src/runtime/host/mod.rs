@@ -41,6 +41,7 @@ pub use exec::{ExecStreams, StreamedExec};
 pub use facts::read as read_facts;
 pub use layout::{Instance, Layout};
 
+use crate::os::task;
 use crate::runtime::bundle::HostFacts;
 use crate::runtime::cgroup::Cgroups;
 use crate::runtime::network::Network;
@@ -307,11 +308,11 @@ impl Host {
         let connection =
             connect_or_spawn(&self.layout.run, &directory, &self.executable, clock).await?;
         let client = connection.client;
-        self.executor.spawn(connection.driver).detach();
+        task::spawn(&self.executor, connection.driver).detach();
         self.mirror
             .change(uid, |pod| pod.client = Some(client.clone()));
         let watch = watch::watch(Rc::downgrade(self), uid.clone(), connection.changes);
-        self.executor.spawn(watch).detach();
+        task::spawn(&self.executor, watch).detach();
         Ok(client)
     }
 

@@ -23,6 +23,7 @@ use futures_lite::future;
 
 use crate::os::background;
 use crate::os::moves::{MoveWatch, Moved};
+use crate::os::task;
 use crate::runtime::logs::compress_rotated;
 use crate::world::Clock;
 
@@ -55,7 +56,7 @@ impl RotatedLogs {
             due: RefCell::default(),
             added: Event::new(),
         });
-        executor.spawn(work(shared.clone(), clock, rest)).detach();
+        task::spawn(executor, work(shared.clone(), clock, rest)).detach();
         RotatedLogs(Some(shared))
     }
 

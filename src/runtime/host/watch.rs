@@ -13,6 +13,7 @@ use std::time::Duration;
 
 use async_channel::Receiver;
 
+use crate::os::task;
 use crate::runtime::sandbox::record::{ContainerPhase, ContainerRecord, SandboxPhase};
 use crate::runtime::shim::record::{ExitCause, ExitRecord, PodDirectory};
 use crate::runtime::shim::wire::{Listed, ListedState, Listing};
@@ -205,5 +206,5 @@ pub async fn end(
             log::debug!("clear away container {} of pod {uid}: {left}", record.name);
         }
     };
-    host.executor.spawn(release).detach();
+    task::spawn(&host.executor, release).detach();
 }
