@@ -30,6 +30,7 @@ pub mod resolve;
 pub mod signal;
 pub mod socket;
 pub mod spawn;
+pub mod tcp;
 pub mod terminal;
 pub mod thread;
 pub mod volume_fs;
