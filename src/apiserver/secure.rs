@@ -195,7 +195,10 @@ mod tests {
                 handshakes.end(1);
             }
         }
-        assert!(ended.borrow().is_empty(), "one is done, three are under way");
+        assert!(
+            ended.borrow().is_empty(),
+            "one is done, three are under way"
+        );
         handshakes.begin(3);
         while executor.try_tick() {}
         assert_eq!(*ended.borrow(), [0]);
