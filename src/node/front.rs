@@ -266,6 +266,8 @@ fn names(options: &RunOptions, node_name: &str, address: SocketAddr, gateway: Ip
     dns_names.extend(domain.map(|domain| format!("kubernetes.default.svc.{domain}")));
     dns_names.push(node_name.to_owned());
     dns_names.retain(|name| name.is_ascii());
+    dns_names.sort();
+    dns_names.dedup();
     let mut ips = vec![
         IpAddr::from(Ipv4Addr::LOCALHOST),
         std::net::Ipv6Addr::LOCALHOST.into(),
@@ -275,6 +277,8 @@ fn names(options: &RunOptions, node_name: &str, address: SocketAddr, gateway: Ip
     if !address.ip().is_unspecified() {
         ips.push(address.ip());
     }
+    ips.sort();
+    ips.dedup();
     Names { dns_names, ips }
 }
 

@@ -265,7 +265,10 @@ fn a_pod_reaches_the_api_at_the_gateway() {
         let node = Node::started(place);
         node.manifest("a.yaml", &pod("p", FOREVER, "", ""));
         node.up("p");
-        let said = node.sh("p", "echo $KUBERNETES_SERVICE_HOST:$KUBERNETES_SERVICE_PORT");
+        let said = node.sh(
+            "p",
+            "echo $KUBERNETES_SERVICE_HOST:$KUBERNETES_SERVICE_PORT",
+        );
         assert_eq!(said, "10.88.0.1:6443\n");
         if missing(&["curl", "nsenter"]) {
             return node.finish();
