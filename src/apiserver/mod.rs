@@ -1,6 +1,7 @@
 //! The HTTP face of the node: the Kubernetes API, reduced, and a little of our own beside it.
 //!
 //! ```text
+//!   TLS ─► handshake ─┐
 //!   RUN/api.sock ─► accept ─► net::serve ─► authn ─► authz ─► route ─► answer ─┬─► view ─► Reader
 //!                                                                              ├─► log files
 //!                                                                              └─► backend ─► node thread
@@ -25,6 +26,7 @@ mod logs;
 pub mod query;
 mod request_info;
 mod route;
+mod secure;
 mod selector;
 mod status;
 pub mod table;
@@ -50,6 +52,8 @@ use futures_lite::FutureExt;
 use self::authn::{Authenticator, Peer};
 use self::authz::Authorizer;
 use self::backend::Backend;
+use self::secure::Handshakes;
+pub use self::secure::{Secure, Sockets};
 use crate::net::serve::{self, Duplex};
 use crate::os;
 use crate::os::task;
@@ -62,8 +66,10 @@ const ACCEPT_PAUSE: Duration = Duration::from_millis(100);
 /// Named bounds of the server.
 #[derive(Clone, Copy, Debug)]
 pub struct Limits {
-    /// Open connections; the next ones wait in the backlog.
+    /// Open connections, of the local socket and over TLS each; the next ones wait in the backlog.
     pub connections: usize,
+    /// TLS handshakes under way; one more drops the oldest.
+    pub handshakes: usize,
     /// Watches and followed logs.
     pub streams: usize,
     /// Commands under way by exec.
@@ -75,6 +81,7 @@ impl Default for Limits {
     fn default() -> Limits {
         Limits {
             connections: 1200,
+            handshakes: 64,
             streams: 1000,
             execs: 32,
             http: serve::Limits::default(),
@@ -102,6 +109,8 @@ struct Shared {
     options: Options,
     executor: Rc<LocalExecutor<'static>>,
     connections: Counter,
+    secure_connections: Counter,
+    handshakes: Handshakes,
     streams: Counter,
     execs: Counter,
 }
@@ -122,6 +131,8 @@ impl Server {
             options,
             executor,
             connections: Counter::default(),
+            secure_connections: Counter::default(),
+            handshakes: Handshakes::default(),
             streams: Counter::default(),
             execs: Counter::default(),
         }))
@@ -196,16 +207,18 @@ pub struct ServeThread {
 }
 
 impl ServeThread {
-    /// Starts the thread on a bound socket. `make_clock` runs on it.
+    /// Starts the thread on bound sockets. `make_clock` runs on it.
     /// Errors: no thread or no descriptor to be had.
     pub fn start(
-        listener: UnixListener,
+        sockets: impl Into<Sockets>,
         reader: Reader,
         backend: Backend,
         make_clock: impl FnOnce() -> io::Result<Rc<dyn Clock>> + Send + 'static,
         options: Options,
     ) -> io::Result<ServeThread> {
-        let listener = Async::new(listener)?;
+        let Sockets { local, secure } = sockets.into();
+        let listener = Async::new(local)?;
+        let secure = secure.map(secure::Listening::new).transpose()?;
         let (stop, stopped) = async_channel::bounded::<()>(1);
         let work = move || {
             let clock = match make_clock() {
@@ -218,6 +231,7 @@ impl ServeThread {
                 // Only ever closed, by the drop of the other end.
                 let _ = stopped.recv().await;
             };
+            let _secure = secure.map(|secure| secure.serve(&server, &executor));
             async_io::block_on(executor.run(server.listen(&listener).or(stopped)));
         };
         let thread = Some(os::thread::spawn("serve", work)?);

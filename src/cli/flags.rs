@@ -79,8 +79,6 @@ const fn also(flag: Flag, aliases: &'static [&'static str]) -> Flag {
     Flag { aliases, ..flag }
 }
 
-const NO_TLS_API: &str =
-    "the API is served on RUN/api.sock only; leave the flag out or give --secure-port=0";
 const NO_REMOTE: &str = "this node runs standalone; leave the flag out";
 const NO_ENDPOINTS: &str =
     "the kubelet's endpoints are not served; leave the flag out or give --port=0";
@@ -361,80 +359,53 @@ pub const FLAGS: &[Flag] = &[
         "false",
         "stop all pods on SIGTERM (for examples and tests)",
     ),
-    missing(
-        flag(
-            "bind-address",
-            "bindAddress",
-            Scalar,
-            "IP",
-            "127.0.0.1",
-            "address of the TLS API",
-        ),
-        &[],
-        NO_TLS_API,
+    flag(
+        "bind-address",
+        "bindAddress",
+        Scalar,
+        "IP",
+        "127.0.0.1",
+        "address of the TLS API",
     ),
-    missing(
-        flag(
-            "secure-port",
-            "securePort",
-            Scalar,
-            "PORT",
-            "0 (6443 once built)",
-            "port of the TLS API, 0 turns it off",
-        ),
-        &["0"],
-        NO_TLS_API,
+    flag(
+        "secure-port",
+        "securePort",
+        Scalar,
+        "PORT",
+        "6443",
+        "port of the TLS API, 0 turns it off",
     ),
-    missing(
-        also(
-            flag(
-                "client-ca-file",
-                "authentication.x509.clientCAFile",
-                Scalar,
-                "FILE",
-                "",
-                "CA of client certificates",
-            ),
-            &[],
-        ),
-        &[""],
-        NO_TLS_API,
+    flag(
+        "client-ca-file",
+        "authentication.x509.clientCAFile",
+        Scalar,
+        "FILE",
+        "",
+        "CA of client certificates beside the node's own, read again on SIGHUP",
     ),
-    missing(
-        flag(
-            "token-auth-file",
-            "tokenAuthFile",
-            Scalar,
-            "FILE",
-            "",
-            "static tokens",
-        ),
-        &[""],
-        NO_TLS_API,
+    flag(
+        "token-auth-file",
+        "tokenAuthFile",
+        Scalar,
+        "FILE",
+        "",
+        "static tokens: token,user,uid,\"group,group\"; read again on SIGHUP",
     ),
-    missing(
-        flag(
-            "basic-auth-file",
-            "basicAuthFile",
-            Scalar,
-            "FILE",
-            "",
-            "static passwords",
-        ),
-        &[""],
-        NO_TLS_API,
+    flag(
+        "basic-auth-file",
+        "basicAuthFile",
+        Scalar,
+        "FILE",
+        "",
+        "static passwords: password,user,uid,\"group,group\"; read again on SIGHUP",
     ),
-    missing(
-        flag(
-            "anonymous-auth",
-            "authentication.anonymous.enabled",
-            Switch,
-            "BOOL",
-            "false",
-            "requests without credentials",
-        ),
-        &["false"],
-        NO_TLS_API,
+    flag(
+        "anonymous-auth",
+        "authentication.anonymous.enabled",
+        Switch,
+        "BOOL",
+        "false",
+        "requests without credentials",
     ),
     flag(
         "authorization-mode",

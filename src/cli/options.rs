@@ -3,13 +3,14 @@
 //! Checks each value by itself and the few that depend on each other. Touches no file and no kernel.
 
 use std::fmt;
-use std::net::IpAddr;
+use std::net::{IpAddr, Ipv4Addr, SocketAddr};
 use std::path::PathBuf;
 use std::time::Duration;
 
 use super::flags::{self, Feature, Flag, Shape};
 use super::value::{self, Cidr, Taint};
 use crate::admission::{self, Selection};
+use crate::apiserver::authn::Paths;
 
 /// Everything the composition root needs to know.
 #[derive(Clone, Debug, PartialEq)]
@@ -58,12 +59,25 @@ pub struct RunOptions {
     pub image_gc_low_percent: u8,
     pub image_gc_age_min: Duration,
     pub node_status_update_period: Duration,
+    /// `None`: the API is served on RUN/api.sock only.
+    pub secure: Option<SecureServing>,
+    pub authentication: Paths,
+    /// Requests without credentials get in, as `system:anonymous`.
+    pub anonymous: bool,
     /// In order; none: only `system:masters` get in.
     pub authorization_modes: Vec<AuthorizationMode>,
     /// Given if and only if mode ABAC is.
     pub authorization_policy_file: Option<PathBuf>,
     pub admission: Selection,
     pub on_exit: OnExit,
+}
+
+/// Where the API is served over TLS.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct SecureServing {
+    pub address: SocketAddr,
+    /// Somebody asked for it: a node that cannot serve there shall not start.
+    pub required: bool,
 }
 
 /// A mode that exists here.
@@ -260,6 +274,13 @@ fn read(given: &Given) -> Result<RunOptions, BadValue> {
             seconds(10),
             value::period,
         )?,
+        secure: secure(given)?,
+        authentication: Paths {
+            client_ca: given.text("client-ca-file").map(PathBuf::from),
+            tokens: given.text("token-auth-file").map(PathBuf::from),
+            passwords: given.text("basic-auth-file").map(PathBuf::from),
+        },
+        anonymous: given.parse("anonymous-auth", false, value::boolean)?,
         authorization_modes: given.list("authorization-mode", authorization_mode)?,
         authorization_policy_file: policy_file(given)?,
         admission: admission(given)?,
@@ -270,8 +291,11 @@ fn read(given: &Given) -> Result<RunOptions, BadValue> {
     })
 }
 
+/// As kube-apiserver has it.
+const DEFAULT_SECURE_PORT: u16 = 6443;
+
 const DEFAULT_POD_CIDR: Cidr = Cidr {
-    address: IpAddr::V4(std::net::Ipv4Addr::new(10, 88, 0, 0)),
+    address: IpAddr::V4(Ipv4Addr::new(10, 88, 0, 0)),
     prefix_bits: 24,
 };
 
@@ -287,11 +311,7 @@ fn check_missing(given: &Given) -> Result<(), BadValue> {
             continue;
         };
         check_legal(setting)?;
-        let switch = match setting.flag.name {
-            "bind-address" => Some("secure-port"),
-            "address" => Some("port"),
-            _ => None,
-        };
+        let switch = (setting.flag.name == "address").then_some("port");
         let text = match setting.flag.shape {
             // `t`, `1` and `True` are `true`, as upstream reads them.
             Shape::Switch => &value::boolean(&setting.text)
@@ -309,12 +329,22 @@ fn check_missing(given: &Given) -> Result<(), BadValue> {
 fn check_legal(setting: &Setting) -> Result<(), BadValue> {
     let text = setting.text.as_str();
     let checked = match setting.flag.name {
-        "secure-port" | "port" => value::integer(text, 0, 65_535).map(drop),
-        "bind-address" | "address" if !text.is_empty() => value::ip(text).map(drop),
+        "port" => value::integer(text, 0, 65_535).map(drop),
+        "address" if !text.is_empty() => value::ip(text).map(drop),
         "cloud-provider" => value::one_of(text, &["", "external"]).map(drop),
         _ => Ok(()),
     };
     checked.map_err(|why| setting.bad(&why))
+}
+
+fn secure(given: &Given) -> Result<Option<SecureServing>, BadValue> {
+    let ip = given.parse("bind-address", Ipv4Addr::LOCALHOST.into(), value::ip)?;
+    let port = given.number("secure-port", DEFAULT_SECURE_PORT.into(), 0, 65_535)? as u16;
+    let flags = ["bind-address", "secure-port"];
+    Ok((port != 0).then(|| SecureServing {
+        address: SocketAddr::new(ip, port),
+        required: flags.iter().any(|flag| given.last(flag).is_some()),
+    }))
 }
 
 fn authorization_mode(name: &str) -> Result<AuthorizationMode, String> {

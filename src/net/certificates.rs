@@ -11,6 +11,7 @@ use rcgen::{
     BasicConstraints, CertificateParams, DnType, ExtendedKeyUsagePurpose, IsCa, Issuer, KeyPair,
     KeyUsagePurpose, PublicKeyData, SanType,
 };
+use ring::signature::{ECDSA_P256_SHA256_ASN1, UnparsedPublicKey};
 use rustls_pki_types::pem::PemObject;
 use rustls_pki_types::{CertificateDer, PrivatePkcs8KeyDer};
 use x509_cert::Certificate;
@@ -53,10 +54,37 @@ pub enum Purpose {
 }
 
 /// A certificate and its private key (PKCS #8), both PEM.
-#[derive(Clone, Debug, PartialEq, Eq)]
+#[derive(Clone, PartialEq, Eq)]
 pub struct Identity {
     pub certificate: String,
     pub key: String,
+}
+
+impl Identity {
+    /// From one text that holds both. Errors: what is missing or does not fit together.
+    pub fn parse(text: &str) -> Result<Identity, String> {
+        let certificate = first_certificate(text)?;
+        let key = PrivatePkcs8KeyDer::from_pem_slice(text.as_bytes())
+            .map_err(|error| format!("private key: {error}"))?;
+        let identity = Identity {
+            certificate: pem("CERTIFICATE", &certificate),
+            key: pem("PRIVATE KEY", key.secret_pkcs8_der()),
+        };
+        belongs(&certificate, &load_key(&identity.key)?)?;
+        Ok(identity)
+    }
+
+    /// What `parse` reads.
+    pub fn text(&self) -> String {
+        format!("{}{}", self.certificate, self.key)
+    }
+}
+
+impl std::fmt::Debug for Identity {
+    /// Without the key.
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        f.write_str(&self.certificate)
+    }
 }
 
 /// A certificate authority whose key is here.
@@ -68,7 +96,21 @@ pub struct Authority {
 impl Authority {
     /// Makes a key and a certificate signed by itself, and returns them as text too.
     pub fn make(name: &str, validity: Validity) -> Result<(Authority, Identity), String> {
-        let key = new_key()?;
+        Authority::of_key(new_key()?, name, validity)
+    }
+
+    /// The same key and name with new dates: who trusts the old certificate believes what the new
+    /// one signs, and the other way round.
+    pub fn renew(old: &Identity, validity: Validity) -> Result<(Authority, Identity), String> {
+        let name = facts(&first_certificate(&old.certificate)?)?.common_name;
+        Authority::of_key(load_key(&old.key)?, &name, validity)
+    }
+
+    fn of_key(
+        key: KeyPair,
+        name: &str,
+        validity: Validity,
+    ) -> Result<(Authority, Identity), String> {
         let mut params = params(name, validity);
         params.is_ca = IsCa::Ca(BasicConstraints::Unconstrained);
         params.key_usages = vec![
@@ -95,9 +137,7 @@ impl Authority {
         let certificate = first_certificate(&identity.certificate)?;
         let facts = facts(&certificate)?;
         let key = load_key(&identity.key)?;
-        if public_key(&certificate)? != key.der_bytes() {
-            return Err("the private key does not belong to the certificate".to_owned());
-        }
+        belongs(&certificate, &key)?;
         let params = params(&facts.common_name, facts.validity);
         Ok(Authority {
             issuer: Issuer::new(params, key),
@@ -242,6 +282,27 @@ fn ip_of(bytes: &[u8]) -> Option<IpAddr> {
     v4.or(v6).ok()
 }
 
+fn belongs(certificate: &CertificateDer<'_>, key: &KeyPair) -> Result<(), String> {
+    if public_key(certificate)? != key.der_bytes() {
+        return Err("the private key does not belong to the certificate".to_owned());
+    }
+    Ok(())
+}
+
+/// Whether the key of `authority` has signed the certificate. Only what is made here (ES256) counts,
+/// and no date. Errors: not a certificate.
+pub fn is_signed_by(
+    der: &CertificateDer<'_>,
+    authority: &CertificateDer<'_>,
+) -> Result<bool, String> {
+    let certificate = parse(der)?;
+    let body = certificate.tbs_certificate().to_der();
+    let body = body.map_err(|error| format!("certificate: {error}"))?;
+    let key = UnparsedPublicKey::new(&ECDSA_P256_SHA256_ASN1, public_key(authority)?);
+    let signature = certificate.signature().raw_bytes();
+    Ok(key.verify(&body, signature).is_ok())
+}
+
 /// The bits of the subject's public key.
 fn public_key(der: &CertificateDer<'_>) -> Result<Vec<u8>, String> {
     let certificate = parse(der)?;
@@ -295,6 +356,30 @@ mod tests {
         let read = facts(&first_certificate(&client.certificate).expect("PEM")).expect("facts");
         assert_eq!(read.common_name, "jane");
         assert_eq!(read.organizations, ["dev"]);
+        let text = client.text();
+        assert_eq!(Identity::parse(&text).as_ref(), Ok(&client));
+        assert!(Identity::parse(&client.certificate).is_err());
+    }
+
+    #[test]
+    fn a_renewed_authority_has_the_old_ones_key() {
+        let (first, later) = (validity(0, 2_000_000_000), validity(0, 4_900_000_000));
+        let (old, identity) = Authority::make("a CA", first).expect("make");
+        let (new, renewed) = Authority::renew(&identity, later).expect("renew");
+        let (other, _) = Authority::make("a CA", later).expect("make");
+        let purpose = Purpose::Client {
+            user: "jane".into(),
+            group: "dev".into(),
+        };
+        let roots = [&identity, &renewed].map(|i| first_certificate(&i.certificate).expect("PEM"));
+        assert_eq!(facts(&roots[1]).expect("facts").validity, later);
+        for (authority, ours) in [(&old, true), (&new, true), (&other, false)] {
+            let issued = authority.issue(&purpose, first).expect("issue");
+            let leaf = first_certificate(&issued.certificate).expect("PEM");
+            for root in &roots {
+                assert_eq!(is_signed_by(&leaf, root), Ok(ours));
+            }
+        }
     }
 
     #[test]

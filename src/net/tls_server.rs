@@ -5,7 +5,7 @@
 //! is a 401 with a body, may stand beside a good token, and ends when it expires. Source:
 //! Kubernetes apiserver (`tls.RequestClientCert`, authentication/request/x509).
 
-use std::sync::Arc;
+use std::sync::{Arc, Mutex, PoisonError};
 
 use jiff::Timestamp;
 use rustls::client::danger::HandshakeSignatureValid;
@@ -50,6 +50,26 @@ pub fn server_config(
     config.session_storage = Arc::new(NoServerSessionStorage {});
     config.send_tls13_tickets = 0;
     Ok(Arc::new(config))
+}
+
+/// The configuration of a listener, replaced while it listens. Clones share it.
+#[derive(Clone, Debug)]
+pub struct SharedConfig(Arc<Mutex<Arc<ServerConfig>>>);
+
+impl SharedConfig {
+    pub fn new(config: Arc<ServerConfig>) -> SharedConfig {
+        SharedConfig(Arc::new(Mutex::new(config)))
+    }
+
+    pub fn get(&self) -> Arc<ServerConfig> {
+        let config = self.0.lock().unwrap_or_else(PoisonError::into_inner);
+        config.clone()
+    }
+
+    /// Counts for handshakes from now on; open connections go on.
+    pub fn replace(&self, config: Arc<ServerConfig>) {
+        *self.0.lock().unwrap_or_else(PoisonError::into_inner) = config;
+    }
 }
 
 /// All certificates of a PEM text. Errors: a broken one, or none at all.

@@ -164,7 +164,7 @@ fn go_architecture() -> &'static str {
 
 /// `--node-ip`, or the address that a packet to the outside would leave from. Nothing is sent:
 /// connecting a UDP socket only looks up the route.
-fn host_ips(options: &RunOptions) -> Vec<IpAddr> {
+pub fn host_ips(options: &RunOptions) -> Vec<IpAddr> {
     if !options.node_ips.is_empty() {
         return options.node_ips.clone();
     }

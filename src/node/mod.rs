@@ -9,8 +9,10 @@
 
 mod api_side;
 mod fetch;
+mod front;
 mod machine;
 mod parts;
+mod pki;
 mod service;
 mod thrift;
 
@@ -22,11 +24,13 @@ use std::time::Duration;
 
 use async_executor::{LocalExecutor, Task};
 
+use self::front::{Doors, Front};
 use self::parts::Parts;
 use self::service::Service;
 use crate::admission;
+use crate::apiserver::authn::Authenticator;
 use crate::apiserver::authz::{Authorizer, Mode, PolicyFile};
-use crate::apiserver::{self, ServeThread};
+use crate::apiserver::{self, Secure, ServeThread, Sockets};
 use crate::cli::options::{AuthorizationMode, OnExit, RunOptions};
 use crate::kubelet::Kubelet;
 use crate::kubelet::image_gc;
@@ -85,6 +89,7 @@ struct Node {
     api: ServeThread,
     background: Vec<Task<()>>,
     policy: PolicyFile,
+    front: Rc<Front>,
 }
 
 impl Node {
@@ -94,6 +99,7 @@ impl Node {
     ) -> Result<Node, String> {
         let service = Service::new()?;
         let policy = PolicyFile::open(options.authorization_policy_file.as_deref())?;
+        let doors = Doors::open(&options)?;
         let clock = SystemClock::new().map_err(|error| format!("make the clock: {error}"))?;
         let clock: Rc<dyn Clock> = Rc::new(clock);
         let machine = machine::read(&options)?;
@@ -110,7 +116,7 @@ impl Node {
                 runtime_version: parts.runtime.oci_runtime().uri(),
                 ..machine.machine
             },
-            services: Vec::new(),
+            services: doors.services(),
             sources: listed_sources(&options),
             image_gc: image_gc::Policy {
                 high_percent: options.image_gc_high_percent,
@@ -121,9 +127,19 @@ impl Node {
         let world = parts.world.clone();
         let kubelet = Kubelet::start(world, registry.clone(), settings, executor.clone()).await;
         let authorizer = authorizer(&options, &policy, &registry);
+        let (front, secure, keeper) = Front::open(
+            doors,
+            &options,
+            &node_name,
+            registry.reader(),
+            parts.world.disk.clone(),
+            clock.clone(),
+        )
+        .await?;
         let (api, backend) = start_api(
             &options,
-            authorizer,
+            (front.authenticator.clone(), authorizer),
+            secure,
             &node_name,
             &registry,
             &parts,
@@ -147,8 +163,15 @@ impl Node {
             service,
             sources,
             api,
-            background: vec![backend, watch_images, trim, quotas],
+            background: vec![
+                backend,
+                watch_images,
+                trim,
+                quotas,
+                executor.spawn(keeper.keep()),
+            ],
             policy,
+            front,
         })
     }
 
@@ -169,7 +192,7 @@ impl Node {
             loop {
                 match signals.next().await {
                     Ok(number) if number == Signal::SIGHUP as i32 => {
-                        self.reload();
+                        self.reload().await;
                     }
                     Ok(number) if number == Signal::SIGPWR as i32 => return OnExit::StopPods,
                     Ok(_) => return self.options.on_exit,
@@ -189,7 +212,11 @@ impl Node {
     }
 
     /// Manifests are followed anyway.
-    fn reload(&self) {
+    async fn reload(&self) {
+        match self.front.reload().await {
+            Ok(()) => log::info!("SIGHUP: files of authentication are read"),
+            Err(error) => log::error!("SIGHUP: {error}; the files before it stay in use"),
+        }
         match self.policy.reload() {
             Ok(rules) => log::info!("SIGHUP: {rules} authorization rules are in use"),
             Err(error) => log::error!("SIGHUP: {error}; the rules before it stay in use"),
@@ -227,6 +254,7 @@ fn make_directories(options: &RunOptions) -> Result<(), String> {
     for (path, mode) in [
         (&options.root_dir, 0o700),
         (&options.run_dir, 0o700),
+        (&options.root_dir.join("pki"), 0o700),
         (&options.pod_logs_dir, 0o750),
         (&options.image_dir, 0o755),
     ] {
@@ -343,7 +371,8 @@ fn authorizer(options: &RunOptions, policy: &PolicyFile, registry: &Registry) ->
 /// The serve thread, and the task that answers what it asks of the node.
 fn start_api(
     options: &RunOptions,
-    authorizer: Authorizer,
+    (authenticator, authorizer): (Authenticator, Authorizer),
+    secure: Option<Secure>,
     node_name: &str,
     registry: &Registry,
     parts: &Parts,
@@ -354,13 +383,16 @@ fn start_api(
     let listener = unix::listen(&options.run_dir, "api.sock").map_err(|e| e.to_string())?;
     let (backend, requests) = apiserver::backend::channel();
     let serve = ServeThread::start(
-        listener,
+        Sockets {
+            local: listener,
+            secure,
+        },
         registry.reader(),
         backend,
         || Ok(Rc::new(SystemClock::new()?)),
         apiserver::Options {
             pod_logs_dir: options.pod_logs_dir.clone(),
-            authenticator: apiserver::authn::Authenticator::default(),
+            authenticator,
             authorizer,
             limits: apiserver::Limits::default(),
         },

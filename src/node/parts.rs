@@ -120,10 +120,15 @@ async fn open_images(
 }
 
 fn network(options: &RunOptions) -> Result<Network, String> {
+    let subnet = subnet(options)?;
+    Ok(Network::new(&instance_id(&options.root_dir), subnet, "nft"))
+}
+
+/// The pods' addresses.
+pub fn subnet(options: &RunOptions) -> Result<Subnet, String> {
     let cidr = &options.pod_cidr;
     let text = format!("{}/{}", cidr.address, cidr.prefix_bits);
-    let subnet = Subnet::parse(&text).map_err(|error| format!("--pod-cidr: {error}"))?;
-    Ok(Network::new(&instance_id(&options.root_dir), subnet, "nft"))
+    Subnet::parse(&text).map_err(|error| format!("--pod-cidr: {error}"))
 }
 
 /// Eight hex digits that tell this node's bridge, veths and nft table from another's on the same

@@ -31,6 +31,7 @@ pub mod signal;
 pub mod socket;
 pub mod spawn;
 pub mod task;
+pub mod tcp;
 pub mod terminal;
 pub mod thread;
 pub mod volume_fs;

@@ -16,3 +16,4 @@ mod manifests;
 mod pods;
 mod support;
 mod survival;
+mod tls;

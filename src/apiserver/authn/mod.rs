@@ -161,6 +161,11 @@ impl Authenticator {
         }
     }
 
+    /// Who signs tokens of service accounts here.
+    pub fn issuer(&self) -> Option<Arc<Issuer>> {
+        self.accounts.as_ref().map(|(issuer, _)| issuer.clone())
+    }
+
     /// Requests from now on are judged by these files, those of open connections too.
     pub fn replace(&self, files: Files) {
         *self.files.lock().unwrap_or_else(PoisonError::into_inner) = Arc::new(files);

@@ -1,0 +1,206 @@
+//! The API over TLS: accepts, shakes hands, and hands the connection to the server.
+//!
+//! ```text
+//!   accept ─► counted ─► handshake (bounded in number and time) ─► Peer::Network ─► Server::serve
+//! ```
+//! Strangers get no further than a handshake: when too many are under way the oldest is dropped, so
+//! that peers who say nothing cannot keep others out. The local socket has a count of its own and
+//! is reached whatever happens here.
+
+use std::cell::{Cell, RefCell};
+use std::collections::BTreeMap;
+use std::io;
+use std::net::{SocketAddr, TcpListener, TcpStream};
+use std::os::unix::net::UnixListener;
+use std::time::Duration;
+
+use async_executor::{LocalExecutor, Task};
+use async_io::Async;
+use futures_lite::FutureExt;
+use futures_rustls::TlsAcceptor;
+use futures_rustls::server::TlsStream;
+
+use super::Server;
+use super::authn::{Network, Peer};
+use crate::net::tls_server::SharedConfig;
+use crate::os;
+
+/// From the first byte to the last of a handshake.
+const HANDSHAKE_TIMEOUT: Duration = Duration::from_secs(10);
+
+/// What a serve thread listens on.
+pub struct Sockets {
+    pub local: UnixListener,
+    pub secure: Option<Secure>,
+}
+
+impl From<UnixListener> for Sockets {
+    /// Without TLS.
+    fn from(local: UnixListener) -> Sockets {
+        Sockets {
+            local,
+            secure: None,
+        }
+    }
+}
+
+/// Bound addresses, and what is shown on them.
+pub struct Secure {
+    pub listeners: Vec<TcpListener>,
+    pub config: SharedConfig,
+}
+
+/// Handshakes under way, the oldest first.
+#[derive(Default)]
+pub(super) struct Handshakes {
+    next: Cell<u64>,
+    tasks: RefCell<BTreeMap<u64, Task<()>>>,
+}
+
+impl Handshakes {
+    /// Makes room for one more, and names it.
+    fn begin(&self, max: usize) -> u64 {
+        while self.tasks.borrow().len() >= max.max(1) {
+            let oldest = self.tasks.borrow_mut().pop_first();
+            log::debug!("{max} TLS handshakes are under way: the oldest is dropped");
+            drop(oldest);
+        }
+        let number = self.next.get();
+        self.next.set(number + 1);
+        number
+    }
+
+    /// The handshake is done: its task goes on by itself.
+    fn end(&self, number: u64) {
+        if let Some(task) = self.tasks.borrow_mut().remove(&number) {
+            task.detach();
+        }
+    }
+}
+
+impl Server {
+    /// Accepts TLS connections, for ever.
+    pub async fn listen_secure(&self, listener: &Async<TcpListener>, config: &SharedConfig) {
+        let limits = self.0.options.limits;
+        loop {
+            let Some(counted) = self.0.secure_connections.take(limits.connections) else {
+                self.pause().await;
+                continue;
+            };
+            let (socket, address) = match listener.accept().await {
+                Ok(accepted) => accepted,
+                Err(error) => {
+                    log::warn!("accept api connection over TCP: {error}");
+                    self.pause().await;
+                    continue;
+                }
+            };
+            if let Err(error) = os::tcp::prepare(&socket) {
+                log::debug!("prepare the connection of {address}: {error}");
+                continue;
+            }
+            let number = self.0.handshakes.begin(limits.handshakes);
+            let acceptor = TlsAcceptor::from(config.get());
+            let server = self.clone();
+            let work = async move {
+                let shaken = server.shake_hands(acceptor, socket).await;
+                server.0.handshakes.end(number);
+                match shaken {
+                    Ok(stream) => server.serve_network(stream, address).await,
+                    Err(error) => log::debug!("TLS handshake with {address}: {error}"),
+                }
+                drop(counted);
+            };
+            let task = self.0.executor.spawn(work);
+            self.0.handshakes.tasks.borrow_mut().insert(number, task);
+        }
+    }
+
+    async fn shake_hands(
+        &self,
+        acceptor: TlsAcceptor,
+        socket: Async<TcpStream>,
+    ) -> io::Result<TlsStream<Async<TcpStream>>> {
+        let clock = &self.0.clock;
+        let late = clock.sleep_until(clock.now() + HANDSHAKE_TIMEOUT);
+        let late = async move {
+            late.await;
+            Err(io::ErrorKind::TimedOut.into())
+        };
+        acceptor.accept(socket).or(late).await
+    }
+
+    async fn serve_network(&self, stream: TlsStream<Async<TcpStream>>, address: SocketAddr) {
+        let (_, session) = stream.get_ref();
+        let chain = session.peer_certificates().unwrap_or_default();
+        let chain = chain.iter().map(|one| one.clone().into_owned()).collect();
+        let peer = Peer::Network(Network::new(address, chain));
+        self.serve(Box::new(stream), peer).await;
+    }
+}
+
+/// Listeners that the reactor knows.
+pub(super) struct Listening {
+    listeners: Vec<Async<TcpListener>>,
+    config: SharedConfig,
+}
+
+impl Listening {
+    /// Errors: no descriptor to be had.
+    pub fn new(secure: Secure) -> io::Result<Listening> {
+        let listeners = secure.listeners.into_iter().map(Async::new);
+        Ok(Listening {
+            listeners: listeners.collect::<io::Result<_>>()?,
+            config: secure.config,
+        })
+    }
+
+    /// Serves each of them until its task is dropped.
+    pub fn serve(self, server: &Server, executor: &LocalExecutor<'static>) -> Vec<Task<()>> {
+        let serve = |listener| {
+            let (server, config) = (server.clone(), self.config.clone());
+            executor.spawn(async move { server.listen_secure(&listener, &config).await })
+        };
+        self.listeners.into_iter().map(serve).collect()
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use std::rc::Rc;
+
+    use super::*;
+
+    #[test]
+    fn one_handshake_too_many_drops_the_oldest() {
+        let executor = LocalExecutor::new();
+        let handshakes = Handshakes::default();
+        let ended = Rc::new(RefCell::new(Vec::new()));
+        struct Told(u64, Rc<RefCell<Vec<u64>>>);
+        impl Drop for Told {
+            fn drop(&mut self) {
+                self.1.borrow_mut().push(self.0);
+            }
+        }
+        for _ in 0..4 {
+            let number = handshakes.begin(3);
+            let told = Told(number, ended.clone());
+            let work = async move {
+                let _told = told;
+                std::future::pending::<()>().await;
+            };
+            let task = executor.spawn(work);
+            handshakes.tasks.borrow_mut().insert(number, task);
+            if number == 1 {
+                handshakes.end(1);
+            }
+        }
+        assert!(
+            ended.borrow().is_empty(),
+            "one is done, three are under way"
+        );
+        handshakes.begin(3);
+        while executor.try_tick() {}
+        assert_eq!(*ended.borrow(), [0]);
+    }
+}

@@ -1,0 +1,306 @@
+//! The node's front to the network: TLS listeners, what they show, and whom they believe.
+//!
+//! ```text
+//!   start     Doors (ports are bound, files are read: fatal here) ► Front (keys, certificates)
+//!   SIGHUP    files are read again; a bad one changes nothing
+//!   rarely    certificates are renewed
+//! ```
+
+use std::cell::RefCell;
+use std::net::{IpAddr, Ipv4Addr, SocketAddr, TcpListener};
+use std::rc::Rc;
+use std::time::Duration;
+
+use rustls_pki_types::CertificateDer;
+
+use super::machine;
+use super::parts::subnet;
+use super::pki::{Names, Pki};
+use crate::apiserver::Secure;
+use crate::apiserver::authn::{Authenticator, Files, Paths};
+use crate::cli::options::{AuthorizationMode, RunOptions};
+use crate::net::certificates::Identity;
+use crate::net::tls_server::{SharedConfig, server_config};
+use crate::os;
+use crate::registry::Reader;
+use crate::world::{Clock, Disk, not_before_build};
+
+/// How often certificates are looked at: in memory only, and often enough for a clock that was set
+/// right after the start.
+const LOOK_PERIOD: Duration = Duration::from_secs(600);
+
+/// Bound listeners; the files that say who is who have been read once.
+pub struct Doors {
+    listeners: Vec<TcpListener>,
+    /// Of the first listener.
+    address: Option<SocketAddr>,
+    gateway: Ipv4Addr,
+    pods_reach_it: bool,
+}
+
+impl Doors {
+    /// Errors: a port that was asked for is taken; a file that cannot be used.
+    pub fn open(options: &RunOptions) -> Result<Doors, String> {
+        Files::load(&options.authentication, "")?;
+        let gateway = subnet(options)?.gateway();
+        let mut doors = Doors {
+            listeners: Vec::new(),
+            address: None,
+            gateway,
+            pods_reach_it: false,
+        };
+        let Some(secure) = &options.secure else {
+            return Ok(doors);
+        };
+        let listener = match os::tcp::listen(secure.address) {
+            Ok(listener) => listener,
+            Err(error) => {
+                let text = format!(
+                    "serve the API on {}: {error}; give --secure-port another port, or 0 for none",
+                    secure.address
+                );
+                if secure.required {
+                    return Err(text);
+                }
+                log::error!(
+                    "{text}; going on with {}/api.sock alone",
+                    options.run_dir.display()
+                );
+                return Ok(doors);
+            }
+        };
+        doors.listeners.push(listener);
+        doors.address = Some(secure.address);
+        doors.open_for_pods(secure.address);
+        Ok(doors)
+    }
+
+    /// Pods reach the node at the bridge's address, which comes with the first of them.
+    fn open_for_pods(&mut self, main: SocketAddr) {
+        let own = IpAddr::from(self.gateway);
+        // `::` takes IPv4 too (ipv6(7), bindv6only).
+        if main.ip().is_unspecified() || main.ip() == own {
+            self.pods_reach_it = true;
+            return;
+        }
+        let address = SocketAddr::new(own, main.port());
+        match os::tcp::listen(address) {
+            Ok(listener) => {
+                self.listeners.push(listener);
+                self.pods_reach_it = true;
+            }
+            Err(error) => log::warn!("serve the API for pods on {address}: {error}"),
+        }
+    }
+
+    /// Where pods find the API, as upstream's kubelet tells them.
+    /// Source: Kubernetes pkg/kubelet/envvars.
+    pub fn services(&self) -> Vec<(String, String)> {
+        match self.address {
+            Some(address) if self.pods_reach_it => services(self.gateway, address.port()),
+            _ => Vec::new(),
+        }
+    }
+}
+
+fn services(host: Ipv4Addr, port: u16) -> Vec<(String, String)> {
+    let url = format!("tcp://{host}:{port}");
+    let one = format!("KUBERNETES_PORT_{port}_TCP");
+    [
+        ("KUBERNETES_SERVICE_HOST".to_owned(), host.to_string()),
+        ("KUBERNETES_SERVICE_PORT".to_owned(), port.to_string()),
+        ("KUBERNETES_SERVICE_PORT_HTTPS".to_owned(), port.to_string()),
+        ("KUBERNETES_PORT".to_owned(), url.clone()),
+        (one.clone(), url),
+        (format!("{one}_PROTO"), "tcp".to_owned()),
+        (format!("{one}_PORT"), port.to_string()),
+        (format!("{one}_ADDR"), host.to_string()),
+    ]
+    .into()
+}
+
+/// What the API needs to know who asks, and what it shows.
+pub struct Front {
+    paths: Paths,
+    pub authenticator: Authenticator,
+    shown: RefCell<Shown>,
+    config: Option<SharedConfig>,
+}
+
+/// What listeners show.
+struct Shown {
+    /// The CA's certificate, PEM.
+    authority: String,
+    server: Option<Identity>,
+    /// Of client certificates.
+    client_authorities: Vec<CertificateDer<'static>>,
+}
+
+/// What renewing needs.
+pub struct Keeper {
+    front: Rc<Front>,
+    pki: Pki,
+    options: RunOptions,
+    node_name: String,
+    address: Option<SocketAddr>,
+    gateway: Ipv4Addr,
+    clock: Rc<dyn Clock>,
+}
+
+impl Front {
+    /// Makes keys and certificates. Errors: no key could be made, a file changed meanwhile.
+    pub async fn open(
+        doors: Doors,
+        options: &RunOptions,
+        node_name: &str,
+        reader: Reader,
+        disk: Rc<dyn Disk>,
+        clock: Rc<dyn Clock>,
+    ) -> Result<(Rc<Front>, Option<Secure>, Keeper), String> {
+        let now = not_before_build(clock.wall());
+        let mut pki = Pki::open(disk, now).await?;
+        let authority = pki.authority().to_owned();
+        let files = read(&options.authentication, &authority).await?;
+        let client_authorities = files.authorities().to_vec();
+        let (mut server, mut config) = (None, None);
+        if let Some(address) = doors.address {
+            let names = names(options, node_name, address, doors.gateway);
+            let identity = pki.server(&names, now).await?;
+            pki.kubeconfig(address, now).await?;
+            let made = server_config(&identity, &client_authorities)?;
+            (server, config) = (Some(identity), Some(SharedConfig::new(made)));
+        }
+        let accounts = Some((pki.issuer(), reader));
+        let front = Rc::new(Front {
+            paths: options.authentication.clone(),
+            authenticator: Authenticator::new(files, accounts, anonymous(options)),
+            shown: RefCell::new(Shown {
+                authority,
+                server,
+                client_authorities,
+            }),
+            config: config.clone(),
+        });
+        let keeper = Keeper {
+            front: front.clone(),
+            pki,
+            options: options.clone(),
+            node_name: node_name.to_owned(),
+            address: doors.address,
+            gateway: doors.gateway,
+            clock,
+        };
+        let secure = config.map(|config| Secure {
+            listeners: doors.listeners,
+            config,
+        });
+        Ok((front, secure, keeper))
+    }
+
+    /// Reads the files again; requests of open connections are judged by them too.
+    /// Errors: the first bad file; those before it stay in use.
+    pub async fn reload(&self) -> Result<(), String> {
+        let authority = self.shown.borrow().authority.clone();
+        let files = read(&self.paths, &authority).await?;
+        self.shown.borrow_mut().client_authorities = files.authorities().to_vec();
+        self.authenticator.replace(files);
+        self.show()
+    }
+
+    /// Handshakes from now on see what `shown` says.
+    fn show(&self) -> Result<(), String> {
+        let shown = self.shown.borrow();
+        if let (Some(config), Some(server)) = (&self.config, &shown.server) {
+            config.replace(server_config(server, &shown.client_authorities)?);
+        }
+        Ok(())
+    }
+}
+
+impl Keeper {
+    /// Renews what has to be renewed, for ever.
+    pub async fn keep(mut self) {
+        loop {
+            let clock = &self.clock;
+            clock.sleep_until(clock.now() + LOOK_PERIOD).await;
+            if let Err(error) = self.look().await {
+                log::error!("renew certificates: {error}; tried again in {LOOK_PERIOD:?}");
+            }
+        }
+    }
+
+    async fn look(&mut self) -> Result<(), String> {
+        let now = not_before_build(self.clock.wall());
+        let mut changed = self.pki.renew_authority(now).await?;
+        let mut server = None;
+        if let Some(address) = self.address {
+            let names = names(&self.options, &self.node_name, address, self.gateway);
+            server = Some(self.pki.server(&names, now).await?);
+            self.pki.kubeconfig(address, now).await?;
+        }
+        changed |= self.front.shown.borrow().server != server;
+        if changed {
+            let mut shown = self.front.shown.borrow_mut();
+            shown.authority = self.pki.authority().to_owned();
+            shown.server = server;
+            drop(shown);
+            // A renewed CA has its old key: whom the files made trusted still is.
+            self.front.show()?;
+        }
+        Ok(())
+    }
+}
+
+/// Upstream's names of the API, this node's, and every address that leads here.
+fn names(options: &RunOptions, node_name: &str, address: SocketAddr, gateway: Ipv4Addr) -> Names {
+    let domain = options.cluster_domain.as_deref();
+    let mut dns_names: Vec<String> = [
+        "localhost",
+        "kubernetes",
+        "kubernetes.default",
+        "kubernetes.default.svc",
+        "kubernetes.default.svc.cluster.local",
+    ]
+    .map(str::to_owned)
+    .into();
+    dns_names.extend(domain.map(|domain| format!("kubernetes.default.svc.{domain}")));
+    dns_names.push(node_name.to_owned());
+    dns_names.retain(|name| name.is_ascii());
+    dns_names.sort();
+    dns_names.dedup();
+    let mut ips = vec![
+        IpAddr::from(Ipv4Addr::LOCALHOST),
+        std::net::Ipv6Addr::LOCALHOST.into(),
+        gateway.into(),
+    ];
+    ips.extend(machine::host_ips(options));
+    if !address.ip().is_unspecified() {
+        ips.push(address.ip());
+    }
+    ips.sort();
+    ips.dedup();
+    Names { dns_names, ips }
+}
+
+/// Files may lie on a disk that is slow to answer.
+async fn read(paths: &Paths, authority: &str) -> Result<Files, String> {
+    let (paths, authority) = (paths.clone(), authority.to_owned());
+    let files = blocking::unblock(move || Files::load(&paths, &authority)).await?;
+    for warning in &files.warnings {
+        log::warn!("{warning}");
+    }
+    Ok(files)
+}
+
+/// Source: Kubernetes apiserver, pkg/kubeapiserver/options/authentication.go (ApplyAuthorization).
+fn anonymous(options: &RunOptions) -> bool {
+    let all = options
+        .authorization_modes
+        .contains(&AuthorizationMode::AlwaysAllow);
+    if options.anonymous && all {
+        log::warn!(
+            "--anonymous-auth is not allowed with --authorization-mode=AlwaysAllow: it is off"
+        );
+    }
+    options.anonymous && !all
+}
