@@ -53,7 +53,7 @@ async fn route(shared: Rc<Shared>, peer: &Peer, request: Request) -> Result<Resp
         }
         (Target::ImagePull | Target::ImageImport, _) => Err(Refusal::method_not_allowed()),
         (target, Method::GET) => read(shared, request, target, query).await,
-        (target, _) => write::answer(shared, user, request, target, query).await,
+        (target, _) => write::answer(shared, user, info, request, target, query).await,
     }
 }
 

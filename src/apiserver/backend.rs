@@ -146,6 +146,8 @@ pub enum Write {
     Create(Value),
     Update(Value, Precondition),
     Delete(Deletion),
+    /// Admits what is posted to a subresource that is an act; changes nothing.
+    Act(Value),
 }
 
 /// What a write left.
@@ -154,6 +156,19 @@ pub struct Written {
     /// As it is now; for what is gone, as it was.
     pub object: Arc<Object>,
     pub gone: bool,
+    /// What admission has to say to the user.
+    pub remarks: Vec<String>,
+}
+
+impl Written {
+    fn there((object, remarks): (Arc<Object>, Vec<String>)) -> Written {
+        let gone = false;
+        Written {
+            object,
+            gone,
+            remarks,
+        }
+    }
 }
 
 /// The way back; holds one answer.
@@ -264,22 +279,26 @@ async fn answer(request: Request, node: &dyn NodeSide, registry: &Registry) {
 
 async fn write(request: WriteRequest, registry: &Registry) -> Result<Written, registry::Error> {
     let WriteRequest { actor, key, write } = request;
-    let gone = false;
     match write {
         Write::Create(body) => {
-            let object = registry.create(actor, key, body).await?;
-            Ok(Written { object, gone })
+            let created = registry.create_with_remarks(actor, key, body);
+            Ok(Written::there(created.await?))
         }
         Write::Update(body, precondition) => {
-            let object = registry.update(actor, key, body, precondition).await?;
-            Ok(Written { object, gone })
+            let updated = registry.update_with_remarks(actor, key, body, precondition);
+            Ok(Written::there(updated.await?))
         }
         Write::Delete(deletion) => {
             let deleted = registry.delete(actor, key, deletion).await?;
             Ok(Written {
                 object: deleted.object,
                 gone: deleted.gone,
+                remarks: Vec::new(),
             })
+        }
+        Write::Act(act) => {
+            let object = registry.admit_act(&actor, &key, act)?;
+            Ok(Written::there((object, Vec::new())))
         }
     }
 }

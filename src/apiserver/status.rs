@@ -45,6 +45,12 @@ impl Refusal {
         }
     }
 
+    /// With one cause that a program can tell it by.
+    pub fn because(mut self, cause: &Value) -> Refusal {
+        self.details.get_or_insert_with(|| json!({}))["causes"] = json!([cause]);
+        self
+    }
+
     pub fn bad_request(message: impl Into<String>) -> Refusal {
         Refusal::new(StatusCode::BAD_REQUEST, "BadRequest", message)
     }

@@ -151,6 +151,29 @@ impl Desk {
         Ok(())
     }
 
+    /// Whether something may be done to an object: upstream admits it as the creation of `act`
+    /// through the actor's subresource.
+    pub fn admit_act(&self, actor: &Actor, key: &Key, mut act: Value) -> Result<(), Error> {
+        let attributes = Attributes {
+            operation: Operation::Create,
+            actor,
+            key,
+            current: None,
+            view: self,
+            remarks: &Remarks::default(),
+        };
+        let chain = self.chain(actor, key);
+        for plugin in chain {
+            let mutated = plugin.mutate(&attributes, &mut act);
+            mutated.map_err(|denial| denied(key, denial))?;
+        }
+        for plugin in chain {
+            let validated = plugin.validate(&attributes, &act);
+            validated.map_err(|denial| denied(key, denial))?;
+        }
+        Ok(())
+    }
+
     fn chain(&self, actor: &Actor, key: &Key) -> &[Box<dyn Admit>] {
         match admission::concerns(actor, key) {
             true => &self.admission,

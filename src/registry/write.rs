@@ -16,7 +16,7 @@ use super::published::Step;
 use super::reader::Reader;
 use super::store::Health;
 use super::{Actor, Error, EventRecord};
-use crate::object::{self, Key, Kind, Object, Source};
+use crate::object::{self, Cause, Key, Kind, Object, Source};
 use crate::world::LocalFuture;
 
 /// The writing side; lives on the thread that owns the node's state. Cheap to clone.
@@ -90,10 +90,20 @@ impl Registry {
     pub fn create(
         &self,
         actor: impl Into<Actor>,
+        key: Key,
+        body: Value,
+    ) -> LocalFuture<'_, Result<Arc<Object>, Error>> {
+        let created = self.create_with_remarks(actor.into(), key, body);
+        Box::pin(async move { Ok(created.await?.0) })
+    }
+
+    /// The same with what admission has to say to the user.
+    pub fn create_with_remarks(
+        &self,
+        actor: Actor,
         mut key: Key,
         mut body: Value,
-    ) -> LocalFuture<'_, Result<Arc<Object>, Error>> {
-        let actor = actor.into();
+    ) -> LocalFuture<'_, Result<(Arc<Object>, Vec<String>), Error>> {
         let source = actor.source;
         Box::pin(async move {
             let desk = &self.desk;
@@ -107,16 +117,17 @@ impl Registry {
             if source == Source::Api {
                 prepare::create(key.kind, &mut body);
             }
-            desk.admit(Operation::Create, &actor, &key, None, &mut body)?;
+            let remarks = remarks(desk.admit(Operation::Create, &actor, &key, None, &mut body)?);
             desk.ascribe(&actor, key.kind, None, &mut body);
             if source == Source::Api && key.kind == Kind::Pod {
                 desk.bind(&mut body);
             }
             let object = desk.complete(source, key, None, None, body)?;
-            match actor.dry_run {
-                true => Ok(Arc::new(object)),
-                false => self.put(Step::Put(Box::new(object))).await,
-            }
+            let object = match actor.dry_run {
+                true => Arc::new(object),
+                false => self.put(Step::Put(Box::new(object))).await?,
+            };
+            Ok((object, remarks))
         })
     }
 
@@ -128,10 +139,21 @@ impl Registry {
         &self,
         actor: impl Into<Actor>,
         key: Key,
-        mut body: Value,
+        body: Value,
         precondition: Precondition,
     ) -> LocalFuture<'_, Result<Arc<Object>, Error>> {
-        let actor = actor.into();
+        let updated = self.update_with_remarks(actor.into(), key, body, precondition);
+        Box::pin(async move { Ok(updated.await?.0) })
+    }
+
+    /// The same with what admission has to say to the user.
+    pub fn update_with_remarks(
+        &self,
+        actor: Actor,
+        key: Key,
+        mut body: Value,
+        precondition: Precondition,
+    ) -> LocalFuture<'_, Result<(Arc<Object>, Vec<String>), Error>> {
         Box::pin(async move {
             let desk = &self.desk;
             desk.committer.settled(|busy| busy == &key).await;
@@ -141,7 +163,9 @@ impl Registry {
             if actor.source == Source::Api {
                 prepare::update(&key, actor.subresource, &mut body, &current.body)?;
             }
-            desk.admit(Operation::Update, &actor, &key, Some(&current), &mut body)?;
+            let admitted =
+                desk.admit(Operation::Update, &actor, &key, Some(&current), &mut body)?;
+            let remarks = remarks(admitted);
             desk.ascribe(&actor, key.kind, Some(&current), &mut body);
             let provenance = current.provenance.clone();
             let source = current.source;
@@ -152,23 +176,32 @@ impl Registry {
                 return Err(Error::Invalid { key, causes });
             }
             if same_but_for_versions(&object.body, &current.body) {
-                return Ok(current);
+                return Ok((current, remarks));
             }
             if actor.dry_run {
-                return Ok(Arc::new(object));
+                return Ok((Arc::new(object), remarks));
             }
             if is_over(&current) && !is_held(&object) {
                 let uid = current.uid().to_owned();
                 self.commit(Step::Remove { key, uid }).await?;
-                return Ok(Arc::new(object));
+                return Ok((Arc::new(object), remarks));
             }
             let object = Box::new(object);
-            self.put(match actor.subresource {
+            let step = match actor.subresource {
                 "status" | "binding" => Step::PutWhole(object),
                 _ => Step::Put(object),
-            })
-            .await
+            };
+            Ok((self.put(step).await?, remarks))
         })
+    }
+
+    /// Admits what is done to an object by posting `act` to a subresource of it (an eviction, a
+    /// request for a token); nothing is written. Errors: `NotFound`, `Invalid`, `Denied`.
+    pub fn admit_act(&self, actor: &Actor, key: &Key, act: Value) -> Result<Arc<Object>, Error> {
+        let object = self.current(key);
+        let object = object.ok_or_else(|| Error::NotFound(key.clone()))?;
+        self.desk.admit_act(actor, key, act)?;
+        Ok(object)
     }
 
     /// Asks for a deletion: a pod of a node gets its deletionTimestamp and stays until
@@ -320,6 +353,12 @@ impl Registry {
         let stored = outcome.await.map_err(|error| Error::Store(error.0))?;
         Ok(stored.or_else(|| self.current(&key)))
     }
+}
+
+/// What admission says of a write that it takes; what decoding says is the door's to tell.
+fn remarks(warnings: Vec<Cause>) -> Vec<String> {
+    let of_admission = warnings.into_iter().filter(|(field, _)| field.is_empty());
+    of_admission.map(|(_, text)| text).collect()
 }
 
 /// Whether nothing but finalizers holds a deleted object.

@@ -1,9 +1,11 @@
 //! The local API over its real socket: a real registry, a real serve thread, a fake node behind.
 
+mod admitted;
 mod client;
 mod exec;
 mod logs;
 mod node;
 mod objects;
+mod patches;
 mod streams;
 mod writes;

@@ -9,8 +9,9 @@ use std::sync::{Arc, mpsc};
 use std::time::Duration;
 
 use async_executor::LocalExecutor;
+use lowtide::admission;
 use lowtide::apiserver::authn::Authenticator;
-use lowtide::apiserver::authz::Authorizer;
+use lowtide::apiserver::authz::{Authorizer, Mode, PolicyFile};
 use lowtide::apiserver::backend::{
     self, ExecExit, ExecIo, ExecSession, ExecStart, NodeSide, NodeStatus, PullProgress,
 };
@@ -21,11 +22,22 @@ use lowtide::os::clock::SystemClock;
 use lowtide::os::random::SystemRandom;
 use lowtide::os::terminal;
 use lowtide::registry::{self, Registry};
-use lowtide::world::{Clock, Image, LocalFuture, PullError, RuntimeError};
+use lowtide::world::{Clock, Image, LocalFuture, PullError, Random, RuntimeError};
 use serde_json::{Value, json};
 
 /// Longest that any of these tests waits for anything.
 pub const PATIENCE: Duration = Duration::from_secs(10);
+
+/// What a node is besides the rule.
+#[derive(Default)]
+pub struct Setup {
+    pub limits: Limits,
+    pub registry_limits: registry::Limits,
+    /// Admission plug-ins by name, in order.
+    pub admission: Vec<&'static str>,
+    /// Lines of an ABAC policy; empty: only root may do anything.
+    pub policy: &'static str,
+}
 
 type Work = Box<dyn FnOnce(Registry) -> LocalFuture<'static, ()> + Send>;
 
@@ -42,6 +54,14 @@ impl Node {
     }
 
     pub fn with_limits(limits: Limits, registry_limits: registry::Limits) -> Node {
+        Node::with(Setup {
+            limits,
+            registry_limits,
+            ..Setup::default()
+        })
+    }
+
+    pub fn with(setup: Setup) -> Node {
         let directory = tempfile::tempdir().expect("temporary directory");
         let listener = unix::listen(directory.path(), "api.sock").expect("listen");
         let (backend, requests) = backend::channel();
@@ -52,13 +72,14 @@ impl Node {
             let executor = Rc::new(LocalExecutor::new());
             let ours = executor.clone();
             async_io::block_on(executor.run(async move {
+                let random: Rc<dyn Random> = Rc::new(SystemRandom);
                 let options = registry::Options {
                     place: registry::Place::Memory,
                     node_name: "pi".to_owned(),
                     clock: Rc::new(SystemClock::new().expect("clock")),
-                    random: Rc::new(SystemRandom),
-                    limits: registry_limits,
-                    admission: Vec::new(),
+                    admission: admission::make(&setup.admission, &random),
+                    random,
+                    limits: setup.registry_limits,
                 };
                 let (registry, _) = Registry::open(options).await.expect("registry");
                 ready.send(registry.reader()).expect("the test waits");
@@ -71,11 +92,14 @@ impl Node {
             }));
         });
         let reader = started.recv_timeout(PATIENCE).expect("the registry opens");
+        let policy_path = directory.path().join("policy");
+        std::fs::write(&policy_path, setup.policy).expect("policy");
+        let policy = PolicyFile::open(Some(&policy_path)).expect("policy");
         let options = Options {
             pod_logs_dir: directory.path().join("logs"),
             authenticator: Authenticator::default(),
-            authorizer: Authorizer::default(),
-            limits,
+            authorizer: Authorizer::new(&[Mode::Abac], &policy, &reader),
+            limits: setup.limits,
         };
         let clock = || Ok(Rc::new(SystemClock::new()?) as Rc<dyn Clock>);
         let serve = ServeThread::start(listener, reader, backend, clock, options);
@@ -168,6 +192,20 @@ impl Node {
         let length = body.len();
         self.open(&format!(
             "{method} {path} HTTP/1.1\r\nHost: x\r\nContent-Type: {content_type}\r\n\
+             Content-Length: {length}\r\nConnection: close\r\n\r\n{body}"
+        ))
+    }
+
+    /// As somebody else, whom root may stand for, in groups with commas between.
+    pub fn post_by(&self, user: &str, group: &str, path: &str, body: &Value) -> Answer {
+        let (body, group) = (
+            body.to_string(),
+            group.replace(',', "\r\nImpersonate-Group: "),
+        );
+        let length = body.len();
+        self.open(&format!(
+            "POST {path} HTTP/1.1\r\nHost: x\r\nContent-Type: application/json\r\n\
+             Impersonate-User: {user}\r\nImpersonate-Group: {group}\r\n\
              Content-Length: {length}\r\nConnection: close\r\n\r\n{body}"
         ))
     }

@@ -36,16 +36,17 @@ use self::secret_file::{Loaded, authenticated};
 use self::token_file::TokenFile;
 pub use self::x509::{Network, Peer};
 use super::Shared;
+use super::backend::{self, Write, WriteRequest};
 use super::status::{Refusal, json_response};
-use super::write::body;
+use super::write::{body, refusals};
 use crate::net::serve::{Request, Response};
 use crate::net::tls_server::{ClientTrust, authorities};
-use crate::object::User;
 use crate::object::token::{API_AUDIENCE, Checked, Issuer};
 use crate::object::user::{
     GROUP_AUTHENTICATED, GROUP_MASTERS, GROUP_UNAUTHENTICATED, USER_ANONYMOUS,
 };
-use crate::registry::Reader;
+use crate::object::{Key, Kind, Source, User};
+use crate::registry::{Actor, Reader};
 use crate::world::not_before_build;
 
 /// What a browser calls the subprotocol that carries a token in its name.
@@ -261,6 +262,20 @@ pub(super) async fn answer(
     let sent = body::value(&media_type, &bytes)?;
     let now = not_before_build(shared.clock.wall());
     let authenticator = &shared.options.authenticator;
+    if let Asked::Token { namespace, name } = &asked {
+        let key = Key::local(Kind::ServiceAccount, namespace, name);
+        let actor = Actor {
+            subresource: "token",
+            ..Actor::new(Source::Api, user.clone())
+        };
+        let write = Write::Act(sent.value.clone());
+        let request = WriteRequest { actor, key, write };
+        let admitted = shared
+            .backend
+            .ask(|reply| backend::Request::Write(request, reply));
+        let refused = |error| refusals::refusal(error, &shared.reader);
+        admitted.await?.map_err(refused)?;
+    }
     let answer = review::answer(&asked, authenticator, &user, &sent.value, now)?;
     Ok(json_response(http::StatusCode::CREATED, &answer))
 }

@@ -30,6 +30,7 @@ use super::Shared;
 use super::backend::{self, WriteRequest, Written};
 use super::format::{self, Columns, Format};
 use super::query::Query;
+use super::request_info::RequestInfo;
 use super::route::{Part, Place, Target};
 use super::status::{Refusal, json_response};
 use super::view;
@@ -41,6 +42,7 @@ use crate::registry::{self, Actor};
 struct Writing {
     shared: Rc<Shared>,
     user: Arc<User>,
+    info: RequestInfo,
     headers: HeaderMap,
     query: Query,
     format: Format,
@@ -58,6 +60,7 @@ struct Outcome {
 pub async fn answer(
     shared: Rc<Shared>,
     user: Arc<User>,
+    info: RequestInfo,
     request: Request,
     target: Target,
     query: Query,
@@ -67,6 +70,7 @@ pub async fn answer(
         headers: request.headers().clone(),
         shared,
         user,
+        info,
         query,
     };
     let method = request.method().clone();
@@ -145,6 +149,16 @@ impl Writing {
         Ok(key)
     }
 
+    /// Whether the user may make what is not there; asked of what is authorized as another verb.
+    /// Errors: 403.
+    fn check_creates(&self) -> Result<(), Refusal> {
+        let info = RequestInfo {
+            verb: "create".to_owned(),
+            ..self.info.clone()
+        };
+        self.shared.options.authorizer.check(&self.user, &info)
+    }
+
     fn options(&self, name: &str) -> Result<WriteOptions, Refusal> {
         WriteOptions::parse(&self.query, name)
     }
@@ -155,6 +169,7 @@ impl Writing {
         let shown = format::object(self.format, kind, body, Columns::Defined, now);
         let mut response = json_response(outcome.code, &shown);
         warn(&mut response, &outcome.warnings);
+        warn(&mut response, &outcome.written.remarks);
         response
     }
 }

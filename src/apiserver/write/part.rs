@@ -78,6 +78,9 @@ impl Writing {
         let options = DeleteOptions::parse(&eviction["deleteOptions"], &self.query)?;
         let dry_run = options.dry_run || self.options("CreateOptions")?.dry_run;
         let key = self.key(place)?;
+        let act = Write::Act(eviction);
+        let actor = self.actor("eviction", dry_run);
+        self.ask(actor, key.clone(), act).await?;
         self.mark_disrupted(&key, dry_run).await?;
         let actor = self.actor("eviction", dry_run);
         self.ask(actor, key, Write::Delete(options.deletion))

@@ -124,6 +124,7 @@ impl Writing {
             if patch.form != Form::Apply || !subresource.is_empty() {
                 return Err(Refusal::not_found(place.kind, &place.name));
             }
+            self.check_creates()?;
             let patched = self.work_out(place, subresource, None, patch)?;
             let written = self.make(key, patched.body, &patch.options, None).await?;
             return Ok(Tried::done(StatusCode::CREATED, written, patched.warnings));

@@ -82,6 +82,7 @@ impl Writing {
         let manager = Some(options.manager(&self.headers));
         let creates = kind.created_by_update() && subresource.is_empty();
         let (code, written) = if creates && !self.shared.reader.contains(&key) {
+            self.check_creates()?;
             let made = self.make(key, body, &options, manager).await?;
             (StatusCode::CREATED, made)
         } else {

@@ -22,7 +22,21 @@ pub fn refusal(error: Error, reader: &Reader) -> Refusal {
             None => Refusal::not_found(key.kind, &key.name),
         },
         Error::Invalid { key, causes } => Refusal::invalid(key.kind, &key.name, &causes),
-        Error::Denied { key, message, .. } => Refusal::denied(key.kind, &key.name, &message),
+        Error::Denied {
+            key,
+            message,
+            cause,
+        } => {
+            let refusal = Refusal::denied(key.kind, &key.name, &message);
+            match cause {
+                None => refusal,
+                Some(cause) => refusal.because(&json!({
+                    "reason": cause.reason,
+                    "message": cause.message,
+                    "field": cause.field,
+                })),
+            }
+        }
         Error::Store(text) => Refusal::internal(format!("Internal error occurred: {text}")),
     }
 }

@@ -7,6 +7,8 @@
 
 mod managers;
 mod set;
+#[cfg(test)]
+mod tests;
 mod update;
 mod walk;
 

@@ -1,0 +1,102 @@
+//! What authorization and admission make of writes, as the client sees it.
+
+use lowtide::object::Kind;
+use serde_json::{Value, json};
+
+use crate::node::{Node, Setup};
+
+const PODS: &str = "/api/v1/namespaces/default/pods";
+
+fn pod(name: &str) -> Value {
+    json!({
+        "apiVersion": "v1", "kind": "Pod", "metadata": {"name": name},
+        "spec": {"containers": [{"name": "web", "image": "busybox:1"}]},
+    })
+}
+
+fn admitting(admission: &[&'static str], labels: Value) -> Node {
+    let node = Node::with(Setup {
+        admission: admission.to_vec(),
+        policy: r#"{"apiVersion":"abac.authorization.kubernetes.io/v1beta1","kind":"Policy","spec":{"user":"*","namespace":"*","resource":"*","apiGroup":"*"}}"#,
+        ..Setup::default()
+    });
+    let body = json!({"metadata": {"name": "default", "labels": labels}});
+    node.create(Kind::Namespace, "default", body);
+    node
+}
+
+#[test]
+fn what_admission_remarks_is_a_warning() {
+    let labels = json!({"pod-security.kubernetes.io/warn": "baseline"});
+    let node = admitting(&["PodSecurity"], labels);
+    let mut body = pod("web");
+    body["spec"]["hostNetwork"] = json!(true);
+    let answer = node.send("POST", PODS, &body);
+    assert_eq!(answer.code, 201);
+    let text = "warning: 299 - \"would violate PodSecurity \\\"baseline:latest\\\": host namespaces \
+                (hostNetwork=true)\"";
+    assert!(answer.head.contains(text), "{}", answer.head);
+}
+
+#[test]
+fn a_namespace_that_is_missing_or_ends_is_told() {
+    let node = admitting(&["NamespaceLifecycle"], json!({}));
+    let status = node.send("POST", "/api/v1/namespaces/x/pods", &pod("web"));
+    assert_eq!(status.code, 404);
+    let status = status.json();
+    assert_eq!(status["message"], "namespaces \"x\" not found");
+    assert_eq!(
+        status["details"],
+        json!({"name": "x", "kind": "namespaces"})
+    );
+
+    let ends = json!({
+        "metadata": {"name": "ends"}, "status": {"phase": "Terminating"},
+    });
+    node.create(Kind::Namespace, "ends", ends);
+    let status = node.send("POST", "/api/v1/namespaces/ends/pods", &pod("web"));
+    assert_eq!(status.code, 403);
+    let status = status.json();
+    assert_eq!(
+        status["message"],
+        "pods \"web\" is forbidden: unable to create new content in namespace ends because it is \
+         being terminated"
+    );
+    let cause = json!({
+        "reason": "NamespaceTerminating", "message": "namespace ends is being terminated",
+        "field": "metadata.namespace",
+    });
+    assert_eq!(status["details"]["causes"], json!([cause]));
+}
+
+#[test]
+fn evictions_and_tokens_are_admitted() {
+    let node = admitting(&["NodeRestriction"], json!({}));
+    node.send("POST", PODS, &pod("web"));
+    let account = json!({"metadata": {"name": "default"}});
+    node.create(Kind::ServiceAccount, "default", account);
+    let (user, groups) = ("system:node:other", "system:nodes,system:authenticated");
+    let post = |path: &str, body: &Value| node.post_by(user, groups, path, body);
+    let eviction = json!({
+        "apiVersion": "policy/v1", "kind": "Eviction", "metadata": {"name": "web"},
+    });
+    let refused = post(&format!("{PODS}/web/eviction"), &eviction);
+    assert_eq!(refused.code, 403);
+    assert_eq!(
+        refused.json()["message"],
+        "pods \"web\" is forbidden: node other can only evict pods with spec.nodeName set to itself"
+    );
+    assert_eq!(
+        node.get(&format!("{PODS}/web")).json()["status"].get("conditions"),
+        None
+    );
+    let token = post(
+        "/api/v1/namespaces/default/serviceaccounts/default/token",
+        &json!({"spec": {"audiences": []}}),
+    );
+    assert_eq!(token.code, 403);
+    assert_eq!(
+        token.json()["message"],
+        "serviceaccounts \"default\" is forbidden: node requested token not bound to a pod"
+    );
+}
