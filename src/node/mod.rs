@@ -110,20 +110,7 @@ impl Node {
         os::thread::never_wait_here();
         let sources = start_sources(&options, &machine, &registry, &parts, &executor).await?;
         let node_name = machine.node.node_name.clone();
-        let settings = crate::kubelet::Options {
-            node: machine.node,
-            machine: Machine {
-                runtime_version: parts.runtime.oci_runtime().uri(),
-                ..machine.machine
-            },
-            services: doors.services(),
-            sources: listed_sources(&options),
-            image_gc: image_gc::Policy {
-                high_percent: options.image_gc_high_percent,
-                low_percent: options.image_gc_low_percent,
-                age_min: options.image_gc_age_min,
-            },
-        };
+        let settings = kubelet_options(&options, machine, doors.services(), &parts);
         let world = parts.world.clone();
         let kubelet = Kubelet::start(world, registry.clone(), settings, executor.clone()).await;
         let authorizer = authorizer(&options, &policy, &registry);
@@ -240,6 +227,28 @@ impl Node {
         }
         drop(self.background);
         self.registry.flush().await;
+    }
+}
+
+fn kubelet_options(
+    options: &RunOptions,
+    machine: machine::Facts,
+    services: Vec<(String, String)>,
+    parts: &Parts,
+) -> crate::kubelet::Options {
+    crate::kubelet::Options {
+        node: machine.node,
+        machine: Machine {
+            runtime_version: parts.runtime.oci_runtime().uri(),
+            ..machine.machine
+        },
+        services,
+        sources: listed_sources(options),
+        image_gc: image_gc::Policy {
+            high_percent: options.image_gc_high_percent,
+            low_percent: options.image_gc_low_percent,
+            age_min: options.image_gc_age_min,
+        },
     }
 }
 

@@ -62,6 +62,9 @@ pub struct Deleted {
     pub gone: bool,
 }
 
+/// An object as it was stored, and what admission has to say to the user.
+pub type Remarked = (Arc<Object>, Vec<String>);
+
 impl Registry {
     pub fn reader(&self) -> Reader {
         Reader {
@@ -103,7 +106,7 @@ impl Registry {
         actor: Actor,
         mut key: Key,
         mut body: Value,
-    ) -> LocalFuture<'_, Result<(Arc<Object>, Vec<String>), Error>> {
+    ) -> LocalFuture<'_, Result<Remarked, Error>> {
         let source = actor.source;
         Box::pin(async move {
             let desk = &self.desk;
@@ -153,7 +156,7 @@ impl Registry {
         key: Key,
         mut body: Value,
         precondition: Precondition,
-    ) -> LocalFuture<'_, Result<(Arc<Object>, Vec<String>), Error>> {
+    ) -> LocalFuture<'_, Result<Remarked, Error>> {
         Box::pin(async move {
             let desk = &self.desk;
             desk.committer.settled(|busy| busy == &key).await;
