@@ -12,7 +12,7 @@ use super::route::{Place, Target};
 use super::status::{Refusal, json_response};
 use super::watch::Watched;
 use super::{
-    Counted, Shared, authz, discovery, exec, health, images, list, logs, view, watch, write,
+    Counted, Shared, authz, discovery, exec, health, images, list, logs, stats, view, watch, write,
 };
 use crate::net::serve::{Request, Response};
 use crate::object::Standing;
@@ -124,6 +124,10 @@ async fn read(
         }
         Target::Images => images::list(&shared).await,
         Target::NodeStatus => images::status(&shared).await,
+        Target::Stats { document, node } => {
+            stats::document(&shared, document, node.as_deref(), &query).await
+        }
+        Target::Metrics(metrics) => stats::metrics(&shared, metrics, &query).await,
         Target::Standing(place) => standing(&shared, &place),
         Target::Exec(_) | Target::ImagePull | Target::ImageImport | Target::Review { .. } => {
             unreachable!("answered by the caller, whatever the method")

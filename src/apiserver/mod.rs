@@ -30,6 +30,7 @@ mod request_info;
 mod route;
 mod secure;
 mod selector;
+mod stats;
 mod status;
 pub mod table;
 mod view;
