@@ -14,6 +14,7 @@ mod image;
 mod isolation;
 mod manifests;
 mod pods;
+mod stats;
 mod support;
 mod survival;
 mod tls;
