@@ -192,8 +192,71 @@ fn action(verb: &str) -> &str {
     }
 }
 
+/// Name, type and meaning of what may stand in a query.
+type Parameter = (&'static str, &'static str, &'static str);
+
+const DRY_RUN: Parameter = (
+    "dryRun",
+    "string",
+    "All: go through everything and store nothing",
+);
+const FORCE: Parameter = ("force", "boolean", "take fields over from other managers");
+const WRITE: &[Parameter] = &[
+    DRY_RUN,
+    (
+        "fieldManager",
+        "string",
+        "who is noted as the writer of the fields",
+    ),
+    (
+        "fieldValidation",
+        "string",
+        "unknown and duplicate fields: Ignore, Warn or Strict",
+    ),
+];
+const SELECT: &[Parameter] = &[
+    ("labelSelector", "string", "only objects with such labels"),
+    ("fieldSelector", "string", "only objects with such fields"),
+];
+const LIST: &[Parameter] = &[
+    ("limit", "integer", "most objects in one answer"),
+    ("continue", "string", "where the answer before ended"),
+    ("resourceVersion", "string", "how old the answer may be"),
+    (
+        "resourceVersionMatch",
+        "string",
+        "how resourceVersion is meant",
+    ),
+    ("timeoutSeconds", "integer", "longest duration"),
+    ("watch", "boolean", "tell changes as they happen"),
+    (
+        "allowWatchBookmarks",
+        "boolean",
+        "tell versions without changes now and then",
+    ),
+    (
+        "sendInitialEvents",
+        "boolean",
+        "begin a watch with what is there",
+    ),
+];
+const DELETE: &[Parameter] = &[
+    DRY_RUN,
+    ("gracePeriodSeconds", "integer", "time to end in"),
+    (
+        "orphanDependents",
+        "boolean",
+        "deprecated: see propagationPolicy",
+    ),
+    (
+        "propagationPolicy",
+        "string",
+        "dependents: Orphan, Background or Foreground",
+    ),
+];
+
 fn parameters(verb: &str) -> Vec<Value> {
-    let parameter = |(name, kind, what): &(&str, &str, &str)| {
+    let parameter = |(name, kind, what): &Parameter| {
         json!({
             "name": name,
             "in": "query",
@@ -201,74 +264,12 @@ fn parameters(verb: &str) -> Vec<Value> {
             "schema": {"type": kind, "uniqueItems": true},
         })
     };
-    let write = [
-        (
-            "dryRun",
-            "string",
-            "All: go through everything and store nothing",
-        ),
-        (
-            "fieldManager",
-            "string",
-            "who is noted as the writer of the fields",
-        ),
-        (
-            "fieldValidation",
-            "string",
-            "unknown and duplicate fields: Ignore, Warn or Strict",
-        ),
-    ];
-    let force = ("force", "boolean", "take fields over from other managers");
-    let select = [
-        ("labelSelector", "string", "only objects with such labels"),
-        ("fieldSelector", "string", "only objects with such fields"),
-    ];
-    let list = [
-        ("limit", "integer", "most objects in one answer"),
-        ("continue", "string", "where the answer before ended"),
-        ("resourceVersion", "string", "how old the answer may be"),
-        (
-            "resourceVersionMatch",
-            "string",
-            "how resourceVersion is meant",
-        ),
-        ("timeoutSeconds", "integer", "longest duration"),
-        ("watch", "boolean", "tell changes as they happen"),
-        (
-            "allowWatchBookmarks",
-            "boolean",
-            "tell versions without changes now and then",
-        ),
-        (
-            "sendInitialEvents",
-            "boolean",
-            "begin a watch with what is there",
-        ),
-    ];
-    let delete = [
-        (
-            "dryRun",
-            "string",
-            "All: go through everything and store nothing",
-        ),
-        ("gracePeriodSeconds", "integer", "time to end in"),
-        (
-            "orphanDependents",
-            "boolean",
-            "deprecated: see propagationPolicy",
-        ),
-        (
-            "propagationPolicy",
-            "string",
-            "dependents: Orphan, Background or Foreground",
-        ),
-    ];
     match verb {
-        "list" => select.iter().chain(&list).map(parameter).collect(),
-        "create" | "update" => write.iter().map(parameter).collect(),
-        "patch" => write.iter().chain([&force]).map(parameter).collect(),
-        "delete" => delete.iter().map(parameter).collect(),
-        "deletecollection" => delete.iter().chain(&select).map(parameter).collect(),
+        "list" => SELECT.iter().chain(LIST).map(parameter).collect(),
+        "create" | "update" => WRITE.iter().map(parameter).collect(),
+        "patch" => WRITE.iter().chain([&FORCE]).map(parameter).collect(),
+        "delete" => DELETE.iter().map(parameter).collect(),
+        "deletecollection" => DELETE.iter().chain(SELECT).map(parameter).collect(),
         _ => Vec::new(),
     }
 }
