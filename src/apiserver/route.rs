@@ -21,6 +21,10 @@ pub enum Target {
         check: Option<String>,
     },
     Discovery(Document),
+    /// `/openapi/v3`
+    Schemas,
+    /// `/openapi/v3/apis/GROUP/VERSION`, by what is behind `v3/`.
+    Schema(String),
     /// A question about rights; `namespace` is empty for none.
     Review {
         review: Review,
@@ -119,6 +123,8 @@ impl Target {
                     check: check.first().map(|check| (*check).to_owned()),
                 })
             }
+            ["openapi", "v3"] => Some(Target::Schemas),
+            ["openapi", "v3", name @ ..] => Some(Target::Schema(name.join("/"))),
             ["lowtide", "v1", rest @ ..] => own(rest),
             segments => match stats::Document::of(segments) {
                 Some(document) => Some(Target::Stats {
