@@ -122,6 +122,10 @@ fn texts(shape: Shape, value: &Value) -> Result<Vec<String>, String> {
             .iter()
             .map(|(name, value)| Ok(format!("{name}={}", scalar(value)?)))
             .collect(),
+        (_, Value::Object(fields)) if shape == Shape::Limits => fields
+            .iter()
+            .map(|(name, value)| Ok(format!("{name}<{}", scalar(value)?)))
+            .collect(),
         (_, Value::Object(fields)) if shape == Shape::Headers => headers(fields),
         (Shape::Taints, Value::Array(items)) => items.iter().map(taint).collect(),
         (Shape::List | Shape::Labels | Shape::Headers, Value::Array(items)) => {

@@ -3,6 +3,8 @@
 //! Command line, configuration file, help, completions and error texts are all made from it, so
 //! they cannot disagree. Values become options in `options`.
 
+use crate::kubelet::pressure::thresholds::HARD_DEFAULT;
+
 /// What a flag's value looks like, in both the command line and the configuration file.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Shape {
@@ -14,6 +16,8 @@ pub enum Shape {
     List,
     /// `name=value`, comma-separated or repeated; a map in the file.
     Labels,
+    /// `name<value`, comma-separated; a map in the file.
+    Limits,
     /// `name:value`, comma-separated or repeated; a map of lists in the file.
     Headers,
     /// `key=value:effect`; a list of objects in the file.
@@ -83,7 +87,7 @@ const NO_REMOTE: &str = "this node runs standalone; leave the flag out";
 const NO_ENDPOINTS: &str =
     "the kubelet's endpoints are not served; leave the flag out or give --port=0";
 
-use Shape::{Headers, Labels, List, Scalar, Switch, Taints};
+use Shape::{Headers, Labels, Limits, List, Scalar, Switch, Taints};
 
 /// In the order of help.
 pub const FLAGS: &[Flag] = &[
@@ -342,6 +346,54 @@ pub const FLAGS: &[Flag] = &[
         "DURATION",
         "2m",
         "unused images are kept at least this long",
+    ),
+    flag(
+        "eviction-hard",
+        "evictionHard",
+        Limits,
+        "SIGNAL<AMOUNT,…",
+        HARD_DEFAULT,
+        "shortages at which pods are evicted at once",
+    ),
+    flag(
+        "eviction-soft",
+        "evictionSoft",
+        Limits,
+        "SIGNAL<AMOUNT,…",
+        "",
+        "shortages at which pods are evicted when they last",
+    ),
+    flag(
+        "eviction-soft-grace-period",
+        "evictionSoftGracePeriod",
+        Labels,
+        "SIGNAL=DURATION,…",
+        "",
+        "how long they last before that",
+    ),
+    flag(
+        "eviction-max-pod-grace-period",
+        "evictionMaxPodGracePeriod",
+        Scalar,
+        "SECONDS",
+        "0",
+        "most that a pod is given to stop then",
+    ),
+    flag(
+        "eviction-minimum-reclaim",
+        "evictionMinimumReclaim",
+        Labels,
+        "SIGNAL=AMOUNT,…",
+        "",
+        "how much more must be free before a shortage is over",
+    ),
+    flag(
+        "eviction-pressure-transition-period",
+        "evictionPressureTransitionPeriod",
+        Scalar,
+        "DURATION",
+        "5m",
+        "how long a condition of pressure lasts after its cause",
     ),
     flag(
         "node-status-update-frequency",

@@ -2,6 +2,8 @@
 //!
 //! Checks each value by itself and the few that depend on each other. Touches no file and no kernel.
 
+mod eviction;
+
 use std::fmt;
 use std::net::{IpAddr, Ipv4Addr, SocketAddr};
 use std::path::PathBuf;
@@ -11,6 +13,7 @@ use super::flags::{self, Feature, Flag, Shape};
 use super::value::{self, Cidr, Taint};
 use crate::admission::{self, Selection};
 use crate::apiserver::authn::Paths;
+use crate::kubelet::pressure::thresholds::Policy;
 
 /// Everything the composition root needs to know.
 #[derive(Clone, Debug, PartialEq)]
@@ -58,6 +61,7 @@ pub struct RunOptions {
     /// Below `image_gc_high_percent`.
     pub image_gc_low_percent: u8,
     pub image_gc_age_min: Duration,
+    pub eviction: Policy,
     pub node_status_update_period: Duration,
     /// `None`: the API is served on RUN/api.sock only.
     pub secure: Option<SecureServing>,
@@ -262,6 +266,7 @@ fn read(given: &Given) -> Result<RunOptions, BadValue> {
         allowed_unsafe_sysctls: given.list("allowed-unsafe-sysctls", |name| Ok(name.to_owned()))?,
         container_log_bytes_max: given.parse("container-log-max-size", 10 << 20, log_size)?,
         container_log_files_max: given.number("container-log-max-files", 5, 2, 1000)? as u32,
+        eviction: eviction::policy(given)?,
         image_gc_high_percent,
         image_gc_low_percent,
         image_gc_age_min: given.parse(

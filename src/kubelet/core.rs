@@ -1,7 +1,7 @@
 //! What every worker of the node shares: the outside, the registry, facts about the node.
 
 use std::cell::RefCell;
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 use std::rc::Rc;
 use std::sync::Arc;
 
@@ -10,6 +10,7 @@ use async_executor::{LocalExecutor, Task};
 use super::facts::{NodeFacts, References};
 use super::leftovers::Leftovers;
 use super::node_status::Machine;
+use super::pressure::thresholds::{Condition, Policy};
 use super::records::Records;
 use super::view::{ContainerView, PodView};
 use crate::object::{Key, Kind, Object, Origin};
@@ -27,6 +28,7 @@ pub struct Options {
     /// Sources whose complete lists must have arrived before anything is called an orphan.
     pub sources: Vec<crate::object::Source>,
     pub image_gc: super::image_gc::Policy,
+    pub eviction: Policy,
 }
 
 pub struct Core {
@@ -41,8 +43,12 @@ pub struct Core {
     /// What could not be written last, for the node's conditions.
     disk_trouble: RefCell<BTreeMap<Area, DiskError>>,
     pub leftovers: Leftovers,
-    /// Fires when `disk_trouble` changes.
+    /// Fires when `disk_trouble` or `pressure` changes.
     pub troubles: event_listener::Event,
+    /// What the node is short of.
+    pub pressure: RefCell<BTreeSet<Condition>>,
+    /// Fires after each look at it; the first look comes before the first pod.
+    pub pressure_known: event_listener::Event,
 }
 
 impl Core {
@@ -63,6 +69,8 @@ impl Core {
             disk_trouble: RefCell::default(),
             leftovers: Leftovers::default(),
             troubles: event_listener::Event::new(),
+            pressure: RefCell::default(),
+            pressure_known: event_listener::Event::new(),
         })
     }
 

@@ -174,6 +174,27 @@ async fn round(kubelet: &Kubelet, seen: &mut Seen) -> Result<(), String> {
     Err(error)
 }
 
+/// Removes every image that nothing needs, for a node that is short of disk. True if any went.
+pub async fn collect_unused(kubelet: &Kubelet) -> bool {
+    let images = &kubelet.core.world.images;
+    let mut any = false;
+    for image in images.list() {
+        // Asked again for each, as above.
+        let used = used(kubelet);
+        if image.pinned || used.contains(&image.id) {
+            continue;
+        }
+        match images.discard(&image.id, used.into_iter().collect()).await {
+            Ok(()) => {
+                log::info!("collected image {}: {} bytes", image.id, image.size_bytes);
+                any = true;
+            }
+            Err(error) => log::warn!("collect image {}: {error}", image.id),
+        }
+    }
+    any
+}
+
 /// Ids of images that containers were made from or that pods name.
 fn used(kubelet: &Kubelet) -> BTreeSet<String> {
     let world = &kubelet.core.world;

@@ -128,6 +128,9 @@ pub struct FinalPhase {
     /// Addresses of the last sandbox, which goes with the end; `None` if there was none.
     #[serde(default)]
     pub ips: Option<Vec<IpAddr>>,
+    /// The node ended it for its own sake: the condition DisruptionTarget says so.
+    #[serde(default)]
+    pub disrupted: bool,
 }
 
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
@@ -157,9 +160,17 @@ pub struct Ending {
     /// The agent leaves while the pod's time is up: it ends as a failed one all the same.
     #[serde(default)]
     pub overdue: bool,
+    /// Why the node evicts it; stays when another cause comes on top.
+    #[serde(default)]
+    pub eviction: Option<String>,
 }
 
 impl Ending {
+    /// Whether the pod stays as a failed one.
+    pub fn is_failure(&self) -> bool {
+        matches!(self.cause, EndCause::DeadlineExceeded | EndCause::Evicted)
+    }
+
     /// When what still runs is killed. At least one second is given.
     pub fn deadline(&self) -> BootTime {
         self.since + self.grace.max(Duration::from_secs(1))
@@ -172,6 +183,8 @@ pub enum EndCause {
     Deleted,
     /// `activeDeadlineSeconds` is over: stop, keep as Failed.
     DeadlineExceeded,
+    /// The node is short of something, or the pod exceeds a limit: stop, keep as Failed.
+    Evicted,
     /// The agent leaves and takes the pods along (`--exit-stops-pods`).
     Shutdown,
 }

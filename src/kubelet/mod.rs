@@ -27,6 +27,7 @@ pub mod node_status;
 mod orphans;
 mod outcome;
 pub mod plan;
+pub mod pressure;
 pub mod probe;
 mod prober;
 pub mod records;
@@ -95,7 +96,11 @@ impl Kubelet {
             followers: RefCell::default(),
             stopping: Cell::new(false),
         });
+        let known = core.pressure_known.listen();
+        let pressure = core.spawn(pressure::run(kubelet.clone()));
+        known.await;
         let mut tasks = follow::all(&kubelet);
+        tasks.push(pressure);
         tasks.push(core.spawn(orphans::end_all(kubelet.clone(), recovered)));
         tasks.push(core.spawn(node_status::publish(core.clone())));
         tasks.push(core.spawn(leftovers::sweep(core.clone())));
@@ -223,6 +228,7 @@ impl Kubelet {
                     let held = self.core.leftovers.holds(&view.uid);
                     let node = &self.core.options.node;
                     held.or_else(|| hold::reason(view, others, node, &ended))
+                        .or_else(|| self.under_pressure(shared, view))
                         .or_else(|| over.get(&view.uid).cloned())
                 })
                 .flatten();
@@ -244,6 +250,22 @@ impl Kubelet {
                 shared.wake();
             }
         }
+    }
+
+    /// Why the pod waits until the node has more of something. Who was let in stays in.
+    ///
+    /// Upstream's node fails such a pod for good; there a taint keeps others away meanwhile and a
+    /// scheduler finds another node. Here is no other: it waits, as it would before the scheduler.
+    fn under_pressure(&self, shared: &Shared, view: &PodView) -> Option<Waiting> {
+        let over = shared.memory.borrow().finals.phase.is_some();
+        if over || !shared.recalled.get() {
+            return None;
+        }
+        let runs = || self.core.world.runtime.observe(&view.uid).sandbox.is_some();
+        let refused = pressure::refuses(&self.core.pressure.borrow(), view);
+        let refused = refused.filter(|_| !shared.let_in.get() && !runs());
+        shared.let_in.set(refused.is_none());
+        refused.map(|why| Waiting::new("NodePressure", why))
     }
 
     /// The pods for which `--max-pods` leaves no room. Who was let in stays in.
@@ -321,6 +343,7 @@ async fn live(kubelet: Rc<Kubelet>, shared: Rc<Shared>) {
             memory.container_mut(&name).attempt_base = base;
         }
     }
+    shared.recalled.set(true);
     let view = shared.view.borrow().clone();
     hold::warn(core, &view);
     kubelet.apply(&shared, &view);
@@ -374,8 +397,9 @@ fn forget_shutdown(memory: &mut Memory) {
         return;
     };
     match (ending.cause, ending.overdue) {
+        (EndCause::Shutdown, true) if ending.eviction.is_some() => ending.cause = EndCause::Evicted,
         (EndCause::Shutdown, true) => ending.cause = EndCause::DeadlineExceeded,
         (EndCause::Shutdown, false) => memory.checkpoint.ending = None,
-        (EndCause::Deleted | EndCause::DeadlineExceeded, _) => {}
+        (EndCause::Deleted | EndCause::DeadlineExceeded | EndCause::Evicted, _) => {}
     }
 }

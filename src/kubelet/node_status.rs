@@ -3,6 +3,7 @@
 //! Written when something changes, never as a heartbeat: an idle node writes nothing.
 //! Source: Kubernetes pkg/kubelet/kubelet_node_status.go, pkg/kubelet/nodestatus/setters.go.
 
+use std::collections::BTreeSet;
 use std::rc::Rc;
 use std::sync::Arc;
 use std::time::Duration;
@@ -12,6 +13,7 @@ use serde_json::{Value, json};
 
 use super::core::Core;
 use super::memory::Transitions;
+use super::pressure::thresholds::{Condition, Kind as ThresholdKind, Signal};
 use super::status::rfc3339;
 use crate::object::{Key, Kind};
 use crate::world::{Area, Image};
@@ -65,7 +67,7 @@ pub async fn publish(core: Rc<Core>) {
     }
     loop {
         let listener = core.troubles.listen();
-        let facts = (Disk::of(&core), images);
+        let facts = (Health::of(&core), images);
         if shown.as_ref() != Some(&facts)
             && let Some(node) = core.reader.get(&key)
         {
@@ -116,18 +118,22 @@ async fn register(core: &Core, key: &Key) {
     }
 }
 
-/// What the conditions say of the node's disks.
+/// What the conditions say.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
-struct Disk {
+struct Health {
+    /// The node's own files cannot be written.
     trouble: Option<String>,
-    full: bool,
+    pressure: BTreeSet<Condition>,
 }
 
-impl Disk {
-    fn of(core: &Core) -> Disk {
-        Disk {
+impl Health {
+    fn of(core: &Core) -> Health {
+        let mut pressure = core.pressure.borrow().clone();
+        // A write that found no room says it, whatever the thresholds are.
+        pressure.extend(core.is_root_full().then_some(Condition::Disk));
+        Health {
             trouble: core.disk_trouble(),
-            full: core.is_root_full(),
+            pressure,
         }
     }
 }
@@ -177,9 +183,8 @@ fn status(core: &Core, conditions: Value) -> Value {
     let capacity = capacity(machine, node.memory_bytes);
     json!({
         "addresses": addresses.chain([hostname]).collect::<Value>(),
-        // Nothing is reserved and nobody is evicted.
         "capacity": capacity,
-        "allocatable": capacity,
+        "allocatable": allocatable(core),
         "conditions": conditions,
         "daemonEndpoints": { "kubeletEndpoint": { "Port": 0 } },
         "images": images(core.world.images.list()),
@@ -215,6 +220,23 @@ fn capacity(machine: &Machine, memory_bytes: u64) -> Value {
     capacity
 }
 
+/// Capacity without what hard evictions keep free.
+/// Source: Kubernetes pkg/kubelet/cm/node_container_manager_linux.go (hardEvictionReservation).
+fn allocatable(core: &Core) -> Value {
+    let (machine, policy) = (&core.options.machine, &core.options.eviction);
+    let left = |signal: Signal, capacity: u64| {
+        let mut thresholds = policy.thresholds.iter();
+        let kept = thresholds.find(|t| t.signal == signal && t.kind == ThresholdKind::Hard);
+        capacity.saturating_sub(kept.map_or(0, |threshold| threshold.amount.of(capacity)))
+    };
+    let memory_bytes = left(Signal::Memory, core.options.node.memory_bytes);
+    let machine = Machine {
+        ephemeral_storage_bytes: left(Signal::NodeFs, machine.ephemeral_storage_bytes),
+        ..machine.clone()
+    };
+    capacity(&machine, memory_bytes)
+}
+
 /// The largest first; of each, names by digest first.
 fn images(mut images: Vec<Arc<Image>>) -> Value {
     images.sort_by(|a, b| (b.size_bytes, &a.id).cmp(&(a.size_bytes, &b.id)));
@@ -226,24 +248,29 @@ fn images(mut images: Vec<Arc<Image>>) -> Value {
     shown.collect()
 }
 
-/// Ready last, as upstream. Memory and processes are not watched here and nobody is evicted for
-/// them: their conditions never change.
-fn conditions(disk: &Disk, now: Timestamp, transitions: &mut Transitions) -> Value {
-    let memory = "kubelet has sufficient memory available";
-    let pids = "kubelet has sufficient PID available";
-    let pressure = match disk.full {
-        true => (
-            "True",
-            "KubeletHasDiskPressure",
-            "kubelet has disk pressure",
-        ),
-        false => (
-            "False",
-            "KubeletHasNoDiskPressure",
-            "kubelet has no disk pressure",
-        ),
-    };
-    let writable = match &disk.trouble {
+/// Status, reason and message of a condition of pressure.
+#[rustfmt::skip]
+fn pressed(condition: Condition, pressure: &BTreeSet<Condition>) -> (&str, &str, &str) {
+    match (condition, pressure.contains(&condition)) {
+        (Condition::Memory, true) =>
+            ("True", "KubeletHasInsufficientMemory", "kubelet has insufficient memory available"),
+        (Condition::Memory, false) =>
+            ("False", "KubeletHasSufficientMemory", "kubelet has sufficient memory available"),
+        (Condition::Disk, true) =>
+            ("True", "KubeletHasDiskPressure", "kubelet has disk pressure"),
+        (Condition::Disk, false) =>
+            ("False", "KubeletHasNoDiskPressure", "kubelet has no disk pressure"),
+        (Condition::Pids, true) =>
+            ("True", "KubeletHasInsufficientPID", "kubelet has insufficient PID available"),
+        (Condition::Pids, false) =>
+            ("False", "KubeletHasSufficientPID", "kubelet has sufficient PID available"),
+    }
+}
+
+/// Ready last, as upstream.
+fn conditions(health: &Health, now: Timestamp, transitions: &mut Transitions) -> Value {
+    let pressure = |condition| pressed(condition, &health.pressure);
+    let writable = match &health.trouble {
         None => (
             "True",
             "DiskWritable",
@@ -254,12 +281,9 @@ fn conditions(disk: &Disk, now: Timestamp, transitions: &mut Transitions) -> Val
     let ready = "kubelet is posting ready status";
     let all = [
         ("lowtide.io/DiskWritable", writable),
-        (
-            "MemoryPressure",
-            ("False", "KubeletHasSufficientMemory", memory),
-        ),
-        ("DiskPressure", pressure),
-        ("PIDPressure", ("False", "KubeletHasSufficientPID", pids)),
+        ("MemoryPressure", pressure(Condition::Memory)),
+        ("DiskPressure", pressure(Condition::Disk)),
+        ("PIDPressure", pressure(Condition::Pids)),
         ("Ready", ("True", "KubeletReady", ready)),
     ];
     let values = all.map(|(kind, (status, reason, message))| {
@@ -287,12 +311,12 @@ mod tests {
     fn a_condition_moves_when_its_status_does_and_never_else() {
         let at = |second| Timestamp::from_second(second).unwrap();
         let mut transitions = Transitions::new();
-        let well = Disk::default();
-        let full = Disk {
+        let well = Health::default();
+        let full = Health {
             trouble: Some("write x: no space".to_owned()),
-            full: true,
+            pressure: BTreeSet::from([Condition::Disk]),
         };
-        let mut since = |disk: &Disk, second| {
+        let mut since = |disk: &Health, second| {
             let value = conditions(disk, at(second), &mut transitions);
             let text = |c: &Value, field: &str| c[field].as_str().unwrap_or_default().to_owned();
             let all = value.as_array().unwrap().iter().map(|c| {

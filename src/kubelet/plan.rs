@@ -143,7 +143,7 @@ pub fn plan(situation: &Situation<'_>) -> Plan {
     let mut plan = Plan::default();
     let memory = situation.memory;
     match (&memory.checkpoint.ending, &memory.finals.phase) {
-        (Some(ending), _) if ending.cause != EndCause::DeadlineExceeded => {
+        (Some(ending), _) if !ending.is_failure() => {
             ending::stop_and_tear_down(situation, ending, &mut plan);
         }
         (_, Some(_)) => ending::release(situation, &mut plan),

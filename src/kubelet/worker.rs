@@ -37,6 +37,10 @@ pub struct Shared {
     pub held: RefCell<Option<Waiting>>,
     /// One of the `--max-pods`.
     pub admitted: Cell<bool>,
+    /// The node was not short of anything when it asked: what comes later does not hold it back.
+    pub let_in: Cell<bool>,
+    /// What is on record of it is known.
+    pub recalled: Cell<bool>,
     pub(super) outcomes: RefCell<Vec<(Target, Outcome)>>,
     /// Fires at every wake: tasks that wait for an exit listen too.
     pub pulse: Event,
@@ -54,6 +58,8 @@ impl Shared {
             memory: RefCell::new(memory),
             held: RefCell::new(None),
             admitted: Cell::new(false),
+            let_in: Cell::new(false),
+            recalled: Cell::new(false),
             outcomes: RefCell::new(Vec::new()),
             pulse: Event::new(),
             woken: Cell::new(true),
@@ -76,8 +82,8 @@ impl Shared {
                 if grace < left {
                     known.grace = now.since(known.since) + grace;
                 }
-                // A pod past its deadline that is deleted as well is deleted.
-                if known.cause == EndCause::DeadlineExceeded {
+                // A pod that failed and is deleted as well is deleted.
+                if known.is_failure() {
                     known.overdue = cause == EndCause::Shutdown;
                     known.cause = cause;
                 }
@@ -88,8 +94,24 @@ impl Shared {
                     since: now,
                     grace,
                     overdue: false,
+                    eviction: None,
                 });
             }
+        }
+        self.wake();
+    }
+
+    /// Ends the pod for the node's sake, unless it is ending already.
+    pub fn evict(&self, why: String, grace: Duration) {
+        let ending = &mut self.memory.borrow_mut().checkpoint.ending;
+        if ending.is_none() {
+            *ending = Some(Ending {
+                cause: EndCause::Evicted,
+                since: self.core.world.clock.now(),
+                grace,
+                overdue: false,
+                eviction: Some(why),
+            });
         }
         self.wake();
     }

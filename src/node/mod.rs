@@ -244,6 +244,7 @@ fn kubelet_options(
         },
         services,
         sources: listed_sources(options),
+        eviction: options.eviction.clone(),
         image_gc: image_gc::Policy {
             high_percent: options.image_gc_high_percent,
             low_percent: options.image_gc_low_percent,

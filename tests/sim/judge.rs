@@ -349,11 +349,13 @@ impl Judge {
         let unwanted = pod.as_ref().is_none_or(|pod| pod.deleting);
         let limit = pod.as_ref().and_then(|pod| pod.active_deadline);
         let now = host.timeline.now();
+        let evicted = host.gauges.borrow().may_evict(pod.as_ref());
         let reason = self.past(uid, |past| {
             let overdue = limit
                 .zip(past.first_wanted)
                 .is_some_and(|(limit, from)| now - from >= limit.as_nanos() as Nanos);
             overdue
+                || evicted
                 || unwanted
                 || past.was_unwanted
                 || past.lost_sandbox

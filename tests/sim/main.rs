@@ -19,6 +19,7 @@ mod judge;
 mod kernel;
 mod manifests;
 mod net;
+mod pressure;
 mod random;
 mod real;
 mod run;

@@ -100,6 +100,15 @@ fn options(host: &Host) -> kubelet::Options {
         services: Vec::new(),
         sources: vec![Source::File],
         image_gc: Default::default(),
+        eviction: Default::default(),
+    }
+}
+
+impl RealNode {
+    /// The registry of the agent that runs when it is asked for.
+    pub fn registry(&self) -> Rc<dyn Fn() -> Registry> {
+        let slot = Rc::clone(&self.registry);
+        Rc::new(move || slot.borrow().clone().expect("an agent runs"))
     }
 }
 

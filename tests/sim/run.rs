@@ -98,20 +98,7 @@ thread_local! {
 
 /// Runs one seed.
 pub fn simulate(seed: u64, tracing: Tracing, node: Box<dyn Node>) -> Result<Vec<String>, Failure> {
-    let stream = Stream::new(seed);
-    let host = Host::new(&stream, tracing);
-    let mut run = Run {
-        luck: stream.fork("storm"),
-        seed: stream,
-        node,
-        manifests: Manifests::default(),
-        executor: Rc::new(Executor::new()),
-        moment: RefCell::default(),
-        minute: RefCell::default(),
-        version: Cell::new(0),
-        store_failed: false,
-        host,
-    };
+    let mut run = Run::new(seed, tracing, node);
     watch_panics(|| SIMULATING.get());
     SIMULATING.set(true);
     let outcome = std::panic::catch_unwind(std::panic::AssertUnwindSafe(|| run.whole()));
@@ -129,6 +116,32 @@ pub fn simulate(seed: u64, tracing: Tracing, node: Box<dyn Node>) -> Result<Vec<
 }
 
 impl Run {
+    /// A run that has not begun: no agent, no manifest, no fault.
+    pub fn new(seed: u64, tracing: Tracing, node: Box<dyn Node>) -> Run {
+        let stream = Stream::new(seed);
+        let host = Host::new(&stream, tracing);
+        Run {
+            luck: stream.fork("storm"),
+            seed: stream,
+            node,
+            manifests: Manifests::default(),
+            executor: Rc::new(Executor::new()),
+            moment: RefCell::default(),
+            minute: RefCell::default(),
+            version: Cell::new(0),
+            store_failed: false,
+            host,
+        }
+    }
+
+    /// Work beside the running agent; it ends with it.
+    pub fn spawn<T: 'static>(
+        &self,
+        work: impl Future<Output = T> + 'static,
+    ) -> async_executor::Task<T> {
+        self.executor.spawn(work)
+    }
+
     fn whole(&mut self) -> Verdict {
         self.begin();
         self.storm()?;
@@ -165,7 +178,7 @@ impl Run {
         self.node.feed(&self.manifests);
     }
 
-    fn start_agent(&mut self) {
+    pub fn start_agent(&mut self) {
         self.host.trace.note(|| "== agent starts".to_owned());
         self.executor = Rc::new(Executor::new());
         let secrets = self.seed.fork(&format!("secrets {}", self.host.agent()));
@@ -194,7 +207,7 @@ impl Run {
         self.stop_agent();
     }
 
-    fn cut_power(&mut self) {
+    pub fn cut_power(&mut self) {
         self.host.trace.note(|| "== power cut".to_owned());
         self.stop_agent();
         self.node.power_cut(&self.luck);

@@ -39,6 +39,8 @@ pub struct Desired {
     pub namespace: String,
     pub name: String,
     pub deleting: bool,
+    /// From a manifest file.
+    pub is_static: bool,
     pub restart: Restart,
     /// `activeDeadlineSeconds`
     pub active_deadline: Option<Duration>,
@@ -80,6 +82,7 @@ impl Desired {
             uid: Uid::new(metadata["uid"].as_str()?)?,
             namespace: text(&metadata["namespace"]),
             name: text(&metadata["name"]),
+            is_static: metadata["annotations"]["kubernetes.io/config.source"] == "file",
             deleting: metadata["deletionTimestamp"].is_string(),
             restart: match spec["restartPolicy"].as_str() {
                 Some("Never") => Restart::Never,

@@ -10,6 +10,7 @@ use lowtide::world::{
 };
 
 use crate::host::{Host, boxed};
+use crate::spec::Desired;
 
 /// Bytes and inodes of the simulated disk.
 const DISK: u64 = 1 << 30;
@@ -24,6 +25,12 @@ pub struct Gauges {
 }
 
 impl Gauges {
+    /// Whether the node is short of disk, so that a pod that is not static may have to go.
+    pub fn may_evict(&self, pod: Option<&Desired>) -> bool {
+        let short = self.disk_available.is_some_and(|left| left < DISK / 10);
+        short && pod.is_some_and(|pod| !pod.is_static)
+    }
+
     fn file_system(&self) -> FileSystem {
         FileSystem {
             device: 1,

@@ -4,7 +4,7 @@
 //! ```text
 //!   live regular and init ─► killed together ─► sidecars, last started first ─► nothing live
 //!        Deleted, Shutdown: ─► TearDown ─► done
-//!        DeadlineExceeded:  ─► Record ─► Release
+//!        DeadlineExceeded, Evicted: ─► Record ─► Release
 //! ```
 
 use super::super::memory::{Ending, Final, FinalExit, FinalPhase, LastExit, Target};
@@ -24,7 +24,7 @@ pub(super) fn stop_and_tear_down(situation: &Situation<'_>, ending: &Ending, pla
         return;
     }
     if ending.overdue && memory.finals.phase.is_none() {
-        return begin_record(situation, overdue(situation), plan);
+        return begin_record(situation, failed(situation, ending), plan);
     }
     let hands_on = [Target::Sandbox, Target::Volumes, Target::Record];
     if hands_on.iter().any(|target| memory.is_busy(target)) {
@@ -39,19 +39,26 @@ pub(super) fn stop_and_tear_down(situation: &Situation<'_>, ending: &Ending, pla
     }
 }
 
-/// The pod's time is up: it stays as a failed one.
+/// The pod's time is up, or the node needs what it has: it stays as a failed one.
 pub(super) fn stop_and_record(situation: &Situation<'_>, ending: &Ending, plan: &mut Plan) {
     if !stop_all(situation, ending, plan) {
         return record_final_exits(situation, plan);
     }
-    begin_record(situation, overdue(situation), plan);
+    begin_record(situation, failed(situation, ending), plan);
 }
 
-fn overdue(situation: &Situation<'_>) -> Final {
-    let text = "Pod was active on the node longer than the specified deadline";
+fn failed(situation: &Situation<'_>, ending: &Ending) -> Final {
+    let (reason, text) = match &ending.eviction {
+        Some(why) => ("Evicted", why.as_str()),
+        None => (
+            "DeadlineExceeded",
+            "Pod was active on the node longer than the specified deadline",
+        ),
+    };
     let mut record = with_exits(situation);
     record.phase = Some(FinalPhase {
-        reason: Some("DeadlineExceeded".to_owned()),
+        reason: Some(reason.to_owned()),
+        disrupted: ending.eviction.is_some(),
         message: Some(text.to_owned()),
         ..final_phase(situation, "Failed")
     });
@@ -121,6 +128,7 @@ pub(super) fn final_phase(situation: &Situation<'_>, phase: &str) -> FinalPhase 
         message: None,
         start: situation.memory.checkpoint.start.map(|start| start.wall),
         ips: sandbox.map(|sandbox| sandbox.ips.clone()),
+        disrupted: false,
     }
 }
 

@@ -121,6 +121,7 @@ impl Case {
 
     pub(super) fn ending(self, cause: EndCause) -> Case {
         let ending = Ending {
+            eviction: None,
             cause,
             since: at(990),
             grace: Duration::from_secs(30),

@@ -57,6 +57,14 @@ pub(super) fn conditions(
         ready,
         Condition::holds("PodScheduled"),
     ];
+    let ended = facts.memory.finals.phase.as_ref();
+    if let Some(ended) = ended.filter(|ended| ended.disrupted) {
+        all.push(Condition {
+            reason: Some("TerminationByKubelet"),
+            message: ended.message.clone(),
+            ..Condition::holds("DisruptionTarget")
+        });
+    }
     if let Some(problem) = &facts.view.stale {
         let message = Some(problem.to_string());
         all.push(Condition::fails(

@@ -198,6 +198,7 @@ fn a_recorded_phase_is_final_and_keeps_reason_message_and_exits() {
     let mut case = Case::new(pod("Never", &["web"]));
     case.memory.checkpoint.start = None;
     case.memory.finals.phase = Some(FinalPhase {
+        disrupted: false,
         phase: "Failed".into(),
         reason: Some("DeadlineExceeded".into()),
         message: Some("too long".into()),

@@ -1,0 +1,171 @@
+//! A node that runs out of disk, told step by step: who goes, who stays, and that nobody who ended
+//! runs again.
+
+use std::collections::BTreeMap;
+use std::rc::Rc;
+use std::time::Duration;
+
+use lowtide::object::{Key, Kind, Source};
+use lowtide::registry::Registry;
+use serde_json::{Value, json};
+
+use crate::manifests::{Document, File, IMAGES};
+use crate::real::RealNode;
+use crate::run::Run;
+use crate::trace::Tracing;
+
+const MIB: u64 = 1 << 20;
+
+fn pod(name: &str, priority: i64, command: &[&str], policy: &str) -> Value {
+    json!({
+        "apiVersion": "v1", "kind": "Pod", "metadata": {"name": name},
+        "spec": {
+            "restartPolicy": policy, "priority": priority, "nodeName": "sim",
+            "containers": [{"name": "c", "image": IMAGES[0], "command": command}],
+        },
+    })
+}
+
+/// A node with a static pod, which keeps most of all on the disk.
+fn begin(seed: u64) -> (Run, Rc<dyn Fn() -> Registry>) {
+    let node = RealNode::default();
+    let registry = node.registry();
+    let mut run = Run::new(seed, Tracing::Off, Box::new(node));
+    run.host.images.borrow_mut().add(IMAGES[0]);
+    let file = File {
+        good: Some(Document::Pod(pod("static", 0, &["forever"], "Always"))),
+        broken: false,
+    };
+    run.manifests.files = BTreeMap::from([("static.json".to_owned(), file)]);
+    run.node.feed(&run.manifests);
+    run.start_agent();
+    (run, registry)
+}
+
+fn post(run: &mut Run, registry: &Rc<dyn Fn() -> Registry>, name: &str, body: Value) {
+    let (registry, key) = (registry(), Key::local(Kind::Pod, "default", name));
+    let write = async move { registry.create(Source::Api, key, body).await.map(drop) };
+    let written = run.spawn(write);
+    pass(run, 2);
+    assert!(written.is_finished(), "the write of {name} has ended");
+}
+
+fn pass(run: &mut Run, seconds: u64) {
+    run.run_for(Duration::from_secs(seconds)).expect("safe");
+}
+
+fn status(registry: &Rc<dyn Fn() -> Registry>, name: &str) -> Value {
+    let reader = registry().reader();
+    let found = reader.get(&Key::local(Kind::Pod, "default", name));
+    found.map_or(Value::Null, |pod| pod.body["status"].clone())
+}
+
+fn condition(status: &Value, kind: &str) -> Option<String> {
+    let all = status["conditions"].as_array()?.iter();
+    let mut found = all.filter(|condition| condition["type"] == kind);
+    Some(found.next()?["status"].as_str()?.to_owned())
+}
+
+fn disk_pressure(registry: &Rc<dyn Fn() -> Registry>) -> Option<String> {
+    let node = registry()
+        .reader()
+        .get(&Key::local(Kind::Node, "", "sim"))?;
+    condition(&node.body["status"], "DiskPressure")
+}
+
+#[test]
+fn a_full_disk_takes_pods_by_rank_and_never_a_static_one_or_one_that_ended() {
+    let (mut run, registry) = begin(11);
+    pass(&mut run, 5);
+    let forever: &[&str] = &["forever"];
+    post(
+        &mut run,
+        &registry,
+        "worthy",
+        pod("worthy", 100, forever, "Always"),
+    );
+    post(
+        &mut run,
+        &registry,
+        "small",
+        pod("small", 0, forever, "Always"),
+    );
+    post(
+        &mut run,
+        &registry,
+        "large",
+        pod("large", 0, forever, "Always"),
+    );
+    let ends = ["exit", "0", "after-ms", "1000"];
+    post(&mut run, &registry, "job", pod("job", 0, &ends, "Never"));
+    pass(&mut run, 30);
+    assert_eq!(status(&registry, "job")["phase"], "Succeeded");
+    assert_eq!(disk_pressure(&registry).as_deref(), Some("False"));
+
+    let sizes = [
+        ("static-sim", 900),
+        ("worthy", 500),
+        ("small", 10),
+        ("large", 200),
+    ];
+    {
+        let mut gauges = run.host.gauges.borrow_mut();
+        gauges.pods = sizes.map(|(name, mib)| (name.to_owned(), mib * MIB)).into();
+        gauges.disk_available = Some(MIB);
+    }
+    let mut looks = 0..75;
+    while status(&registry, "large")["phase"] != "Failed" {
+        looks.next().expect("somebody is evicted in time");
+        pass(&mut run, 1);
+    }
+    assert_eq!(disk_pressure(&registry).as_deref(), Some("True"));
+    run.host.gauges.borrow_mut().disk_available = Some(1000 * MIB);
+    let evicted = status(&registry, "large");
+    assert_eq!(
+        (&evicted["phase"], &evicted["reason"]),
+        (&json!("Failed"), &json!("Evicted"))
+    );
+    let message = evicted["message"].as_str().expect("a message");
+    assert!(
+        message.starts_with("The node was low on resource: ephemeral-storage. "),
+        "{message}"
+    );
+    assert_eq!(
+        condition(&evicted, "DisruptionTarget").as_deref(),
+        Some("True")
+    );
+    // Who comes now waits until the pressure has been over for a while.
+    post(
+        &mut run,
+        &registry,
+        "late",
+        pod("late", 0, forever, "Always"),
+    );
+    pass(&mut run, 60);
+    let late = status(&registry, "late");
+    let waiting = &late["containerStatuses"][0]["state"]["waiting"];
+    assert_eq!(waiting["reason"], "NodePressure", "{late}");
+    assert_eq!(
+        waiting["message"],
+        "The node had condition: [DiskPressure]. "
+    );
+    pass(&mut run, 300);
+    assert_eq!(disk_pressure(&registry).as_deref(), Some("False"));
+    for name in ["static-sim", "worthy", "small", "late"] {
+        let stays = status(&registry, name);
+        assert_eq!(stays["phase"], "Running", "{name}: {stays}");
+    }
+
+    // What was told survives a power cut.
+    run.cut_power();
+    run.start_agent();
+    pass(&mut run, 60);
+    assert_eq!(status(&registry, "large"), evicted);
+    assert_eq!(status(&registry, "job")["phase"], "Succeeded");
+    let started = |name: &str| {
+        let kernel = run.host.kernel.borrow();
+        let mut pods = kernel.pods.values();
+        pods.any(|pod| pod.containers.iter().any(|c| c.config.pod_name == name))
+    };
+    assert!(started("worthy") && !started("large") && !started("job"));
+}
