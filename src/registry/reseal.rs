@@ -4,8 +4,9 @@
 //!   start   records that the writing key did not seal ─┐
 //!   SIGHUP  the key file begins with another key ──────┴─► resealing ─► batch ─► batch ─► none
 //! ```
-//! After Secrets in clear the store's file is written anew: free pages keep what they held. Both keys open everything until the end, so a crash in between costs nothing: the next start
-//! goes on with what is left. Versions and watches see nothing of it.
+//! After Secrets in clear the store's file is written anew: free pages keep what they held. Both
+//! keys open everything until the end, so a crash in between costs nothing: the next start goes on
+//! with what is left. Versions and watches see nothing of it.
 
 use std::sync::Arc;
 
