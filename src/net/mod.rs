@@ -7,6 +7,7 @@ pub mod client;
 mod dial;
 pub mod proxy;
 pub mod serve;
+pub mod spdy;
 pub mod tls;
 pub mod tls_server;
 pub mod unix;
