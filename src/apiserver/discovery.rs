@@ -108,6 +108,12 @@ pub fn core_resources() -> Response {
     let parts = [
         ("pods/log", "Pod", json!(["get"])),
         ("pods/exec", "PodExecOptions", json!(["create", "get"])),
+        ("pods/attach", "PodAttachOptions", json!(["create", "get"])),
+        (
+            "pods/portforward",
+            "PodPortForwardOptions",
+            json!(["create", "get"]),
+        ),
     ];
     let parts = parts.into_iter().map(|(name, kind, verbs)| {
         json!({"name": name, "singularName": "", "namespaced": true, "kind": kind, "verbs": verbs})

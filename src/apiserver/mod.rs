@@ -18,7 +18,6 @@ pub mod authn;
 pub mod authz;
 pub mod backend;
 mod discovery;
-mod exec;
 mod format;
 mod images;
 mod list;
@@ -29,6 +28,7 @@ mod route;
 mod secure;
 mod selector;
 mod status;
+mod stream;
 pub mod table;
 mod view;
 mod watch;
@@ -72,8 +72,15 @@ pub struct Limits {
     pub handshakes: usize,
     /// Watches and followed logs.
     pub streams: usize,
-    /// Commands under way by exec.
+    /// Commands and attached clients.
     pub execs: usize,
+    /// Sessions of forwarded ports.
+    pub forwards: usize,
+    /// Connections to ports of pods, of all sessions together.
+    pub forwarded: usize,
+    /// A session in which nothing moves for so long is closed.
+    /// Source: Kubernetes kubelet, `streamingConnectionIdleTimeout`.
+    pub stream_idle: Duration,
     pub http: serve::Limits,
 }
 
@@ -84,6 +91,9 @@ impl Default for Limits {
             handshakes: 64,
             streams: 1000,
             execs: 32,
+            forwards: 32,
+            forwarded: 256,
+            stream_idle: Duration::from_secs(4 * 3600),
             http: serve::Limits::default(),
         }
     }
@@ -113,6 +123,8 @@ struct Shared {
     handshakes: Handshakes,
     streams: Counter,
     execs: Counter,
+    forwards: Counter,
+    forwarded: Counter,
 }
 
 impl Server {
@@ -135,6 +147,8 @@ impl Server {
             handshakes: Handshakes::default(),
             streams: Counter::default(),
             execs: Counter::default(),
+            forwards: Counter::default(),
+            forwarded: Counter::default(),
         }))
     }
 

@@ -10,6 +10,7 @@ pub mod serve;
 pub mod spdy;
 pub mod tls;
 pub mod tls_server;
+pub mod tunnel;
 pub mod unix;
 pub mod websocket;
 
