@@ -13,7 +13,7 @@ use super::status::{Refusal, json_response};
 use super::stream::command::{self, Act};
 use super::stream::forward;
 use super::watch::Watched;
-use super::{Counted, Shared, discovery, images, list, logs, view, watch, write};
+use super::{Counted, Shared, authz, discovery, health, images, list, logs, view, watch, write};
 use crate::net::serve::{Request, Response};
 use crate::object::Standing;
 use crate::world::not_before_build;
@@ -59,7 +59,15 @@ async fn route(shared: Rc<Shared>, peer: &Peer, request: Request) -> Result<Resp
         (Target::PortForward(place), Method::GET | Method::POST) => {
             forward::start(&shared, request, &place, &query)
         }
-        (Target::ImagePull | Target::ImageImport, _) => Err(Refusal::method_not_allowed()),
+        (Target::Review { review, namespace }, Method::POST) => {
+            let sent = write::body::sent(request, &shared.clock).await?;
+            let authorizer = &options.authorizer;
+            let answer = authz::review::answer(review, authorizer, &user, &namespace, sent.value)?;
+            Ok(json_response(StatusCode::CREATED, &answer))
+        }
+        (Target::Review { .. } | Target::ImagePull | Target::ImageImport, _) => {
+            Err(Refusal::method_not_allowed())
+        }
         (target, Method::GET) => read(shared, request, target, query).await,
         (target, _) => write::answer(shared, user, info, request, target, query).await,
     }
@@ -74,10 +82,10 @@ async fn read(
     let now = shared.clock.wall();
     match target {
         Target::Version => Ok(discovery::version()),
-        Target::Health(check) => discovery::health(&shared.backend, check, &query).await,
-        Target::CoreVersions => Ok(discovery::core_versions()),
-        Target::Groups => Ok(discovery::groups()),
-        Target::CoreResources => Ok(discovery::core_resources()),
+        Target::Health { endpoint, check } => {
+            health::health(&shared.backend, &endpoint, check, &query).await
+        }
+        Target::Discovery(document) => discovery::answer(&document, request.headers()),
         Target::Collection { kind, namespace } => {
             let format = Format::negotiate(request.headers(), &query)?;
             if query.is_set("watch") {
@@ -127,7 +135,8 @@ async fn read(
         | Target::Attach(_)
         | Target::PortForward(_)
         | Target::ImagePull
-        | Target::ImageImport => {
+        | Target::ImageImport
+        | Target::Review { .. } => {
             unreachable!("answered by the caller, whatever the method")
         }
     }
