@@ -13,7 +13,9 @@ use super::status::{Refusal, json_response};
 use super::stream::command::{self, Act};
 use super::stream::forward;
 use super::watch::Watched;
-use super::{Counted, Shared, authz, discovery, health, images, list, logs, view, watch, write};
+use super::{
+    Counted, Shared, authz, discovery, health, images, list, logs, openapi, view, watch, write,
+};
 use crate::net::serve::{Request, Response};
 use crate::object::Standing;
 use crate::world::not_before_build;
@@ -86,6 +88,8 @@ async fn read(
             health::health(&shared.backend, &endpoint, check, &query).await
         }
         Target::Discovery(document) => discovery::answer(&document, request.headers()),
+        Target::Schemas => Ok(openapi::index()),
+        Target::Schema(name) => openapi::document(&name, request.headers(), &query),
         Target::Collection { kind, namespace } => {
             let format = Format::negotiate(request.headers(), &query)?;
             if query.is_set("watch") {

@@ -24,6 +24,7 @@ mod health;
 mod images;
 mod list;
 mod logs;
+mod openapi;
 pub mod query;
 mod request_info;
 mod route;
