@@ -12,7 +12,8 @@ use super::route::{Place, Target};
 use super::status::{Refusal, json_response};
 use super::watch::Watched;
 use super::{
-    Counted, Shared, authz, discovery, exec, health, images, list, logs, view, watch, write,
+    Counted, Shared, authz, discovery, exec, health, images, list, logs, openapi, view, watch,
+    write,
 };
 use crate::net::serve::{Request, Response};
 use crate::object::Standing;
@@ -80,6 +81,8 @@ async fn read(
             health::health(&shared.backend, &endpoint, check, &query).await
         }
         Target::Discovery(document) => discovery::answer(&document, request.headers()),
+        Target::Schemas => Ok(openapi::index()),
+        Target::Schema(name) => openapi::document(&name, request.headers(), &query),
         Target::Collection { kind, namespace } => {
             let format = Format::negotiate(request.headers(), &query)?;
             if query.is_set("watch") {

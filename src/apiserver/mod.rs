@@ -25,6 +25,7 @@ mod health;
 mod images;
 mod list;
 mod logs;
+mod openapi;
 pub mod query;
 mod request_info;
 mod route;

@@ -20,6 +20,10 @@ pub enum Target {
         check: Option<String>,
     },
     Discovery(Document),
+    /// `/openapi/v3`
+    Schemas,
+    /// `/openapi/v3/apis/GROUP/VERSION`, by what is behind `v3/`.
+    Schema(String),
     /// A question about rights; `namespace` is empty for none.
     Review {
         review: Review,
@@ -112,6 +116,8 @@ impl Target {
                     check: check.first().map(|check| (*check).to_owned()),
                 })
             }
+            ["openapi", "v3"] => Some(Target::Schemas),
+            ["openapi", "v3", name @ ..] => Some(Target::Schema(name.join("/"))),
             ["lowtide", "v1", rest @ ..] => own(rest),
             segments => document(segments).map(Target::Discovery),
         }

@@ -93,7 +93,7 @@ fn paths() -> Value {
             }
         }
     }
-    paths.extend(["/healthz", "/livez", "/readyz", "/version"].map(str::to_owned));
+    paths.extend(["/healthz", "/livez", "/openapi/v3", "/readyz", "/version"].map(str::to_owned));
     paths.sort();
     paths.dedup();
     json!({"paths": paths})
