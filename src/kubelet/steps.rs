@@ -12,7 +12,7 @@ use super::outcome::{Outcome, StartFailure};
 use super::plan::{Step, latest};
 use super::view::{ContainerView, PodView, Role};
 use super::worker::Shared;
-use super::{container_config, hold, images, leftovers, sandbox_config, volumes};
+use super::{container_config, hold, images, leftovers, records, sandbox_config, volumes};
 use crate::object::{Effect, Unhonoured};
 use crate::world::{
     Area, BootTime, ContainerId, ContainerState, DiskError, RemoveError, RuntimeError,
@@ -88,7 +88,7 @@ async fn set_up_volumes(
     // Cleared first: a change during the set-up asks for another one.
     shared.memory.borrow_mut().volumes_stale = false;
     let references = core.references(view);
-    let contents = volumes::volume_contents(&view.pod, &references, &core.options.node)?;
+    let contents = volumes::volume_contents(&view.typed().pod, &references, &core.options.node)?;
     core.world.volumes.set_up(contents).await
 }
 
@@ -107,7 +107,7 @@ async fn start_sandbox(shared: &Shared, view: &PodView, attempt: u32) -> Result<
             log::warn!("{error}; the pod starts without this record");
         }
     }
-    let made = sandbox_config::sandbox_config(&view.pod, attempt, &core.options.node);
+    let made = sandbox_config::sandbox_config(&view.typed().pod, attempt, &core.options.node);
     let made = made.map_err(|error| RuntimeError::Config(error.0))?;
     // A node of its own has no cluster DNS, and its pods were not written for one.
     let missed = |reason: &str| reason != "MissingClusterDNS" || !view.is_static;
@@ -154,8 +154,9 @@ async fn start_container(
         pod_ips: &pod_ips,
         services: &core.options.services,
     };
-    let spec = view.spec(container);
-    let config = container_config::container_config(&view.pod, spec, attempt, &image, &context);
+    let typed = view.typed();
+    let spec = typed.container(container);
+    let config = container_config::container_config(&typed.pod, spec, attempt, &image, &context);
     let mut config = config.map_err(|error| StartFailure::Config {
         reason: error.reason.to_owned(),
         message: error.message,
@@ -186,7 +187,8 @@ fn ephemeral_target(
     if let Some(field) = fields.find(|f| own(f) && f.effect == Effect::Wait) {
         return Err(config(hold::NOT_HONOURED, hold::not_honoured(field)));
     }
-    let Some(target) = view.target(container) else {
+    let typed = view.typed();
+    let Some(target) = typed.target(container) else {
         return Ok(None);
     };
     let observed = core.world.runtime.observe(&view.uid);
@@ -211,7 +213,7 @@ async fn post_start(
     let Some(container) = view.container(name) else {
         return Ok(());
     };
-    let lifecycle = view.spec(container).lifecycle.as_ref();
+    let lifecycle = container.lifecycle.as_ref();
     let Some(hook) = lifecycle.and_then(|l| l.post_start.as_ref()) else {
         return Ok(());
     };
@@ -226,10 +228,10 @@ async fn note_hook(shared: &Shared, name: &str, id: &ContainerId, begin: impl Fn
         if let Some(health) = health.filter(|health| health.id == *id) {
             begin(health);
         }
-        memory.checkpoint.clone()
+        records::encode(&memory.checkpoint)
     };
     let records = &shared.core.records;
-    if let Err(error) = records.keep_checkpoint(&shared.uid, &checkpoint).await {
+    if let Err(error) = records.keep_checkpoint(&shared.uid, checkpoint).await {
         let uid = &shared.uid;
         log::warn!("pod {uid}: {error}; a hook of {name} may run twice if the agent dies");
     }
@@ -316,7 +318,7 @@ fn shortened(shared: &Shared, deadline: BootTime) -> BootTime {
 }
 
 async fn pre_stop(shared: &Shared, view: &PodView, container: &ContainerView, order: &Kill) {
-    let lifecycle = view.spec(container).lifecycle.as_ref();
+    let lifecycle = container.lifecycle.as_ref();
     let Some(hook) = lifecycle.and_then(|l| l.pre_stop.as_ref()) else {
         return;
     };

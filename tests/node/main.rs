@@ -9,6 +9,8 @@
 mod client;
 mod disk;
 mod health;
+#[path = "../support/host.rs"]
+mod host;
 #[path = "../support/image.rs"]
 mod image;
 mod isolation;
