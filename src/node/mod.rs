@@ -2,7 +2,7 @@
 //! node, in order, and takes them down again.
 //!
 //! ```text
-//!  start   directories ► clock ► store ► images ► runtime ► manifests ► kubelet ► API ► ready
+//!  start   directories ► clock ► store ► images ► runtime ► keys ► manifests ► kubelet ► API ► ready
 //!  stop    stopping ► sources and API ► (--exit-stops-pods, SIGPWR: pods, network) ► store flushed
 //! ```
 //! The only place that knows every part; it decides nothing about pods.
@@ -32,6 +32,7 @@ use crate::apiserver::authn::Authenticator;
 use crate::apiserver::authz::{Authorizer, Mode, PolicyFile};
 use crate::apiserver::{self, Secure, ServeThread, Sockets};
 use crate::cli::options::{AuthorizationMode, OnExit, RunOptions};
+use crate::controller::Controllers;
 use crate::kubelet::Kubelet;
 use crate::kubelet::image_gc;
 use crate::kubelet::node_status::Machine;
@@ -108,12 +109,8 @@ impl Node {
 
         // The first start has made the store's key and its directories; from here on pods move.
         os::thread::never_wait_here();
-        let sources = start_sources(&options, &machine, &registry, &parts, &executor).await?;
+        let (services, api) = (doors.services(), doors.for_pods());
         let node_name = machine.node.node_name.clone();
-        let settings = kubelet_options(&options, machine, doors.services(), &parts);
-        let world = parts.world.clone();
-        let kubelet = Kubelet::start(world, registry.clone(), settings, executor.clone()).await;
-        let authorizer = authorizer(&options, &policy, &registry);
         let (front, secure, keeper) = Front::open(
             doors,
             &options,
@@ -123,6 +120,19 @@ impl Node {
             clock.clone(),
         )
         .await?;
+        let controllers = Controllers {
+            registry: registry.clone(),
+            clock: clock.clone(),
+            trust: front.trust.clone(),
+            issuer: front.issuer.clone(),
+            api,
+        };
+        controllers.prepare().await;
+        let sources = start_sources(&options, &machine, &registry, &parts, &executor).await?;
+        let settings = kubelet_options(&options, machine, services, &parts);
+        let world = parts.world.clone();
+        let kubelet = Kubelet::start(world, registry.clone(), settings, executor.clone()).await;
+        let authorizer = authorizer(&options, &policy, &registry);
         let (api, backend) = start_api(
             &options,
             (front.authenticator.clone(), authorizer),
@@ -132,6 +142,7 @@ impl Node {
             &parts,
             executor.clone(),
         )?;
+        let mut background = controllers.start(&executor);
         let quotas = task::spawn(
             &executor,
             admission::resource_quota::keep_statuses(registry.clone()),
@@ -142,6 +153,13 @@ impl Node {
             &executor,
             thrift::trim_after_bursts(registry.reader(), clock),
         );
+        background.extend([
+            backend,
+            watch_images,
+            trim,
+            quotas,
+            executor.spawn(keeper.keep()),
+        ]);
         Ok(Node {
             options,
             parts,
@@ -150,13 +168,7 @@ impl Node {
             service,
             sources,
             api,
-            background: vec![
-                backend,
-                watch_images,
-                trim,
-                quotas,
-                executor.spawn(keeper.keep()),
-            ],
+            background,
             policy,
             front,
         })
