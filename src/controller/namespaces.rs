@@ -57,7 +57,7 @@ pub async fn turn(controllers: &Controllers) -> Outcome {
     for name in BUILT_IN {
         let key = Key::local(Kind::Namespace, "", name);
         if !reader.contains(&key) {
-            let body = json!({"metadata": {"name": name, "annotations": provisioned()}});
+            let body = json!({"metadata": {"annotations": {PROVISIONED: "true"}}});
             outcome = outcome.and(provide(controllers, key, body).await);
         }
     }
@@ -81,10 +81,6 @@ pub async fn turn(controllers: &Controllers) -> Outcome {
     outcome
 }
 
-fn provisioned() -> Value {
-    json!({PROVISIONED: "true"})
-}
-
 async fn provide(controllers: &Controllers, key: Key, body: Value) -> Outcome {
     Outcome::of(controllers.registry.provide(key, body).await)
 }
@@ -94,8 +90,7 @@ async fn furnish(controllers: &Controllers, namespace: &str) -> Outcome {
     let account = Key::local(Kind::ServiceAccount, namespace, "default");
     let mut outcome = Outcome::Settled;
     if !controllers.reader().contains(&account) {
-        let body = json!({"metadata": {"annotations": provisioned()}});
-        outcome = provide(controllers, account, body).await;
+        outcome = provide(controllers, account, json!({})).await;
     }
     let key = Key::local(Kind::ConfigMap, namespace, CERTIFICATE);
     let wanted = json!({

@@ -7,6 +7,7 @@ use k8s_openapi::api::core::v1::Volume;
 
 use super::Kubelet;
 use super::memory::{ImageState, Volumes};
+use super::tokens;
 use super::view::PodView;
 use crate::object::{Key, Kind, Object};
 use crate::registry::{ChangeType, Packed, PackedChange};
@@ -18,6 +19,7 @@ pub fn all(kubelet: &Rc<Kubelet>) -> Vec<Task<()>> {
         core.spawn(pods(kubelet.clone())),
         core.spawn(references(kubelet.clone(), Kind::ConfigMap)),
         core.spawn(references(kubelet.clone(), Kind::Secret)),
+        core.spawn(references(kubelet.clone(), Kind::ServiceAccount)),
         core.spawn(runtime(kubelet.clone())),
         core.spawn(images(kubelet.clone())),
         core.spawn(departures(kubelet.clone())),
@@ -91,7 +93,8 @@ fn is_same(before: &Packed, after: &Packed) -> bool {
             .all(|field| meta(&before, field) == meta(&after, field))
 }
 
-/// configMaps and secrets: pods that wait for them try at once, pods that mount them refresh.
+/// configMaps, secrets and accounts: pods that wait for them try at once, pods that mount them (or
+/// tokens of them) refresh.
 async fn references(kubelet: Rc<Kubelet>, kind: Kind) {
     loop {
         let version = kubelet.core.reader.version();
@@ -182,6 +185,10 @@ fn mounts(view: &PodView, kind: Kind, name: &str) -> bool {
             Kind::Secret => {
                 secret == Some(name)
                     || sources.any(|s| s.secret.as_ref().is_some_and(|c| c.name == name))
+            }
+            Kind::ServiceAccount => {
+                tokens::account_name(&view.pod) == name
+                    && sources.any(|source| source.service_account_token.is_some())
             }
             _ => false,
         }

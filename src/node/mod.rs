@@ -129,7 +129,8 @@ impl Node {
         };
         controllers.prepare().await;
         let sources = start_sources(&options, &machine, &registry, &parts, &executor).await?;
-        let settings = kubelet_options(&options, machine, services, &parts);
+        let mut settings = kubelet_options(&options, machine, services, &parts);
+        settings.issuer = Some(front.issuer.clone());
         let world = parts.world.clone();
         let kubelet = Kubelet::start(world, registry.clone(), settings, executor.clone()).await;
         let authorizer = authorizer(&options, &policy, &registry);
@@ -261,6 +262,7 @@ fn kubelet_options(
             low_percent: options.image_gc_low_percent,
             age_min: options.image_gc_age_min,
         },
+        issuer: None,
     }
 }
 

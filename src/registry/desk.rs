@@ -29,8 +29,7 @@ use crate::world::{Clock, Random, Stamp, Uid};
 /// `DefaultTerminationGracePeriodSeconds`.
 const GRACE_DEFAULT_S: i64 = 30;
 
-/// Annotation of what nobody asked for by name (namespaces, their accounts): a manifest that states
-/// such an object takes it over.
+/// Annotation of namespaces that nobody asked for by name: a manifest that states one takes it over.
 pub const PROVISIONED: &str = "lowtide.io/provisioned";
 
 /// What the clones of a registry share.

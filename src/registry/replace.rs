@@ -475,7 +475,7 @@ fn compare(now: &Object, desired: &Object) -> Verdict {
 
 /// Nobody's but for want of a better: whoever states it may have it.
 fn is_provisioned(now: &Packed) -> bool {
-    now.source() == Source::Api && now.metadata()["annotations"].get(PROVISIONED).is_some()
+    now.key().kind == Kind::Namespace && now.unpack().annotation(PROVISIONED).is_some()
 }
 
 /// Makes a fresh instance of what `complete` took for the continuation of the stopping one.
