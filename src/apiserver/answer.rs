@@ -11,7 +11,10 @@ use super::request_info::RequestInfo;
 use super::route::{Place, Target};
 use super::status::{Refusal, json_response};
 use super::watch::Watched;
-use super::{Counted, Shared, discovery, exec, images, list, logs, view, watch, write};
+use super::{
+    Counted, Shared, authz, discovery, exec, health, images, list, logs, openapi, view, watch,
+    write,
+};
 use crate::net::serve::{Request, Response};
 use crate::object::Standing;
 use crate::world::not_before_build;
@@ -51,7 +54,15 @@ async fn route(shared: Rc<Shared>, peer: &Peer, request: Request) -> Result<Resp
         (Target::Exec(place), Method::GET | Method::POST) => {
             exec::start(shared, request, &place, &query).await
         }
-        (Target::ImagePull | Target::ImageImport, _) => Err(Refusal::method_not_allowed()),
+        (Target::Review { review, namespace }, Method::POST) => {
+            let sent = write::body::sent(request, &shared.clock).await?;
+            let authorizer = &options.authorizer;
+            let answer = authz::review::answer(review, authorizer, &user, &namespace, sent.value)?;
+            Ok(json_response(StatusCode::CREATED, &answer))
+        }
+        (Target::Review { .. } | Target::ImagePull | Target::ImageImport, _) => {
+            Err(Refusal::method_not_allowed())
+        }
         (target, Method::GET) => read(shared, request, target, query).await,
         (target, _) => write::answer(shared, user, info, request, target, query).await,
     }
@@ -66,10 +77,12 @@ async fn read(
     let now = shared.clock.wall();
     match target {
         Target::Version => Ok(discovery::version()),
-        Target::Health(check) => discovery::health(&shared.backend, check, &query).await,
-        Target::CoreVersions => Ok(discovery::core_versions()),
-        Target::Groups => Ok(discovery::groups()),
-        Target::CoreResources => Ok(discovery::core_resources()),
+        Target::Health { endpoint, check } => {
+            health::health(&shared.backend, &endpoint, check, &query).await
+        }
+        Target::Discovery(document) => discovery::answer(&document, request.headers()),
+        Target::Schemas => Ok(openapi::index()),
+        Target::Schema(name) => openapi::document(&name, request.headers(), &query),
         Target::Collection { kind, namespace } => {
             let format = Format::negotiate(request.headers(), &query)?;
             if query.is_set("watch") {
@@ -115,7 +128,7 @@ async fn read(
         Target::Images => images::list(&shared).await,
         Target::NodeStatus => images::status(&shared).await,
         Target::Standing(place) => standing(&shared, &place),
-        Target::Exec(_) | Target::ImagePull | Target::ImageImport => {
+        Target::Exec(_) | Target::ImagePull | Target::ImageImport | Target::Review { .. } => {
             unreachable!("answered by the caller, whatever the method")
         }
     }

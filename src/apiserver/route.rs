@@ -2,22 +2,33 @@
 
 use http::Method;
 
+use super::authz::review::Review;
+use super::discovery::Document;
 use super::query::Query;
 use super::request_info::RequestInfo;
 use crate::object::Kind;
+
+const GROUP_AUTHORIZATION: &str = "authorization.k8s.io";
 
 /// What a request path names.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub enum Target {
     Version,
     /// `healthz`, `livez`, `readyz`, and one check by name.
-    Health(Option<String>),
-    /// `/api`
-    CoreVersions,
-    /// `/apis`
-    Groups,
-    /// `/api/v1`
-    CoreResources,
+    Health {
+        endpoint: String,
+        check: Option<String>,
+    },
+    Discovery(Document),
+    /// `/openapi/v3`
+    Schemas,
+    /// `/openapi/v3/apis/GROUP/VERSION`, by what is behind `v3/`.
+    Schema(String),
+    /// A question about rights; `namespace` is empty for none.
+    Review {
+        review: Review,
+        namespace: String,
+    },
     /// `namespace` is `None` for all of them, and for kinds that have none.
     Collection {
         kind: Kind,
@@ -99,20 +110,50 @@ impl Target {
         let segments: Vec<&str> = info.path.split('/').skip(1).collect();
         match segments.as_slice() {
             ["version"] => Some(Target::Version),
-            ["healthz" | "livez" | "readyz"] => Some(Target::Health(None)),
-            ["healthz" | "livez" | "readyz", check] => {
-                Some(Target::Health(Some((*check).to_owned())))
+            [endpoint @ ("healthz" | "livez" | "readyz"), check @ ..] if check.len() < 2 => {
+                Some(Target::Health {
+                    endpoint: (*endpoint).to_owned(),
+                    check: check.first().map(|check| (*check).to_owned()),
+                })
             }
-            ["api"] => Some(Target::CoreVersions),
-            ["apis"] => Some(Target::Groups),
-            ["api", "v1"] => Some(Target::CoreResources),
+            ["openapi", "v3"] => Some(Target::Schemas),
+            ["openapi", "v3", name @ ..] => Some(Target::Schema(name.join("/"))),
             ["lowtide", "v1", rest @ ..] => own(rest),
-            _ => None,
+            segments => document(segments).map(Target::Discovery),
         }
     }
 }
 
+fn document(segments: &[&str]) -> Option<Document> {
+    let resources = |group: &str, version: &str| Document::Resources {
+        group: group.to_owned(),
+        version: version.to_owned(),
+    };
+    match segments {
+        [""] => Some(Document::Paths),
+        ["api"] => Some(Document::CoreVersions),
+        ["api", version] => Some(resources("", version)),
+        ["apis"] => Some(Document::Groups),
+        ["apis", group] => Some(Document::Group((*group).to_owned())),
+        ["apis", group, version] if !group.is_empty() => Some(resources(group, version)),
+        _ => None,
+    }
+}
+
+/// A review of `authorization.k8s.io/v1`.
+fn review(info: &RequestInfo) -> Option<Target> {
+    let review = Review::from_plural(&info.resource)?;
+    let fits = info.version == "v1" && info.is_collection;
+    (fits && review.namespaced() != info.namespace.is_empty()).then(|| Target::Review {
+        review,
+        namespace: info.namespace.clone(),
+    })
+}
+
 fn resource(info: &RequestInfo) -> Option<Target> {
+    if info.group == GROUP_AUTHORIZATION {
+        return review(info);
+    }
     if (&*info.resource, &*info.group, &*info.version) == ("bindings", "", "v1")
         && info.is_collection
         && !info.namespace.is_empty()
@@ -196,11 +237,32 @@ mod tests {
             kind,
             namespace: namespace.map(str::to_owned),
         };
+        let resources = |group: &str, version: &str| {
+            Target::Discovery(Document::Resources {
+                group: group.to_owned(),
+                version: version.to_owned(),
+            })
+        };
         let table = [
             ("/version", Target::Version),
-            ("/readyz/ping", Target::Health(Some("ping".to_owned()))),
-            ("/api/", Target::CoreVersions),
-            ("/api/v1", Target::CoreResources),
+            (
+                "/readyz/ping",
+                Target::Health {
+                    endpoint: "readyz".to_owned(),
+                    check: Some("ping".to_owned()),
+                },
+            ),
+            ("/", Target::Discovery(Document::Paths)),
+            ("/api/", Target::Discovery(Document::CoreVersions)),
+            ("/api/v1", resources("", "v1")),
+            ("/apis/events.k8s.io/v1/", resources("events.k8s.io", "v1")),
+            (
+                "/apis/authorization.k8s.io/v1/selfsubjectaccessreviews",
+                Target::Review {
+                    review: Review::SelfSubjectAccess,
+                    namespace: String::new(),
+                },
+            ),
             ("/api/v1/pods", collection(Kind::Pod, None)),
             ("/api/v1/namespaces", collection(Kind::Namespace, None)),
             (
@@ -236,8 +298,8 @@ mod tests {
     #[test]
     fn other_paths_name_nothing() {
         let table = [
-            "/",
             "/api/v1/pods/p",
+            "/apis/authorization.k8s.io/v1/localsubjectaccessreviews",
             "/api/v2/pods",
             "/apis/coordination.k8s.io/v1/namespaces/a/pods/p",
             "/api/v1/namespaces/a/nodes",

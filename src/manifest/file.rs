@@ -9,10 +9,9 @@ use std::time::Duration;
 
 use futures_lite::future;
 
-use super::defaults::Origin;
-use super::directory::{Content, Listing, ManifestFiles};
+use super::directory::{Content, FileText, Listing, ManifestFiles};
 use super::problems::Reported;
-use super::source::{self, Entry, Parsed};
+use super::source::{self, Decoding, Entry, Parsed, Text};
 use crate::object::{Problem, Source};
 use crate::registry::{Incoming, Registry};
 use crate::world::Clock;
@@ -22,6 +21,7 @@ pub struct FileSource<F> {
     files: F,
     node_name: String,
     check_period: Duration,
+    decoding: Decoding,
     /// What each path last held.
     parsed: BTreeMap<String, Parsed>,
     skipped: BTreeMap<String, String>,
@@ -30,11 +30,17 @@ pub struct FileSource<F> {
 
 impl<F: ManifestFiles> FileSource<F> {
     /// `check_period`: how often to look without being told (upstream: 20 s).
-    pub fn new(files: F, node_name: &str, check_period: Duration) -> FileSource<F> {
+    pub fn new(
+        files: F,
+        node_name: &str,
+        check_period: Duration,
+        decoding: Decoding,
+    ) -> FileSource<F> {
         FileSource {
             files,
             node_name: node_name.to_owned(),
             check_period,
+            decoding,
             parsed: BTreeMap::new(),
             skipped: BTreeMap::new(),
             reported: Reported::default(),
@@ -51,14 +57,15 @@ impl<F: ManifestFiles> FileSource<F> {
         }
     }
 
-    /// One scan and, if it was complete, one list for the registry.
+    /// One scan and, if it was complete, one list for the registry. To be waited for: what a turn
+    /// that is dropped had read is not read again.
     pub async fn turn(&mut self, registry: &Registry, clock: &dyn Clock) {
         let listing = match self.files.scan().await {
             Ok(listing) => listing,
             Err(why) => return self.reported.unreachable(&why),
         };
         self.reported.reachable("manifest files");
-        let (list, broken) = self.complete(listing, registry, clock);
+        let (list, broken) = self.complete(listing, registry, clock).await;
         match registry.replace(Source::File, list).await {
             Ok(replaced) => self.reported.objects(&replaced, &broken, registry),
             Err(error) => self.reported.unreachable(&format!(
@@ -67,9 +74,9 @@ impl<F: ManifestFiles> FileSource<F> {
         }
     }
 
-    fn complete(
+    async fn complete(
         &mut self,
-        listing: Listing,
+        mut listing: Listing,
         registry: &Registry,
         clock: &dyn Clock,
     ) -> (Vec<Incoming>, Vec<Problem>) {
@@ -79,12 +86,15 @@ impl<F: ManifestFiles> FileSource<F> {
         }
         self.note_skipped(&listing);
         let mut before = std::mem::take(&mut self.parsed);
+        let texts = texts(&mut listing.files, &mut before);
+        let decoding = self.decoding;
+        let decoded = decoding.run(texts, Source::File, &self.node_name);
+        let mut decoded = decoded.await.into_iter();
         let (mut list, mut broken) = (Vec::new(), Vec::new());
         for file in listing.files {
-            let known = before.remove(&file.path);
             let parsed = match file.content {
-                Content::Same => known,
-                Content::Read(bytes) => Some(self.parse(&file.path, &bytes, known)),
+                Content::Same => before.remove(&file.path),
+                Content::Read(_) => decoded.next(),
                 Content::Refused(why) => {
                     broken.push(source::refused(&file.path, why));
                     continue;
@@ -107,20 +117,6 @@ impl<F: ManifestFiles> FileSource<F> {
         (list, broken)
     }
 
-    fn parse(&self, path: &str, bytes: &[u8], known: Option<Parsed>) -> Parsed {
-        match known {
-            Some(known) if known.digest == source::digest(bytes) => known,
-            _ => source::parse(
-                bytes,
-                Origin {
-                    source: Source::File,
-                    location: path,
-                    node_name: &self.node_name,
-                },
-            ),
-        }
-    }
-
     fn note_skipped(&mut self, listing: &Listing) {
         let now: BTreeMap<_, _> = listing.skipped.iter().cloned().collect();
         for (path, why) in now
@@ -131,6 +127,20 @@ impl<F: ManifestFiles> FileSource<F> {
         }
         self.skipped = now;
     }
+}
+
+/// Takes out what was read, in order, with what the same path held before.
+fn texts(files: &mut [FileText], before: &mut BTreeMap<String, Parsed>) -> Vec<Text> {
+    let read = files.iter_mut().filter_map(|file| match &mut file.content {
+        Content::Read(bytes) => Some((&file.path, std::mem::take(bytes))),
+        Content::Same | Content::Refused(_) => None,
+    });
+    read.map(|(path, bytes)| Text {
+        location: path.clone(),
+        bytes,
+        known: before.remove(path),
+    })
+    .collect()
 }
 
 #[cfg(test)]

@@ -6,7 +6,7 @@ use std::time::Duration;
 use futures_lite::future::block_on;
 use jiff::Timestamp;
 
-use super::FileSource;
+use super::{Decoding, FileSource};
 use crate::manifest::directory::{Content, Directory, FileText, Listing, ManifestFiles};
 use crate::manifest::testing::{StillClock, memory_registry};
 use crate::object::{Kind, Source, Standing};
@@ -52,7 +52,7 @@ impl Node {
         let fed = Fed::default();
         let clock = Rc::new(StillClock::default());
         Node {
-            source: FileSource::new(fed.clone(), "Pi", Duration::from_secs(20)),
+            source: FileSource::new(fed.clone(), "Pi", Duration::from_secs(20), Decoding::Here),
             fed,
             registry: memory_registry(clock.clone()),
             clock,
@@ -153,7 +153,12 @@ fn an_unchanged_file_changes_nothing_not_even_when_it_was_seen() {
         .set(Timestamp::from_second(2_000_000_000).expect("in range"));
     node.turn();
     // An agent that starts anew has parsed nothing yet.
-    node.source = FileSource::new(node.fed.clone(), "Pi", Duration::from_secs(20));
+    node.source = FileSource::new(
+        node.fed.clone(),
+        "Pi",
+        Duration::from_secs(20),
+        Decoding::Here,
+    );
     node.turn();
     node.fed
         .0
@@ -197,7 +202,7 @@ fn a_renamed_manifest_reaches_the_registry_without_any_timer() {
     let clock = Rc::new(StillClock::default());
     let registry = memory_registry(clock.clone());
     let files = Directory::new(directory.path().to_owned());
-    let source = FileSource::new(files, "pi", Duration::from_secs(20));
+    let source = FileSource::new(files, "pi", Duration::from_secs(20), Decoding::Pooled);
     let appear = async {
         let version = registry.reader().version();
         let mut pods = registry.reader().watch(Kind::Pod, version).expect("new");

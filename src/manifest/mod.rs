@@ -22,4 +22,5 @@ mod url;
 
 pub use directory::{Content, Directory, FileText, Listing, ManifestFiles};
 pub use file::FileSource;
+pub use source::Decoding;
 pub use url::{Answer, Fetch, HttpSource};

@@ -7,7 +7,7 @@ use serde_json::Value;
 
 use super::decode;
 use super::defaults::{self, CONFIG_SEEN, Defaulted, Origin};
-use crate::object::{self, Key, Kind, Problem, Provenance};
+use crate::object::{self, Key, Kind, Problem, Provenance, Source};
 use crate::registry::{FieldLines, Incoming, Registry};
 use crate::world::Clock;
 
@@ -15,6 +15,28 @@ use crate::world::Clock;
 const INVALID: &str = "InvalidManifest";
 /// Reason of a problem: the file itself was refused.
 const UNREADABLE: &str = "UnreadableManifest";
+
+/// Where texts are decoded.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Decoding {
+    /// By the caller: a simulation has one thread.
+    Here,
+    /// On the blocking pool, if it may take long: a megabyte of YAML takes a hundred milliseconds,
+    /// which nobody who waits for the node's thread should notice.
+    Pooled,
+}
+
+/// Bytes whose decoding takes no longer than a change of threads.
+const SHORT_BYTES_MAX: usize = 4 << 10;
+
+/// A text that may be new.
+pub struct Text {
+    /// Path of the file, or the URL.
+    pub location: String,
+    pub bytes: Vec<u8>,
+    /// What the place held before.
+    pub known: Option<Parsed>,
+}
 
 /// One text, decoded and defaulted.
 pub struct Parsed {
@@ -39,14 +61,47 @@ pub enum Entry {
 /// to do. A manifest of 2 KB with a thousand faults stays below.
 const WALKED_BYTES_MAX: usize = 4 << 20;
 
+impl Decoding {
+    /// Decodes what is new among `texts` and returns all in their order.
+    pub async fn run(self, texts: Vec<Text>, source: Source, node_name: &str) -> Vec<Parsed> {
+        let bytes: usize = texts.iter().map(|text| text.bytes.len()).sum();
+        let node_name = node_name.to_owned();
+        let all = move || {
+            let texts = texts.into_iter();
+            texts.map(|text| text.parse(source, &node_name)).collect()
+        };
+        match self {
+            Decoding::Pooled if bytes > SHORT_BYTES_MAX => blocking::unblock(all).await,
+            Decoding::Pooled | Decoding::Here => all(),
+        }
+    }
+}
+
+impl Text {
+    fn parse(self, source: Source, node_name: &str) -> Parsed {
+        match self.known {
+            Some(known) if known.digest == digest(&self.bytes) => known,
+            Some(_) | None => {
+                let location = &self.location;
+                let origin = Origin {
+                    source,
+                    location,
+                    node_name,
+                };
+                parse(&self.bytes, origin)
+            }
+        }
+    }
+}
+
 /// Identity of a text.
-pub fn digest(bytes: &[u8]) -> Vec<u8> {
+fn digest(bytes: &[u8]) -> Vec<u8> {
     let digest = ring::digest::digest(&ring::digest::SHA256, bytes);
     digest.as_ref().to_vec()
 }
 
 /// Decodes and defaults one text. Pure.
-pub fn parse(bytes: &[u8], origin: Origin<'_>) -> Parsed {
+fn parse(bytes: &[u8], origin: Origin<'_>) -> Parsed {
     let mut walked_bytes = 0;
     let entries = decode::decode(bytes)
         .into_iter()
@@ -155,4 +210,60 @@ fn first_seen(registry: &Registry, key: &Key, uid: &str) -> Option<String> {
     let current = Some(current).filter(|current| current.uid() == uid)?;
     let seen = current.metadata()["annotations"][CONFIG_SEEN].take();
     seen.as_str().map(str::to_owned)
+}
+
+#[cfg(test)]
+mod tests {
+    use futures_lite::future::{block_on, poll_once};
+
+    use super::*;
+
+    fn texts() -> Vec<Text> {
+        let text = |n: usize| {
+            let filling = "x".repeat(n * SHORT_BYTES_MAX);
+            let body = format!(
+                "apiVersion: v1\nkind: ConfigMap\nmetadata: {{name: c{n}}}\ndata: {{a: {filling}}}\n"
+            );
+            Text {
+                location: format!("/m/{n}.yaml"),
+                bytes: body.into_bytes(),
+                known: None,
+            }
+        };
+        [3, 0, 40, 1].map(text).into()
+    }
+
+    fn names(parsed: &[Parsed]) -> Vec<&str> {
+        let entries = parsed.iter().flat_map(|parsed| &parsed.entries);
+        let names = entries.map(|entry| match entry {
+            Entry::Object { key, .. } => key.name.as_str(),
+            Entry::Broken(problem) => problem.message.as_str(),
+        });
+        names.collect()
+    }
+
+    #[test]
+    fn long_texts_are_decoded_on_another_thread_and_stay_in_order() {
+        block_on(async {
+            let mut pooled = Box::pin(Decoding::Pooled.run(texts(), Source::File, "pi"));
+            let at_once = poll_once(&mut pooled).await;
+            assert!(at_once.is_none(), "decoded where the node's loop runs");
+            assert_eq!(names(&pooled.await), ["c3", "c0", "c40", "c1"]);
+            let here = poll_once(Decoding::Here.run(texts(), Source::File, "pi")).await;
+            let here = here.expect("a simulation never waits for a thread");
+            assert_eq!(names(&here), ["c3", "c0", "c40", "c1"]);
+        });
+    }
+
+    #[test]
+    fn a_text_that_is_known_is_not_decoded_again() {
+        let mut parsed = block_on(Decoding::Here.run(texts(), Source::File, "pi"));
+        parsed[0].entries.clear();
+        let again = texts().into_iter().zip(parsed).map(|(text, known)| Text {
+            known: Some(known),
+            ..text
+        });
+        let again = Decoding::Here.run(again.collect(), Source::File, "pi");
+        assert_eq!(names(&block_on(again)), ["c0", "c40", "c1"]);
+    }
 }

@@ -9,9 +9,8 @@ use std::time::Duration;
 use futures_lite::future;
 use http::Uri;
 
-use super::defaults::Origin;
 use super::problems::Reported;
-use super::source::{self, Entry, Parsed};
+use super::source::{self, Decoding, Entry, Parsed, Text};
 use crate::object::Source;
 use crate::registry::Registry;
 use crate::world::{Clock, LocalFuture};
@@ -50,6 +49,7 @@ pub struct HttpSource<F> {
     headers: Vec<(String, String)>,
     node_name: String,
     check_period: Duration,
+    decoding: Decoding,
     parsed: Option<Parsed>,
     reported: Reported,
 }
@@ -62,6 +62,7 @@ impl<F: Fetch> HttpSource<F> {
         headers: Vec<(String, String)>,
         node_name: &str,
         check_period: Duration,
+        decoding: Decoding,
     ) -> HttpSource<F> {
         HttpSource {
             fetch,
@@ -69,6 +70,7 @@ impl<F: Fetch> HttpSource<F> {
             headers,
             node_name: node_name.to_owned(),
             check_period,
+            decoding,
             parsed: None,
             reported: Reported::default(),
         }
@@ -101,18 +103,13 @@ impl<F: Fetch> HttpSource<F> {
             log::debug!("get {}: empty body, so no manifests", self.url);
         }
         self.reported.reachable(&self.url);
-        if self
-            .parsed
-            .as_ref()
-            .is_none_or(|known| known.digest != source::digest(&body))
-        {
-            let origin = Origin {
-                source: Source::Http,
-                location: &self.url,
-                node_name: &self.node_name,
-            };
-            self.parsed = Some(source::parse(&body, origin));
-        }
+        let text = Text {
+            location: self.url.clone(),
+            bytes: body,
+            known: self.parsed.take(),
+        };
+        let decoded = self.decoding.run(vec![text], Source::Http, &self.node_name);
+        self.parsed = decoded.await.pop();
         self.hand_over(registry, clock).await;
     }
 

@@ -5,7 +5,7 @@ use std::time::Duration;
 
 use futures_lite::future::block_on;
 
-use super::{Answer, Fetch, HttpSource, redirect};
+use super::{Answer, Decoding, Fetch, HttpSource, redirect};
 use crate::manifest::testing::{StillClock, memory_registry};
 use crate::object::Kind;
 use crate::registry::Registry;
@@ -80,7 +80,14 @@ impl Node {
         let headers = vec![("authorization".to_owned(), "t".to_owned())];
         let period = Duration::from_secs(20);
         Node {
-            source: HttpSource::new(server.clone(), "https://h/m", headers, "pi", period),
+            source: HttpSource::new(
+                server.clone(),
+                "https://h/m",
+                headers,
+                "pi",
+                period,
+                Decoding::Here,
+            ),
             server,
             registry: memory_registry(clock.clone()),
             clock,

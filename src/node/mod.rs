@@ -36,7 +36,7 @@ use crate::controller::Controllers;
 use crate::kubelet::Kubelet;
 use crate::kubelet::image_gc;
 use crate::kubelet::node_status::Machine;
-use crate::manifest::{Directory, FileSource, HttpSource};
+use crate::manifest::{Decoding, Directory, FileSource, HttpSource};
 use crate::net::proxy::Proxies;
 use crate::net::unix;
 use crate::object::Source;
@@ -232,8 +232,8 @@ impl Node {
             OnExit::StopPods => {
                 log::info!("stopping the pods");
                 self.kubelet.stop_all(STOP_PODS_MAX).await;
-                if let Err(error) = self.parts.runtime.remove_network().await {
-                    log::warn!("remove the pod network: {error}");
+                if let Err(error) = self.parts.runtime.remove_node().await {
+                    log::warn!("remove the pods' network and cgroups: {error}");
                 }
                 executable::release(&self.options.run_dir);
             }
@@ -362,19 +362,24 @@ async fn start_sources(
     let clock = parts.world.clock.clone();
     if let Some(path) = &options.pod_manifest_path {
         let files = Directory::new(path.clone());
-        let mut source = FileSource::new(files, node, options.file_check_period);
-        let first = source.turn(registry, &*clock);
+        let mut source = FileSource::new(files, node, options.file_check_period, Decoding::Pooled);
+        let (scanned, first) = async_channel::bounded::<()>(1);
+        let (registry, own_clock) = (registry.clone(), clock.clone());
+        tasks.push(task::spawn(executor, async move {
+            source.turn(&registry, &*own_clock).await;
+            drop(scanned);
+            source.run(registry, own_clock).await;
+        }));
+        // Closed, never sent to.
+        let first = async { first.recv().await.unwrap_or_default() };
         let late = clock.sleep_until(clock.now() + FIRST_SCAN_MAX);
         futures_lite::future::or(first, late).await;
-        tasks.push(task::spawn(
-            executor,
-            source.run(registry.clone(), clock.clone()),
-        ));
     }
     if let Some(url) = &options.manifest_url {
         let headers = options.manifest_url_headers.clone();
         let fetch = fetch::HttpFetch::new(clock.clone(), Rc::new(Proxies::of_environment()))?;
-        let source = HttpSource::new(fetch, url, headers, node, options.http_check_period);
+        let period = options.http_check_period;
+        let source = HttpSource::new(fetch, url, headers, node, period, Decoding::Pooled);
         tasks.push(task::spawn(executor, source.run(registry.clone(), clock)));
     }
     Ok(tasks)

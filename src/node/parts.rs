@@ -44,17 +44,19 @@ impl Parts {
         let images = Rc::new(open_images(options, clock.clone(), facts).await?);
         let volumes = Rc::new(DiskVolumes::new(options.root_dir.clone(), clock.clone()));
         let cgroups = Cgroups::detect(&options.cgroup_root).map_err(|e| e.to_string())?;
-        cgroups.make_qos().map_err(|error| error.to_string())?;
+        let layout = Layout {
+            root: options.root_dir.clone(),
+            run: options.run_dir.clone(),
+            logs: options.pod_logs_dir.clone(),
+        };
+        let made = cgroups.make_qos(&layout.cgroups());
+        made.map_err(|error| error.to_string())?;
         let host_facts = host::read_facts(&cgroups).map_err(|e| format!("read host facts: {e}"))?;
         let runtime = Rc::new(HostRuntime::new(host::Parts {
             clock: clock.clone(),
             random: random.clone(),
             executor,
-            layout: Layout {
-                root: options.root_dir.clone(),
-                run: options.run_dir.clone(),
-                logs: options.pod_logs_dir.clone(),
-            },
+            layout,
             log_limits: LogLimits {
                 bytes_max: options.container_log_bytes_max,
                 files_max: options.container_log_files_max,

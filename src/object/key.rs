@@ -111,22 +111,22 @@ impl Kind {
     }
 
     /// `Pod`
-    pub fn name(self) -> &'static str {
+    pub const fn name(self) -> &'static str {
         self.description().name
     }
 
     /// The resource name in URLs: `pods`.
-    pub fn plural(self) -> &'static str {
+    pub const fn plural(self) -> &'static str {
         self.description().plural
     }
 
     /// The API group that stores it, empty for core.
-    pub fn group(self) -> &'static str {
+    pub const fn group(self) -> &'static str {
         self.description().group
     }
 
     /// `v1`
-    pub fn version(self) -> &'static str {
+    pub const fn version(self) -> &'static str {
         self.description().version
     }
 
@@ -139,7 +139,7 @@ impl Kind {
     }
 
     /// `po`
-    pub fn short_names(self) -> &'static [&'static str] {
+    pub const fn short_names(self) -> &'static [&'static str] {
         self.description().short_names
     }
 
@@ -151,7 +151,7 @@ impl Kind {
         Kind::ALL.into_iter().find(|kind| kind.plural() == plural)
     }
 
-    pub fn namespaced(self) -> bool {
+    pub const fn namespaced(self) -> bool {
         self.description().namespaced
     }
 

@@ -190,10 +190,24 @@ fn discovery_lists_what_is_served() {
     for kind in Kind::ALL.into_iter().filter(|kind| kind.group().is_empty()) {
         assert!(names.contains(&json!(kind.plural())), "{kind}");
     }
+    let groups = node.get("/apis").json();
+    assert_eq!(groups["groups"][0]["name"], "authentication.k8s.io");
+    let group = node.get("/apis/coordination.k8s.io").json();
+    assert_eq!(
+        group["preferredVersion"]["groupVersion"],
+        "coordination.k8s.io/v1"
+    );
+    assert_eq!(node.get("/apis/apps/v1").code, 404);
+    let all_in_one = "application/json;g=apidiscovery.k8s.io;v=v2;as=APIGroupDiscoveryList";
+    let core = node.get_as("/api", all_in_one).json();
+    assert_eq!(core["items"][0]["versions"][0]["version"], "v1");
+    let named = node.get_as("/apis", all_in_one).json();
+    let count = |value: &serde_json::Value| value.as_array().map_or(0, Vec::len);
+    assert_eq!(count(&named["items"]), count(&groups["groups"]));
     assert_eq!(node.get("/readyz").text(), "ok");
     assert_eq!(
         node.get("/livez?verbose").text(),
-        "[+]ping ok\n[+]node ok\nhealthz check passed\n"
+        "[+]ping ok\n[+]node ok\nlivez check passed\n"
     );
     assert_eq!(node.get("/healthz/nothing").code, 404);
 }

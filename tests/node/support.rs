@@ -200,9 +200,8 @@ impl Node {
             .filter(|m| below.iter().any(|b| m.starts_with(b)));
         left.extend(mounts.map(|mount| format!("mount {mount}")));
         for root in cgroup_roots(&self.cgroup_place) {
-            let pods = directories(&root).into_iter();
-            let pods = pods.filter(|path| path.to_string_lossy().contains("/pod"));
-            left.extend(pods.map(|path| format!("cgroup {}", path.display())));
+            let cgroups = directories(&root).into_iter();
+            left.extend(cgroups.map(|path| format!("cgroup {}", path.display())));
         }
         for directory in [self.run.join("pods"), self.run.join("runc")] {
             let entries = fs::read_dir(directory).into_iter().flatten().flatten();

@@ -332,8 +332,9 @@ fn two_nodes_on_one_kernel_do_not_touch_each_other() {
         // Both below one cgroup, where they tell their pods apart by what they recorded.
         first.cgroup_place = place.to_path_buf();
         second.cgroup_place = place.to_path_buf();
-        first.start();
+        // Who comes first makes what both use.
         second.start();
+        first.start();
         let port = "    ports: [{containerPort: 80, hostPort: 8091}]";
         first.manifest("a.yaml", &pod("same", FOREVER, "", ""));
         second.manifest("a.yaml", &pod("same", FOREVER, port, ""));

@@ -95,7 +95,7 @@ impl Node {
         fs::create_dir_all(&layout.root).expect("root");
         fs::create_dir_all(&layout.run).expect("run");
         let cgroups = Cgroups::detect(&self.cgroup_root).expect("cgroups");
-        cgroups.make_qos().expect("QoS cgroups");
+        cgroups.make_qos(&layout.cgroups()).expect("QoS cgroups");
         let executor = Rc::new(LocalExecutor::new());
         let runtime = HostRuntime::new(Parts {
             clock: Rc::new(SystemClock::new().expect("clock")),

@@ -10,7 +10,7 @@ use async_executor::Task;
 use event_listener::Event;
 use lowtide::kubelet::facts::{Allocatable, NodeFacts};
 use lowtide::kubelet::{self, Kubelet};
-use lowtide::manifest::{Content, FileSource, FileText, Listing, ManifestFiles};
+use lowtide::manifest::{Content, Decoding, FileSource, FileText, Listing, ManifestFiles};
 use lowtide::object::{Kind, Object, Quantity, Source, Standing};
 use lowtide::registry::{self, FaultyDisk, Limits, Place, Reader, Registry};
 use lowtide::world::{Clock, LocalFuture, Uid};
@@ -159,7 +159,7 @@ impl Node for RealNode {
                 erase_all(&registry);
             }
             *slot.borrow_mut() = Some(registry.clone());
-            let source = FileSource::new(directory, NODE_NAME, RESCAN);
+            let source = FileSource::new(directory, NODE_NAME, RESCAN, Decoding::Here);
             let running = Kubelet::start(world, registry.clone(), options, tasks).await;
             *kubelet.borrow_mut() = Some(running);
             source.run(registry, clock).await;

@@ -49,6 +49,12 @@ pub fn media_type(headers: &HeaderMap) -> String {
     kind.trim().to_ascii_lowercase()
 }
 
+/// The value that a request brings. Errors: those of [`bytes`] and [`value`].
+pub async fn sent(request: Request, clock: &Rc<dyn Clock>) -> Result<Sent, Refusal> {
+    let media_type = media_type(request.headers());
+    value(&media_type, &bytes(request, clock).await?)
+}
+
 /// Reads the whole body. Errors: 413; 504 if it comes too slowly; 400 if it breaks off.
 pub async fn bytes(request: Request, clock: &Rc<dyn Clock>) -> Result<Vec<u8>, Refusal> {
     let mut body = request.into_body();

@@ -132,9 +132,7 @@ impl Writing {
     }
 
     async fn body(&self, request: Request) -> Result<body::Sent, Refusal> {
-        let media_type = body::media_type(request.headers());
-        let bytes = body::bytes(request, &self.shared.clock).await?;
-        body::value(&media_type, &bytes)
+        body::sent(request, &self.shared.clock).await
     }
 
     /// The local object's key. Errors: 403 if what is at the place is the remote cluster's.

@@ -2,16 +2,22 @@
 //!
 //! ```text
 //!  open ─► integrity good, format known ─────────► records, next versions reserved
-//!       ├► corrupt, or a newer format ──► renamed ► empty, new store
+//!       ├► corrupt, or too new a format ► renamed ► empty, new store
 //!       ├► cannot be opened for writing ─► read into memory ► records, degraded
 //!       └► open elsewhere ──────────────► the only error: two nodes must not share a store
 //! ```
+//!
+//! A store says which format it has and the least that a reader must know (`readable-by`). Going
+//! one release back is going to a store of a newer format that says that we can read it: tables,
+//! marks, fields and records that we do not know stay in it untouched.
 
 use std::io;
 use std::sync::Arc;
 
 use redb::backends::InMemoryBackend;
-use redb::{Builder, Database, ReadableDatabase, ReadableTable, TableDefinition, TableError};
+use redb::{
+    Builder, Database, ReadableDatabase, ReadableTable, Table, TableDefinition, TableError,
+};
 
 use super::medium::{Aside, Medium, Stored};
 use super::{StoreError, Write};
@@ -20,9 +26,14 @@ use crate::registry::options::OpenError;
 
 const OBJECTS: TableDefinition<&str, &[u8]> = TableDefinition::new("objects");
 const META: TableDefinition<&str, u64> = TableDefinition::new("meta");
-/// Counted up when an older lowtide could not read the store any more.
-pub(super) const FORMAT: u64 = 1;
+/// What this lowtide writes. Counted up with every change of meaning; a change that the release
+/// before could not live with is made one release after its readers.
+const FORMAT: u64 = 1;
+/// The oldest format whose readers can use what this lowtide writes: at most one below `FORMAT`.
+const READABLE_BY: u64 = 1;
 const FORMAT_KEY: &str = "format";
+/// Absent: as `FORMAT_KEY`.
+const READABLE_BY_KEY: &str = "readable-by";
 const VERSIONS_BELOW_KEY: &str = "versions-below";
 /// redb's default is 1 GiB; all objects of a node fit in a fraction of this.
 const CACHE_BYTES: usize = 256 << 10;
@@ -46,6 +57,18 @@ pub(in crate::registry) struct Loaded {
     pub degraded: Option<String>,
 }
 
+/// What a store says of its format.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(in crate::registry) struct Marks {
+    pub format: u64,
+    pub readable_by: u64,
+}
+
+const OURS: Marks = Marks {
+    format: FORMAT,
+    readable_by: READABLE_BY,
+};
+
 pub(in crate::registry) struct Engine {
     medium: Arc<dyn Medium>,
     /// `None` after an error: redb refuses to go on, the next write opens it again.
@@ -55,7 +78,7 @@ pub(in crate::registry) struct Engine {
 /// Why reading gave nothing.
 enum Unreadable {
     Corrupt(String),
-    Newer(u64),
+    Newer(Marks),
     /// Cannot be opened for writing just now.
     Unavailable(String),
     InUse,
@@ -83,8 +106,14 @@ impl Engine {
             Err(Unreadable::Corrupt(cause)) => {
                 engine.start_over(Aside::Corrupt, &cause, &mut loaded)
             }
-            Err(Unreadable::Newer(format)) => {
-                let cause = format!("has format {format}, this lowtide knows up to {FORMAT}");
+            Err(Unreadable::Newer(marks)) => {
+                let Marks {
+                    format,
+                    readable_by,
+                } = marks;
+                let cause = format!(
+                    "has format {format}, readable by {readable_by}; this lowtide knows {FORMAT}"
+                );
                 engine.start_over(Aside::Newer, &cause, &mut loaded)
             }
             Err(Unreadable::Unavailable(cause)) => {
@@ -232,9 +261,10 @@ fn contents(database: &Database) -> Result<Result<Contents, Unreadable>, redb::E
     let mut contents = Contents::default();
     match reading.open_table(META) {
         Ok(meta) => {
-            let format = meta.get(FORMAT_KEY)?.map_or(0, |value| value.value());
-            if format > FORMAT {
-                return Ok(Err(Unreadable::Newer(format)));
+            if let Some(marks) = marks(&meta)?
+                && marks.readable_by > FORMAT
+            {
+                return Ok(Err(Unreadable::Newer(marks)));
             }
             let below = meta.get(VERSIONS_BELOW_KEY)?;
             contents.versions_below = below.map_or(0, |value| value.value());
@@ -257,13 +287,24 @@ fn contents(database: &Database) -> Result<Result<Contents, Unreadable>, redb::E
     Ok(Ok(contents))
 }
 
+/// `None`: nothing was written yet.
+fn marks(meta: &impl ReadableTable<&'static str, u64>) -> Result<Option<Marks>, redb::Error> {
+    let get = |key| Ok::<_, redb::Error>(meta.get(key)?.map(|value| value.value()));
+    let (format, readable_by) = (get(FORMAT_KEY)?, get(READABLE_BY_KEY)?);
+    Ok(format.map(|format| Marks {
+        format,
+        readable_by: readable_by.unwrap_or(format),
+    }))
+}
+
 fn commit(database: &Database, writes: &[Write]) -> Result<(), redb::Error> {
     let writing = database.begin_write()?;
     {
         let mut objects = writing.open_table(OBJECTS)?;
         let mut meta = writing.open_table(META)?;
-        if meta.get(FORMAT_KEY)?.is_none() {
-            meta.insert(FORMAT_KEY, FORMAT)?;
+        // An older store holds from now on what we write; a newer one keeps its marks.
+        if marks(&meta)?.is_none_or(|marks| marks.format < FORMAT) {
+            mark(&mut meta, OURS)?;
         }
         for write in writes {
             match write {
@@ -284,18 +325,67 @@ fn commit(database: &Database, writes: &[Write]) -> Result<(), redb::Error> {
     Ok(())
 }
 
+fn mark(meta: &mut Table<'_, &'static str, u64>, marks: Marks) -> Result<(), redb::Error> {
+    meta.insert(FORMAT_KEY, marks.format)?;
+    meta.insert(READABLE_BY_KEY, marks.readable_by)?;
+    Ok(())
+}
+
 fn text(name: &str, error: &redb::Error) -> String {
     format!("store {name}: {error}")
 }
 
-/// Test aid: a store as a later lowtide would leave it.
+/// Test aid: the store as another release would leave it.
 #[cfg(test)]
-pub(in crate::registry) fn write_newer_format(medium: &dyn Medium) {
-    let database = medium.open(&builder()).expect("a writable medium");
-    let writing = database.begin_write().expect("begin");
-    let newer = FORMAT + 1;
-    let mut meta = writing.open_table(META).expect("table");
-    meta.insert(FORMAT_KEY, newer).expect("insert");
-    drop(meta);
-    writing.commit().expect("commit");
+pub(in crate::registry) mod other_release {
+    use redb::ReadableTableMetadata;
+
+    use super::*;
+
+    const TABLE: TableDefinition<&str, &[u8]> = TableDefinition::new("of-another-release");
+    const MARK: &str = "mark-of-another-release";
+
+    /// Changes marks (`readable_by: None`: as before there was such a mark), puts records, and
+    /// leaves a table and a mark that no lowtide knows yet.
+    pub fn write(
+        medium: &dyn Medium,
+        format: u64,
+        readable_by: Option<u64>,
+        records: &[(&str, &[u8])],
+    ) {
+        let database = medium.open(&builder()).expect("a writable medium");
+        let writing = database.begin_write().expect("begin");
+        {
+            let mut meta = writing.open_table(META).expect("table");
+            meta.insert(FORMAT_KEY, format).expect("insert");
+            meta.insert(MARK, 7).expect("insert");
+            match readable_by {
+                Some(format) => meta.insert(READABLE_BY_KEY, format),
+                None => meta.remove(READABLE_BY_KEY),
+            }
+            .expect("change");
+            let mut objects = writing.open_table(OBJECTS).expect("table");
+            for (key, value) in records {
+                objects.insert(*key, *value).expect("insert");
+            }
+            let mut theirs = writing.open_table(TABLE).expect("table");
+            theirs.insert("a", &b"b"[..]).expect("insert");
+        }
+        writing.commit().expect("commit");
+    }
+
+    /// Format, `readable-by`, and the names of all records, if what `write` left is still there.
+    pub fn read(medium: &dyn Medium) -> (u64, u64, Vec<String>) {
+        let database = medium.open(&builder()).expect("a readable medium");
+        let reading = database.begin_read().expect("begin");
+        let meta = reading.open_table(META).expect("table");
+        assert_eq!(meta.get(MARK).expect("read").expect("kept").value(), 7);
+        let theirs = reading.open_table(TABLE).expect("kept");
+        assert_eq!(theirs.len().expect("counted"), 1);
+        let marks = marks(&meta).expect("read").expect("marked");
+        let objects = reading.open_table(OBJECTS).expect("table");
+        let names = objects.iter().expect("listed");
+        let names = names.map(|record| record.expect("read").0.value().to_owned());
+        (marks.format, marks.readable_by, names.collect())
+    }
 }

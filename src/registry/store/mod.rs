@@ -18,7 +18,7 @@ mod seal;
 use std::fmt;
 
 #[cfg(test)]
-pub(super) use engine::write_newer_format;
+pub(super) use engine::other_release;
 pub(super) use engine::{Engine, Loaded};
 pub use faulty::FaultyDisk;
 pub use medium::{Aside, Directory, Medium, Stored};

@@ -6,9 +6,11 @@ use std::os::unix::fs::PermissionsExt;
 use std::path::Path;
 use std::time::Duration;
 
+use serde_json::json;
+
 use super::fixture::{config, on, options, pod_key, secret, start, stated, wait};
 use crate::object::{Kind, Source};
-use crate::registry::store::write_newer_format;
+use crate::registry::store::other_release;
 use crate::registry::{
     Aside, Error, FaultyDisk, Health, Incoming, OpenError, Place, Precondition, Registry,
 };
@@ -99,16 +101,76 @@ fn a_corrupt_store_is_set_aside_and_the_node_starts_empty() {
 }
 
 #[test]
-fn a_newer_store_is_set_aside_whole() {
+fn a_store_that_is_too_new_is_set_aside_whole() {
+    for readable_by in [None, Some(2)] {
+        let disk = FaultyDisk::new();
+        other_release::write(&disk, 2, readable_by, &[]);
+        let node = on(&disk, 1);
+        assert_eq!(disk.aside(), [Aside::Newer]);
+        let said = &node.report.messages[0];
+        assert!(said.contains("format 2"), "{said}");
+    }
+}
+
+/// As after going back one release: what the later one added is optional, and stays.
+#[test]
+fn a_newer_store_that_says_so_is_read_and_written_and_keeps_what_is_unknown() {
     let disk = FaultyDisk::new();
-    write_newer_format(&disk);
+    drop(on(&disk, 1));
+    let object = json!({
+        "source": "Api",
+        "provenance": null,
+        "addedLater": {"a": 1},
+        "body": {
+            "apiVersion": "v1", "kind": "ConfigMap",
+            "metadata": {"name": "c", "namespace": "default", "uid": "u", "addedLater": 1},
+            "data": {"value": "x"},
+        },
+    });
+    let clear = [&[0][..], object.to_string().as_bytes()].concat();
+    let records: [(&str, &[u8]); 4] = [
+        ("local/ConfigMap/default/c", &clear),
+        ("local/ConfigMap/default/other-bytes", &[7, 1, 2]),
+        ("local/KindOfLater/default/c", &clear),
+        ("elsewhere/ConfigMap/default/c", &clear),
+    ];
+    other_release::write(&disk, 2, Some(1), &records);
+
+    let node = on(&disk, 2);
+    assert!(disk.aside().is_empty(), "{:?}", node.report);
+    assert_eq!(node.report.objects, 1);
+    assert_eq!(node.report.messages.len(), 3, "{:?}", node.report);
+    let (key, _) = config("c", "");
+    let kept = node.reader.get(&key).expect("read");
+    assert_eq!(kept.body["metadata"]["addedLater"], 1);
+    let (mine, body) = config("mine", "y");
+    wait(node.registry.create(Source::Api, mine, body)).expect("stored");
+    drop(node);
+
+    let (format, readable_by, names) = other_release::read(&disk);
+    assert_eq!((format, readable_by), (2, 1), "the newer one's marks stay");
+    let all = records.iter().map(|(name, _)| (*name).to_owned());
+    let mut all: Vec<String> = all
+        .chain(["local/ConfigMap/default/mine".to_owned()])
+        .collect();
+    all.sort();
+    assert_eq!(names, all);
+}
+
+/// As after an upgrade: the first write says what the store holds from then on.
+#[test]
+fn a_store_of_the_release_before_is_read_and_marked() {
+    let disk = FaultyDisk::new();
+    let (key, body) = config("c", "x");
     let node = on(&disk, 1);
-    assert_eq!(disk.aside(), [Aside::Newer]);
-    assert!(
-        node.report.messages[0].contains("format 2"),
-        "{:?}",
-        node.report
-    );
+    wait(node.registry.create(Source::Api, key.clone(), body)).expect("stored");
+    drop(node);
+    other_release::write(&disk, 0, None, &[]);
+    let node = on(&disk, 2);
+    assert!(disk.aside().is_empty() && node.reader.get(&key).is_some());
+    drop(node);
+    let (format, readable_by, _) = other_release::read(&disk);
+    assert_eq!((format, readable_by), (1, 1));
 }
 
 #[test]

@@ -9,17 +9,18 @@
 //! ```
 //!
 //! Made in every hierarchy that exists. Only cgroups of pods that the caller names are ever killed
-//! or removed; the QoS directories stay, as upstream's do. Never moves a process: children join by
-//! themselves (`join`), because a move by the parent waits for an RCU grace period.
+//! or removed, and QoS directories that `made` has on record. Never moves a process: children join
+//! by themselves (`join`), because a move by the parent waits for an RCU grace period.
 
 mod figures;
 mod hierarchy;
 mod kill;
+mod made;
 
 use std::collections::BTreeMap;
 use std::fs;
 use std::io;
-use std::path::PathBuf;
+use std::path::{Path, PathBuf};
 use std::sync::Mutex;
 
 pub use figures::cpu_weight;
@@ -116,13 +117,27 @@ impl Cgroups {
         format!("{}/{PAUSE}", self.pod_path(qos, uid))
     }
 
-    /// Makes the QoS directories with their shares. Once per start of the agent.
-    pub fn make_qos(&self) -> io::Result<()> {
+    /// Makes the QoS directories with their shares. Once per start of the agent. What was not there
+    /// is noted in the file `record` first, for `remove_qos`.
+    pub fn make_qos(&self, record: &Path) -> io::Result<()> {
+        let classes = ["besteffort", "burstable"];
+        let paths = classes.map(|class| format!("{}/{class}", self.kubepods));
+        let directories = paths.iter().flat_map(|path| {
+            let hierarchies = self.hierarchies.iter();
+            hierarchies.map(move |hierarchy| hierarchy.directory(path))
+        });
+        made::note(record, &directories.collect::<Vec<_>>())?;
         let cpus = std::thread::available_parallelism().map_or(1, |n| n.get() as u64);
         self.make(&self.kubepods, &shares(cpus * SHARES_PER_CPU))?;
         let besteffort = format!("{}/besteffort", self.kubepods);
         self.make(&besteffort, &shares(CPU_SHARES_MIN))?;
         self.write_burstable_shares()
+    }
+
+    /// Removes the directories that `make_qos` of this node made, once all its pods are gone. Those
+    /// that others use by now are left.
+    pub fn remove_qos(&self, record: &Path) -> io::Result<()> {
+        made::remove(record)
     }
 
     /// Whether swap can be limited: the kernel may lack it or not count it (`swapaccount`). The

@@ -62,6 +62,11 @@ impl Layout {
         self.run.join("boot-id")
     }
 
+    /// Cgroups that the node as a whole made.
+    pub fn cgroups(&self) -> PathBuf {
+        self.run.join("cgroups")
+    }
+
     /// Directory of all pods' records.
     pub fn pods(&self) -> PathBuf {
         self.run.join("pods")

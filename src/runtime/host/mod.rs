@@ -53,6 +53,7 @@ use crate::world::{
     Clock, ContainerConfig, ContainerId, ExecOutcome, ExecRequest, ImageConfig, LocalFuture,
     PodObserved, Random, RemoveError, Runtime, RuntimeError, SandboxConfig, Stamp, Uid,
 };
+use clean::Problems;
 use mirror::Mirror;
 use rotated::RotatedLogs;
 
@@ -173,12 +174,18 @@ impl HostRuntime {
         attach::attach(&self.0, uid, container, streams).await
     }
 
-    /// Removes what the node as a whole made in the kernel (bridge, nft table), once all pods are
-    /// gone. For `--exit-stops-pods`.
-    pub async fn remove_network(&self) -> Result<(), RuntimeError> {
-        let network = self.0.network.clone();
-        let removed = blocking::unblock(move || network.remove_all()).await;
-        removed.map_err(|error| RuntimeError::Failed(error.to_string()))
+    /// Removes what the node as a whole made in the kernel (bridge, nft table, QoS cgroups), once
+    /// all pods are gone. For `--exit-stops-pods`.
+    pub async fn remove_node(&self) -> Result<(), String> {
+        let (network, cgroups) = (self.0.network.clone(), self.0.cgroups.clone());
+        let record = self.0.layout.cgroups();
+        let mut problems = Problems::default();
+        blocking::unblock(move || {
+            problems.note(network.remove_all());
+            problems.note(cgroups.remove_qos(&record));
+            problems.into_result()
+        })
+        .await
     }
 }
 
