@@ -112,15 +112,23 @@ struct Finding {
 }
 
 impl Finding {
-    fn new(kind: &'static str, holds: bool, reason: &'static str, message: &str) -> Finding {
+    /// Reason and message while it does not hold; the same if it does.
+    fn new(
+        kind: &'static str,
+        (quiet, text): (&'static str, &str),
+        (loud, message): (&'static str, Option<String>),
+    ) -> Finding {
         Finding {
             kind,
-            holds,
-            reason,
-            message: message.to_owned(),
+            holds: message.is_some(),
+            reason: if message.is_some() { loud } else { quiet },
+            message: message.unwrap_or_else(|| text.to_owned()),
         }
     }
 }
+
+const DELETED: &str = "All content successfully deleted, may be waiting on finalization";
+const HELD: &str = "Some content in the namespace has finalizers remaining";
 
 /// How far the emptying is, in upstream's words.
 fn conditions(left: &[Arc<Packed>], failure: Option<&str>) -> [Finding; 5] {
@@ -134,82 +142,67 @@ fn conditions(left: &[Arc<Packed>], failure: Option<&str>) -> [Finding; 5] {
             *finalizers.entry(name.to_owned()).or_default() += 1;
         }
     }
-    let discovered = "All resources successfully discovered";
-    let parsed = "All legacy kube types successfully parsed";
-    let deleted = "All content successfully deleted, may be waiting on finalization";
-    let (deletion, deletion_reason) = match failure {
-        None => (deleted.to_owned(), "ContentDeleted"),
-        Some(why) => (
-            format!("Failed to delete all resource types, 1 remaining: {why}"),
-            "ContentDeletionFailed",
-        ),
-    };
     let remaining = list(&kinds, |name, count| {
         format!("{name}. has {count} resource instances")
     });
-    let remaining = match kinds.is_empty() {
-        true => Finding::new(
-            "NamespaceContentRemaining",
-            false,
-            "ContentRemoved",
-            "All content successfully removed",
-        ),
-        false => Finding::new(
-            "NamespaceContentRemaining",
-            true,
-            "SomeResourcesRemain",
-            &format!("Some resources are remaining: {remaining}"),
-        ),
-    };
     let held = list(&finalizers, |name, count| {
         format!("{name} in {count} resource instances")
     });
-    let held = match finalizers.is_empty() {
-        true => Finding::new(
-            "NamespaceFinalizersRemaining",
-            false,
-            "ContentHasNoFinalizers",
-            "All content-preserving finalizers finished",
-        ),
-        false => Finding::new(
-            "NamespaceFinalizersRemaining",
-            true,
-            "SomeFinalizersRemain",
-            &format!("Some content in the namespace has finalizers remaining: {held}"),
-        ),
-    };
+    let failed =
+        failure.map(|why| format!("Failed to delete all resource types, 1 remaining: {why}"));
+    let some = |what: &str, list: Option<String>| list.map(|list| format!("{what}: {list}"));
+    let found = Finding::new;
     [
-        Finding::new(
+        found(
             "NamespaceDeletionDiscoveryFailure",
-            false,
-            "ResourcesDiscovered",
-            discovered,
+            (
+                "ResourcesDiscovered",
+                "All resources successfully discovered",
+            ),
+            ("DiscoveryFailed", None),
         ),
-        Finding::new(
+        found(
             "NamespaceDeletionGroupVersionParsingFailure",
-            false,
-            "ParsedGroupVersions",
-            parsed,
+            (
+                "ParsedGroupVersions",
+                "All legacy kube types successfully parsed",
+            ),
+            ("GroupVersionParsingFailed", None),
         ),
-        Finding::new(
+        found(
             "NamespaceDeletionContentFailure",
-            failure.is_some(),
-            deletion_reason,
-            &deletion,
+            ("ContentDeleted", DELETED),
+            ("ContentDeletionFailed", failed),
         ),
-        remaining,
-        held,
+        found(
+            "NamespaceContentRemaining",
+            ("ContentRemoved", "All content successfully removed"),
+            (
+                "SomeResourcesRemain",
+                some("Some resources are remaining", remaining),
+            ),
+        ),
+        found(
+            "NamespaceFinalizersRemaining",
+            (
+                "ContentHasNoFinalizers",
+                "All content-preserving finalizers finished",
+            ),
+            ("SomeFinalizersRemain", some(HELD, held)),
+        ),
     ]
 }
 
+/// `None` for an empty list.
 fn list<K: AsRef<str>>(
     counts: &BTreeMap<K, usize>,
     text: impl Fn(&str, usize) -> String,
-) -> String {
+) -> Option<String> {
     let each = counts
         .iter()
         .map(|(name, count)| text(name.as_ref(), *count));
-    each.collect::<Vec<_>>().join(", ")
+    let texts: Vec<String> = each.collect();
+    (!texts.is_empty()).then(|| texts.join(", "))
 }
 
 /// The status with these conditions; a time changes only with what it is of.

@@ -293,7 +293,7 @@ fn token_secrets_are_filled_listed_and_end_with_their_account() {
         let lookup = |key: &Key| node.get(key);
         let checked = node
             .issuer
-            .check(&token, &[], jiff::Timestamp::now(), &lookup);
+            .check(&token, &[], crate::os::clock::wall_time(), &lookup);
         checked.map(|checked| checked.map(|checked| checked.user.name))
     };
     let name = "system:serviceaccount:default:robot".to_owned();

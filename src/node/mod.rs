@@ -144,23 +144,8 @@ impl Node {
             executor.clone(),
         )?;
         let mut background = controllers.start(&executor);
-        let quotas = task::spawn(
-            &executor,
-            admission::resource_quota::keep_statuses(registry.clone()),
-        );
-        let images = parts.images.clone();
-        let watch_images = task::spawn(&executor, async move { images.watch_image_dir().await });
-        let trim = task::spawn(
-            &executor,
-            thrift::trim_after_bursts(registry.reader(), clock),
-        );
-        background.extend([
-            backend,
-            watch_images,
-            trim,
-            quotas,
-            executor.spawn(keeper.keep()),
-        ]);
+        background.extend(housekeeping(&registry, &parts, clock, &executor));
+        background.extend([backend, executor.spawn(keeper.keep())]);
         Ok(Node {
             options,
             parts,
@@ -241,6 +226,24 @@ impl Node {
         drop(self.background);
         self.registry.flush().await;
     }
+}
+
+/// What goes on in the background and needs nobody's asking.
+fn housekeeping(
+    registry: &Registry,
+    parts: &Parts,
+    clock: Rc<dyn Clock>,
+    executor: &Rc<LocalExecutor<'static>>,
+) -> [Task<()>; 3] {
+    let quotas = admission::resource_quota::keep_statuses(registry.clone());
+    let images = parts.images.clone();
+    let watch_images = async move { images.watch_image_dir().await };
+    let trim = thrift::trim_after_bursts(registry.reader(), clock);
+    [
+        task::spawn(executor, watch_images),
+        task::spawn(executor, trim),
+        task::spawn(executor, quotas),
+    ]
 }
 
 fn kubelet_options(
