@@ -15,8 +15,8 @@ use super::stream::command::{self, Act};
 use super::stream::forward;
 use super::watch::Watched;
 use super::{
-    Counted, Shared, authz, discovery, health, images, list, logs, metrics, openapi, view,
-    watch, write,
+    Counted, Shared, authz, discovery, health, images, list, logs, metrics, openapi, view, watch,
+    write,
 };
 use crate::net::serve::{Request, Response};
 use crate::object::Standing;

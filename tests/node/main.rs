@@ -6,6 +6,7 @@
 //! which stops node and pods and demands that the kernel is as it was.
 #![allow(clippy::disallowed_methods)]
 
+mod accounts;
 mod client;
 mod disk;
 mod health;
