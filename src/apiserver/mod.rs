@@ -32,6 +32,7 @@ mod request_info;
 mod route;
 mod secure;
 mod selector;
+mod stats;
 mod status;
 mod stream;
 pub mod table;

@@ -17,6 +17,7 @@ mod image;
 mod isolation;
 mod manifests;
 mod pods;
+mod stats;
 mod support;
 mod survival;
 mod tls;
