@@ -85,6 +85,7 @@ impl Node {
                     admission: admission::make(&setup.admission, &random),
                     random,
                     limits: setup.registry_limits,
+                    encryption: Default::default(),
                 };
                 let (registry, _) = Registry::open(options).await.expect("registry");
                 ready.send(registry.reader()).expect("the test waits");
