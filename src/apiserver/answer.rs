@@ -158,7 +158,7 @@ async fn read(
         Target::Stats { document, node } => {
             stats::document(&shared, document, node.as_deref(), &query).await
         }
-        Target::Metrics(metrics) => stats::metrics(&shared, metrics, &query).await,
+        Target::Usage(metrics) => stats::metrics(&shared, metrics, &query).await,
         Target::Standing(place) => standing(&shared, &place),
         Target::Exec(_)
         | Target::Attach(_)

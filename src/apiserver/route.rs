@@ -44,7 +44,7 @@ pub enum Target {
         document: stats::Document,
         node: Option<String>,
     },
-    Metrics(Metrics),
+    Usage(Metrics),
     Log(Place),
     Exec(Place),
     Attach(Place),
@@ -174,7 +174,7 @@ fn resource(info: &RequestInfo) -> Option<Target> {
         return review(info);
     }
     if let Some(metrics) = Metrics::of(info) {
-        return Some(Target::Metrics(metrics));
+        return Some(Target::Usage(metrics));
     }
     if (&*info.group, &*info.resource, &*info.subresource) == ("", "nodes", "proxy") {
         let segments: Vec<&str> = info.rest.iter().map(String::as_str).collect();
@@ -342,7 +342,7 @@ mod tests {
             document: stats::Document::Summary,
             node: node.map(str::to_owned),
         };
-        let of_pod = Target::Metrics(Metrics::One(place(Kind::Pod, "a", "p")));
+        let of_pod = Target::Usage(Metrics::One(place(Kind::Pod, "a", "p")));
         for (path, target) in [
             ("/stats/summary", summary(None)),
             ("/api/v1/nodes/n/proxy/stats/summary", summary(Some("n"))),

@@ -2,6 +2,9 @@
 //!
 //! Include it with `#[path = "../support/host.rs"] mod host;`.
 
+// Tests may wait and start programs.
+#![allow(clippy::disallowed_methods)]
+
 use std::path::Path;
 use std::process::Command;
 use std::time::{Duration, Instant};

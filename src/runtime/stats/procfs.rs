@@ -154,7 +154,9 @@ mod tests {
 
     #[test]
     fn interfaces_are_read_without_loopback() {
-        let text = "Inter-|   Receive  |  Transmit\n face |bytes packets\n    lo: 9 9 0 0 0 0 0 0 9 9 0 0 0 0 0 0\n  eth0:1 2 3 4 5 6 7 8 9 10 11 12 13 14 15 16\n";
+        let text = "Inter-|   Receive  |  Transmit\n face |bytes packets\n    \
+            lo: 9 9 0 0 0 0 0 0 9 9 0 0 0 0 0 0\n  \
+            eth0:1 2 3 4 5 6 7 8 9 10 11 12 13 14 15 16\n";
         let found = interfaces(text);
         assert_eq!(found.len(), 1);
         let eth = &found[0];
