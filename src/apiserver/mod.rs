@@ -19,11 +19,13 @@ pub mod authz;
 pub mod backend;
 mod discovery;
 mod etag;
+mod events;
 mod format;
 mod health;
 mod images;
 mod list;
 mod logs;
+mod metrics;
 mod openapi;
 pub mod query;
 mod request_info;
@@ -127,6 +129,7 @@ struct Shared {
     handshakes: Handshakes,
     streams: Counter,
     execs: Counter,
+    metrics: metrics::Metrics,
     forwards: Counter,
     forwarded: Counter,
 }
@@ -151,6 +154,7 @@ impl Server {
             handshakes: Handshakes::default(),
             streams: Counter::default(),
             execs: Counter::default(),
+            metrics: metrics::Metrics::default(),
             forwards: Counter::default(),
             forwarded: Counter::default(),
         }))

@@ -65,6 +65,7 @@ pub const SERVED: &[GroupVersion] = &[
         "v1",
         &[stored(Kind::Lease, ALL, &[])],
     ),
+    group("events.k8s.io", "v1", &[stored(Kind::Event, ALL, &[])]),
     group("metrics.k8s.io", "v1beta1", METRICS),
     group(
         "scheduling.k8s.io",
