@@ -6,13 +6,16 @@ use http::{Method, StatusCode};
 
 use super::authn::{self, Peer};
 use super::format::Format;
+use super::metrics::Labels;
 use super::query::Query;
 use super::request_info::RequestInfo;
 use super::route::{Place, Target};
 use super::status::{Refusal, json_response};
+use super::stream::command::{self, Act};
+use super::stream::forward;
 use super::watch::Watched;
 use super::{
-    Counted, Shared, authz, discovery, exec, health, images, list, logs, openapi, stats, view,
+    Counted, Shared, authz, discovery, health, images, list, logs, metrics, openapi, stats, view,
     watch, write,
 };
 use crate::net::serve::{Request, Response};
@@ -23,17 +26,34 @@ use serde_json::json;
 /// Never fails: a refusal is an answer.
 pub async fn answer(shared: Rc<Shared>, peer: &Peer, request: Request) -> Response {
     let (method, path) = (request.method().clone(), request.uri().path().to_owned());
-    let response = match route(shared, peer, request).await {
-        Ok(response) => response,
-        Err(refusal) => refusal.response(),
+    let (started, mut labels) = (shared.clock.now(), Labels::default());
+    let answered = match read_head(&request) {
+        Ok((info, query)) => {
+            labels = Labels::of(&info);
+            route(shared.clone(), peer, request, info, query).await
+        }
+        Err(refusal) => Err(refusal),
     };
+    let response = answered.unwrap_or_else(|refusal| refusal.response());
+    let took = shared.clock.now().since(started);
+    shared.metrics.note(labels, response.status(), took);
     log::debug!("{method} {path}: {}", response.status().as_u16());
     response
 }
 
-async fn route(shared: Rc<Shared>, peer: &Peer, request: Request) -> Result<Response, Refusal> {
+fn read_head(request: &Request) -> Result<(RequestInfo, Query), Refusal> {
     let query = Query::parse(request.uri().query().unwrap_or_default())?;
     let info = RequestInfo::parse(request.method(), request.uri().path(), &query)?;
+    Ok((info, query))
+}
+
+async fn route(
+    shared: Rc<Shared>,
+    peer: &Peer,
+    request: Request,
+    info: RequestInfo,
+    query: Query,
+) -> Result<Response, Refusal> {
     let options = &shared.options;
     let now = not_before_build(shared.clock.wall());
     let user = options.authenticator.user(peer, request.headers(), now)?;
@@ -50,9 +70,15 @@ async fn route(shared: Rc<Shared>, peer: &Peer, request: Request) -> Result<Resp
     match (target, method) {
         (Target::ImagePull, Method::POST) => images::pull(&shared, &query),
         (Target::ImageImport, Method::POST) => images::import(&shared, &query).await,
-        // kubectl of old asks by POST for what the WebSocket handshake asks by GET.
+        // SPDY asks by POST for what a WebSocket handshake asks by GET.
         (Target::Exec(place), Method::GET | Method::POST) => {
-            exec::start(shared, request, &place, &query).await
+            command::start(&shared, request, &place, &query, Act::Exec)
+        }
+        (Target::Attach(place), Method::GET | Method::POST) => {
+            command::start(&shared, request, &place, &query, Act::Attach)
+        }
+        (Target::PortForward(place), Method::GET | Method::POST) => {
+            forward::start(&shared, request, &place, &query)
         }
         (Target::Review { review, namespace }, Method::POST) => {
             let sent = write::body::sent(request, &shared.clock).await?;
@@ -63,13 +89,14 @@ async fn route(shared: Rc<Shared>, peer: &Peer, request: Request) -> Result<Resp
         (Target::Review { .. } | Target::ImagePull | Target::ImageImport, _) => {
             Err(Refusal::method_not_allowed())
         }
-        (target, Method::GET) => read(shared, request, target, query).await,
+        (target, Method::GET) => read(shared, info, request, target, query).await,
         (target, _) => write::answer(shared, user, info, request, target, query).await,
     }
 }
 
 async fn read(
     shared: Rc<Shared>,
+    info: RequestInfo,
     request: Request,
     target: Target,
     query: Query,
@@ -81,10 +108,11 @@ async fn read(
             health::health(&shared.backend, &endpoint, check, &query).await
         }
         Target::Discovery(document) => discovery::answer(&document, request.headers()),
+        Target::Metrics => Ok(metrics::answer(&shared)),
         Target::Schemas => Ok(openapi::index()),
         Target::Schema(name) => openapi::document(&name, request.headers(), &query),
         Target::Collection { kind, namespace } => {
-            let format = Format::negotiate(request.headers(), &query)?;
+            let format = Format::negotiate(&info, request.headers(), &query)?;
             if query.is_set("watch") {
                 let watched = Watched {
                     kind,
@@ -104,7 +132,7 @@ async fn read(
             )
         }
         Target::Object(place) => {
-            let format = Format::negotiate(request.headers(), &query)?;
+            let format = Format::negotiate(&info, request.headers(), &query)?;
             if query.is_set("watch") {
                 let watched = Watched {
                     kind: place.kind,
@@ -117,22 +145,27 @@ async fn read(
             list::get(&shared.reader, &place, &query, format, now)
         }
         Target::Part(place, part) if part.patched() => {
-            let format = Format::negotiate(request.headers(), &query)?;
+            let format = Format::negotiate(&info, request.headers(), &query)?;
             list::get(&shared.reader, &place, &query, format, now)
         }
         Target::Part(..) | Target::Bindings { .. } => Err(Refusal::method_not_allowed()),
         Target::Log(place) => {
             let counted = stream_slot(&shared)?;
-            logs::start(&shared, &place, &query, counted).await
+            logs::start(&shared, request, &place, &query, counted).await
         }
         Target::Images => images::list(&shared).await,
         Target::NodeStatus => images::status(&shared).await,
         Target::Stats { document, node } => {
             stats::document(&shared, document, node.as_deref(), &query).await
         }
-        Target::Metrics(metrics) => stats::metrics(&shared, metrics, &query).await,
+        Target::Usage(metrics) => stats::metrics(&shared, metrics, &query).await,
         Target::Standing(place) => standing(&shared, &place),
-        Target::Exec(_) | Target::ImagePull | Target::ImageImport | Target::Review { .. } => {
+        Target::Exec(_)
+        | Target::Attach(_)
+        | Target::PortForward(_)
+        | Target::ImagePull
+        | Target::ImageImport
+        | Target::Review { .. } => {
             unreachable!("answered by the caller, whatever the method")
         }
     }

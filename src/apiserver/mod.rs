@@ -19,12 +19,13 @@ pub mod authz;
 pub mod backend;
 mod discovery;
 mod etag;
-mod exec;
+mod events;
 mod format;
 mod health;
 mod images;
 mod list;
 mod logs;
+mod metrics;
 mod openapi;
 pub mod query;
 mod request_info;
@@ -33,6 +34,7 @@ mod secure;
 mod selector;
 mod stats;
 mod status;
+mod stream;
 pub mod table;
 mod view;
 mod watch;
@@ -76,8 +78,15 @@ pub struct Limits {
     pub handshakes: usize,
     /// Watches and followed logs.
     pub streams: usize,
-    /// Commands under way by exec.
+    /// Commands and attached clients.
     pub execs: usize,
+    /// Sessions of forwarded ports.
+    pub forwards: usize,
+    /// Connections to ports of pods, of all sessions together.
+    pub forwarded: usize,
+    /// A session in which nothing moves for so long is closed.
+    /// Source: Kubernetes kubelet, `streamingConnectionIdleTimeout`.
+    pub stream_idle: Duration,
     pub http: serve::Limits,
 }
 
@@ -88,6 +97,9 @@ impl Default for Limits {
             handshakes: 64,
             streams: 1000,
             execs: 32,
+            forwards: 32,
+            forwarded: 256,
+            stream_idle: Duration::from_secs(4 * 3600),
             http: serve::Limits::default(),
         }
     }
@@ -117,6 +129,9 @@ struct Shared {
     handshakes: Handshakes,
     streams: Counter,
     execs: Counter,
+    metrics: metrics::Metrics,
+    forwards: Counter,
+    forwarded: Counter,
 }
 
 impl Server {
@@ -139,6 +154,9 @@ impl Server {
             handshakes: Handshakes::default(),
             streams: Counter::default(),
             execs: Counter::default(),
+            metrics: metrics::Metrics::default(),
+            forwards: Counter::default(),
+            forwarded: Counter::default(),
         }))
     }
 

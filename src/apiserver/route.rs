@@ -4,6 +4,7 @@ use http::Method;
 
 use super::authz::review::Review;
 use super::discovery::Document;
+use super::events;
 use super::query::Query;
 use super::request_info::RequestInfo;
 use super::stats::{self, Metrics};
@@ -20,6 +21,8 @@ pub enum Target {
         endpoint: String,
         check: Option<String>,
     },
+    /// Of the server itself.
+    Metrics,
     Discovery(Document),
     /// `/openapi/v3`
     Schemas,
@@ -41,9 +44,11 @@ pub enum Target {
         document: stats::Document,
         node: Option<String>,
     },
-    Metrics(Metrics),
+    Usage(Metrics),
     Log(Place),
     Exec(Place),
+    Attach(Place),
+    PortForward(Place),
     Part(Place, Part),
     /// `bindings`: pods are given to nodes, by names in the bodies.
     Bindings {
@@ -123,6 +128,7 @@ impl Target {
                     check: check.first().map(|check| (*check).to_owned()),
                 })
             }
+            ["metrics"] => Some(Target::Metrics),
             ["openapi", "v3"] => Some(Target::Schemas),
             ["openapi", "v3", name @ ..] => Some(Target::Schema(name.join("/"))),
             ["lowtide", "v1", rest @ ..] => own(rest),
@@ -168,7 +174,7 @@ fn resource(info: &RequestInfo) -> Option<Target> {
         return review(info);
     }
     if let Some(metrics) = Metrics::of(info) {
-        return Some(Target::Metrics(metrics));
+        return Some(Target::Usage(metrics));
     }
     if (&*info.group, &*info.resource, &*info.subresource) == ("", "nodes", "proxy") {
         let segments: Vec<&str> = info.rest.iter().map(String::as_str).collect();
@@ -185,7 +191,9 @@ fn resource(info: &RequestInfo) -> Option<Target> {
         return Some(Target::Bindings { namespace });
     }
     let kind = Kind::from_plural(&info.resource)?;
-    if (kind.group(), kind.version()) != (&info.group, &info.version) || !info.rest.is_empty() {
+    let at = (info.group.as_str(), info.version.as_str());
+    let shown = kind == Kind::Event && at == (events::GROUP, "v1");
+    if (kind.group(), kind.version()) != at && !shown || !info.rest.is_empty() {
         return None;
     }
     // A namespace is a request in itself; other cluster-scoped kinds have none in their path.
@@ -215,6 +223,8 @@ fn resource(info: &RequestInfo) -> Option<Target> {
         (_, "") => Some(Target::Object(place)),
         (Kind::Pod, "log") => Some(Target::Log(place)),
         (Kind::Pod, "exec") => Some(Target::Exec(place)),
+        (Kind::Pod, "attach") => Some(Target::Attach(place)),
+        (Kind::Pod, "portforward") => Some(Target::PortForward(place)),
         (kind, sub) => Part::of(kind, sub).map(|part| Target::Part(place, part)),
     }
 }
@@ -309,6 +319,14 @@ mod tests {
                 Target::Exec(place(Kind::Pod, "a", "p")),
             ),
             (
+                "/api/v1/namespaces/a/pods/p/attach",
+                Target::Attach(place(Kind::Pod, "a", "p")),
+            ),
+            (
+                "/api/v1/namespaces/a/pods/p/portforward",
+                Target::PortForward(place(Kind::Pod, "a", "p")),
+            ),
+            (
                 "/lowtide/v1/standing/namespaces/a/pods/p",
                 Target::Standing(place(Kind::Pod, "a", "p")),
             ),
@@ -324,7 +342,7 @@ mod tests {
             document: stats::Document::Summary,
             node: node.map(str::to_owned),
         };
-        let of_pod = Target::Metrics(Metrics::One(place(Kind::Pod, "a", "p")));
+        let of_pod = Target::Usage(Metrics::One(place(Kind::Pod, "a", "p")));
         for (path, target) in [
             ("/stats/summary", summary(None)),
             ("/api/v1/nodes/n/proxy/stats/summary", summary(Some("n"))),

@@ -13,6 +13,7 @@ use super::node_status::Machine;
 use super::pressure::thresholds::{Condition, Policy};
 use super::records::Records;
 use super::view::{ContainerView, PodView};
+use crate::object::token::Issuer;
 use crate::object::{Key, Kind, Object, Origin};
 use crate::os::task;
 use crate::registry::{EventRecord, Reader, Registry};
@@ -29,6 +30,8 @@ pub struct Options {
     pub sources: Vec<crate::object::Source>,
     pub image_gc: super::image_gc::Policy,
     pub eviction: Policy,
+    /// Signs the tokens of pods; without it no pod gets one.
+    pub issuer: Option<Arc<Issuer>>,
 }
 
 pub struct Core {
@@ -149,6 +152,10 @@ pub struct OwnOrigin {
 impl OwnOrigin {
     pub fn new(reader: Reader, origin: Origin) -> OwnOrigin {
         OwnOrigin { reader, origin }
+    }
+
+    pub fn account(&self, namespace: &str, name: &str) -> Option<Arc<Object>> {
+        self.get(Kind::ServiceAccount, namespace, name)
     }
 
     fn get(&self, kind: Kind, namespace: &str, name: &str) -> Option<Arc<Object>> {

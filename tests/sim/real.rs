@@ -101,6 +101,7 @@ fn options(host: &Host) -> kubelet::Options {
         sources: vec![Source::File],
         image_gc: Default::default(),
         eviction: Default::default(),
+        issuer: None,
     }
 }
 
@@ -133,6 +134,7 @@ impl Node for RealNode {
             clock: Rc::clone(&clock),
             random: registry_secrets,
             limits: Limits::default(),
+            encryption: Default::default(),
             admission: Vec::new(),
         };
         let directory = SimDirectory {

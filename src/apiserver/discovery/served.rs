@@ -65,6 +65,7 @@ pub const SERVED: &[GroupVersion] = &[
         "v1",
         &[stored(Kind::Lease, ALL, &[])],
     ),
+    group("events.k8s.io", "v1", &[stored(Kind::Event, ALL, &[])]),
     group("metrics.k8s.io", "v1beta1", METRICS),
     group(
         "scheduling.k8s.io",
@@ -129,6 +130,7 @@ const CORE: &[Resource] = &[
 ];
 
 const POD_PARTS: &[Part] = &[
+    part("attach", "PodAttachOptions", &["create", "get"]),
     part("binding", "Binding", CREATED),
     part("ephemeralcontainers", "Pod", CHANGED),
     Part {
@@ -137,6 +139,7 @@ const POD_PARTS: &[Part] = &[
     },
     part("exec", "PodExecOptions", &["create", "get"]),
     part("log", "Pod", &["get"]),
+    part("portforward", "PodPortForwardOptions", &["create", "get"]),
     part("status", "Pod", CHANGED),
 ];
 
