@@ -15,6 +15,7 @@ use serde::Deserialize;
 use serde_json::Value;
 
 use super::container_config::container_hash;
+use super::pressure::limits;
 use super::resources::qos_class;
 use super::tokens;
 use crate::object::{Key, Kind, Object, Problem, Provenance, Standing, Unhonoured, unhonoured};
@@ -116,6 +117,9 @@ pub struct PodView {
     pub containers: Vec<ContainerView>,
     pub restart_policy: RestartPolicy,
     pub qos: QosClass,
+    pub priority: i32,
+    /// Something that it keeps on disk is limited, so that it has to be measured.
+    pub limits_disk: bool,
     pub host_network: bool,
     pub has_sysctls: bool,
     /// Names of the secrets that images may be pulled with, in order.
@@ -174,6 +178,8 @@ impl PodView {
             containers,
             restart_policy: policy,
             qos: qos_class(&typed.pod),
+            priority: spec.priority.unwrap_or(0),
+            limits_disk: limits::has_any(&typed.pod),
             has_sysctls: has_sysctls(spec),
             pull_secrets: pull_secrets(spec),
             mounted: mounted(&typed.pod),

@@ -3,10 +3,9 @@
 //!
 //! Source: Kubernetes pkg/kubelet/eviction/eviction_manager.go (localStorageEviction).
 
-use k8s_openapi::api::core::v1::Container;
+use k8s_openapi::api::core::v1::{Container, Pod};
 use k8s_openapi::apimachinery::pkg::api::resource::Quantity as Text;
 
-use crate::kubelet::view::PodView;
 use crate::object::Quantity;
 use crate::world::PodStats;
 
@@ -18,8 +17,8 @@ fn limit_of(container: &Container) -> Option<Quantity> {
 }
 
 /// emptyDir volumes on disk with a limit. A limited tmpfs limits itself.
-fn volume_limits(view: &PodView) -> impl Iterator<Item = (&str, Quantity)> {
-    let spec = view.pod.spec.as_ref();
+fn volume_limits(pod: &Pod) -> impl Iterator<Item = (&str, Quantity)> {
+    let spec = pod.spec.as_ref();
     let volumes = spec
         .and_then(|spec| spec.volumes.as_ref())
         .into_iter()
@@ -33,27 +32,36 @@ fn volume_limits(view: &PodView) -> impl Iterator<Item = (&str, Quantity)> {
     })
 }
 
+fn containers(pod: &Pod) -> impl Iterator<Item = &Container> {
+    let spec = pod.spec.as_ref();
+    let init = spec.and_then(|spec| spec.init_containers.as_ref());
+    let regular = spec.map(|spec| &spec.containers);
+    regular
+        .into_iter()
+        .flatten()
+        .chain(init.into_iter().flatten())
+}
+
 /// Whether anything of the pod's disk is limited, so that it has to be measured.
-pub fn has_any(view: &PodView) -> bool {
-    let mut containers = view.containers.iter();
-    containers.any(|container| limit_of(view.spec(container)).is_some())
-        || volume_limits(view).next().is_some()
+pub fn has_any(pod: &Pod) -> bool {
+    containers(pod).any(|container| limit_of(container).is_some())
+        || volume_limits(pod).next().is_some()
 }
 
 /// Why the pod has to go, in upstream's words and order; `None`: it keeps its limits.
-pub fn exceeded(view: &PodView, stats: &PodStats) -> Option<String> {
-    volume_exceeded(view, stats)
-        .or_else(|| pod_exceeded(view, stats))
-        .or_else(|| container_exceeded(view, stats))
+pub fn exceeded(pod: &Pod, stats: &PodStats) -> Option<String> {
+    volume_exceeded(pod, stats)
+        .or_else(|| pod_exceeded(pod, stats))
+        .or_else(|| container_exceeded(pod, stats))
 }
 
 fn is_above(bytes: u64, limit: Quantity) -> bool {
     i128::from(bytes) > i128::from(limit.value())
 }
 
-fn volume_exceeded(view: &PodView, stats: &PodStats) -> Option<String> {
+fn volume_exceeded(pod: &Pod, stats: &PodStats) -> Option<String> {
     let measured = stats.volumes.as_ref()?;
-    volume_limits(view).find_map(|(name, limit)| {
+    volume_limits(pod).find_map(|(name, limit)| {
         let found = measured.iter().find(|volume| volume.name == name)?;
         is_above(found.tree.bytes, limit)
             .then(|| format!("Usage of EmptyDir volume {name:?} exceeds the limit \"{limit}\". "))
@@ -61,8 +69,8 @@ fn volume_exceeded(view: &PodView, stats: &PodStats) -> Option<String> {
 }
 
 /// The sum counts only if every container has a limit.
-fn pod_exceeded(view: &PodView, stats: &PodStats) -> Option<String> {
-    let spec = view.pod.spec.as_ref()?;
+fn pod_exceeded(pod: &Pod, stats: &PodStats) -> Option<String> {
+    let spec = pod.spec.as_ref()?;
     let limits: Option<Vec<Quantity>> = spec.containers.iter().map(limit_of).collect();
     let total = limits?.into_iter().fold(Quantity::ZERO, Quantity::plus);
     is_above(stats.ephemeral?.bytes, total).then(|| {
@@ -70,14 +78,103 @@ fn pod_exceeded(view: &PodView, stats: &PodStats) -> Option<String> {
     })
 }
 
-fn container_exceeded(view: &PodView, stats: &PodStats) -> Option<String> {
+fn container_exceeded(pod: &Pod, stats: &PodStats) -> Option<String> {
     stats.containers.iter().find_map(|found| {
-        let container = view.container(&found.name)?;
-        let limit = limit_of(view.spec(container))?;
+        let container = containers(pod).find(|container| container.name == found.name)?;
+        let limit = limit_of(container)?;
         let bytes = found.rootfs?.bytes + found.logs?.bytes;
         is_above(bytes, limit).then(|| {
             let name = &found.name;
             format!("Container {name} exceeded its local ephemeral storage limit \"{limit}\". ")
         })
     })
+}
+
+#[cfg(test)]
+mod tests {
+    use serde_json::{Value, json};
+
+    use super::*;
+    use crate::world::{
+        BootTime, ContainerId, ContainerStats, Medium, Stamp, Tree, Uid, Usage, VolumeStats,
+    };
+
+    fn pod(limits: Value, volumes: Value) -> Pod {
+        let containers = json!([{"name": "c", "resources": {"limits": limits}}]);
+        let spec = json!({"containers": containers, "volumes": volumes});
+        serde_json::from_value(json!({"metadata": {}, "spec": spec})).unwrap()
+    }
+
+    /// A container of 3 KiB with its logs, and a volume of 2 KiB.
+    fn stats() -> PodStats {
+        let started = Stamp {
+            boot: BootTime::default(),
+            wall: jiff::Timestamp::UNIX_EPOCH,
+        };
+        let tree = |bytes| Tree { bytes, inodes: 1 };
+        PodStats {
+            uid: Uid::new("u").unwrap(),
+            namespace: "default".to_owned(),
+            name: "p".to_owned(),
+            cgroup: String::new(),
+            started,
+            usage: Usage::default(),
+            network: Vec::new(),
+            containers: vec![ContainerStats {
+                name: "c".to_owned(),
+                id: ContainerId("c".into()),
+                image: String::new(),
+                cgroup: String::new(),
+                started,
+                usage: Usage::default(),
+                rootfs: Some(tree(2048)),
+                logs: Some(tree(1024)),
+            }],
+            volumes: Some(vec![VolumeStats {
+                name: "v".to_owned(),
+                medium: Medium::Disk,
+                tree: tree(2048),
+            }]),
+            ephemeral: Some(tree(5120)),
+        }
+    }
+
+    #[test]
+    fn who_exceeds_a_limit_of_its_own_goes_with_upstreams_words() {
+        let volume = |medium: &str, limit: &str| {
+            let source = json!({"medium": medium, "sizeLimit": limit});
+            json!([{"name": "v", "emptyDir": source}])
+        };
+        let disk = |limit: &str| json!({"ephemeral-storage": limit});
+        for (limits, volumes, wanted) in [
+            (json!({}), json!([]), None),
+            (json!({}), volume("", "2Ki"), None),
+            (json!({}), volume("Memory", "1Ki"), None),
+            (
+                json!({}),
+                volume("", "1Ki"),
+                Some("Usage of EmptyDir volume \"v\" exceeds the limit \"1Ki\". "),
+            ),
+            (disk("5Ki"), json!([]), None),
+            (
+                disk("4Ki"),
+                json!([]),
+                Some(
+                    "Pod ephemeral local storage usage exceeds the total limit of \
+                     containers 4Ki. ",
+                ),
+            ),
+        ] {
+            let pod = pod(limits, volumes);
+            assert_eq!(exceeded(&pod, &stats()).as_deref(), wanted, "{pod:?}");
+        }
+        let mut alone = stats();
+        alone.ephemeral = None;
+        assert_eq!(
+            exceeded(&pod(disk("2Ki"), json!([])), &alone).as_deref(),
+            Some("Container c exceeded its local ephemeral storage limit \"2Ki\". ")
+        );
+        assert!(has_any(&pod(disk("1Gi"), json!([]))));
+        assert!(!has_any(&pod(json!({"cpu": "1"}), volume("Memory", "1Ki"))));
+    }
 }

@@ -31,7 +31,7 @@ use super::worker::Shared;
 use crate::object::resources::pod_requests;
 use crate::object::{Key, Kind as ObjectKind, Quantity};
 use crate::registry::EventRecord;
-use crate::world::{BootTime, Detail, Levels, PodStats, Sample};
+use crate::world::{BootTime, Detail, Levels, PodStats, QosClass, Sample};
 
 /// Source: Kubernetes pkg/kubelet/kubelet.go (evictionMonitoringPeriod).
 const PERIOD: Duration = Duration::from_secs(10);
@@ -166,12 +166,7 @@ fn node_event(kubelet: &Kubelet, kind: EventKind, reason: &str, message: String)
 
 /// Never evicted, and let in under pressure. Source: Kubernetes pkg/kubelet/types (IsCriticalPod).
 pub fn is_critical(view: &PodView) -> bool {
-    view.is_static || priority(view) >= rank::PRIORITY_CRITICAL
-}
-
-fn priority(view: &PodView) -> i32 {
-    let spec = view.pod.spec.as_ref();
-    spec.and_then(|spec| spec.priority).unwrap_or(0)
+    view.is_static || view.priority >= rank::PRIORITY_CRITICAL
 }
 
 /// Pods that run and could go.
@@ -222,7 +217,7 @@ async fn evict_one(kubelet: &Rc<Kubelet>, shortage: &Shortage) {
     let candidates: Vec<Candidate> = pods
         .iter()
         .map(|(shared, view)| Candidate {
-            priority: priority(view),
+            priority: view.priority,
             used: of_pod(&sample, shared)
                 .and_then(|pod| rank::used(signal, pod))
                 .unwrap_or(0),
@@ -233,12 +228,13 @@ async fn evict_one(kubelet: &Rc<Kubelet>, shortage: &Shortage) {
         return;
     };
     let (shared, view) = &pods[place];
+    let typed = view.typed();
     let containers = of_pod(&sample, shared)
         .into_iter()
         .flat_map(|pod| &pod.containers);
     let containers = containers.filter_map(|one| {
         let used = rank::used_by(signal, one)?;
-        let spec = view.spec(view.container(&one.name)?);
+        let spec = typed.container(view.container(&one.name)?);
         let requests = spec.resources.as_ref().and_then(|r| r.requests.as_ref());
         let request = requests.and_then(|r| r.get(resource)?.0.parse().ok());
         Some((one.name.clone(), used, request.unwrap_or(Quantity::ZERO)))
@@ -256,7 +252,7 @@ fn of_pod<'a>(sample: &'a Sample, shared: &Shared) -> Option<&'a PodStats> {
 }
 
 fn requested(view: &PodView, resource: &str) -> u64 {
-    let spec = json!(view.pod.spec);
+    let spec = json!(view.typed().pod.spec);
     let requests = pod_requests(&spec);
     let request = requests.get(resource).map_or(0, |amount| amount.value());
     u64::try_from(request).unwrap_or(0)
@@ -277,7 +273,7 @@ async fn keep_limits(kubelet: &Rc<Kubelet>, memory: &mut Memory) {
     let limited = || {
         evictable(kubelet)
             .into_iter()
-            .filter(|(_, view)| limits::has_any(view))
+            .filter(|(_, view)| view.limits_disk)
     };
     if !due || limited().next().is_none() {
         return;
@@ -285,7 +281,8 @@ async fn keep_limits(kubelet: &Rc<Kubelet>, memory: &mut Memory) {
     memory.limits_at = Some(now + LIMITS_PERIOD);
     let sample = kubelet.core.world.stats.sample(Detail::Trees).await;
     for (shared, view) in limited() {
-        let exceeded = of_pod(&sample, &shared).and_then(|pod| limits::exceeded(&view, pod));
+        let exceeded =
+            of_pod(&sample, &shared).and_then(|pod| limits::exceeded(&view.typed().pod, pod));
         if let Some(message) = exceeded {
             evict(&shared, &view, message, GRACE_HARD);
         }
@@ -312,12 +309,13 @@ pub fn refuses(conditions: &BTreeSet<Condition>, view: &PodView) -> Option<Strin
 }
 
 fn is_best_effort(view: &PodView) -> bool {
-    super::resources::qos_class(&view.pod) == crate::world::QosClass::BestEffort
+    view.qos == QosClass::BestEffort
 }
 
 fn tolerates_memory(view: &PodView) -> bool {
     const TAINT: &str = "node.kubernetes.io/memory-pressure";
-    let spec = view.pod.spec.as_ref();
+    let typed = view.typed();
+    let spec = typed.pod.spec.as_ref();
     let tolerations = spec.and_then(|spec| spec.tolerations.as_ref());
     tolerations.into_iter().flatten().any(|one| {
         let text = |value: &Option<String>| value.clone().unwrap_or_default();
