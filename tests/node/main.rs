@@ -14,6 +14,7 @@ mod image;
 mod isolation;
 mod manifests;
 mod pods;
+mod streams;
 mod support;
 mod survival;
 mod tls;
