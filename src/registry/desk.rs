@@ -5,7 +5,7 @@
 //! ```
 
 use std::cell::RefCell;
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 use std::rc::Rc;
 use std::sync::Arc;
 use std::time::Duration;
@@ -30,7 +30,7 @@ use crate::world::{Clock, Random, Stamp, Uid};
 const GRACE_DEFAULT_S: i64 = 30;
 
 /// Annotation of namespaces that nobody asked for by name: a manifest that states one takes it over.
-pub(super) const PROVISIONED: &str = "lowtide.io/provisioned";
+pub const PROVISIONED: &str = "lowtide.io/provisioned";
 
 /// What the clones of a registry share.
 pub(super) struct Desk {
@@ -43,6 +43,8 @@ pub(super) struct Desk {
     /// Admitted as part of a list that is not decided to its end; with the object if admission of
     /// others looks at it.
     pub deciding: RefCell<BTreeMap<Key, Option<Arc<Object>>>>,
+    /// Secrets that are to be sealed anew.
+    pub resealing: RefCell<BTreeSet<Key>>,
     pub lists: RefCell<Lists>,
     pub events: RefCell<Events>,
 }

@@ -23,6 +23,7 @@
 mod actor;
 mod admission;
 mod commit;
+mod cursors;
 mod desk;
 mod events;
 mod open;
@@ -30,9 +31,11 @@ mod options;
 mod own_node;
 mod packed;
 mod prepare;
+mod provide;
 mod published;
 mod reader;
 mod replace;
+mod reseal;
 mod store;
 mod write;
 
@@ -44,10 +47,12 @@ use serde_json::Value;
 
 pub use actor::Actor;
 pub use admission::{Admit, Attributes, Denial, DenialCause, Operation, Remarks, View};
+pub use cursors::Cursors;
+pub use desk::PROVISIONED;
 pub use options::{Limits, OpenError, OpenReport, Options, Place};
 pub use packed::{Packed, PackedChange};
 pub use reader::{Cursor, Reader};
-pub use store::{Aside, Directory, FaultyDisk, Health, Medium, Stored};
+pub use store::{Aside, Directory, Encryption, FaultyDisk, Health, KeyFile, Medium, Stored};
 pub use write::{Deleted, Deletion, Precondition, Propagation, Registry};
 
 use crate::object::{Key, Object, Problem, Provenance, Source};

@@ -100,6 +100,7 @@ fn options(host: &Host) -> kubelet::Options {
         services: Vec::new(),
         sources: vec![Source::File],
         image_gc: Default::default(),
+        issuer: None,
     }
 }
 
@@ -124,6 +125,7 @@ impl Node for RealNode {
             clock: Rc::clone(&clock),
             random: registry_secrets,
             limits: Limits::default(),
+            encryption: Default::default(),
             admission: Vec::new(),
         };
         let directory = SimDirectory {

@@ -11,6 +11,7 @@ mod images;
 mod logs;
 mod print;
 mod resource;
+mod top;
 mod transport;
 
 use std::io::{self, Write};
@@ -36,6 +37,7 @@ pub fn run(name: &str, matches: &ArgMatches) -> u8 {
         "logs" => logs::run(&client, matches).map(|()| 0),
         "exec" => exec::run(&client, matches, Act::Exec),
         "attach" => exec::run(&client, matches, Act::Attach),
+        "top" => top::run(&client, matches).map(|()| 0),
         "images" => images::list(&client, matches).map(|()| 0),
         "pull" => images::pull(&client, matches).map(|()| 0),
         "import" => images::import(&client, matches).map(|()| 0),
