@@ -19,6 +19,9 @@ const SPDY: [&str; 2] = [
 /// What these pods do is no matter of tokens.
 const TOKENLESS: &str = r#"--overrides={"spec":{"automountServiceAccountToken":false}}"#;
 
+/// Answers each line that is typed, until one says that it is the end.
+const ANSWER: &str = "while read line; do echo got $line; test $line = end && exit 5; done";
+
 /// kubectl against one node, over one of its two transports.
 struct Kubectl<'a> {
     program: PathBuf,
@@ -229,81 +232,55 @@ fn kubectl_forwards_ports() {
     });
 }
 
+/// Words of a command line; none of them has a blank in it.
+fn words(line: &str) -> Vec<&str> {
+    line.split(' ').collect()
+}
+
 #[test]
-fn kubectl_attaches_runs_and_debugs() {
+fn kubectl_runs_pods_and_stays_attached() {
     isolated(|place| {
         let manifest = pod("web", FOREVER, "", "");
         with_kubectl(place, &manifest, "web", |kubectl| {
-            let script = "while read line; do echo got $line; test $line = end && exit 5; done";
-            let image = format!("--image={IMAGE}");
-            let run = [
-                "run",
-                "once",
-                "-it",
-                "--rm",
-                "--restart=Never",
-                TOKENLESS,
-                &image,
-                "--",
-                "sh",
-                "-c",
-                script,
-            ];
-            let output = kubectl.on_terminal(&run, b"one\nend\n");
+            let options = format!("--rm --restart=Never {TOKENLESS} --image={IMAGE} --");
+            let run = format!("run once -it {options} sh -c");
+            let output =
+                kubectl.on_terminal(&[&words(&run)[..], &[ANSWER]].concat(), b"one\nend\n");
+            let log = kubectl.node.log();
             assert!(
                 text(&output.stdout).contains("got end"),
-                "{output:?}\n{}",
-                kubectl.node.log()
+                "{output:?}\n{log}"
             );
             let left = kubectl.run(&["get", "pod", "once"]);
             assert!(text(&left.stderr).contains("not found"), "{left:?}");
-            let quiet = [
-                "run",
-                "piped",
-                "-i",
-                "--rm",
-                "--restart=Never",
-                "-q",
-                TOKENLESS,
-                &image,
-                "--",
-                "wc",
-                "-c",
-            ];
-            let output = kubectl.with_input(&quiet, b"12345");
+            let run = format!("run piped -i -q {options} wc -c");
+            let output = kubectl.with_input(&words(&run), b"12345");
             assert!(text(&output.stdout).contains('5'), "{output:?}");
-            kubectl.ok(&["run", "debugged", TOKENLESS, &image, "--", "sleep", "1000"]);
-            kubectl.ok(&[
-                "wait",
-                "--for=condition=Ready",
-                "pod/debugged",
-                "--timeout=40s",
-            ]);
-            let debug = [
-                "debug",
-                "debugged",
-                "-it",
-                &image,
-                "--target=debugged",
-                "--",
-                "sh",
-                "-c",
-                script,
-            ];
+        });
+    });
+}
+
+#[test]
+fn kubectl_debugs_a_pod_with_a_container_of_its_own() {
+    isolated(|place| {
+        let manifest = pod("web", FOREVER, "", "");
+        with_kubectl(place, &manifest, "web", |kubectl| {
+            let run = format!("run debugged {TOKENLESS} --image={IMAGE} -- sleep 1000");
+            kubectl.ok(&words(&run));
+            kubectl.ok(&words(
+                "wait --for=condition=Ready pod/debugged --timeout=40s",
+            ));
+            let debug = format!("debug debugged -it --image={IMAGE} --target=debugged -- sh -c");
+            let debug = [&words(&debug)[..], &[ANSWER]].concat();
             let output = kubectl.on_terminal(&debug, b"one\nend\n");
+            let log = kubectl.node.log();
             assert!(
                 text(&output.stdout).contains("got end"),
-                "{output:?}\n{}",
-                kubectl.node.log()
+                "{output:?}\n{log}"
             );
-            kubectl.ok(&[
-                "delete",
-                "pod",
-                "debugged",
-                "--grace-period=0",
-                "--force",
-                "--wait",
-            ]);
+            kubectl.ok(&words(
+                "delete pod debugged --grace-period=0 --force --wait",
+            ));
         });
     });
 }
