@@ -19,12 +19,14 @@ pub mod authz;
 pub mod backend;
 mod discovery;
 mod etag;
+mod events;
 mod exec;
 mod format;
 mod health;
 mod images;
 mod list;
 mod logs;
+mod metrics;
 mod openapi;
 pub mod query;
 mod request_info;
@@ -116,6 +118,7 @@ struct Shared {
     handshakes: Handshakes,
     streams: Counter,
     execs: Counter,
+    metrics: metrics::Metrics,
 }
 
 impl Server {
@@ -138,6 +141,7 @@ impl Server {
             handshakes: Handshakes::default(),
             streams: Counter::default(),
             execs: Counter::default(),
+            metrics: metrics::Metrics::default(),
         }))
     }
 

@@ -4,6 +4,7 @@ use http::Method;
 
 use super::authz::review::Review;
 use super::discovery::Document;
+use super::events;
 use super::query::Query;
 use super::request_info::RequestInfo;
 use crate::object::Kind;
@@ -19,6 +20,8 @@ pub enum Target {
         endpoint: String,
         check: Option<String>,
     },
+    /// Of the server itself.
+    Metrics,
     Discovery(Document),
     /// `/openapi/v3`
     Schemas,
@@ -116,6 +119,7 @@ impl Target {
                     check: check.first().map(|check| (*check).to_owned()),
                 })
             }
+            ["metrics"] => Some(Target::Metrics),
             ["openapi", "v3"] => Some(Target::Schemas),
             ["openapi", "v3", name @ ..] => Some(Target::Schema(name.join("/"))),
             ["lowtide", "v1", rest @ ..] => own(rest),
@@ -162,7 +166,9 @@ fn resource(info: &RequestInfo) -> Option<Target> {
         return Some(Target::Bindings { namespace });
     }
     let kind = Kind::from_plural(&info.resource)?;
-    if (kind.group(), kind.version()) != (&info.group, &info.version) || !info.rest.is_empty() {
+    let at = (info.group.as_str(), info.version.as_str());
+    let shown = kind == Kind::Event && at == (events::GROUP, "v1");
+    if (kind.group(), kind.version()) != at && !shown || !info.rest.is_empty() {
         return None;
     }
     // A namespace is a request in itself; other cluster-scoped kinds have none in their path.

@@ -65,6 +65,7 @@ pub const SERVED: &[GroupVersion] = &[
         "v1",
         &[stored(Kind::Lease, ALL, &[])],
     ),
+    group("events.k8s.io", "v1", &[stored(Kind::Event, ALL, &[])]),
     group(
         "scheduling.k8s.io",
         "v1",
