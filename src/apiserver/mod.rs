@@ -20,7 +20,6 @@ pub mod backend;
 mod discovery;
 mod etag;
 mod events;
-mod exec;
 mod format;
 mod health;
 mod images;
@@ -34,6 +33,7 @@ mod route;
 mod secure;
 mod selector;
 mod status;
+mod stream;
 pub mod table;
 mod view;
 mod watch;
@@ -77,8 +77,15 @@ pub struct Limits {
     pub handshakes: usize,
     /// Watches and followed logs.
     pub streams: usize,
-    /// Commands under way by exec.
+    /// Commands and attached clients.
     pub execs: usize,
+    /// Sessions of forwarded ports.
+    pub forwards: usize,
+    /// Connections to ports of pods, of all sessions together.
+    pub forwarded: usize,
+    /// A session in which nothing moves for so long is closed.
+    /// Source: Kubernetes kubelet, `streamingConnectionIdleTimeout`.
+    pub stream_idle: Duration,
     pub http: serve::Limits,
 }
 
@@ -89,6 +96,9 @@ impl Default for Limits {
             handshakes: 64,
             streams: 1000,
             execs: 32,
+            forwards: 32,
+            forwarded: 256,
+            stream_idle: Duration::from_secs(4 * 3600),
             http: serve::Limits::default(),
         }
     }
@@ -118,6 +128,8 @@ struct Shared {
     handshakes: Handshakes,
     streams: Counter,
     execs: Counter,
+    forwards: Counter,
+    forwarded: Counter,
     metrics: metrics::Metrics,
 }
 
@@ -141,6 +153,8 @@ impl Server {
             handshakes: Handshakes::default(),
             streams: Counter::default(),
             execs: Counter::default(),
+            forwards: Counter::default(),
+            forwarded: Counter::default(),
             metrics: metrics::Metrics::default(),
         }))
     }
