@@ -15,8 +15,8 @@ use super::stream::command::{self, Act};
 use super::stream::forward;
 use super::watch::Watched;
 use super::{
-    Counted, Shared, authz, discovery, health, images, list, logs, metrics, openapi, view, watch,
-    write,
+    Counted, Shared, authz, discovery, health, images, list, logs, metrics, openapi, stats, view,
+    watch, write,
 };
 use crate::net::serve::{Request, Response};
 use crate::object::Standing;
@@ -155,6 +155,10 @@ async fn read(
         }
         Target::Images => images::list(&shared).await,
         Target::NodeStatus => images::status(&shared).await,
+        Target::Stats { document, node } => {
+            stats::document(&shared, document, node.as_deref(), &query).await
+        }
+        Target::Usage(metrics) => stats::metrics(&shared, metrics, &query).await,
         Target::Standing(place) => standing(&shared, &place),
         Target::Exec(_)
         | Target::Attach(_)

@@ -32,6 +32,7 @@ mod request_info;
 mod route;
 mod secure;
 mod selector;
+mod stats;
 mod status;
 mod stream;
 pub mod table;
@@ -128,9 +129,9 @@ struct Shared {
     handshakes: Handshakes,
     streams: Counter,
     execs: Counter,
+    metrics: metrics::Metrics,
     forwards: Counter,
     forwarded: Counter,
-    metrics: metrics::Metrics,
 }
 
 impl Server {
@@ -153,9 +154,9 @@ impl Server {
             handshakes: Handshakes::default(),
             streams: Counter::default(),
             execs: Counter::default(),
+            metrics: metrics::Metrics::default(),
             forwards: Counter::default(),
             forwarded: Counter::default(),
-            metrics: metrics::Metrics::default(),
         }))
     }
 

@@ -7,6 +7,7 @@ use super::discovery::Document;
 use super::events;
 use super::query::Query;
 use super::request_info::RequestInfo;
+use super::stats::{self, Metrics};
 use crate::object::Kind;
 
 const GROUP_AUTHORIZATION: &str = "authorization.k8s.io";
@@ -38,6 +39,12 @@ pub enum Target {
         namespace: Option<String>,
     },
     Object(Place),
+    /// Figures of the node, by the node's name if they are asked through its proxy.
+    Stats {
+        document: stats::Document,
+        node: Option<String>,
+    },
+    Usage(Metrics),
     Log(Place),
     Exec(Place),
     Attach(Place),
@@ -125,7 +132,13 @@ impl Target {
             ["openapi", "v3"] => Some(Target::Schemas),
             ["openapi", "v3", name @ ..] => Some(Target::Schema(name.join("/"))),
             ["lowtide", "v1", rest @ ..] => own(rest),
-            segments => document(segments).map(Target::Discovery),
+            segments => match stats::Document::of(segments) {
+                Some(document) => Some(Target::Stats {
+                    document,
+                    node: None,
+                }),
+                None => document(segments).map(Target::Discovery),
+            },
         }
     }
 }
@@ -159,6 +172,16 @@ fn review(info: &RequestInfo) -> Option<Target> {
 fn resource(info: &RequestInfo) -> Option<Target> {
     if info.group == GROUP_AUTHORIZATION {
         return review(info);
+    }
+    if let Some(metrics) = Metrics::of(info) {
+        return Some(Target::Usage(metrics));
+    }
+    if (&*info.group, &*info.resource, &*info.subresource) == ("", "nodes", "proxy") {
+        let segments: Vec<&str> = info.rest.iter().map(String::as_str).collect();
+        return stats::Document::of(&segments).map(|document| Target::Stats {
+            document,
+            node: Some(info.name.clone()),
+        });
     }
     if (&*info.resource, &*info.group, &*info.version) == ("bindings", "", "v1")
         && info.is_collection
@@ -314,9 +337,27 @@ mod tests {
     }
 
     #[test]
+    fn figures_have_paths_of_the_node_and_of_the_api() {
+        let summary = |node: Option<&str>| Target::Stats {
+            document: stats::Document::Summary,
+            node: node.map(str::to_owned),
+        };
+        let of_pod = Target::Usage(Metrics::One(place(Kind::Pod, "a", "p")));
+        for (path, target) in [
+            ("/stats/summary", summary(None)),
+            ("/api/v1/nodes/n/proxy/stats/summary", summary(Some("n"))),
+            ("/apis/metrics.k8s.io/v1beta1/namespaces/a/pods/p", of_pod),
+        ] {
+            assert_eq!(at(path), Some(target), "{path}");
+        }
+    }
+
+    #[test]
     fn other_paths_name_nothing() {
         let table = [
             "/api/v1/pods/p",
+            "/api/v1/nodes/n/proxy/logs",
+            "/apis/metrics.k8s.io/v1beta1/pods/p",
             "/apis/authorization.k8s.io/v1/localsubjectaccessreviews",
             "/api/v2/pods",
             "/apis/coordination.k8s.io/v1/namespaces/a/pods/p",

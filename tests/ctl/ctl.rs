@@ -39,9 +39,10 @@ impl Ctl {
             place: place.to_owned(),
             node: Node::started(place),
         };
-        if !ctl.run(&["get", "namespace", "default"]).status.success() {
-            ctl.ok(&["create", "namespace", "default"]);
-        }
+        ctl.until(
+            &["get", "serviceaccount", "default", "-o", "name"],
+            |name| !name.is_empty(),
+        );
         ctl
     }
 

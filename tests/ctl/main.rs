@@ -6,6 +6,9 @@
 #![allow(clippy::disallowed_methods)]
 
 mod ctl;
+#[path = "../support/host.rs"]
+#[allow(dead_code, reason = "shared with tests that need more of it")]
+mod host;
 #[path = "../support/image.rs"]
 mod image;
 #[path = "../node/isolation.rs"]

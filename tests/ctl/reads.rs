@@ -1,6 +1,6 @@
 //! Verbs that read.
 
-use serde_json::{Value, json};
+use serde_json::json;
 
 use crate::ctl::{Ctl, cells, with_node};
 use crate::support::eventually;
@@ -112,7 +112,7 @@ fn every_kind_has_upstreams_columns() {
                 .args(["-H", accept, &format!("http://localhost{root}/{kind}")])
                 .output()
                 .expect("curl");
-            let table: Value = serde_json::from_slice(&output.stdout).expect("JSON");
+            let table: serde_json::Value = serde_json::from_slice(&output.stdout).expect("JSON");
             table["columnDefinitions"].clone()
         };
         for (kind, headings) in table {
@@ -219,7 +219,7 @@ fn what_the_server_has_is_found_and_explained() {
         assert!(info.contains("is running at"), "{info}");
         // It also warns that the server is of an older release.
         let (version, _) = ctl.ok_with_errors(&["version", "-o", "json"]);
-        let version: Value = serde_json::from_str(&version).expect("JSON");
+        let version: serde_json::Value = serde_json::from_str(&version).expect("JSON");
         assert_eq!(version["serverVersion"]["major"], json!("1"));
         assert_eq!(ctl.ok(&["auth", "can-i", "create", "pods"]), "yes\n");
         let me = ctl.json(&["auth", "whoami"]);

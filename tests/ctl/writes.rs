@@ -36,57 +36,64 @@ fn apply_and_diff_on_either_side() {
         );
         let value = "-o=jsonpath={.data}";
         assert_eq!(ctl.ok(&["get", "cm", "m", value]), r#"{"a":"2"}"#);
-
-        let other = MAP.replace("name: m,", "name: s,");
-        let server = ["apply", "--server-side", "-f", "-"];
-        assert_eq!(
-            ctl.fed_ok(&other, &server),
-            "configmap/s serverside-applied\n"
-        );
-        let stranger = ["apply", "--server-side", "--field-manager=x", "-f", "-"];
-        let conflict = ctl.fed(&other.replace("'1'", "'3'"), &stranger);
-        let why = String::from_utf8_lossy(&conflict.stderr);
-        assert!(why.contains("conflict with \"kubectl\": .data.a"), "{why}");
-        let force = [
-            "apply",
-            "--server-side",
-            "--field-manager=x",
-            "--force-conflicts",
-            "-f",
-            "-",
-        ];
-        assert_eq!(
-            ctl.fed_ok(&other.replace("'1'", "'3'"), &force),
-            "configmap/s serverside-applied\n"
-        );
+        applies_by_the_server(&ctl);
+        fields_are_checked(&ctl);
         ctl.finish();
     });
 }
 
-#[test]
-fn unknown_fields_are_refused_or_warned_of() {
-    with_node(|place| {
-        let ctl = Ctl::started(place);
-        let typo = MAP.replace("\ndata:", "\ndota:");
-        let refused = ctl.fed(&typo, &["create", "-f", "-"]);
-        let why = String::from_utf8_lossy(&refused.stderr);
-        assert!(
-            why.contains("strict decoding error: unknown field \"dota\""),
-            "{why}"
+fn applies_by_the_server(ctl: &Ctl) {
+    let other = MAP.replace("name: m,", "name: s,");
+    let server = ["apply", "--server-side", "-f", "-"];
+    assert_eq!(
+        ctl.fed_ok(&other, &server),
+        "configmap/s serverside-applied\n"
+    );
+    let stranger = ["apply", "--server-side", "--field-manager=x", "-f", "-"];
+    let conflict = ctl.fed(&other.replace("'1'", "'3'"), &stranger);
+    let why = String::from_utf8_lossy(&conflict.stderr);
+    assert!(why.contains("conflict with \"kubectl\": .data.a"), "{why}");
+    let force = [
+        "apply",
+        "--server-side",
+        "--field-manager=x",
+        "--force-conflicts",
+        "-f",
+        "-",
+    ];
+    assert_eq!(
+        ctl.fed_ok(&other.replace("'1'", "'3'"), &force),
+        "configmap/s serverside-applied\n"
+    );
+}
+
+fn fields_are_checked(ctl: &Ctl) {
+    let typo = MAP.replace("\ndata:", "\ndota:");
+    let refused = ctl.fed(&typo, &["create", "-f", "-"]);
+    let why = String::from_utf8_lossy(&refused.stderr);
+    assert!(
+        why.contains("strict decoding error: unknown field \"dota\""),
+        "{why}"
+    );
+    let (_, errors) = {
+        let output = ctl.fed(
+            &typo.replace("name: m", "name: w"),
+            &["create", "--validate=warn", "-f", "-"],
         );
-        let warned = ctl.fed(&typo, &["create", "--validate=warn", "-f", "-"]);
-        assert!(warned.status.success());
-        let errors = String::from_utf8_lossy(&warned.stderr);
-        assert_eq!(errors, "Warning: unknown field \"dota\"\n");
-        let dry = ["apply", "--dry-run=server", "-f", "-"];
-        let third = MAP.replace("name: m,", "name: d,");
-        assert_eq!(
-            ctl.fed_ok(&third, &dry),
-            "configmap/d created (server dry run)\n"
-        );
-        ctl.fails(&["get", "cm", "d"]);
-        ctl.finish();
-    });
+        assert!(output.status.success());
+        (
+            output.stdout,
+            String::from_utf8_lossy(&output.stderr).into_owned(),
+        )
+    };
+    assert_eq!(errors, "Warning: unknown field \"dota\"\n");
+    let dry = ["apply", "--dry-run=server", "-f", "-"];
+    let third = MAP.replace("name: m,", "name: d,");
+    assert_eq!(
+        ctl.fed_ok(&third, &dry),
+        "configmap/d created (server dry run)\n"
+    );
+    ctl.fails(&["get", "cm", "d"]);
 }
 
 #[test]
