@@ -33,6 +33,7 @@ mod prepare;
 mod published;
 mod reader;
 mod replace;
+mod reseal;
 mod store;
 mod write;
 
@@ -47,7 +48,7 @@ pub use admission::{Admit, Attributes, Denial, DenialCause, Operation, Remarks, 
 pub use options::{Limits, OpenError, OpenReport, Options, Place};
 pub use packed::{Packed, PackedChange};
 pub use reader::{Cursor, Reader};
-pub use store::{Aside, Directory, FaultyDisk, Health, Medium, Stored};
+pub use store::{Aside, Directory, Encryption, FaultyDisk, Health, KeyFile, Medium, Stored};
 pub use write::{Deleted, Deletion, Precondition, Propagation, Registry};
 
 use crate::object::{Key, Object, Problem, Provenance, Source};
