@@ -1,6 +1,7 @@
 //! Programs that tests drive, and waiting for what they do.
 //!
 //! Include it with `#[path = "../support/host.rs"] mod host;`.
+#![allow(clippy::disallowed_methods)]
 
 use std::path::Path;
 use std::process::Command;
