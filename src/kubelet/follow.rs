@@ -16,6 +16,7 @@ pub fn all(kubelet: &Rc<Kubelet>) -> Vec<Task<()>> {
         core.spawn(pods(kubelet.clone())),
         core.spawn(references(kubelet.clone(), Kind::ConfigMap)),
         core.spawn(references(kubelet.clone(), Kind::Secret)),
+        core.spawn(references(kubelet.clone(), Kind::ServiceAccount)),
         core.spawn(runtime(kubelet.clone())),
         core.spawn(images(kubelet.clone())),
         core.spawn(departures(kubelet.clone())),
@@ -89,7 +90,8 @@ fn is_same(before: &Packed, after: &Packed) -> bool {
             .all(|field| meta(&before, field) == meta(&after, field))
 }
 
-/// configMaps and secrets: pods that wait for them try at once, pods that mount them refresh.
+/// configMaps, secrets and accounts: pods that wait for them try at once, pods that mount them (or
+/// tokens of them) refresh.
 async fn references(kubelet: Rc<Kubelet>, kind: Kind) {
     loop {
         let version = kubelet.core.reader.version();

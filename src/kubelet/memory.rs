@@ -13,6 +13,7 @@ use jiff::Timestamp;
 use serde::{Deserialize, Serialize};
 
 use super::backoff::BackOff;
+use super::tokens::Tokens;
 use super::view::{PodView, ProbeKind, Typed};
 use crate::world::{BootTime, ContainerId, Exit, Image, Stamp};
 
@@ -184,6 +185,8 @@ pub struct Memory {
     pub volumes_stale: bool,
     /// A refresh failed: not before then again, with the pause in use.
     pub refresh_retry: Option<(BootTime, Duration)>,
+    /// Service account tokens in the volumes; never recorded anywhere.
+    pub tokens: Tokens,
     pub sandbox_trouble: Option<Trouble>,
     /// Kills and removals that failed: not before then again.
     pub retries: BTreeMap<Target, BootTime>,

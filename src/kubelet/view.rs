@@ -16,6 +16,7 @@ use serde_json::Value;
 
 use super::container_config::container_hash;
 use super::resources::qos_class;
+use super::tokens;
 use crate::object::{Key, Kind, Object, Problem, Provenance, Standing, Unhonoured, unhonoured};
 use crate::world::{QosClass, Uid};
 
@@ -119,7 +120,7 @@ pub struct PodView {
     pub has_sysctls: bool,
     /// Names of the secrets that images may be pulled with, in order.
     pub pull_secrets: Vec<String>,
-    /// ConfigMaps and Secrets that volumes show.
+    /// ConfigMaps and Secrets that volumes show, and the account whose tokens they show.
     mounted: Vec<(Kind, String)>,
     pub is_static: bool,
     pub provenance: Option<Provenance>,
@@ -175,7 +176,7 @@ impl PodView {
             qos: qos_class(&typed.pod),
             has_sysctls: has_sysctls(spec),
             pull_secrets: pull_secrets(spec),
-            mounted: spec.volumes.iter().flatten().flat_map(shown).collect(),
+            mounted: mounted(&typed.pod),
             host_network: spec.host_network.unwrap_or(false),
             is_static: object.is_static(),
             provenance: object.provenance.clone(),
@@ -295,6 +296,17 @@ fn has_sysctls(spec: &PodSpec) -> bool {
 fn pull_secrets(spec: &PodSpec) -> Vec<String> {
     let secrets = spec.image_pull_secrets.iter().flatten();
     secrets.map(|secret| secret.name.clone()).collect()
+}
+
+/// What a change of makes the pod's volumes stale: what they show, and the account whose tokens.
+fn mounted(pod: &Pod) -> Vec<(Kind, String)> {
+    let volumes = pod
+        .spec
+        .iter()
+        .flat_map(|spec| spec.volumes.iter().flatten());
+    let account = || (Kind::ServiceAccount, tokens::account_name(pod).to_owned());
+    let account = (!tokens::requests(pod).is_empty()).then(account);
+    volumes.flat_map(shown).chain(account).collect()
 }
 
 fn shown(volume: &Volume) -> Vec<(Kind, String)> {

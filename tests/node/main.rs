@@ -6,6 +6,7 @@
 //! which stops node and pods and demands that the kernel is as it was.
 #![allow(clippy::disallowed_methods)]
 
+mod accounts;
 mod client;
 mod disk;
 mod health;
@@ -16,6 +17,7 @@ mod image;
 mod isolation;
 mod manifests;
 mod pods;
+mod stats;
 mod support;
 mod survival;
 mod tls;

@@ -3,6 +3,9 @@
 //! Include it with `#[path = "../support/host.rs"] mod host;`.
 #![allow(clippy::disallowed_methods)]
 
+// Tests may wait and start programs.
+#![allow(clippy::disallowed_methods)]
+
 use std::path::Path;
 use std::process::Command;
 use std::time::{Duration, Instant};

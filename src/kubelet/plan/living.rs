@@ -360,16 +360,24 @@ fn restart(
 
 fn prepare_volumes(situation: &Situation<'_>, plan: &mut Plan, needed: bool) {
     let memory = situation.memory;
+    let renew_at = memory.tokens.renew_at();
+    let stale = memory.volumes_stale || renew_at.is_some_and(|at| at <= situation.now);
+    let running = || situation.observed.containers.iter().any(is_live);
     match &memory.volumes {
-        Volumes::Ready if !memory.volumes_stale => {}
+        Volumes::Ready if !stale => {
+            if let Some(at) = renew_at
+                && (needed || running())
+            {
+                plan.wake(at);
+            }
+        }
         Volumes::Ready | Volumes::Unset => {
             if let Some((at, _)) = memory.refresh_retry
                 && situation.now < at
             {
                 return plan.wake(at);
             }
-            let running = situation.observed.containers.iter().any(is_live);
-            if needed || running {
+            if needed || running() {
                 plan.begin(memory, Step::SetUpVolumes);
             }
         }
