@@ -1,7 +1,6 @@
 //! Programs that tests drive, and waiting for what they do.
 //!
 //! Include it with `#[path = "../support/host.rs"] mod host;`.
-#![allow(clippy::disallowed_methods)]
 
 // Tests may wait and start programs.
 #![allow(clippy::disallowed_methods)]
