@@ -26,7 +26,7 @@ mod list;
 mod logs;
 mod openapi;
 pub mod query;
-mod request_info;
+pub mod request_info;
 mod route;
 mod secure;
 mod selector;
