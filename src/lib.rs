@@ -5,7 +5,8 @@
 //!
 //! ```text
 //! floor 4   cli  node          flags and the small client; the composition root
-//! floor 3   kubelet  apiserver  manifest     blind to each other: they meet in the registry
+//! floor 3   kubelet  apiserver  manifest  controller     blind to each other: they meet in the
+//!                              registry
 //! floor 2   runtime  admission sandboxes, containers, images, volumes, shim; rules of writes
 //! floor 1   registry  net  os  the one door; bytes; the kernel
 //! floor 0   object  world      pure data; the seams
@@ -14,6 +15,7 @@
 pub mod admission;
 pub mod apiserver;
 pub mod cli;
+pub mod controller;
 pub mod kubelet;
 pub mod manifest;
 pub mod net;

@@ -12,6 +12,7 @@ use super::leftovers::Leftovers;
 use super::node_status::Machine;
 use super::records::Records;
 use super::view::{ContainerView, PodView};
+use crate::object::token::Issuer;
 use crate::object::{Key, Kind, Object, Origin};
 use crate::os::task;
 use crate::registry::{EventRecord, Reader, Registry};
@@ -27,6 +28,8 @@ pub struct Options {
     /// Sources whose complete lists must have arrived before anything is called an orphan.
     pub sources: Vec<crate::object::Source>,
     pub image_gc: super::image_gc::Policy,
+    /// Signs the tokens of pods; without it no pod gets one.
+    pub issuer: Option<Arc<Issuer>>,
 }
 
 pub struct Core {
@@ -141,6 +144,10 @@ pub struct OwnOrigin {
 impl OwnOrigin {
     pub fn new(reader: Reader, origin: Origin) -> OwnOrigin {
         OwnOrigin { reader, origin }
+    }
+
+    pub fn account(&self, namespace: &str, name: &str) -> Option<Arc<Object>> {
+        self.get(Kind::ServiceAccount, namespace, name)
     }
 
     fn get(&self, kind: Kind, namespace: &str, name: &str) -> Option<Arc<Object>> {

@@ -13,7 +13,8 @@ use jiff::Timestamp;
 use serde::{Deserialize, Serialize};
 
 use super::backoff::BackOff;
-use super::view::{PodView, ProbeKind};
+use super::tokens::Tokens;
+use super::view::{PodView, ProbeKind, Typed};
 use crate::world::{BootTime, ContainerId, Exit, Image, Stamp};
 
 /// What a step works on. Two steps never work on one target at the same time.
@@ -184,6 +185,8 @@ pub struct Memory {
     pub volumes_stale: bool,
     /// A refresh failed: not before then again, with the pause in use.
     pub refresh_retry: Option<(BootTime, Duration)>,
+    /// Service account tokens in the volumes; never recorded anywhere.
+    pub tokens: Tokens,
     pub sandbox_trouble: Option<Trouble>,
     /// Kills and removals that failed: not before then again.
     pub retries: BTreeMap<Target, BootTime>,
@@ -251,11 +254,12 @@ impl Memory {
                 memory.trouble = None;
             }
         }
-        let shown = |view: &PodView| {
-            let metadata = &view.pod.metadata;
+        let (before, after) = (before.typed(), after.typed());
+        let shown = |typed: &Typed| {
+            let metadata = &typed.pod.metadata;
             (metadata.labels.clone(), metadata.annotations.clone())
         };
-        self.volumes_stale |= shown(before) != shown(after) || before.pod.spec != after.pod.spec;
+        self.volumes_stale |= shown(&before) != shown(&after) || before.pod.spec != after.pod.spec;
         self.refresh_retry = None;
     }
 

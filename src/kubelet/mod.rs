@@ -35,6 +35,7 @@ pub mod sandbox_config;
 pub mod security;
 pub mod status;
 mod steps;
+pub mod tokens;
 pub mod view;
 pub mod volumes;
 

@@ -10,12 +10,14 @@ use std::collections::BTreeMap;
 use base64::Engine;
 use k8s_openapi::api::core::v1::{
     ConfigMapProjection, DownwardAPIVolumeFile, EmptyDirVolumeSource, HostPathVolumeSource,
-    KeyToPath, Pod, ProjectedVolumeSource, SecretProjection, Volume, VolumeProjection,
+    KeyToPath, Pod, ProjectedVolumeSource, SecretProjection, ServiceAccountTokenProjection, Volume,
+    VolumeProjection,
 };
 
 use super::env::{find_container, metadata_field, resource_value, secret_bytes};
 use super::facts::{NodeFacts, References, text_entries};
 use super::resources::pod_cgroup;
+use super::tokens::{Request, Tokens};
 use crate::object::{Object, Quantity};
 use crate::world::{
     FileMedium, HostPathType, PodVolumes, ProjectedFile, Uid, VolumeContent, VolumeError,
@@ -42,6 +44,7 @@ struct Scope<'a> {
     pod: &'a Pod,
     references: &'a dyn References,
     node: &'a NodeFacts,
+    tokens: &'a Tokens,
 }
 
 /// Contents of all volumes of a pod.
@@ -50,11 +53,13 @@ pub fn volume_contents(
     pod: &Pod,
     references: &dyn References,
     node: &NodeFacts,
+    tokens: &Tokens,
 ) -> Result<PodVolumes, Vec<VolumeError>> {
     let scope = Scope {
         pod,
         references,
         node,
+        tokens,
     };
     let spec = pod.spec.as_ref();
     let mut volumes = Vec::new();
@@ -251,11 +256,8 @@ fn projected(
                 field("clusterTrustBundle")
             ));
         }
-        if service_account_token.is_some() {
-            return Err(format!(
-                "{} is not honoured yet",
-                field("serviceAccountToken")
-            ));
+        if let Some(part) = service_account_token {
+            add_token(scope, part, mode, &mut files)?;
         }
         if let Some(part) = config_map {
             add_config_map(scope, part, mode, &mut files)?;
@@ -352,7 +354,9 @@ fn project(
     };
     for item in items {
         match (entries.get(&item.key), optional) {
-            (Some(bytes), _) => add(files, &item.path, item.mode.or(mode), bytes.clone())?,
+            (Some(bytes), _) => {
+                add(files, &item.path, item.mode.or(mode), bytes.clone())?;
+            }
             (None, Some(true)) => {}
             (None, Some(false) | None) => return Err(format!("{absent}: {}", item.key)),
         }
@@ -384,7 +388,57 @@ fn add_downward<'a>(
     Ok(())
 }
 
-fn add(files: &mut Files, path: &str, mode: Option<i32>, bytes: Vec<u8>) -> Result<(), String> {
+/// Only those read a token who must: its owner if all containers run as one user, the pod's group.
+/// Source: Kubernetes pkg/volume/projected (collectData).
+fn add_token(
+    scope: &Scope,
+    source: &ServiceAccountTokenProjection,
+    mode: Option<i32>,
+    files: &mut Files,
+) -> Result<(), String> {
+    const MODE_OWN: i32 = 0o600;
+    let token = scope.tokens.get(&Request::of(source))?;
+    let owner = common_user(scope.pod);
+    let context = scope
+        .pod
+        .spec
+        .as_ref()
+        .and_then(|spec| spec.security_context.as_ref());
+    let grouped = context.is_some_and(|context| context.fs_group.is_some());
+    let mode = if owner.is_some() || grouped {
+        Some(MODE_OWN)
+    } else {
+        mode
+    };
+    let path = add(files, &source.path, mode, token.as_bytes().to_vec())?;
+    if let Some(file) = files.get_mut(&path) {
+        file.uid = owner;
+    }
+    Ok(())
+}
+
+/// The user that every container is said to run as.
+/// Source: Kubernetes pkg/volume/util (FsUserFrom).
+fn common_user(pod: &Pod) -> Option<u32> {
+    let spec = pod.spec.as_ref()?;
+    let of_pod = spec
+        .security_context
+        .as_ref()
+        .and_then(|context| context.run_as_user);
+    let init = spec.init_containers.iter().flatten();
+    let own = init
+        .chain(&spec.containers)
+        .map(|c| c.security_context.as_ref());
+    let added = spec.ephemeral_containers.iter().flatten();
+    let contexts = own.chain(added.map(|c| c.security_context.as_ref()));
+    let mut users = contexts.map(|context| context.and_then(|c| c.run_as_user).or(of_pod));
+    let first = users.next()??;
+    let same = users.all(|user| user == Some(first));
+    same.then(|| u32::try_from(first).ok()).flatten()
+}
+
+/// Returns the path as it is used.
+fn add(files: &mut Files, path: &str, mode: Option<i32>, bytes: Vec<u8>) -> Result<String, String> {
     let path = checked_path(path)?;
     let mode = u32::try_from(mode.unwrap_or(MODE_DEFAULT))
         .ok()
@@ -393,13 +447,13 @@ fn add(files: &mut Files, path: &str, mode: Option<i32>, bytes: Vec<u8>) -> Resu
     files.insert(
         path.clone(),
         ProjectedFile {
-            path,
+            path: path.clone(),
             mode,
             uid: None,
             bytes,
         },
     );
-    Ok(())
+    Ok(path)
 }
 
 /// Relative, no `..`, nothing that could be taken for the atomic writer's own entries.

@@ -9,6 +9,7 @@
 use std::cell::RefCell;
 use std::net::{IpAddr, Ipv4Addr, SocketAddr, TcpListener};
 use std::rc::Rc;
+use std::sync::Arc;
 use std::time::Duration;
 
 use rustls_pki_types::CertificateDer;
@@ -19,8 +20,10 @@ use super::pki::{Names, Pki};
 use crate::apiserver::Secure;
 use crate::apiserver::authn::{Authenticator, Files, Paths};
 use crate::cli::options::{AuthorizationMode, RunOptions};
+use crate::controller::Trust;
 use crate::net::certificates::Identity;
 use crate::net::tls_server::{SharedConfig, server_config};
+use crate::object::token::Issuer;
 use crate::os;
 use crate::registry::Reader;
 use crate::world::{Clock, Disk, not_before_build};
@@ -96,10 +99,16 @@ impl Doors {
     /// Where pods find the API, as upstream's kubelet tells them.
     /// Source: Kubernetes pkg/kubelet/envvars.
     pub fn services(&self) -> Vec<(String, String)> {
-        match self.address {
-            Some(address) if self.pods_reach_it => services(self.gateway, address.port()),
-            _ => Vec::new(),
+        match self.for_pods() {
+            Some(api) => services(self.gateway, api.port()),
+            None => Vec::new(),
         }
+    }
+
+    /// The API's address for pods, if they reach it.
+    pub fn for_pods(&self) -> Option<SocketAddr> {
+        let address = self.address.filter(|_| self.pods_reach_it)?;
+        Some(SocketAddr::new(self.gateway.into(), address.port()))
     }
 }
 
@@ -123,6 +132,10 @@ fn services(host: Ipv4Addr, port: u16) -> Vec<(String, String)> {
 pub struct Front {
     paths: Paths,
     pub authenticator: Authenticator,
+    /// Signs service account tokens.
+    pub issuer: Arc<Issuer>,
+    /// What pods and their tokens' Secrets are given to check this server by.
+    pub trust: Rc<Trust>,
     shown: RefCell<Shown>,
     config: Option<SharedConfig>,
 }
@@ -170,10 +183,13 @@ impl Front {
             let made = server_config(&identity, &client_authorities)?;
             (server, config) = (Some(identity), Some(SharedConfig::new(made)));
         }
-        let accounts = Some((pki.issuer(), reader));
+        let issuer = pki.issuer();
+        let accounts = Some((issuer.clone(), reader));
         let front = Rc::new(Front {
             paths: options.authentication.clone(),
             authenticator: Authenticator::new(files, accounts, anonymous(options)),
+            issuer,
+            trust: Trust::new(&authority),
             shown: RefCell::new(Shown {
                 authority,
                 server,
@@ -242,6 +258,7 @@ impl Keeper {
         if changed {
             let mut shown = self.front.shown.borrow_mut();
             shown.authority = self.pki.authority().to_owned();
+            self.front.trust.replace(&shown.authority);
             shown.server = server;
             drop(shown);
             // A renewed CA has its old key: whom the files made trusted still is.

@@ -2,7 +2,7 @@
 //! node, in order, and takes them down again.
 //!
 //! ```text
-//!  start   directories ► clock ► store ► images ► runtime ► manifests ► kubelet ► API ► ready
+//!  start   directories ► clock ► store ► images ► runtime ► keys ► manifests ► kubelet ► API ► ready
 //!  stop    stopping ► sources and API ► (--exit-stops-pods, SIGPWR: pods, network) ► store flushed
 //! ```
 //! The only place that knows every part; it decides nothing about pods.
@@ -32,6 +32,7 @@ use crate::apiserver::authn::Authenticator;
 use crate::apiserver::authz::{Authorizer, Mode, PolicyFile};
 use crate::apiserver::{self, Secure, ServeThread, Sockets};
 use crate::cli::options::{AuthorizationMode, OnExit, RunOptions, SealingKeys};
+use crate::controller::Controllers;
 use crate::kubelet::Kubelet;
 use crate::kubelet::image_gc;
 use crate::kubelet::node_status::Machine;
@@ -108,12 +109,8 @@ impl Node {
 
         // The first start has made the store's key and its directories; from here on pods move.
         os::thread::never_wait_here();
-        let sources = start_sources(&options, &machine, &registry, &parts, &executor).await?;
+        let (services, api) = (doors.services(), doors.for_pods());
         let node_name = machine.node.node_name.clone();
-        let settings = kubelet_options(&options, machine, doors.services(), &parts);
-        let world = parts.world.clone();
-        let kubelet = Kubelet::start(world, registry.clone(), settings, executor.clone()).await;
-        let authorizer = authorizer(&options, &policy, &registry);
         let (front, secure, keeper) = Front::open(
             doors,
             &options,
@@ -123,6 +120,20 @@ impl Node {
             clock.clone(),
         )
         .await?;
+        let controllers = Controllers {
+            registry: registry.clone(),
+            clock: clock.clone(),
+            trust: front.trust.clone(),
+            issuer: front.issuer.clone(),
+            api,
+        };
+        controllers.prepare().await;
+        let sources = start_sources(&options, &machine, &registry, &parts, &executor).await?;
+        let mut settings = kubelet_options(&options, machine, services, &parts);
+        settings.issuer = Some(front.issuer.clone());
+        let world = parts.world.clone();
+        let kubelet = Kubelet::start(world, registry.clone(), settings, executor.clone()).await;
+        let authorizer = authorizer(&options, &policy, &registry);
         let (api, backend) = start_api(
             &options,
             (front.authenticator.clone(), authorizer),
@@ -132,17 +143,13 @@ impl Node {
             &parts,
             executor.clone(),
         )?;
-        let quotas = task::spawn(
-            &executor,
-            admission::resource_quota::keep_statuses(registry.clone()),
-        );
-        let resealing = task::spawn(&executor, reseal(registry.clone()));
-        let images = parts.images.clone();
-        let watch_images = task::spawn(&executor, async move { images.watch_image_dir().await });
-        let trim = task::spawn(
-            &executor,
-            thrift::trim_after_bursts(registry.reader(), clock),
-        );
+        let mut background = controllers.start(&executor);
+        background.extend(housekeeping(&registry, &parts, clock, &executor));
+        background.extend([
+            backend,
+            executor.spawn(keeper.keep()),
+            task::spawn(&executor, reseal(registry.clone())),
+        ]);
         Ok(Node {
             options,
             parts,
@@ -151,14 +158,7 @@ impl Node {
             service,
             sources,
             api,
-            background: vec![
-                backend,
-                watch_images,
-                trim,
-                quotas,
-                executor.spawn(keeper.keep()),
-                resealing,
-            ],
+            background,
             policy,
             front,
         })
@@ -242,6 +242,24 @@ impl Node {
     }
 }
 
+/// What goes on in the background and needs nobody's asking.
+fn housekeeping(
+    registry: &Registry,
+    parts: &Parts,
+    clock: Rc<dyn Clock>,
+    executor: &Rc<LocalExecutor<'static>>,
+) -> [Task<()>; 3] {
+    let quotas = admission::resource_quota::keep_statuses(registry.clone());
+    let images = parts.images.clone();
+    let watch_images = async move { images.watch_image_dir().await };
+    let trim = thrift::trim_after_bursts(registry.reader(), clock);
+    [
+        task::spawn(executor, watch_images),
+        task::spawn(executor, trim),
+        task::spawn(executor, quotas),
+    ]
+}
+
 fn kubelet_options(
     options: &RunOptions,
     machine: machine::Facts,
@@ -261,6 +279,7 @@ fn kubelet_options(
             low_percent: options.image_gc_low_percent,
             age_min: options.image_gc_age_min,
         },
+        issuer: None,
     }
 }
 

@@ -33,7 +33,7 @@ const VOLUMES: [&str; 6] = [
 ];
 
 /// Sources of a projected volume that exist here.
-const PROJECTED: [&str; 3] = ["secret", "configMap", "downwardAPI"];
+const PROJECTED: [&str; 4] = ["secret", "configMap", "downwardAPI", "serviceAccountToken"];
 
 const EPHEMERAL: &str = "ephemeralContainers";
 
@@ -64,10 +64,6 @@ pub fn unhonoured(pod: &Value) -> Vec<Unhonoured> {
     }
     for name in POD_WAIT {
         found.if_set(spec, "spec", name, Effect::Wait);
-    }
-    let account = &spec["serviceAccountName"];
-    if is_set(account) && account != "default" {
-        found.push("spec.serviceAccountName".to_owned(), Effect::Warn);
     }
     let os = &spec["os"]["name"];
     if is_set(os) && os != "linux" {
@@ -241,7 +237,7 @@ mod tests {
                 {"name": "a", "persistentVolumeClaim": {"claimName": "x"}},
                 {"name": "b", "image": {}},
                 {"name": "d", "emptyDir": {"sizeLimit": "1Gi"}},
-                {"name": "c", "projected": {"sources": [{"serviceAccountToken": {"path": "t"}}]}},
+                {"name": "c", "projected": {"sources": [{"clusterTrustBundle": {"path": "t"}}]}},
             ],
         }});
         let found: Vec<_> = unhonoured(&pod)
@@ -252,7 +248,6 @@ mod tests {
             ("spec.affinity", Effect::Warn),
             ("spec.nodeSelector", Effect::Warn),
             ("spec.runtimeClassName", Effect::Wait),
-            ("spec.serviceAccountName", Effect::Warn),
             ("spec.os.name", Effect::Wait),
             ("spec.hostUsers", Effect::Wait),
             ("spec.securityContext.appArmorProfile", Effect::Wait),
@@ -279,7 +274,7 @@ mod tests {
             ("spec.volumes[1].image", Effect::Wait),
             ("spec.volumes[2].emptyDir.sizeLimit", Effect::Warn),
             (
-                "spec.volumes[3].projected.sources[0].serviceAccountToken",
+                "spec.volumes[3].projected.sources[0].clusterTrustBundle",
                 Effect::Wait,
             ),
         ]
@@ -303,7 +298,7 @@ mod tests {
             "affinity": {},
             "hostUsers": true,
             "os": {"name": "linux"},
-            "serviceAccountName": "default",
+            "serviceAccountName": "robot",
             "setHostnameAsFQDN": true,
             "overhead": null,
             "securityContext": {"appArmorProfile": {"type": "Unconfined"}, "fsGroup": 5},

@@ -30,7 +30,7 @@ use crate::world::{Clock, Random, Stamp, Uid};
 const GRACE_DEFAULT_S: i64 = 30;
 
 /// Annotation of namespaces that nobody asked for by name: a manifest that states one takes it over.
-pub(super) const PROVISIONED: &str = "lowtide.io/provisioned";
+pub const PROVISIONED: &str = "lowtide.io/provisioned";
 
 /// What the clones of a registry share.
 pub(super) struct Desk {

@@ -23,6 +23,7 @@
 mod actor;
 mod admission;
 mod commit;
+mod cursors;
 mod desk;
 mod events;
 mod open;
@@ -30,6 +31,7 @@ mod options;
 mod own_node;
 mod packed;
 mod prepare;
+mod provide;
 mod published;
 mod reader;
 mod replace;
@@ -45,6 +47,8 @@ use serde_json::Value;
 
 pub use actor::Actor;
 pub use admission::{Admit, Attributes, Denial, DenialCause, Operation, Remarks, View};
+pub use cursors::Cursors;
+pub use desk::PROVISIONED;
 pub use options::{Limits, OpenError, OpenReport, Options, Place};
 pub use packed::{Packed, PackedChange};
 pub use reader::{Cursor, Reader};

@@ -2,6 +2,8 @@
 
 use std::sync::Arc;
 
+use event_listener::EventListener;
+
 use super::packed::{Packed, PackedChange};
 use super::published::Shared;
 use super::{Change, Gone};
@@ -81,11 +83,16 @@ impl Cursor {
         self.next_packed().await.map(unpack)
     }
 
+    /// Rings when objects of the kind change.
+    pub(super) fn listen(&self) -> EventListener {
+        self.shared.bell(self.kind).listen()
+    }
+
     /// The same without reading the objects' text.
     pub async fn next_packed(&mut self) -> Result<Vec<Arc<PackedChange>>, Gone> {
         loop {
             // Listen first: a change between the look and the wait still rings.
-            let bell = self.shared.bell(self.kind).listen();
+            let bell = self.listen();
             if let Some(changes) = self.ready_packed()? {
                 return Ok(changes);
             }

@@ -371,7 +371,7 @@ fn is_over(object: &Object) -> bool {
 
 impl Precondition {
     /// What the body itself demands: a resourceVersion or uid that was read before.
-    fn of(body: &Value) -> Precondition {
+    pub(super) fn of(body: &Value) -> Precondition {
         let text = |name: &str| {
             let text = body["metadata"][name].as_str()?;
             (!text.is_empty()).then(|| text.to_owned())
@@ -382,7 +382,7 @@ impl Precondition {
         }
     }
 
-    fn check(&self, current: &Object) -> Result<(), Error> {
+    pub(super) fn check(&self, current: &Object) -> Result<(), Error> {
         let conflict = |message: String| Error::Conflict {
             key: current.key.clone(),
             message,

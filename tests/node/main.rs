@@ -6,14 +6,18 @@
 //! which stops node and pods and demands that the kernel is as it was.
 #![allow(clippy::disallowed_methods)]
 
+mod accounts;
 mod client;
 mod disk;
 mod health;
+#[path = "../support/host.rs"]
+mod host;
 #[path = "../support/image.rs"]
 mod image;
 mod isolation;
 mod manifests;
 mod pods;
+mod stats;
 mod support;
 mod survival;
 mod tls;

@@ -100,6 +100,7 @@ fn options(host: &Host) -> kubelet::Options {
         services: Vec::new(),
         sources: vec![Source::File],
         image_gc: Default::default(),
+        issuer: None,
     }
 }
 

@@ -1,14 +1,10 @@
 //! The status of quotas: what is used, for people to read. No decision is made on it.
 
-use std::future::{Future, poll_fn};
-use std::pin::pin;
-use std::task::Poll;
-
 use serde_json::{Map, Value, json};
 
 use super::usage::{Amounts, COUNTED, is_about, is_in_scope, usage};
 use crate::object::{Kind, Quantity, resources};
-use crate::registry::{Reader, Registry, View};
+use crate::registry::{Registry, View};
 
 /// Keeps the status of every quota true, for ever. Without a quota it wakes for quotas only.
 pub async fn keep_statuses(registry: Registry) {
@@ -24,36 +20,10 @@ pub async fn keep_statuses(registry: Registry) {
             }
         }
         match quotas.is_empty() {
-            true => changed(&reader, &[Kind::ResourceQuota], version).await,
-            false => changed(&reader, &COUNTED, version).await,
+            true => reader.changed(&[Kind::ResourceQuota], version).await,
+            false => reader.changed(&COUNTED, version).await,
         }
     }
-}
-
-/// Waits for a change of one of the kinds after `version`.
-async fn changed(reader: &Reader, kinds: &[Kind], version: u64) {
-    // A version that history does not hold any more means changes too.
-    let Ok(mut cursors) = kinds
-        .iter()
-        .map(|kind| reader.watch(*kind, version))
-        .collect::<Result<Vec<_>, _>>()
-    else {
-        return;
-    };
-    let mut waits: Vec<_> = cursors
-        .iter_mut()
-        .map(|cursor| Box::pin(cursor.next_packed()))
-        .collect();
-    poll_fn(|context| {
-        let mut ready = waits
-            .iter_mut()
-            .map(|wait| pin!(wait).poll(context).is_ready());
-        match ready.any(|ready| ready) {
-            true => Poll::Ready(()),
-            false => Poll::Pending,
-        }
-    })
-    .await;
 }
 
 /// `{hard, used}`, each with the names of the quota.

@@ -4,7 +4,7 @@
 use std::time::Duration;
 
 use super::super::memory::{ContainerMemory, EndCause, ImageState, Target, Trouble, Volumes};
-use super::super::view::{ContainerView, Role};
+use super::super::view::{ContainerView, RestartPolicy, Role};
 use super::ending::{begin_record, final_phase, is_quiet, with_exits};
 use super::{Plan, Situation, Step, Waiting, exit_of, is_live};
 use crate::world::{BootTime, ContainerObserved, ContainerState, SandboxState};
@@ -360,16 +360,24 @@ fn restart(
 
 fn prepare_volumes(situation: &Situation<'_>, plan: &mut Plan, needed: bool) {
     let memory = situation.memory;
+    let renew_at = memory.tokens.renew_at();
+    let stale = memory.volumes_stale || renew_at.is_some_and(|at| at <= situation.now);
+    let running = || situation.observed.containers.iter().any(is_live);
     match &memory.volumes {
-        Volumes::Ready if !memory.volumes_stale => {}
+        Volumes::Ready if !stale => {
+            if let Some(at) = renew_at
+                && (needed || running())
+            {
+                plan.wake(at);
+            }
+        }
         Volumes::Ready | Volumes::Unset => {
             if let Some((at, _)) = memory.refresh_retry
                 && situation.now < at
             {
                 return plan.wake(at);
             }
-            let running = situation.observed.containers.iter().any(is_live);
-            if needed || running {
+            if needed || running() {
                 plan.begin(memory, Step::SetUpVolumes);
             }
         }
@@ -385,8 +393,7 @@ fn prepare_volumes(situation: &Situation<'_>, plan: &mut Plan, needed: bool) {
 /// has not begun by then waits until the pod is deleted.
 /// Source: Kubernetes pkg/kubelet/kuberuntime (computePodActions).
 fn may_be_rebuilt(situation: &Situation<'_>) -> bool {
-    let spec = situation.view.pod.spec.as_ref();
-    let never = spec.is_some_and(|spec| spec.restart_policy.as_deref() == Some("Never"));
+    let never = situation.view.restart_policy == RestartPolicy::Never;
     let lost = situation.observed.sandbox.is_some() && !situation.sandbox_ready();
     !(never && lost && !situation.observed.containers.is_empty())
 }
@@ -510,8 +517,7 @@ fn image_waiting(
     if trying || trouble.reason != "ErrImagePull" {
         return Waiting::new(&trouble.reason, &*trouble.message);
     }
-    let image = situation.view.spec(container).image.as_deref();
-    let image = image.unwrap_or_default();
+    let image = &container.image;
     let message = format!(
         "Back-off pulling image {image:?}: {}: {}",
         trouble.reason, trouble.message

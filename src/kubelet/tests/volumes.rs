@@ -1,10 +1,45 @@
 //! Contents of volumes.
 
+use std::time::Duration;
+
+use jiff::Timestamp;
 use serde_json::{Value, json};
 
 use super::{node, objects, pod};
+use crate::kubelet::tokens::{Request, Tokens};
 use crate::kubelet::volumes::volume_contents;
-use crate::world::{FileMedium, VolumeContent};
+use crate::object::token::Minted;
+use crate::object::{Key, Kind, Object, Source, Standing};
+use crate::world::{BootTime, FileMedium, Stamp, VolumeContent};
+
+/// One token for the API that lasts an hour.
+fn tokens() -> Tokens {
+    let account = Object {
+        key: Key::local(Kind::ServiceAccount, "default", "default"),
+        source: Source::Api,
+        provenance: None,
+        standing: Standing::Accepted,
+        resource_version: 1,
+        body: json!({"metadata": {"uid": "u"}}),
+    };
+    let now = Stamp {
+        boot: BootTime::from_duration(Duration::ZERO),
+        wall: Timestamp::UNIX_EPOCH,
+    };
+    let request = Request {
+        audience: String::new(),
+        life_s: 3600,
+    };
+    let mut tokens = Tokens::default();
+    tokens.renew([request].into(), Ok(&account), now, |_, _| {
+        Ok(Minted {
+            token: "header.claims.signature".to_owned(),
+            issued: now.wall,
+            expires: Timestamp::MAX,
+        })
+    });
+    tokens
+}
 
 fn volume(source: Value) -> Result<VolumeContent, String> {
     let mut source = source;
@@ -13,7 +48,7 @@ fn volume(source: Value) -> Result<VolumeContent, String> {
         "volumes": [source],
         "containers": [{"name": "c", "resources": {"limits": {"memory": "256Mi"}}}],
     }));
-    match volume_contents(&pod, &objects(), &node()) {
+    match volume_contents(&pod, &objects(), &node(), &tokens()) {
         Ok(mut volumes) => Ok(volumes.volumes.remove(0).content),
         Err(errors) => Err(errors[0].message.clone()),
     }
@@ -96,8 +131,14 @@ fn volumes_that_cannot_be_had_say_why() {
         (item(""), "must name a file"),
         (both, "is both a file and a directory"),
         (
-            json!({"projected": {"sources": [{"serviceAccountToken": {"path": "token"}}]}}),
-            "spec.volumes[0].projected.sources[0].serviceAccountToken is not honoured yet",
+            json!({"projected": {"sources": [{"serviceAccountToken": {
+                "path": "token", "audience": "vault", "expirationSeconds": 600,
+            }}]}}),
+            "failed to fetch token: none was made",
+        ),
+        (
+            json!({"projected": {"sources": [{"clusterTrustBundle": {"path": "ca"}}]}}),
+            "spec.volumes[0].projected.sources[0].clusterTrustBundle is not honoured yet",
         ),
         (
             json!({"gitRepo": {"repository": "x"}}),
@@ -157,4 +198,43 @@ fn memory_volumes_are_as_large_as_the_smallest_limit() {
         Ok(disk.clone())
     );
     assert_eq!(volume(json!({})), Ok(disk));
+}
+
+#[test]
+fn a_token_is_readable_by_those_who_need_it() {
+    let user = |id: Option<i64>| json!({"name": "c", "securityContext": {"runAsUser": id}});
+    for (context, containers, mode, owner) in [
+        (json!({}), vec![user(None)], 0o644, None),
+        (json!({"fsGroup": 5}), vec![user(None)], 0o600, None),
+        (
+            json!({}),
+            vec![user(Some(7)), user(Some(7))],
+            0o600,
+            Some(7),
+        ),
+        (json!({}), vec![user(Some(7)), user(Some(8))], 0o644, None),
+        (json!({"runAsUser": 9}), vec![user(None)], 0o600, Some(9)),
+        (
+            json!({"runAsUser": 9}),
+            vec![user(None), user(Some(7))],
+            0o644,
+            None,
+        ),
+    ] {
+        let sources =
+            json!([{"serviceAccountToken": {"path": "t/token", "expirationSeconds": 3600}}]);
+        let pod = pod(json!({
+            "securityContext": context,
+            "containers": containers,
+            "volumes": [{"name": "v", "projected": {"sources": sources}}],
+        }));
+        let contents = volume_contents(&pod, &objects(), &node(), &tokens()).expect("a volume");
+        let VolumeContent::Files { medium, files, .. } = &contents.volumes[0].content else {
+            panic!("{contents:?}");
+        };
+        let file = &files[0];
+        assert_eq!(*medium, FileMedium::Tmpfs);
+        assert_eq!((&*file.path, file.mode, file.uid), ("t/token", mode, owner));
+        assert_eq!(file.bytes, b"header.claims.signature");
+    }
 }

@@ -1,0 +1,281 @@
+//! Service account tokens that a pod's volumes show: made for this very pod, kept in memory, renewed
+//! long before they end.
+//!
+//! A new agent makes new ones: nothing of a token is ever on a disk. Each is bound to the pod, so it
+//! counts for nothing once the pod is gone. Source: Kubernetes pkg/kubelet/token (token_manager.go).
+
+use std::collections::{BTreeMap, BTreeSet};
+use std::time::Duration;
+
+use k8s_openapi::api::core::v1::{Pod, ServiceAccountTokenProjection};
+
+use crate::object::Object;
+use crate::object::token::{Bound, BoundKind, Issuer, Minted, Wanted};
+use crate::world::{BootTime, Stamp};
+
+/// A token older than this is renewed whatever its life is.
+const AGE_MAX: Duration = Duration::from_secs(24 * 3600);
+/// The part of its life, in percent, after which a token is renewed.
+const RENEW_AFTER_PERCENT: u32 = 80;
+/// Pause before a renewal that failed is tried again, while the old token lasts.
+const RETRY: Duration = Duration::from_secs(60);
+/// Life of a token that a volume says nothing about. Source: core/v1 defaults.
+const LIFE_DEFAULT_S: u32 = 3600;
+
+/// What a volume asks for.
+#[derive(Clone, Debug, PartialEq, Eq, PartialOrd, Ord)]
+pub struct Request {
+    /// Empty: the API.
+    pub audience: String,
+    pub life_s: u32,
+}
+
+impl Request {
+    pub fn of(source: &ServiceAccountTokenProjection) -> Request {
+        let life = source.expiration_seconds.map(u32::try_from);
+        Request {
+            audience: source.audience.clone().unwrap_or_default(),
+            life_s: life.and_then(Result::ok).unwrap_or(LIFE_DEFAULT_S),
+        }
+    }
+}
+
+/// The tokens of one pod. Their texts are secrets: `Debug` does not show them.
+#[derive(Clone, Debug, Default)]
+pub struct Tokens {
+    held: BTreeMap<Request, Held>,
+    /// Why a token that is asked for is not there.
+    missing: BTreeMap<Request, String>,
+}
+
+#[derive(Clone, Debug)]
+struct Held {
+    /// A token is its account's, not that of another with its name.
+    account_uid: String,
+    minted: Minted,
+    renew_at: BootTime,
+}
+
+impl Held {
+    /// Whether the token counts, as the API reckons.
+    fn lasts(&self, now: Stamp) -> bool {
+        self.minted.issued <= now.wall && now.wall < self.minted.expires
+    }
+}
+
+impl Tokens {
+    /// Makes what is asked for and missing, old or another account's; forgets the rest. What cannot
+    /// be made now leaves the token that was there, for as long as that lasts.
+    pub fn renew(
+        &mut self,
+        requests: BTreeSet<Request>,
+        account: Result<&Object, String>,
+        now: Stamp,
+        mint: impl Fn(&Object, &Request) -> Result<Minted, String>,
+    ) {
+        self.missing.clear();
+        self.held.retain(|request, _| requests.contains(request));
+        for request in requests {
+            let known = self.held.get_mut(&request);
+            let made = match &account {
+                Err(why) => Err(why.clone()),
+                Ok(account) => {
+                    let fresh = known.as_ref().is_some_and(|held| {
+                        held.account_uid == account.uid()
+                            && now.boot < held.renew_at
+                            && held.lasts(now)
+                    });
+                    if fresh {
+                        continue;
+                    }
+                    mint(account, &request).map(|minted| (account.uid().to_owned(), minted))
+                }
+            };
+            match (made, known) {
+                (Ok((account_uid, minted)), _) => {
+                    let life = Duration::from_secs(request.life_s.into());
+                    let renew_at = now.boot + (life * RENEW_AFTER_PERCENT / 100).min(AGE_MAX);
+                    let held = Held {
+                        account_uid,
+                        minted,
+                        renew_at,
+                    };
+                    self.held.insert(request, held);
+                }
+                (Err(_), Some(held)) if held.lasts(now) => held.renew_at = now.boot + RETRY,
+                (Err(why), _) => {
+                    self.held.remove(&request);
+                    self.missing.insert(request, why);
+                }
+            }
+        }
+    }
+
+    /// When the next one has to be renewed; `None` without tokens.
+    pub fn renew_at(&self) -> Option<BootTime> {
+        self.held.values().map(|held| held.renew_at).min()
+    }
+
+    /// Errors: why there is none, in upstream's words.
+    pub fn get(&self, request: &Request) -> Result<&str, String> {
+        match (self.held.get(request), self.missing.get(request)) {
+            (Some(held), _) => Ok(&held.minted.token),
+            (None, Some(why)) => Err(format!("failed to fetch token: {why}")),
+            (None, None) => Err("failed to fetch token: none was made".to_owned()),
+        }
+    }
+}
+
+/// What the volumes of a pod ask for.
+pub fn requests(pod: &Pod) -> BTreeSet<Request> {
+    let volumes = pod
+        .spec
+        .iter()
+        .flat_map(|spec| spec.volumes.iter().flatten());
+    let projected = volumes.filter_map(|volume| volume.projected.as_ref());
+    let sources = projected.flat_map(|projected| projected.sources.iter().flatten());
+    let tokens = sources.filter_map(|source| source.service_account_token.as_ref());
+    tokens.map(Request::of).collect()
+}
+
+/// The account that the pod acts as. A pod of a manifest that names none acts as `default`.
+pub fn account_name(pod: &Pod) -> &str {
+    let name = pod
+        .spec
+        .as_ref()
+        .and_then(|spec| spec.service_account_name.as_deref());
+    name.filter(|name| !name.is_empty()).unwrap_or("default")
+}
+
+/// Makes a token for a pod that runs on this node.
+pub fn mint(
+    issuer: &Issuer,
+    account: &Object,
+    pod: &Pod,
+    node: Option<(String, String)>,
+    request: &Request,
+    now: jiff::Timestamp,
+) -> Result<Minted, String> {
+    let audiences = Some(request.audience.clone()).filter(|audience| !audience.is_empty());
+    let wanted = Wanted {
+        account,
+        audiences: audiences.into_iter().collect(),
+        lifetime: Duration::from_secs(request.life_s.into()),
+        bound: Some(Bound {
+            kind: BoundKind::Pod,
+            name: pod.metadata.name.clone().unwrap_or_default(),
+            uid: pod.metadata.uid.clone().unwrap_or_default(),
+        }),
+        node,
+    };
+    issuer.mint(&wanted, now)
+}
+
+#[cfg(test)]
+mod tests {
+    use jiff::Timestamp;
+    use serde_json::json;
+
+    use super::*;
+    use crate::object::{Key, Kind, Source, Standing};
+
+    fn account(uid: &str) -> Object {
+        Object {
+            key: Key::local(Kind::ServiceAccount, "default", "robot"),
+            source: Source::Api,
+            provenance: None,
+            standing: Standing::Accepted,
+            resource_version: 1,
+            body: json!({"metadata": {"uid": uid}}),
+        }
+    }
+
+    fn at(seconds: u64) -> Stamp {
+        let wall = 1_750_000_000 + i64::try_from(seconds).expect("small");
+        Stamp {
+            boot: BootTime::from_duration(Duration::from_secs(seconds)),
+            wall: Timestamp::from_second(wall).expect("in range"),
+        }
+    }
+
+    fn request(life_s: u32) -> Request {
+        Request {
+            audience: String::new(),
+            life_s,
+        }
+    }
+
+    /// A token that says when, for whom and for how long it was made.
+    fn renew(tokens: &mut Tokens, life_s: u32, account: Result<&Object, String>, now: Stamp) {
+        tokens.renew(
+            [request(life_s)].into(),
+            account,
+            now,
+            |account, request| {
+                let life = Duration::from_secs(request.life_s.into());
+                Ok(Minted {
+                    token: format!("{}@{}", account.uid(), now.boot.as_duration().as_secs()),
+                    issued: now.wall,
+                    expires: now.wall.saturating_add(life).expect("in range"),
+                })
+            },
+        );
+    }
+
+    #[test]
+    fn tokens_are_renewed_at_four_fifths_of_their_life_or_after_a_day() {
+        let robot = account("u1");
+        for (life_s, renewed_at) in [(600, 480), (3607, 2885), (7 * 86400, 86400)] {
+            let mut tokens = Tokens::default();
+            renew(&mut tokens, life_s, Ok(&robot), at(0));
+            let due = tokens.renew_at().expect("a token").as_duration();
+            assert_eq!(due.as_secs(), renewed_at, "{life_s}");
+            renew(&mut tokens, life_s, Ok(&robot), at(renewed_at - 1));
+            assert_eq!(tokens.get(&request(life_s)), Ok("u1@0"));
+            let now = renewed_at + 1;
+            renew(&mut tokens, life_s, Ok(&robot), at(now));
+            assert_eq!(tokens.get(&request(life_s)), Ok(&*format!("u1@{now}")));
+        }
+    }
+
+    #[test]
+    fn a_token_is_of_one_account_and_lasts_while_the_account_is_away() {
+        let mut tokens = Tokens::default();
+        renew(&mut tokens, 600, Ok(&account("u1")), at(0));
+        renew(&mut tokens, 600, Ok(&account("u2")), at(1));
+        assert_eq!(tokens.get(&request(600)), Ok("u2@1"));
+        let gone = || Err("serviceaccounts \"robot\" not found".to_owned());
+        renew(&mut tokens, 600, gone(), at(500));
+        assert_eq!(tokens.get(&request(600)), Ok("u2@1"));
+        assert_eq!(tokens.renew_at(), Some(at(560).boot));
+        renew(&mut tokens, 600, gone(), at(601));
+        let why = "failed to fetch token: serviceaccounts \"robot\" not found";
+        assert_eq!(tokens.get(&request(600)), Err(why.to_owned()));
+        assert_eq!(tokens.renew_at(), None);
+    }
+
+    #[test]
+    fn a_clock_that_was_set_makes_tokens_anew() {
+        let robot = account("u1");
+        for wall in [
+            at(10_000).wall,
+            at(0).wall.saturating_add(Duration::ZERO).expect("x"),
+        ] {
+            let mut tokens = Tokens::default();
+            renew(&mut tokens, 600, Ok(&robot), at(5));
+            let now = Stamp { wall, ..at(6) };
+            renew(&mut tokens, 600, Ok(&robot), now);
+            assert_eq!(tokens.get(&request(600)), Ok("u1@6"));
+        }
+    }
+
+    #[test]
+    fn what_is_no_longer_asked_for_is_forgotten() {
+        let mut tokens = Tokens::default();
+        renew(&mut tokens, 600, Ok(&account("u1")), at(0));
+        tokens.renew(BTreeSet::new(), Ok(&account("u1")), at(1), |_, _| {
+            Err("nothing is asked for".to_owned())
+        });
+        assert_eq!(tokens.renew_at(), None);
+    }
+}
