@@ -160,7 +160,14 @@ fn a_full_disk_takes_pods_by_rank_and_never_a_static_one_or_one_that_ended() {
     run.cut_power();
     run.start_agent();
     pass(&mut run, 60);
-    assert_eq!(status(&registry, "large"), evicted);
+    let after = status(&registry, "large");
+    for field in ["phase", "reason", "message"] {
+        assert_eq!(after[field], evicted[field], "{field}");
+    }
+    assert_eq!(
+        condition(&after, "DisruptionTarget").as_deref(),
+        Some("True")
+    );
     assert_eq!(status(&registry, "job")["phase"], "Succeeded");
     let started = |name: &str| {
         let kernel = run.host.kernel.borrow();
