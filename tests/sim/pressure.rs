@@ -27,7 +27,7 @@ fn pod(name: &str, priority: i64, command: &[&str], policy: &str) -> Value {
 }
 
 /// A node with a static pod, which keeps most of all on the disk.
-fn begin(seed: u64) -> (Run, Rc<dyn Fn() -> Registry>) {
+fn begin(seed: u64) -> (Run, Api) {
     let node = RealNode::default();
     let registry = node.registry();
     let mut run = Run::new(seed, Tracing::Off, Box::new(node));
@@ -42,7 +42,7 @@ fn begin(seed: u64) -> (Run, Rc<dyn Fn() -> Registry>) {
     (run, registry)
 }
 
-fn post(run: &mut Run, registry: &Rc<dyn Fn() -> Registry>, name: &str, body: Value) {
+fn post(run: &mut Run, registry: &Api, name: &str, body: Value) {
     let (registry, key) = (registry(), Key::local(Kind::Pod, "default", name));
     let write = async move { registry.create(Source::Api, key, body).await.map(drop) };
     let written = run.spawn(write);
@@ -54,7 +54,7 @@ fn pass(run: &mut Run, seconds: u64) {
     run.run_for(Duration::from_secs(seconds)).expect("safe");
 }
 
-fn status(registry: &Rc<dyn Fn() -> Registry>, name: &str) -> Value {
+fn status(registry: &Api, name: &str) -> Value {
     let reader = registry().reader();
     let found = reader.get(&Key::local(Kind::Pod, "default", name));
     found.map_or(Value::Null, |pod| pod.body["status"].clone())
@@ -66,81 +66,69 @@ fn condition(status: &Value, kind: &str) -> Option<String> {
     Some(found.next()?["status"].as_str()?.to_owned())
 }
 
-fn disk_pressure(registry: &Rc<dyn Fn() -> Registry>) -> Option<String> {
+fn disk_pressure(registry: &Api) -> Option<String> {
     let node = registry()
         .reader()
         .get(&Key::local(Kind::Node, "", "sim"))?;
     condition(&node.body["status"], "DiskPressure")
 }
 
-#[test]
-fn a_full_disk_takes_pods_by_rank_and_never_a_static_one_or_one_that_ended() {
-    let (mut run, registry) = begin(11);
-    pass(&mut run, 5);
-    let forever: &[&str] = &["forever"];
-    post(
-        &mut run,
-        &registry,
-        "worthy",
-        pod("worthy", 100, forever, "Always"),
-    );
-    post(
-        &mut run,
-        &registry,
-        "small",
-        pod("small", 0, forever, "Always"),
-    );
-    post(
-        &mut run,
-        &registry,
-        "large",
-        pod("large", 0, forever, "Always"),
-    );
-    let ends = ["exit", "0", "after-ms", "1000"];
-    post(&mut run, &registry, "job", pod("job", 0, &ends, "Never"));
-    pass(&mut run, 30);
-    assert_eq!(status(&registry, "job")["phase"], "Succeeded");
-    assert_eq!(disk_pressure(&registry).as_deref(), Some("False"));
+type Api = Rc<dyn Fn() -> Registry>;
 
+/// Pods of every kind, and a disk that is nearly full.
+fn fill(run: &mut Run, registry: &Api) {
+    pass(run, 5);
+    for (name, priority) in [("worthy", 100), ("small", 0), ("large", 0)] {
+        let body = pod(name, priority, &["forever"], "Always");
+        post(run, registry, name, body);
+    }
+    let ends = ["exit", "0", "after-ms", "1000"];
+    post(run, registry, "job", pod("job", 0, &ends, "Never"));
+    pass(run, 30);
+    assert_eq!(status(registry, "job")["phase"], "Succeeded");
+    assert_eq!(disk_pressure(registry).as_deref(), Some("False"));
     let sizes = [
         ("static-sim", 900),
         ("worthy", 500),
         ("small", 10),
         ("large", 200),
     ];
-    {
-        let mut gauges = run.host.gauges.borrow_mut();
-        gauges.pods = sizes.map(|(name, mib)| (name.to_owned(), mib * MIB)).into();
-        gauges.disk_available = Some(MIB);
-    }
+    let mut gauges = run.host.gauges.borrow_mut();
+    gauges.pods = sizes.map(|(name, mib)| (name.to_owned(), mib * MIB)).into();
+    gauges.disk_available = Some(MIB);
+}
+
+/// Until the first one has gone; then there is room again.
+fn await_eviction(run: &mut Run, registry: &Api) -> Value {
     let mut looks = 0..75;
-    while status(&registry, "large")["phase"] != "Failed" {
+    while status(registry, "large")["phase"] != "Failed" {
         looks.next().expect("somebody is evicted in time");
-        pass(&mut run, 1);
+        pass(run, 1);
     }
-    assert_eq!(disk_pressure(&registry).as_deref(), Some("True"));
+    assert_eq!(disk_pressure(registry).as_deref(), Some("True"));
     run.host.gauges.borrow_mut().disk_available = Some(1000 * MIB);
-    let evicted = status(&registry, "large");
-    assert_eq!(
-        (&evicted["phase"], &evicted["reason"]),
-        (&json!("Failed"), &json!("Evicted"))
-    );
-    let message = evicted["message"].as_str().expect("a message");
-    assert!(
-        message.starts_with("The node was low on resource: ephemeral-storage. "),
-        "{message}"
-    );
-    assert_eq!(
-        condition(&evicted, "DisruptionTarget").as_deref(),
-        Some("True")
-    );
+    status(registry, "large")
+}
+
+fn assert_evicted(status: &Value) {
+    assert_eq!(status["phase"], "Failed");
+    assert_eq!(status["reason"], "Evicted");
+    let message = status["message"].as_str().expect("a message");
+    let begins = "The node was low on resource: ephemeral-storage. ";
+    assert!(message.starts_with(begins), "{message}");
+    let target = condition(status, "DisruptionTarget");
+    assert_eq!(target.as_deref(), Some("True"));
+}
+
+#[test]
+fn a_full_disk_takes_pods_by_rank_and_never_a_static_one_or_one_that_ended() {
+    let (mut run, registry) = begin(11);
+    fill(&mut run, &registry);
+    assert_evicted(&await_eviction(&mut run, &registry));
+
     // Who comes now waits until the pressure has been over for a while.
-    post(
-        &mut run,
-        &registry,
-        "late",
-        pod("late", 0, forever, "Always"),
-    );
+    let late = pod("late", 0, &["forever"], "Always");
+    post(&mut run, &registry, "late", late);
     pass(&mut run, 60);
     let late = status(&registry, "late");
     let waiting = &late["containerStatuses"][0]["state"]["waiting"];
@@ -160,14 +148,7 @@ fn a_full_disk_takes_pods_by_rank_and_never_a_static_one_or_one_that_ended() {
     run.cut_power();
     run.start_agent();
     pass(&mut run, 60);
-    let after = status(&registry, "large");
-    for field in ["phase", "reason", "message"] {
-        assert_eq!(after[field], evicted[field], "{field}");
-    }
-    assert_eq!(
-        condition(&after, "DisruptionTarget").as_deref(),
-        Some("True")
-    );
+    assert_evicted(&status(&registry, "large"));
     assert_eq!(status(&registry, "job")["phase"], "Succeeded");
     let started = |name: &str| {
         let kernel = run.host.kernel.borrow();
