@@ -114,6 +114,7 @@ async fn registry(directory: &std::path::Path) -> Registry {
         clock: Rc::new(SystemClock::new().unwrap()),
         random: Rc::new(SystemRandom),
         limits: Limits::default(),
+        encryption: Default::default(),
         admission: Vec::new(),
     };
     Registry::open(options).await.unwrap().0

@@ -10,10 +10,11 @@ use super::query::Query;
 use super::request_info::RequestInfo;
 use super::route::{Place, Target};
 use super::status::{Refusal, json_response};
+use super::stream::command::{self, Act};
+use super::stream::forward;
 use super::watch::Watched;
 use super::{
-    Counted, Shared, authz, discovery, exec, health, images, list, logs, openapi, view, watch,
-    write,
+    Counted, Shared, authz, discovery, health, images, list, logs, openapi, view, watch, write,
 };
 use crate::net::serve::{Request, Response};
 use crate::object::Standing;
@@ -50,9 +51,15 @@ async fn route(shared: Rc<Shared>, peer: &Peer, request: Request) -> Result<Resp
     match (target, method) {
         (Target::ImagePull, Method::POST) => images::pull(&shared, &query),
         (Target::ImageImport, Method::POST) => images::import(&shared, &query).await,
-        // kubectl of old asks by POST for what the WebSocket handshake asks by GET.
+        // SPDY asks by POST for what a WebSocket handshake asks by GET.
         (Target::Exec(place), Method::GET | Method::POST) => {
-            exec::start(shared, request, &place, &query).await
+            command::start(&shared, request, &place, &query, Act::Exec)
+        }
+        (Target::Attach(place), Method::GET | Method::POST) => {
+            command::start(&shared, request, &place, &query, Act::Attach)
+        }
+        (Target::PortForward(place), Method::GET | Method::POST) => {
+            forward::start(&shared, request, &place, &query)
         }
         (Target::Review { review, namespace }, Method::POST) => {
             let sent = write::body::sent(request, &shared.clock).await?;
@@ -123,12 +130,17 @@ async fn read(
         Target::Part(..) | Target::Bindings { .. } => Err(Refusal::method_not_allowed()),
         Target::Log(place) => {
             let counted = stream_slot(&shared)?;
-            logs::start(&shared, &place, &query, counted).await
+            logs::start(&shared, request, &place, &query, counted).await
         }
         Target::Images => images::list(&shared).await,
         Target::NodeStatus => images::status(&shared).await,
         Target::Standing(place) => standing(&shared, &place),
-        Target::Exec(_) | Target::ImagePull | Target::ImageImport | Target::Review { .. } => {
+        Target::Exec(_)
+        | Target::Attach(_)
+        | Target::PortForward(_)
+        | Target::ImagePull
+        | Target::ImageImport
+        | Target::Review { .. } => {
             unreachable!("answered by the caller, whatever the method")
         }
     }

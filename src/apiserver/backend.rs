@@ -9,6 +9,7 @@
 //! What can be answered from a registry snapshot never comes here. The node thread does no HTTP
 //! and no JSON, and no flood of requests can make its queue longer than the bound.
 
+use std::net::TcpStream;
 use std::os::fd::OwnedFd;
 use std::path::PathBuf;
 use std::rc::Rc;
@@ -76,6 +77,34 @@ pub struct ExecSession {
     pub exit: Receiver<ExecExit>,
 }
 
+/// A running container whose own streams a client follows.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct AttachStart {
+    pub uid: Uid,
+    pub container: ContainerId,
+    pub stdin: bool,
+    pub stdout: bool,
+    /// Silent where the container has a terminal.
+    pub stderr: bool,
+}
+
+/// A client attached to a container. Dropping it detaches; the container goes on.
+#[derive(Debug)]
+pub struct AttachSession {
+    /// The master of the container's terminal: to write and resize, never to read.
+    pub terminal: Option<OwnedFd>,
+    /// Where to write what is typed, if there is no terminal.
+    pub stdin: Option<OwnedFd>,
+    /// They end when the container has.
+    pub stdout: Option<OwnedFd>,
+    pub stderr: Option<OwnedFd>,
+    /// Whether the client may type. Dropped, it types no more: with `stdinOnce` the container's
+    /// input ends.
+    pub typing: Option<Sender<()>>,
+    /// Dropped with the session.
+    pub attached: Sender<()>,
+}
+
 /// One step of a pull, as a JSON line.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(rename_all = "camelCase", tag = "type")]
@@ -113,6 +142,12 @@ pub struct NodeStatus {
 pub trait NodeSide {
     /// Starts a command; resolves when it runs or could not be started.
     fn exec(&self, start: ExecStart) -> LocalFuture<'_, Result<ExecSession, RuntimeError>>;
+
+    /// Joins the streams of a running container. Errors: it does not run, or has too many clients.
+    fn attach(&self, start: AttachStart) -> LocalFuture<'_, Result<AttachSession, RuntimeError>>;
+
+    /// Connects to a port of `localhost` as seen inside of the pod.
+    fn connect(&self, uid: Uid, port: u16) -> LocalFuture<'_, Result<TcpStream, RuntimeError>>;
 
     fn images(&self) -> Vec<Arc<Image>>;
 
@@ -177,6 +212,8 @@ pub type Reply<T> = Sender<T>;
 /// What the serve thread asks of the node thread.
 pub enum Request {
     Exec(ExecStart, Reply<Result<ExecSession, RuntimeError>>),
+    Attach(AttachStart, Reply<Result<AttachSession, RuntimeError>>),
+    Connect(Uid, u16, Reply<Result<TcpStream, RuntimeError>>),
     Images(Reply<Vec<Arc<Image>>>),
     Pull {
         reference: String,
@@ -246,6 +283,12 @@ async fn answer(request: Request, node: &dyn NodeSide, registry: &Registry) {
         }
         Request::Exec(start, reply) => {
             let _ = reply.try_send(node.exec(start).await);
+        }
+        Request::Attach(start, reply) => {
+            let _ = reply.try_send(node.attach(start).await);
+        }
+        Request::Connect(uid, port, reply) => {
+            let _ = reply.try_send(node.connect(uid, port).await);
         }
         Request::Images(reply) => {
             let _ = reply.try_send(node.images());

@@ -19,7 +19,6 @@ pub mod authz;
 pub mod backend;
 mod discovery;
 mod etag;
-mod exec;
 mod format;
 mod health;
 mod images;
@@ -32,6 +31,7 @@ mod route;
 mod secure;
 mod selector;
 mod status;
+mod stream;
 pub mod table;
 mod view;
 mod watch;
@@ -75,8 +75,15 @@ pub struct Limits {
     pub handshakes: usize,
     /// Watches and followed logs.
     pub streams: usize,
-    /// Commands under way by exec.
+    /// Commands and attached clients.
     pub execs: usize,
+    /// Sessions of forwarded ports.
+    pub forwards: usize,
+    /// Connections to ports of pods, of all sessions together.
+    pub forwarded: usize,
+    /// A session in which nothing moves for so long is closed.
+    /// Source: Kubernetes kubelet, `streamingConnectionIdleTimeout`.
+    pub stream_idle: Duration,
     pub http: serve::Limits,
 }
 
@@ -87,6 +94,9 @@ impl Default for Limits {
             handshakes: 64,
             streams: 1000,
             execs: 32,
+            forwards: 32,
+            forwarded: 256,
+            stream_idle: Duration::from_secs(4 * 3600),
             http: serve::Limits::default(),
         }
     }
@@ -116,6 +126,8 @@ struct Shared {
     handshakes: Handshakes,
     streams: Counter,
     execs: Counter,
+    forwards: Counter,
+    forwarded: Counter,
 }
 
 impl Server {
@@ -138,6 +150,8 @@ impl Server {
             handshakes: Handshakes::default(),
             streams: Counter::default(),
             execs: Counter::default(),
+            forwards: Counter::default(),
+            forwarded: Counter::default(),
         }))
     }
 

@@ -37,6 +37,8 @@ pub enum Target {
     Object(Place),
     Log(Place),
     Exec(Place),
+    Attach(Place),
+    PortForward(Place),
     Part(Place, Part),
     /// `bindings`: pods are given to nodes, by names in the bodies.
     Bindings {
@@ -192,6 +194,8 @@ fn resource(info: &RequestInfo) -> Option<Target> {
         (_, "") => Some(Target::Object(place)),
         (Kind::Pod, "log") => Some(Target::Log(place)),
         (Kind::Pod, "exec") => Some(Target::Exec(place)),
+        (Kind::Pod, "attach") => Some(Target::Attach(place)),
+        (Kind::Pod, "portforward") => Some(Target::PortForward(place)),
         (kind, sub) => Part::of(kind, sub).map(|part| Target::Part(place, part)),
     }
 }
@@ -284,6 +288,14 @@ mod tests {
             (
                 "/api/v1/namespaces/a/pods/p/exec",
                 Target::Exec(place(Kind::Pod, "a", "p")),
+            ),
+            (
+                "/api/v1/namespaces/a/pods/p/attach",
+                Target::Attach(place(Kind::Pod, "a", "p")),
+            ),
+            (
+                "/api/v1/namespaces/a/pods/p/portforward",
+                Target::PortForward(place(Kind::Pod, "a", "p")),
             ),
             (
                 "/lowtide/v1/standing/namespaces/a/pods/p",

@@ -427,6 +427,14 @@ pub const FLAGS: &[Flag] = &[
         &["authorization-polic-file"],
     ),
     flag(
+        "encryption-key-file",
+        "encryptionKeyFile",
+        Scalar,
+        "FILE",
+        "",
+        "keys for Secrets on disk, read again on SIGHUP; none: no encryption",
+    ),
+    flag(
         "admission-control",
         "admissionControl",
         List,

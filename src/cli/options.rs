@@ -68,8 +68,19 @@ pub struct RunOptions {
     pub authorization_modes: Vec<AuthorizationMode>,
     /// Given if and only if mode ABAC is.
     pub authorization_policy_file: Option<PathBuf>,
+    pub encryption: SealingKeys,
     pub admission: Selection,
     pub on_exit: OnExit,
+}
+
+/// Where the keys come from that Secrets are sealed with on disk.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub enum SealingKeys {
+    /// The node's own.
+    Own,
+    File(PathBuf),
+    /// `--encryption-key-file=none`: Secrets lie in clear.
+    Off,
 }
 
 /// Where the API is served over TLS.
@@ -283,6 +294,7 @@ fn read(given: &Given) -> Result<RunOptions, BadValue> {
         anonymous: given.parse("anonymous-auth", false, value::boolean)?,
         authorization_modes: given.list("authorization-mode", authorization_mode)?,
         authorization_policy_file: policy_file(given)?,
+        encryption: encryption(given),
         admission: admission(given)?,
         on_exit: match given.parse("exit-stops-pods", false, value::boolean)? {
             true => OnExit::StopPods,
@@ -376,6 +388,14 @@ fn policy_file(given: &Given) -> Result<Option<PathBuf>, BadValue> {
         _ => return Ok(file),
     };
     Err(setting.map_or(BadValue(why.to_owned()), |setting| setting.bad(why)))
+}
+
+fn encryption(given: &Given) -> SealingKeys {
+    match given.text("encryption-key-file") {
+        None => SealingKeys::Own,
+        Some(off) if off == "none" => SealingKeys::Off,
+        Some(path) => SealingKeys::File(path.into()),
+    }
 }
 
 fn admission(given: &Given) -> Result<Selection, BadValue> {

@@ -1,6 +1,7 @@
 use std::ffi::OsString;
 
 use super::flags::{FLAGS, Feature, Shape};
+use super::options::SealingKeys;
 use super::{CheckOptions, Invocation, Refusal, parse};
 
 fn arguments(line: &[&str]) -> Vec<OsString> {
@@ -287,4 +288,18 @@ fn directories_become_absolute() {
     let here = std::env::current_dir().expect("a working directory");
     assert_eq!(options.run_dir, here.join("run"));
     assert_eq!(options.root_dir.to_str(), Some("/r"));
+}
+
+#[test]
+fn keys_for_secrets_come_from_the_node_a_file_or_nowhere() {
+    for (flag, expected) in [
+        ("--encryption-key-file=", SealingKeys::Own),
+        ("--encryption-key-file=none", SealingKeys::Off),
+        ("--encryption-key-file=/k", SealingKeys::File("/k".into())),
+    ] {
+        let Ok(Invocation::Run(options)) = parse(arguments(&["run", flag])) else {
+            panic!("run {flag}");
+        };
+        assert_eq!(options.encryption, expected, "{flag}");
+    }
 }

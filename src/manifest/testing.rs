@@ -60,6 +60,7 @@ pub fn memory_registry(clock: Rc<StillClock>) -> Registry {
         clock,
         random: Rc::new(Counting(Cell::new(0))),
         limits: Limits::default(),
+        encryption: Default::default(),
         admission: Vec::new(),
     };
     block_on(Registry::open(options))

@@ -7,8 +7,10 @@ pub mod client;
 mod dial;
 pub mod proxy;
 pub mod serve;
+pub mod spdy;
 pub mod tls;
 pub mod tls_server;
+pub mod tunnel;
 pub mod unix;
 pub mod websocket;
 

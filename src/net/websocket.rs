@@ -12,13 +12,17 @@
 use async_tungstenite::tungstenite::handshake::derive_accept_key;
 use async_tungstenite::tungstenite::protocol::{Role, WebSocketConfig};
 use async_tungstenite::{WebSocketStream, tungstenite};
+use base64::Engine;
+use base64::engine::general_purpose::STANDARD as BASE64;
 use bytes::Bytes;
 use http::header::{self, HeaderMap, HeaderValue};
+use http::response::Builder;
 use http::{Request, Response, StatusCode};
 use serde::{Deserialize, Serialize};
 
 use super::serve::{Duplex, Paced, take_upgraded};
 
+pub use async_tungstenite::WebSocketStream as WebSocket;
 pub use tungstenite::Message;
 
 /// Largest message taken from a peer; kubectl sends stdin in pieces of 32 KiB.
@@ -26,6 +30,11 @@ const MESSAGE_BYTES_MAX: usize = 1 << 20;
 
 pub const V5: &str = "v5.channel.k8s.io";
 pub const V4: &str = "v4.channel.k8s.io";
+pub const V4_BASE64: &str = "v4.base64.channel.k8s.io";
+pub const V1: &str = "channel.k8s.io";
+pub const V1_BASE64: &str = "base64.channel.k8s.io";
+/// Of a client that names none.
+pub const UNNAMED: &str = "";
 
 const STDIN: u8 = 0;
 const STDOUT: u8 = 1;
@@ -93,6 +102,53 @@ impl Frame {
     }
 }
 
+/// How a message carries bytes.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Encoding {
+    Binary,
+    /// Text: the channel as a digit, the rest in base64. For browsers of old.
+    Base64,
+}
+
+impl Encoding {
+    pub fn of(protocol: &str) -> Encoding {
+        match protocol.contains("base64.") {
+            true => Encoding::Base64,
+            false => Encoding::Binary,
+        }
+    }
+
+    /// `bytes`: a channel's number, then what is said on it.
+    pub fn message(self, bytes: Vec<u8>) -> Message {
+        match (self, bytes.split_first()) {
+            (Encoding::Base64, Some((channel, rest))) => {
+                let digit = char::from(b'0'.wrapping_add(*channel));
+                Message::text(format!("{digit}{}", BASE64.encode(rest)))
+            }
+            _ => Message::binary(bytes),
+        }
+    }
+
+    /// The other way. `None` for pings and the like, and for broken base64.
+    pub fn bytes(self, message: Message) -> Option<Bytes> {
+        let bytes: Bytes = match message {
+            Message::Binary(bytes) => bytes,
+            Message::Text(text) => Bytes::from(text),
+            Message::Ping(_) | Message::Pong(_) | Message::Close(_) | Message::Frame(_) => {
+                return None;
+            }
+        };
+        match (self, bytes.split_first()) {
+            (Encoding::Base64, Some((digit, rest))) => {
+                let mut decoded = vec![digit.wrapping_sub(b'0')];
+                BASE64.decode_vec(rest, &mut decoded).ok()?;
+                Some(Bytes::from(decoded))
+            }
+            _ => Some(bytes),
+        }
+    }
+}
+
 /// Why a request is no WebSocket handshake that we take: status code and text.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum HandshakeError {
@@ -106,32 +162,40 @@ pub enum HandshakeError {
 #[derive(Debug, PartialEq, Eq)]
 pub struct Agreed {
     accept: String,
-    /// [`V5`] or [`V4`].
+    /// One of ours; [`UNNAMED`] if the client asked for none.
     pub protocol: &'static str,
 }
 
-/// Checks a handshake (RFC 6455, 4.2.1) and chooses the client's first protocol that is in `ours`.
+/// Whether a header of words with commas between has this one, in any case.
+pub fn lists(headers: &HeaderMap, name: &header::HeaderName, word: &str) -> bool {
+    let values = headers.get_all(name).iter();
+    values
+        .filter_map(|value| value.to_str().ok())
+        .flat_map(|value| value.split(','))
+        .any(|item| item.trim().eq_ignore_ascii_case(word))
+}
+
+/// Whether a request asks for a WebSocket.
+pub fn is_asked(headers: &HeaderMap) -> bool {
+    lists(headers, &header::UPGRADE, "websocket") && lists(headers, &header::CONNECTION, "upgrade")
+}
+
+/// Checks a handshake (RFC 6455, 4.2.1) and chooses the first of `ours` that the client names.
 pub fn agree(headers: &HeaderMap, ours: &[&'static str]) -> Result<Agreed, HandshakeError> {
-    let lists = |name: header::HeaderName, word: &str| {
-        headers
-            .get_all(name)
-            .iter()
-            .filter_map(|value| value.to_str().ok())
-            .flat_map(|value| value.split(','))
-            .any(|item| item.trim().eq_ignore_ascii_case(word))
-    };
     let key = headers.get(header::SEC_WEBSOCKET_KEY);
     let version = headers.get(header::SEC_WEBSOCKET_VERSION);
     let (Some(key), Some(b"13")) = (key, version.map(HeaderValue::as_bytes)) else {
         return Err(HandshakeError::NotAWebSocket);
     };
-    if !lists(header::UPGRADE, "websocket") || !lists(header::CONNECTION, "upgrade") {
+    if !is_asked(headers) {
         return Err(HandshakeError::NotAWebSocket);
     }
-    let protocol = ours
-        .iter()
-        .find(|protocol| lists(header::SEC_WEBSOCKET_PROTOCOL, protocol))
-        .ok_or(HandshakeError::NoProtocol)?;
+    let names_any = headers.contains_key(header::SEC_WEBSOCKET_PROTOCOL);
+    let agreed = |protocol: &&&str| match names_any {
+        true => lists(headers, &header::SEC_WEBSOCKET_PROTOCOL, protocol),
+        false => **protocol == UNNAMED,
+    };
+    let protocol = ours.iter().find(agreed).ok_or(HandshakeError::NoProtocol)?;
     Ok(Agreed {
         accept: derive_accept_key(key.as_bytes()),
         protocol,
@@ -141,12 +205,15 @@ pub fn agree(headers: &HeaderMap, ours: &[&'static str]) -> Result<Agreed, Hands
 impl Agreed {
     /// The 101 answer.
     pub fn response<B>(&self, empty: B) -> Response<B> {
-        Response::builder()
+        let named = Some(self.protocol).filter(|name| *name != UNNAMED);
+        let answer = Response::builder()
             .status(StatusCode::SWITCHING_PROTOCOLS)
             .header(header::UPGRADE, "websocket")
             .header(header::CONNECTION, "Upgrade")
-            .header(header::SEC_WEBSOCKET_ACCEPT, &self.accept)
-            .header(header::SEC_WEBSOCKET_PROTOCOL, self.protocol)
+            .header(header::SEC_WEBSOCKET_ACCEPT, &self.accept);
+        let add = |answer: Builder, name| answer.header(header::SEC_WEBSOCKET_PROTOCOL, name);
+        let answer = named.into_iter().fold(answer, add);
+        answer
             .body(empty)
             .expect("constant header names, and values made of ASCII")
     }
@@ -237,6 +304,19 @@ mod tests {
     }
 
     #[test]
+    fn base64_has_the_channel_as_a_digit() {
+        let frame = Frame::Stdout(Bytes::from_static(b"text"));
+        let message = Encoding::Base64.message(frame.encode());
+        assert_eq!(message, Message::text("1dGV4dA=="));
+        let bytes = Encoding::Base64.bytes(message).expect("bytes");
+        assert_eq!(Frame::decode(&bytes), Some(frame));
+        let broken = Encoding::Base64.bytes(Message::text("0=="));
+        assert_eq!(broken, None);
+        assert_eq!(Encoding::of(V4_BASE64), Encoding::Base64);
+        assert_eq!(Encoding::of(V5), Encoding::Binary);
+    }
+
+    #[test]
     fn senseless_messages_are_ignored() {
         let table: [&'static [u8]; 6] = [b"", b"\x05x", b"\x04{", b"\xff", b"\xff\x01", b"\x04{}"];
         for bytes in table {
@@ -259,6 +339,8 @@ mod tests {
         set("sec-websocket-version", "13").ok();
         let keyed = set("sec-websocket-key", "dGhlIHNhbXBsZSBub25jZQ==");
         assert_eq!(keyed, Err(HandshakeError::NoProtocol));
+        let other = set("sec-websocket-protocol", "channel.k8s.io");
+        assert_eq!(other, Err(HandshakeError::NoProtocol));
         let both = set(
             "sec-websocket-protocol",
             "v4.channel.k8s.io, v5.channel.k8s.io",

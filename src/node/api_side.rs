@@ -1,5 +1,6 @@
 //! What the API asks of the node, answered by the real parts.
 
+use std::net::TcpStream;
 use std::os::fd::{AsFd, OwnedFd};
 use std::path::PathBuf;
 use std::rc::Rc;
@@ -10,14 +11,15 @@ use async_executor::LocalExecutor;
 
 use super::parts::Parts;
 use crate::apiserver::backend::{
-    ExecExit, ExecIo, ExecSession, ExecStart, NodeSide, NodeStatus, PullProgress,
+    AttachSession, AttachStart, ExecExit, ExecIo, ExecSession, ExecStart, NodeSide, NodeStatus,
+    PullProgress,
 };
 use crate::os::pipe;
 use crate::os::task;
 use crate::registry::{Health, Registry};
-use crate::runtime::host::{ExecStreams, HostRuntime, StreamedExec};
+use crate::runtime::host::{AttachStreams, Attachment, ExecStreams, HostRuntime, StreamedExec};
 use crate::runtime::images::{ImageStore, Progress};
-use crate::world::{Image, Images, LocalFuture, PullError, PullRequest, RuntimeError};
+use crate::world::{Image, Images, LocalFuture, PullError, PullRequest, RuntimeError, Uid};
 
 pub struct ApiSide {
     node_name: String,
@@ -68,6 +70,29 @@ impl ApiSide {
         exit
     }
 
+    /// Keeps an attachment in a task of its own until the client types no more, and then until it
+    /// has left.
+    fn hold(&self, mut attachment: Attachment, start: &AttachStart) -> AttachSession {
+        let (typing, typed) = async_channel::bounded(1);
+        let (attached, left) = async_channel::bounded::<()>(1);
+        let session = AttachSession {
+            terminal: attachment.terminal.take(),
+            stdin: attachment.stdin.take(),
+            stdout: attachment.stdout.take(),
+            stderr: attachment.stderr.take(),
+            typing: start.stdin.then_some(typing),
+            attached,
+        };
+        let work = async move {
+            // Nothing is ever sent on either: they are closed.
+            let _: Result<(), _> = typed.recv().await;
+            attachment.close_input();
+            let _ = left.recv().await;
+        };
+        task::spawn(&self.executor, work).detach();
+        session
+    }
+
     async fn exec_plain(&self, start: &ExecStart) -> Result<ExecSession, RuntimeError> {
         let failed = |error: std::io::Error| RuntimeError::Failed(format!("make pipes: {error}"));
         let stdin = input(start.stdin).map_err(failed)?;
@@ -115,6 +140,22 @@ impl NodeSide for ApiSide {
                 self.exec_plain(&start).await
             }
         })
+    }
+
+    fn attach(&self, start: AttachStart) -> LocalFuture<'_, Result<AttachSession, RuntimeError>> {
+        Box::pin(async move {
+            let streams = AttachStreams {
+                stdin: start.stdin,
+                stdout: start.stdout,
+                stderr: start.stderr,
+            };
+            let attached = self.runtime.attach(&start.uid, &start.container, streams);
+            Ok(self.hold(attached.await?, &start))
+        })
+    }
+
+    fn connect(&self, uid: Uid, port: u16) -> LocalFuture<'_, Result<TcpStream, RuntimeError>> {
+        Box::pin(async move { self.runtime.connect(&uid, port).await })
     }
 
     fn images(&self) -> Vec<Arc<Image>> {

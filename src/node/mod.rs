@@ -31,7 +31,7 @@ use crate::admission;
 use crate::apiserver::authn::Authenticator;
 use crate::apiserver::authz::{Authorizer, Mode, PolicyFile};
 use crate::apiserver::{self, Secure, ServeThread, Sockets};
-use crate::cli::options::{AuthorizationMode, OnExit, RunOptions};
+use crate::cli::options::{AuthorizationMode, OnExit, RunOptions, SealingKeys};
 use crate::controller::Controllers;
 use crate::kubelet::Kubelet;
 use crate::kubelet::image_gc;
@@ -44,7 +44,7 @@ use crate::os;
 use crate::os::clock::SystemClock;
 use crate::os::signal::{Signal, Signals};
 use crate::os::task;
-use crate::registry::{self, Registry};
+use crate::registry::{self, Encryption, KeyFile, Registry};
 use crate::runtime::shim::executable;
 use crate::world::{Clock, Random};
 
@@ -202,6 +202,16 @@ impl Node {
             Ok(()) => log::info!("SIGHUP: files of authentication are read"),
             Err(error) => log::error!("SIGHUP: {error}; the files before it stay in use"),
         }
+        if let SealingKeys::File(path) = &self.options.encryption {
+            match key_file(path) {
+                Ok(file) => {
+                    let count = self.registry.use_keys(file);
+                    log::info!("SIGHUP: keys for secrets are read, {count} secrets to seal anew");
+                    reseal(self.registry.clone()).await;
+                }
+                Err(error) => log::error!("SIGHUP: {error}; the keys before it stay in use"),
+            }
+        }
         match self.policy.reload() {
             Ok(rules) => log::info!("SIGHUP: {rules} authorization rules are in use"),
             Err(error) => log::error!("SIGHUP: {error}; the rules before it stay in use"),
@@ -234,7 +244,7 @@ fn housekeeping(
     parts: &Parts,
     clock: Rc<dyn Clock>,
     executor: &Rc<LocalExecutor<'static>>,
-) -> [Task<()>; 3] {
+) -> [Task<()>; 4] {
     let quotas = admission::resource_quota::keep_statuses(registry.clone());
     let images = parts.images.clone();
     let watch_images = async move { images.watch_image_dir().await };
@@ -243,6 +253,7 @@ fn housekeeping(
         task::spawn(executor, watch_images),
         task::spawn(executor, trim),
         task::spawn(executor, quotas),
+        task::spawn(executor, reseal(registry.clone())),
     ]
 }
 
@@ -331,6 +342,11 @@ async fn open_registry(
 ) -> Result<Registry, String> {
     let credentials = std::env::var_os("CREDENTIALS_DIRECTORY");
     let key = credentials.map(|directory| Path::new(&directory).join("lowtide-store-key"));
+    let encryption = match &options.encryption {
+        SealingKeys::Own => Encryption::Own,
+        SealingKeys::Off => Encryption::Off,
+        SealingKeys::File(path) => Encryption::File(key_file(path)?),
+    };
     let opened = Registry::open(registry::Options {
         place: registry::Place::Root {
             directory: options.root_dir.clone(),
@@ -340,6 +356,7 @@ async fn open_registry(
         clock,
         random: Rc::new(os::random::SystemRandom),
         limits: registry::Limits::default(),
+        encryption,
         admission: admission::make(
             &options.admission.chain(),
             &(Rc::new(os::random::SystemRandom) as Rc<dyn Random>),
@@ -350,6 +367,19 @@ async fn open_registry(
         log::warn!("{message}");
     }
     Ok(registry)
+}
+
+fn key_file(path: &Path) -> Result<KeyFile, String> {
+    KeyFile::read(path).map_err(|error| format!("--encryption-key-file: {error}"))
+}
+
+/// Brings the store's Secrets under the key that seals now.
+async fn reseal(registry: Registry) {
+    match registry.reseal().await {
+        Ok(0) => {}
+        Ok(count) => log::info!("{count} stored secrets lie under the present key"),
+        Err(error) => log::error!("seal stored secrets anew: {error}; the rest at the next start"),
+    }
 }
 
 /// Starts the sources; the manifests are read once before anything else happens.

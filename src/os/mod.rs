@@ -17,6 +17,7 @@ pub mod fs_at;
 pub mod inotify;
 pub mod mount;
 pub mod moves;
+pub mod netlink;
 pub mod netns;
 pub mod notify;
 pub mod pipe;

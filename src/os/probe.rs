@@ -6,12 +6,13 @@
 use std::collections::BTreeSet;
 use std::fs;
 use std::io;
-use std::os::fd::AsRawFd;
 use std::path::{Path, PathBuf};
 
 use nix::sched::CloneFlags;
-use nix::sys::socket::{
-    AddressFamily, MsgFlags, SockFlag, SockProtocol, SockType, recv, send, socket,
+
+use super::netlink::Netlink;
+use super::netlink::message::{
+    Attributes, IFLA_INFO_KIND, IFLA_LINKINFO, Message, NLM_F_CREATE, NLM_F_EXCL, RTM_NEWLINK,
 };
 
 /// Whether the kernel can do something.
@@ -165,54 +166,12 @@ fn module(name: &str) -> Support {
     }
 }
 
-/// One RTM_NEWLINK by rtnetlink(7), answered by the kernel at once.
+/// A link that gets its name from the kernel.
 fn make_link(kind: &str) -> io::Result<()> {
-    let fd = socket(
-        AddressFamily::Netlink,
-        SockType::Raw,
-        SockFlag::SOCK_CLOEXEC,
-        SockProtocol::NetlinkRoute,
-    )?;
-    send(fd.as_raw_fd(), &new_link(kind), MsgFlags::empty())?;
-    let mut answer = [0u8; 4096];
-    let length = recv(fd.as_raw_fd(), &mut answer, MsgFlags::empty())?;
-    // nlmsghdr (16 bytes), then nlmsgerr's negative errno; 0 acknowledges.
-    let code = answer[..length]
-        .get(16..20)
-        .and_then(|bytes| bytes.try_into().ok())
-        .map_or(-libc::EPROTO, i32::from_ne_bytes);
-    match code {
-        0 => Ok(()),
-        code => Err(io::Error::from_raw_os_error(-code)),
-    }
-}
-
-/// nlmsghdr, an empty ifinfomsg, IFLA_LINKINFO{IFLA_INFO_KIND}; attributes are 4-byte aligned.
-fn new_link(kind: &str) -> Vec<u8> {
-    const IFLA_LINKINFO: u16 = 18;
-    const IFLA_INFO_KIND: u16 = 1;
-    const IFINFOMSG_BYTES: usize = 16;
-    let flags = libc::NLM_F_REQUEST | libc::NLM_F_ACK | libc::NLM_F_CREATE | libc::NLM_F_EXCL;
-    let inner = attribute(IFLA_INFO_KIND, kind.as_bytes());
-    let info = attribute(IFLA_LINKINFO, &inner);
-    let length = 16 + IFINFOMSG_BYTES + info.len();
-    let mut message = Vec::new();
-    message.extend((length as u32).to_ne_bytes());
-    message.extend(libc::RTM_NEWLINK.to_ne_bytes());
-    message.extend((flags as u16).to_ne_bytes());
-    message.extend([0; 8]);
-    message.extend([0; IFINFOMSG_BYTES]);
-    message.extend(info);
-    message
-}
-
-fn attribute(kind: u16, payload: &[u8]) -> Vec<u8> {
-    let mut bytes = Vec::new();
-    bytes.extend(((payload.len() + 4) as u16).to_ne_bytes());
-    bytes.extend(kind.to_ne_bytes());
-    bytes.extend(payload);
-    bytes.resize(bytes.len().next_multiple_of(4), 0);
-    bytes
+    let info = Attributes::new().with_name(IFLA_INFO_KIND, kind);
+    let link = Attributes::new().with_list(IFLA_LINKINFO, &info);
+    let made = Message::link(RTM_NEWLINK, 0, &link);
+    Netlink::open()?.change(&made, NLM_F_CREATE | NLM_F_EXCL)
 }
 
 /// What a directory lies on, whether or not it exists yet.

@@ -1,7 +1,7 @@
 //! TCP listeners and the options of accepted connections.
 
 use std::io;
-use std::net::{SocketAddr, TcpListener};
+use std::net::{SocketAddr, TcpListener, TcpStream};
 use std::os::fd::AsFd;
 use std::time::Duration;
 
@@ -17,12 +17,8 @@ const KEEPALIVE_COUNT: u32 = 3;
 /// Listens on an address that this machine may not have yet (IP_FREEBIND, ip(7)): an interface
 /// that comes up later is served as soon as it does. Not blocking.
 pub fn listen(address: SocketAddr) -> io::Result<TcpListener> {
-    let family = match address {
-        SocketAddr::V4(_) => AddressFamily::INET,
-        SocketAddr::V6(_) => AddressFamily::INET6,
-    };
     let flags = SocketFlags::CLOEXEC | SocketFlags::NONBLOCK;
-    let socket = rustix::net::socket_with(family, SocketType::STREAM, flags, None)?;
+    let socket = rustix::net::socket_with(family(address), SocketType::STREAM, flags, None)?;
     // Connections of the agent before this one may still be in TIME_WAIT.
     sockopt::set_socket_reuseaddr(&socket, true)?;
     match address {
@@ -42,6 +38,24 @@ pub fn prepare(connection: impl AsFd) -> io::Result<()> {
     sockopt::set_tcp_keepintvl(fd, KEEPALIVE_INTERVAL)?;
     sockopt::set_tcp_keepcnt(fd, KEEPALIVE_COUNT)?;
     Ok(sockopt::set_socket_keepalive(fd, true)?)
+}
+
+/// Starts to connect and returns at once: writable, or in error, when it is decided. The socket
+/// belongs to the network namespace that the calling thread is in.
+pub fn begin_connect(address: SocketAddr) -> io::Result<TcpStream> {
+    let flags = SocketFlags::CLOEXEC | SocketFlags::NONBLOCK;
+    let socket = rustix::net::socket_with(family(address), SocketType::STREAM, flags, None)?;
+    match rustix::net::connect(&socket, &address) {
+        Ok(()) | Err(rustix::io::Errno::INPROGRESS) => Ok(socket.into()),
+        Err(error) => Err(error.into()),
+    }
+}
+
+fn family(address: SocketAddr) -> AddressFamily {
+    match address {
+        SocketAddr::V4(_) => AddressFamily::INET,
+        SocketAddr::V6(_) => AddressFamily::INET6,
+    }
 }
 
 #[cfg(test)]

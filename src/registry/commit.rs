@@ -10,7 +10,7 @@
 //! away takes nothing with him. What could not be stored behind stays `dirty` and rides on the
 //! next batch, in its newest state; nothing retries by itself.
 
-use std::cell::Cell;
+use std::cell::{Cell, RefCell};
 use std::collections::BTreeSet;
 use std::future::Future;
 use std::rc::Rc;
@@ -19,7 +19,7 @@ use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use event_listener::Event;
 
 use super::published::{Shared, Step};
-use super::store::{Batch, Health, Queue, Records, StoreError, Write};
+use super::store::{Batch, Health, KeyFile, Queue, Records, StoreError, Write};
 use crate::object::{Key, Kind, Object, Source, Standing};
 use crate::world::Random;
 
@@ -81,10 +81,20 @@ pub(super) struct Committer {
     pub shared: Arc<Shared>,
     flight: Arc<Flight>,
     queue: Queue,
-    records: Records,
+    records: RefCell<Records>,
     random: Rc<dyn Random>,
+    /// The store's file holds, or held, Secrets in clear.
+    exposed: Cell<bool>,
     /// Versions below are reserved on disk, or on their way there.
     reserved: Cell<u64>,
+}
+
+/// What opening the store found.
+pub(super) struct Start {
+    /// Versions below are reserved.
+    pub reserved: u64,
+    pub health: Health,
+    pub exposed: bool,
 }
 
 impl Committer {
@@ -93,9 +103,13 @@ impl Committer {
         queue: Queue,
         records: Records,
         random: Rc<dyn Random>,
-        reserved: u64,
-        health: Health,
+        start: Start,
     ) -> Committer {
+        let Start {
+            reserved,
+            health,
+            exposed,
+        } = start;
         let state = InFlight {
             unreserved: health != Health::Ok,
             health,
@@ -108,8 +122,9 @@ impl Committer {
                 settled: Event::new(),
             }),
             queue,
-            records,
+            records: RefCell::new(records),
             random,
+            exposed: Cell::new(exposed),
             reserved: Cell::new(reserved),
         }
     }
@@ -129,6 +144,11 @@ impl Committer {
         self.flight.look().busy.contains(key)
     }
 
+    /// All keys with a write decided and not visible yet.
+    pub fn busy(&self) -> Vec<Key> {
+        self.flight.look().busy.iter().cloned().collect()
+    }
+
     /// Waits until no key that `concerns` picks has a write on its way.
     pub async fn settled(&self, concerns: impl Fn(&Key) -> bool) {
         loop {
@@ -138,6 +158,40 @@ impl Committer {
             }
             settled.await;
         }
+    }
+
+    /// Seals as the file says from now on. Returns whether that is another way than before.
+    pub fn use_keys(&self, file: KeyFile) -> bool {
+        let mut records = self.records.borrow_mut();
+        let before = records.seal_id();
+        records.use_file(file);
+        records.seal_id() != before
+    }
+
+    /// Stores what is visible under `keys` once more, in one commit.
+    pub fn rewrite(
+        &self,
+        keys: Vec<Key>,
+    ) -> impl Future<Output = Result<Option<Arc<Object>>, StoreError>> + 'static {
+        self.flight.look().dirty.extend(keys);
+        self.submit(Visible::AfterFlush, Vec::new())
+    }
+
+    /// Rids the store's file of what free pages hold of Secrets, if anything. Nothing may be left that
+    /// lies in clear.
+    pub async fn scrub(&self) -> Result<(), StoreError> {
+        let sealing = self.records.borrow().seal_id().is_some();
+        if !sealing || !self.exposed.replace(false) {
+            return Ok(());
+        }
+        let (answer, answered) = async_channel::bounded(1);
+        self.queue.submit(Batch {
+            writes: vec![Write::Scrub],
+            done: Box::new(move |outcome| drop(answer.try_send(outcome.map(|()| None)))),
+        });
+        let scrubbed = wait(Some(answered)).await.map(drop);
+        self.exposed.set(self.exposed.get() || scrubbed.is_err());
+        scrubbed
     }
 
     /// Makes derived changes visible: nothing of them is stored.
@@ -158,6 +212,10 @@ impl Committer {
         let reserving = std::mem::take(&mut self.flight.look().unreserved);
         let repaired: Vec<Key> = writes.iter().map(|(key, _)| key.clone()).collect();
         writes.extend(steps.iter().filter_map(|step| self.write_of(step)));
+        let exposes = |(_, write): &(Key, Write)| matches!(write, Write::PutExposed { .. });
+        if writes.iter().any(exposes) {
+            self.exposed.set(true);
+        }
         let keys: Vec<Key> = steps.iter().map(|step| step.key().clone()).collect();
         let written: Vec<Key> = writes.iter().map(|(key, _)| key.clone()).collect();
 
@@ -252,8 +310,8 @@ impl Committer {
             .map(|key| {
                 let current = self.shared.look().get(&key).cloned();
                 let write = match current {
-                    Some(object) => self.records.put(&object.unpack(), &*self.random),
-                    None => self.records.remove(&key),
+                    Some(object) => self.records.borrow().put(&object.unpack(), &*self.random),
+                    None => self.records.borrow().remove(&key),
                 };
                 (key, write)
             })
@@ -268,10 +326,10 @@ impl Committer {
             Step::Put(object) | Step::PutWhole(object) => match object.standing {
                 // Shown, not kept (the source will say it again); or kept as it is.
                 Standing::Rejected(_) | Standing::Stale(_) => return None,
-                Standing::Accepted => self.records.put(object, &*self.random),
+                Standing::Accepted => self.records.borrow().put(object, &*self.random),
             },
             Step::Status { .. } => return None,
-            Step::Remove { key, .. } => self.records.remove(key),
+            Step::Remove { key, .. } => self.records.borrow().remove(key),
         };
         Some((step.key().clone(), write))
     }

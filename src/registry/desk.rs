@@ -5,7 +5,7 @@
 //! ```
 
 use std::cell::RefCell;
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 use std::rc::Rc;
 use std::sync::Arc;
 use std::time::Duration;
@@ -43,6 +43,8 @@ pub(super) struct Desk {
     /// Admitted as part of a list that is not decided to its end; with the object if admission of
     /// others looks at it.
     pub deciding: RefCell<BTreeMap<Key, Option<Arc<Object>>>>,
+    /// Secrets that are to be sealed anew.
+    pub resealing: RefCell<BTreeSet<Key>>,
     pub lists: RefCell<Lists>,
     pub events: RefCell<Events>,
 }

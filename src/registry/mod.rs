@@ -35,6 +35,7 @@ mod provide;
 mod published;
 mod reader;
 mod replace;
+mod reseal;
 mod store;
 mod write;
 
@@ -51,7 +52,7 @@ pub use desk::PROVISIONED;
 pub use options::{Limits, OpenError, OpenReport, Options, Place};
 pub use packed::{Packed, PackedChange};
 pub use reader::{Cursor, Reader};
-pub use store::{Aside, Directory, FaultyDisk, Health, Medium, Stored};
+pub use store::{Aside, Directory, Encryption, FaultyDisk, Health, KeyFile, Medium, Stored};
 pub use write::{Deleted, Deletion, Precondition, Propagation, Registry};
 
 use crate::object::{Key, Object, Problem, Provenance, Source};

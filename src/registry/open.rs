@@ -1,10 +1,11 @@
 //! Opening the registry: the store is read, or set aside; the node starts either way.
 
 use std::cell::RefCell;
+use std::collections::BTreeSet;
 use std::rc::Rc;
 use std::sync::Arc;
 
-use super::commit::{Committer, VERSION_BLOCK};
+use super::commit::{Committer, Start, VERSION_BLOCK};
 use super::desk::Desk;
 use super::events::Events;
 use super::options::{OpenError, OpenReport, Options, Place};
@@ -12,7 +13,7 @@ use super::published::{HistoryLimits, Published, Shared};
 use super::replace::Lists;
 use super::store::{Directory, Engine, Health, Loaded, Queue, Records};
 use super::write::Registry;
-use crate::object::Object;
+use crate::object::{Key, Object};
 
 impl Registry {
     /// Opens the store at `options.place` and publishes what it holds.
@@ -23,13 +24,13 @@ impl Registry {
         // A lost store has no mark of the versions it gave out. Milliseconds of wall time outrun
         // any counter that takes fewer than a thousand steps a second.
         let fallback = options.clock.wall().as_millisecond().max(1).unsigned_abs();
-        let (queue, records, mut loaded) = match options.place {
+        let (queue, (records, said), mut loaded) = match options.place {
             Place::Memory => {
                 let loaded = Loaded {
                     start: fallback,
                     ..Loaded::default()
                 };
-                (Queue::Nowhere, Records::of_nothing(), loaded)
+                (Queue::Nowhere, (Records::of_nothing(), Vec::new()), loaded)
             }
             Place::Root {
                 directory,
@@ -41,20 +42,17 @@ impl Registry {
                 });
                 let (queue, loaded) = Queue::on_thread(medium.clone(), fallback).await?;
                 // After opening, which makes the directory; small and once.
-                let records = Records::new(&*medium, &*options.random);
+                let records = Records::new(&*medium, options.encryption, &*options.random);
                 (queue, records, loaded)
             }
             Place::Inline(medium) => {
                 let (engine, loaded) = Engine::open(medium.clone(), fallback)?;
-                let records = Records::new(&*medium, &*options.random);
+                let records = Records::new(&*medium, options.encryption, &*options.random);
                 (Queue::Inline(RefCell::new(engine)), records, loaded)
             }
         };
-        if let Some(problem) = records.problem() {
-            let text = format!("secrets will not be stored: {problem}");
-            loaded.messages.push(text);
-        }
-        let (objects, report) = read_all(&records, &loaded);
+        loaded.messages.extend(said);
+        let (objects, stale, report) = read_all(&records, &loaded);
         let health = match loaded.degraded {
             None => Health::Ok,
             Some(text) => Health::Degraded(text),
@@ -69,8 +67,11 @@ impl Registry {
             queue,
             records,
             options.random.clone(),
-            loaded.start + VERSION_BLOCK,
-            health,
+            Start {
+                reserved: loaded.start + VERSION_BLOCK,
+                health,
+                exposed: loaded.exposed,
+            },
         );
         let desk = Desk {
             committer,
@@ -80,6 +81,7 @@ impl Registry {
             limits: options.limits,
             admission: options.admission,
             deciding: RefCell::default(),
+            resealing: RefCell::new(stale),
             lists: RefCell::new(Lists::default()),
             events: RefCell::new(Events::default()),
         };
@@ -92,13 +94,19 @@ impl Registry {
     }
 }
 
-/// Objects of readable records; the others are named and left where they are.
-fn read_all(records: &Records, loaded: &Loaded) -> (Vec<Object>, OpenReport) {
+/// Objects of readable records, and which of them are to be sealed anew; the others are named and
+/// left where they are.
+fn read_all(records: &Records, loaded: &Loaded) -> (Vec<Object>, BTreeSet<Key>, OpenReport) {
     let mut messages = loaded.messages.clone();
-    let mut objects = Vec::new();
+    let (mut objects, mut stale) = (Vec::new(), BTreeSet::new());
     for (name, value) in &loaded.records {
         match records.read(name, value) {
-            Ok(object) => objects.push(object),
+            Ok(object) => {
+                if !records.is_current(&object.key, value) {
+                    stale.insert(object.key.clone());
+                }
+                objects.push(object);
+            }
             Err(text) => messages.push(format!("stored object left out: {text}")),
         }
     }
@@ -106,5 +114,5 @@ fn read_all(records: &Records, loaded: &Loaded) -> (Vec<Object>, OpenReport) {
         objects: objects.len(),
         messages,
     };
-    (objects, report)
+    (objects, stale, report)
 }

@@ -7,7 +7,7 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use super::admission::Admit;
-use super::store::Medium;
+use super::store::{Encryption, Medium};
 use crate::world::{Clock, Random};
 
 /// Where the store lies.
@@ -56,6 +56,7 @@ pub struct Options {
     pub clock: Rc<dyn Clock>,
     pub random: Rc<dyn Random>,
     pub limits: Limits,
+    pub encryption: Encryption,
     /// In order; each write passes all.
     pub admission: Vec<Box<dyn Admit>>,
 }

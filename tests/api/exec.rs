@@ -12,8 +12,12 @@ use serde_json::{Value, json};
 
 use crate::node::{Node, PATIENCE};
 
-fn start() -> Node {
-    let node = Node::start();
+pub fn start() -> Node {
+    start_with(lowtide::apiserver::Limits::default())
+}
+
+pub fn start_with(limits: lowtide::apiserver::Limits) -> Node {
+    let node = Node::with_limits(limits, lowtide::registry::Limits::default());
     let pod = node.pod("web", json!({}));
     node.status(
         &pod,
@@ -101,6 +105,37 @@ fn output_and_exit_code_come_back_on_their_channels() {
 }
 
 #[test]
+fn protocols_of_old_tell_the_end_as_text_and_bytes_in_base64() {
+    let node = start();
+    let path = "/api/v1/namespaces/default/pods/web/exec?stdout=1&command=sh&command=-c&command=echo%20out%3B%20exit%203";
+    let message = "command terminated with non-zero exit code: exit status 3";
+    let texts = |protocol: &'static str| {
+        async_io::block_on(async {
+            let stream = Async::new(unix::connect(&node.socket()).expect("connect"));
+            let stream = Box::new(stream.expect("async"));
+            let connected = websocket::connect(stream, path, &[protocol]).await;
+            let (mut socket, _) = connected.expect("upgraded");
+            let mut all = Vec::new();
+            while let Some(Ok(message)) = socket.next().await {
+                if message.is_binary() || message.is_text() {
+                    all.push(String::from_utf8_lossy(&message.into_data()).into_owned());
+                }
+            }
+            all
+        })
+    };
+    let binary = [
+        "\u{1}".to_owned(),
+        "\u{1}out\n".to_owned(),
+        format!("\u{3}{message}"),
+    ];
+    assert_eq!(texts("channel.k8s.io"), binary);
+    let base64 = texts("v4.base64.channel.k8s.io");
+    assert_eq!(base64[..2], ["1".to_owned(), "1b3V0Cg==".to_owned()]);
+    assert!(base64[2].starts_with("3ey"), "{}", base64[2]);
+}
+
+#[test]
 fn half_closed_input_ends_the_command_and_not_its_output() {
     let node = start();
     let frames = vec![Frame::Stdin("a\nb\n".into()), Frame::StdinClosed];
@@ -172,7 +207,7 @@ fn what_cannot_run_is_said_on_the_error_channel_or_refused() {
         ),
         (
             "stdout=1&command=true",
-            &["base64.channel.k8s.io"],
+            &["v6.example"],
             "no common protocol",
         ),
     ];
@@ -181,6 +216,8 @@ fn what_cannot_run_is_said_on_the_error_channel_or_refused() {
         let text = status["message"].as_str().expect("message");
         assert!(text.contains(message), "{query}: {text}");
     }
+    let attach = node.get("/api/v1/namespaces/default/pods/web/attach?stdout=1");
+    assert_eq!(attach.code, 400);
     let plain = node.get("/api/v1/namespaces/default/pods/web/exec?stdout=1&command=true");
     assert_eq!(plain.code, 400);
 }

@@ -3,9 +3,11 @@
 mod admitted;
 mod client;
 mod exec;
+mod forward;
 mod logs;
 mod node;
 mod objects;
 mod patches;
+mod spdy;
 mod streams;
 mod writes;

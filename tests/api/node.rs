@@ -1,6 +1,7 @@
 //! A node for these tests: registry and backend on one thread, the serve thread beside it.
 
 use std::io::{BufRead, BufReader, Read, Write};
+use std::net::TcpStream;
 use std::os::fd::OwnedFd;
 use std::os::unix::net::UnixStream;
 use std::path::PathBuf;
@@ -13,7 +14,8 @@ use lowtide::admission;
 use lowtide::apiserver::authn::Authenticator;
 use lowtide::apiserver::authz::{Authorizer, Mode, PolicyFile};
 use lowtide::apiserver::backend::{
-    self, ExecExit, ExecIo, ExecSession, ExecStart, NodeSide, NodeStatus, PullProgress,
+    self, AttachSession, AttachStart, ExecExit, ExecIo, ExecSession, ExecStart, NodeSide,
+    NodeStatus, PullProgress,
 };
 use lowtide::apiserver::{Limits, Options, ServeThread};
 use lowtide::net::unix;
@@ -22,7 +24,7 @@ use lowtide::os::clock::SystemClock;
 use lowtide::os::random::SystemRandom;
 use lowtide::os::terminal;
 use lowtide::registry::{self, Registry};
-use lowtide::world::{Clock, Image, LocalFuture, PullError, Random, RuntimeError};
+use lowtide::world::{Clock, Image, LocalFuture, PullError, Random, RuntimeError, Uid};
 use serde_json::{Value, json};
 
 /// Longest that any of these tests waits for anything.
@@ -80,6 +82,7 @@ impl Node {
                     admission: admission::make(&setup.admission, &random),
                     random,
                     limits: setup.registry_limits,
+                    encryption: Default::default(),
                 };
                 let (registry, _) = Registry::open(options).await.expect("registry");
                 ready.send(registry.reader()).expect("the test waits");
@@ -314,6 +317,48 @@ impl NodeSide for FakeNode {
                 return Err(RuntimeError::Start { code: 127, message });
             }
             Ok(spawn(start))
+        })
+    }
+
+    /// Every container runs the same script.
+    fn attach(&self, start: AttachStart) -> LocalFuture<'_, Result<AttachSession, RuntimeError>> {
+        Box::pin(async move {
+            let script = "echo ready; cat; echo end >&2";
+            let session = spawn(ExecStart {
+                uid: start.uid,
+                container: start.container,
+                command: ["sh", "-c", script].map(str::to_owned).to_vec(),
+                stdin: start.stdin,
+                stdout: start.stdout,
+                stderr: start.stderr,
+                tty: false,
+            });
+            let ExecIo::Pipes {
+                stdin,
+                stdout,
+                stderr,
+            } = session.io
+            else {
+                unreachable!("no terminal was asked for");
+            };
+            let terminal = None;
+            let typing = start.stdin.then(|| async_channel::bounded(1).0);
+            let attached = async_channel::bounded(1).0;
+            Ok(AttachSession {
+                terminal,
+                stdin,
+                stdout,
+                stderr,
+                typing,
+                attached,
+            })
+        })
+    }
+
+    fn connect(&self, _uid: Uid, port: u16) -> LocalFuture<'_, Result<TcpStream, RuntimeError>> {
+        Box::pin(async move {
+            let stream = TcpStream::connect(("127.0.0.1", port));
+            stream.map_err(|error| RuntimeError::Failed(error.to_string()))
         })
     }
 

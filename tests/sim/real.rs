@@ -125,6 +125,7 @@ impl Node for RealNode {
             clock: Rc::clone(&clock),
             random: registry_secrets,
             limits: Limits::default(),
+            encryption: Default::default(),
             admission: Vec::new(),
         };
         let directory = SimDirectory {

@@ -43,6 +43,7 @@ fn registry(objects: Vec<(Kind, &str, &str, Value)>) -> Registry {
             clock: Rc::new(Still),
             random: Rc::new(Counting(0.into())),
             limits: registry::Limits::default(),
+            encryption: Default::default(),
             admission: Vec::new(),
         };
         let (registry, _) = Registry::open(options).await.expect("in memory");

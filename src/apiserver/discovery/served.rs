@@ -128,6 +128,7 @@ const CORE: &[Resource] = &[
 ];
 
 const POD_PARTS: &[Part] = &[
+    part("attach", "PodAttachOptions", &["create", "get"]),
     part("binding", "Binding", CREATED),
     part("ephemeralcontainers", "Pod", CHANGED),
     Part {
@@ -136,6 +137,7 @@ const POD_PARTS: &[Part] = &[
     },
     part("exec", "PodExecOptions", &["create", "get"]),
     part("log", "Pod", &["get"]),
+    part("portforward", "PodPortForwardOptions", &["create", "get"]),
     part("status", "Pod", CHANGED),
 ];
 

@@ -4,6 +4,7 @@
 //! asked, and nothing ticks while a followed container is silent.
 
 mod follow;
+mod messages;
 
 use blocking::unblock;
 use http::StatusCode;
@@ -15,12 +16,15 @@ use super::query::Query;
 use super::route::Place;
 use super::status::{Refusal, typed_response};
 use super::{Counted, Shared, view};
-use crate::net::serve::{Body, Response};
+use crate::net::serve::{Body, Request, Response};
+use crate::net::websocket;
+use crate::os::task;
 use crate::runtime::logs::{self, Follow, LogOptions, Timestamps};
 
-/// Streams a container's log.
+/// Streams a container's log, as a body or over a WebSocket.
 pub async fn start(
     shared: &Shared,
+    mut request: Request,
     place: &Place,
     query: &Query,
     counted: Counted,
@@ -40,6 +44,10 @@ pub async fn start(
         place.name,
         object.uid()
     ));
+    let agreed = websocket::is_asked(request.headers())
+        .then(|| websocket::agree(request.headers(), messages::PROTOCOLS))
+        .transpose()
+        .map_err(|_| Refusal::bad_request("no WebSocket handshake of a protocol for logs"))?;
     let mut following = None;
     if query.is_set("follow") && which == Which::Current {
         let instance = Instance {
@@ -56,7 +64,14 @@ pub async fn start(
     // On the blocking pool: the log may be on a slow card.
     let opened = unblock(move || logs::read(&path, options)).await;
     let log = opened.map_err(|error| Refusal::internal(format!("{failed}: {error}")))?;
-    let body = Body::stream(follow::bytes(log, following));
+    let bytes = follow::bytes(log, following);
+    if let Some(agreed) = agreed {
+        let upgrade = hyper::upgrade::on(&mut request);
+        let work = messages::send(upgrade, agreed.protocol, bytes);
+        task::spawn(&shared.executor, work).detach();
+        return Ok(agreed.response(Body::empty()));
+    }
+    let body = Body::stream(bytes);
     Ok(typed_response(StatusCode::OK, "text/plain", body))
 }
 

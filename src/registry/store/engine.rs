@@ -20,7 +20,7 @@ use redb::{
 };
 
 use super::medium::{Aside, Medium, Stored};
-use super::{StoreError, Write};
+use super::{StoreError, Write, scrub};
 use crate::registry::commit::VERSION_BLOCK;
 use crate::registry::options::OpenError;
 
@@ -35,15 +35,20 @@ const FORMAT_KEY: &str = "format";
 /// Absent: as `FORMAT_KEY`.
 const READABLE_BY_KEY: &str = "readable-by";
 const VERSIONS_BELOW_KEY: &str = "versions-below";
+const EXPOSED_KEY: &str = "secrets-in-clear";
 /// redb's default is 1 GiB; all objects of a node fit in a fraction of this.
 const CACHE_BYTES: usize = 256 << 10;
 
 /// What a store holds.
 #[derive(Debug, Default)]
-struct Contents {
+pub(super) struct Contents {
     pub records: Vec<(String, Vec<u8>)>,
     /// Versions below may have been given out. 0: unknown.
     pub versions_below: u64,
+    /// Secrets were written in clear since the file is what it is.
+    pub exposed: bool,
+    /// 0: nothing was written yet.
+    pub format: u64,
 }
 
 /// What opening gave.
@@ -52,6 +57,8 @@ pub(in crate::registry) struct Loaded {
     pub records: Vec<(String, Vec<u8>)>,
     /// First version of this process; `start..start + VERSION_BLOCK` is reserved.
     pub start: u64,
+    /// Free pages may hold Secrets in clear.
+    pub exposed: bool,
     pub messages: Vec<String>,
     /// Why nothing can be stored for now.
     pub degraded: Option<String>,
@@ -126,6 +133,7 @@ impl Engine {
             0 => fallback_version,
             below => below,
         };
+        loaded.exposed = contents.exposed;
         loaded.records = contents.records;
         if loaded.degraded.is_none() {
             let below = loaded.start + VERSION_BLOCK;
@@ -154,13 +162,32 @@ impl Engine {
             return Err(StoreError(why.clone()));
         }
         let name = self.medium.name();
-        let outcome = self
+        let mut outcome = self
             .database()
             .and_then(|database| commit(database, writes).map_err(|e| text(&name, &e)));
+        if outcome.is_ok() && writes.contains(&Write::Scrub) {
+            outcome = self.scrub();
+        }
         if outcome.is_err() {
             self.database = None;
         }
         outcome.map_err(StoreError)
+    }
+
+    /// Puts a file without a past in the place of the store's.
+    fn scrub(&mut self) -> Result<(), String> {
+        let name = self.medium.name();
+        let database = self.database()?;
+        let contents = match contents(database).map_err(|error| text(&name, &error))? {
+            // What a later release keeps beside the objects would be lost.
+            Ok(contents) if contents.format <= FORMAT => contents,
+            _ => return Err(format!("store {name} has a newer format")),
+        };
+        let image = scrub::image_of(&contents).map_err(|error| text(&name, &error))?;
+        self.database = None;
+        let replaced = self.medium.replace(&image);
+        replaced.map_err(|error| format!("write {name} anew: {error}"))?;
+        self.database().map(drop)
     }
 
     fn database(&mut self) -> Result<&Database, String> {
@@ -249,7 +276,7 @@ impl Engine {
 }
 
 /// Corruption is reported, not met by a panic later: the whole (small) file is checked first.
-fn builder() -> Builder {
+pub(super) fn builder() -> Builder {
     let mut builder = Database::builder();
     builder.set_cache_size(CACHE_BYTES);
     builder.set_check_integrity_on_open(true);
@@ -261,13 +288,15 @@ fn contents(database: &Database) -> Result<Result<Contents, Unreadable>, redb::E
     let mut contents = Contents::default();
     match reading.open_table(META) {
         Ok(meta) => {
-            if let Some(marks) = marks(&meta)?
-                && marks.readable_by > FORMAT
-            {
-                return Ok(Err(Unreadable::Newer(marks)));
+            if let Some(marks) = marks(&meta)? {
+                if marks.readable_by > FORMAT {
+                    return Ok(Err(Unreadable::Newer(marks)));
+                }
+                contents.format = marks.format;
             }
             let below = meta.get(VERSIONS_BELOW_KEY)?;
             contents.versions_below = below.map_or(0, |value| value.value());
+            contents.exposed = meta.get(EXPOSED_KEY)?.is_some();
         }
         Err(TableError::TableDoesNotExist(_)) => return Ok(Ok(contents)),
         // Another type under this name: not written by any lowtide of this format.
@@ -285,6 +314,17 @@ fn contents(database: &Database) -> Result<Result<Contents, Unreadable>, redb::E
         Err(error) => return Err(error.into()),
     }
     Ok(Ok(contents))
+}
+
+/// Writes all of `contents` into an empty store; what it holds is not exposed.
+pub(super) fn fill(database: &Database, contents: &Contents) -> Result<(), redb::Error> {
+    let records = contents.records.iter().cloned();
+    let mut writes: Vec<Write> = records
+        .map(|(key, value)| Write::Put { key, value })
+        .collect();
+    let below = contents.versions_below;
+    writes.push(Write::ReserveVersions { below });
+    commit(database, &writes)
 }
 
 /// `None`: nothing was written yet.
@@ -311,12 +351,17 @@ fn commit(database: &Database, writes: &[Write]) -> Result<(), redb::Error> {
                 Write::Put { key, value } => {
                     objects.insert(key.as_str(), value.as_slice())?;
                 }
+                Write::PutExposed { key, value } => {
+                    objects.insert(key.as_str(), value.as_slice())?;
+                    meta.insert(EXPOSED_KEY, 1)?;
+                }
                 Write::Remove { key } => {
                     objects.remove(key.as_str())?;
                 }
                 Write::ReserveVersions { below } => {
                     meta.insert(VERSIONS_BELOW_KEY, below)?;
                 }
+                Write::Scrub => {}
                 Write::Refuse { .. } => unreachable!("refused before the transaction"),
             }
         }

@@ -35,6 +35,8 @@ struct State {
     /// Handles from before a power cut are dead.
     boot: u64,
     failure: Option<io::ErrorKind>,
+    /// Full from this sync on.
+    full_at: Option<u64>,
     aside: Vec<(Aside, Vec<u8>)>,
     key: Option<Vec<u8>>,
     syncs: u64,
@@ -61,7 +63,15 @@ impl FaultyDisk {
 
     /// All writes and syncs fail from now on with this error; `None` heals.
     pub fn fail(&self, failure: Option<io::ErrorKind>) {
-        self.look().failure = failure;
+        let mut state = self.look();
+        state.failure = failure;
+        state.full_at = None;
+    }
+
+    /// After so many more syncs the disk is full.
+    pub fn fill_up_after(&self, syncs: u64) {
+        let mut state = self.look();
+        state.full_at = Some(state.syncs + syncs);
     }
 
     /// Overwrites bytes, synced.
@@ -131,6 +141,18 @@ impl Medium for FaultyDisk {
 
     fn bytes(&self) -> io::Result<Vec<u8>> {
         Ok(self.look().cache.clone())
+    }
+
+    fn replace(&self, image: &[u8]) -> io::Result<()> {
+        let mut state = self.look();
+        if let Some(failure) = state.failure {
+            return Err(failure.into());
+        }
+        // A rename: the new file was flushed before.
+        state.platter = image.to_vec();
+        state.cache = image.to_vec();
+        state.unsynced.clear();
+        Ok(())
     }
 
     fn set_aside(&self, why: Aside) -> io::Result<Stored> {
@@ -219,6 +241,9 @@ impl StorageBackend for Handle {
             state.write_through(sector);
         }
         state.syncs += 1;
+        if state.full_at.is_some_and(|full_at| state.syncs >= full_at) {
+            state.failure = Some(io::ErrorKind::StorageFull);
+        }
         Ok(())
     }
 

@@ -51,6 +51,9 @@ pub trait Medium: Debug + Send + Sync {
     /// The store's bytes, for reading when it cannot be opened.
     fn bytes(&self) -> io::Result<Vec<u8>>;
 
+    /// Puts these bytes in the place of the (closed) store, durably, all or nothing.
+    fn replace(&self, image: &[u8]) -> io::Result<()>;
+
     /// Renames an unusable store; it is never deleted by itself.
     fn set_aside(&self, why: Aside) -> io::Result<Stored>;
 
@@ -76,6 +79,21 @@ impl Directory {
 
     fn key_path(&self) -> PathBuf {
         self.root.join("store.key")
+    }
+
+    /// Writes a file under a temporary name, flushes it, and gives it its own.
+    fn put(&self, content: &[u8], temporary: &str, path: &Path) -> io::Result<()> {
+        let fresh = self.root.join(temporary);
+        let mut file = OpenOptions::new()
+            .write(true)
+            .create(true)
+            .truncate(true)
+            .mode(0o600)
+            .open(&fresh)?;
+        file.write_all(content)?;
+        thread::flush(&file)?;
+        fs::rename(&fresh, path)?;
+        sync_directory(&self.root)
     }
 }
 
@@ -104,6 +122,10 @@ impl Medium for Directory {
         fs::read(self.store())
     }
 
+    fn replace(&self, image: &[u8]) -> io::Result<()> {
+        self.put(image, "store.redb.tmp", &self.store())
+    }
+
     fn set_aside(&self, why: Aside) -> io::Result<Stored> {
         let slot = |n: u32| self.root.join(format!("store.redb.{}-{n}", why.name()));
         let free = (1..=ASIDE_MAX).find(|n| !slot(*n).exists());
@@ -128,17 +150,7 @@ impl Medium for Directory {
     }
 
     fn keep_key(&self, key: &[u8]) -> io::Result<()> {
-        let fresh = self.root.join("store.key.tmp");
-        let mut file = OpenOptions::new()
-            .write(true)
-            .create(true)
-            .truncate(true)
-            .mode(0o600)
-            .open(&fresh)?;
-        file.write_all(key)?;
-        thread::flush(&file)?;
-        fs::rename(&fresh, self.key_path())?;
-        sync_directory(&self.root)
+        self.put(key, "store.key.tmp", &self.key_path())
     }
 }
 

@@ -10,9 +10,11 @@
 
 mod engine;
 mod faulty;
+mod keys;
 mod medium;
 mod queue;
 mod record;
+mod scrub;
 mod seal;
 
 use std::fmt;
@@ -21,6 +23,7 @@ use std::fmt;
 pub(super) use engine::other_release;
 pub(super) use engine::{Engine, Loaded};
 pub use faulty::FaultyDisk;
+pub use keys::{Encryption, KeyFile};
 pub use medium::{Aside, Directory, Medium, Stored};
 pub(super) use queue::Queue;
 pub(super) use record::Records;
@@ -51,9 +54,16 @@ pub(super) enum Write {
         key: String,
         value: Vec<u8>,
     },
+    /// A secret that is not sealed; the store remembers that there was one.
+    PutExposed {
+        key: String,
+        value: Vec<u8>,
+    },
     Remove {
         key: String,
     },
+    /// After the others: the file is written anew, without what free pages hold.
+    Scrub,
     /// Versions below this one may be given out.
     ReserveVersions {
         below: u64,

@@ -93,23 +93,23 @@ fn serve(mut engine: Engine, batches: &Receiver<Batch>) {
         {
             group.push(next);
         }
-        // A batch that can never be stored must not take its neighbours along.
-        let (refused, group): (Vec<_>, Vec<_>) = group.into_iter().partition(is_refused);
+        // A batch that may fail by itself must not take its neighbours along.
+        let (alone, group): (Vec<_>, Vec<_>) = group.into_iter().partition(goes_alone);
         let writes: Vec<Write> = group.iter().flat_map(|b| b.writes.clone()).collect();
         let outcome = engine.apply(&writes);
         for batch in group {
             (batch.done)(outcome.clone());
         }
-        for batch in refused {
+        for batch in alone {
             let outcome = engine.apply(&batch.writes);
             (batch.done)(outcome);
         }
     }
 }
 
-fn is_refused(batch: &Batch) -> bool {
+fn goes_alone(batch: &Batch) -> bool {
     batch
         .writes
         .iter()
-        .any(|write| matches!(write, Write::Refuse { .. }))
+        .any(|write| matches!(write, Write::Refuse { .. } | Write::Scrub))
 }

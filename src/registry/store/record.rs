@@ -7,13 +7,16 @@ use serde::{Deserialize, Serialize};
 use serde_json::Value;
 
 use super::Write;
+use super::keys::{Encryption, KeyFile, Seals};
 use super::medium::Medium;
-use super::seal::{KEY_BYTES, Sealer, Shut};
+use super::seal::{ID_BYTES, KEY_BYTES, Sealer, Shut};
 use crate::object::{Key, Kind, Object, Origin, Provenance, Source, Standing};
 use crate::world::Random;
 
 const CLEAR: u8 = 0;
 const SEALED: u8 = 1;
+
+const CLEAR_WARNING: &str = "secrets are stored in clear: encryption is turned off";
 
 #[derive(Serialize)]
 struct Written<'a> {
@@ -29,51 +32,109 @@ struct Read {
     body: Value,
 }
 
-/// Why secrets are not sealed.
+/// Turns objects into records and back.
+pub(in crate::registry) struct Records {
+    /// All that open; the first seals, if anything does.
+    sealers: Vec<Sealer>,
+    /// The node's own key, whatever a key file says.
+    own: Option<Sealer>,
+    seals: Result<Seals, Unsealed>,
+}
+
+/// Why secrets can be neither sealed nor stored.
 enum Unsealed {
     /// Nothing is stored at all.
     NoStore,
     NoKey(String),
 }
 
-/// Turns objects into records and back.
-pub(in crate::registry) struct Records {
-    sealer: Result<Sealer, Unsealed>,
-}
-
 impl Records {
     /// For a registry that stores nothing.
     pub fn of_nothing() -> Records {
         Records {
-            sealer: Err(Unsealed::NoStore),
+            sealers: Vec::new(),
+            own: None,
+            seals: Err(Unsealed::NoStore),
         }
     }
 
-    /// Takes the medium's key, or makes and keeps one.
-    pub fn new(medium: &dyn Medium, random: &dyn Random) -> Records {
-        let sealer = match medium.key() {
-            Ok(Some(secret)) => Sealer::new(&secret).ok_or("the store key is too short".to_owned()),
-            Ok(None) => {
-                let mut secret = [0u8; KEY_BYTES];
-                random.fill(&mut secret);
-                let sealer = Sealer::new(&secret).expect("32 bytes are a key");
-                // An unkept key would make what it seals unreadable after a restart.
-                let kept = medium.keep_key(&secret);
-                kept.map(|()| sealer)
-                    .map_err(|error| format!("keep the store key: {error}"))
-            }
+    /// Takes the medium's key, or makes and keeps one if it is what seals. Returns what the log should
+    /// say.
+    pub fn new(
+        medium: &dyn Medium,
+        encryption: Encryption,
+        random: &dyn Random,
+    ) -> (Records, Vec<String>) {
+        let kept = match medium.key() {
+            Ok(Some(secret)) => Sealer::new(&secret)
+                .map(Some)
+                .ok_or("the store key is too short".to_owned()),
+            Ok(None) => Ok(None),
             Err(error) => Err(format!("read the store key: {error}")),
         };
-        Records {
-            sealer: sealer.map_err(Unsealed::NoKey),
+        let mut messages = Vec::new();
+        let own = match (kept, &encryption) {
+            (Ok(None), Encryption::Own) => make_key(medium, random).map(Some),
+            (kept, _) => kept,
+        };
+        let (own, unsealed) = match own {
+            Ok(own) => (own, None),
+            Err(why) => (None, Some(why)),
+        };
+        let mut records = Records {
+            sealers: own.iter().cloned().collect(),
+            own,
+            seals: Ok(Seals::WithFirst),
+        };
+        match encryption {
+            Encryption::Own => {
+                if let Some(why) = unsealed {
+                    messages.push(format!("secrets will not be stored: {why}"));
+                    records.seals = Err(Unsealed::NoKey(why));
+                }
+            }
+            Encryption::File(file) => {
+                messages.extend(unsealed);
+                records.use_file(file);
+            }
+            Encryption::Off => {
+                messages.extend(unsealed);
+                records.seals = Ok(Seals::Nothing);
+            }
+        }
+        if matches!(records.seals, Ok(Seals::Nothing)) {
+            messages.push(CLEAR_WARNING.to_owned());
+        }
+        (records, messages)
+    }
+
+    /// From now on as the file says.
+    pub fn use_file(&mut self, file: KeyFile) {
+        self.seals = Ok(file.seals);
+        self.sealers = file.sealers;
+        let ours = self.own.iter().cloned();
+        let ours = ours.filter(|own| self.sealers.iter().all(|known| known.id() != own.id()));
+        let ours: Vec<Sealer> = ours.collect();
+        self.sealers.extend(ours);
+    }
+
+    /// What everything sealed from now on begins with; `None`: nothing is sealed.
+    pub fn seal_id(&self) -> Option<[u8; ID_BYTES]> {
+        match self.seals {
+            Ok(Seals::WithFirst) => self.sealers.first().map(Sealer::id),
+            Ok(Seals::Nothing) | Err(_) => None,
         }
     }
 
-    /// Why secrets cannot be stored, if so.
-    pub fn problem(&self) -> Option<&str> {
-        match &self.sealer {
-            Ok(_) | Err(Unsealed::NoStore) => None,
-            Err(Unsealed::NoKey(why)) => Some(why),
+    /// Whether a record lies as it would be written today.
+    pub fn is_current(&self, key: &Key, value: &[u8]) -> bool {
+        let sealed = value.strip_prefix(&[SEALED]);
+        match (key.kind, &self.seals) {
+            (Kind::Secret, Ok(_)) => match self.seal_id() {
+                Some(id) => sealed.is_some_and(|sealed| sealed.starts_with(&id)),
+                None => sealed.is_none(),
+            },
+            _ => true,
         }
     }
 
@@ -94,8 +155,9 @@ impl Records {
             body: &body,
         };
         let clear = serde_json::to_vec(&written).expect("JSON values with text keys serialise");
-        let value = match (object.key.kind, &self.sealer) {
-            (Kind::Secret, Ok(sealer)) => {
+        let value = match (object.key.kind, &self.seals) {
+            (Kind::Secret, Ok(Seals::WithFirst)) => {
+                let sealer = self.sealers.first().expect("what seals has a key");
                 [&[SEALED][..], &sealer.seal(&key, &clear, random)].concat()
             }
             (Kind::Secret, Err(Unsealed::NoKey(why))) => {
@@ -103,6 +165,10 @@ impl Records {
             }
             // Nothing is ever written: no bytes of a secret either.
             (Kind::Secret, Err(Unsealed::NoStore)) => vec![SEALED],
+            (Kind::Secret, Ok(Seals::Nothing)) => {
+                let value = [&[CLEAR][..], &clear].concat();
+                return Write::PutExposed { key, value };
+            }
             _ => [&[CLEAR][..], &clear].concat(),
         };
         Write::Put { key, value }
@@ -115,15 +181,13 @@ impl Records {
     /// The object of a record, or why it cannot be read.
     pub fn read(&self, name: &str, value: &[u8]) -> Result<Object, String> {
         let key = key_of(name).ok_or_else(|| format!("{name}: not a key"))?;
-        let clear = match (value.split_first(), &self.sealer) {
+        let clear = match (value.split_first(), &self.seals) {
             (Some((&CLEAR, clear)), _) => clear.to_vec(),
-            (Some((&SEALED, sealed)), Ok(sealer)) => {
-                sealer.open(name, sealed).map_err(|shut| match shut {
-                    Shut::OtherKey => format!("{key}: sealed with another key"),
-                    Shut::Damaged => format!("{key}: damaged"),
-                })?
-            }
             (Some((&SEALED, _)), Err(Unsealed::NoKey(why))) => return Err(format!("{key}: {why}")),
+            (Some((&SEALED, sealed)), _) => self.open(name, sealed).map_err(|shut| match shut {
+                Shut::OtherKey => format!("{key}: sealed with another key"),
+                Shut::Damaged => format!("{key}: damaged"),
+            })?,
             _ => return Err(format!("{key}: unknown kind of record")),
         };
         let read: Read =
@@ -137,6 +201,22 @@ impl Records {
             body: read.body,
         })
     }
+
+    fn open(&self, name: &str, sealed: &[u8]) -> Result<Vec<u8>, Shut> {
+        let fits = |sealer: &&Sealer| sealed.starts_with(&sealer.id());
+        let sealer = self.sealers.iter().find(fits).ok_or(Shut::OtherKey)?;
+        sealer.open(name, sealed)
+    }
+}
+
+/// A new key of the node's own. An unkept one would make what it seals unreadable after a restart.
+fn make_key(medium: &dyn Medium, random: &dyn Random) -> Result<Sealer, String> {
+    let mut secret = [0u8; KEY_BYTES];
+    random.fill(&mut secret);
+    let sealer = Sealer::new(&secret).expect("32 bytes are a key");
+    let kept = medium.keep_key(&secret);
+    kept.map(|()| sealer)
+        .map_err(|error| format!("keep the store key: {error}"))
 }
 
 /// `local/Pod/default/web`; no part of a valid key holds a slash.

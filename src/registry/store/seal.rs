@@ -18,8 +18,9 @@ use crate::world::Random;
 pub(super) const KEY_BYTES: usize = 32;
 /// A credential shorter than this is a mistake.
 const KEY_BYTES_MIN: usize = 16;
-const ID_BYTES: usize = 4;
+pub(super) const ID_BYTES: usize = 4;
 
+#[derive(Clone)]
 pub(super) struct Sealer {
     key: LessSafeKey,
     id: [u8; ID_BYTES],
@@ -54,6 +55,11 @@ impl Sealer {
             key: LessSafeKey::new(key),
             id,
         })
+    }
+
+    /// Begins everything that it seals.
+    pub fn id(&self) -> [u8; ID_BYTES] {
+        self.id
     }
 
     pub fn seal(&self, name: &str, clear: &[u8], random: &dyn Random) -> Vec<u8> {

@@ -79,6 +79,7 @@ pub fn options(place: Place, seed: u64) -> (Options, Rc<SetClock>) {
         clock: clock.clone(),
         random: Rc::new(Seeded::new(seed)),
         limits: Limits::default(),
+        encryption: Default::default(),
         admission: Vec::new(),
     };
     (options, clock)

@@ -2,6 +2,7 @@
 
 mod crashes;
 mod fixture;
+mod keys;
 mod lists;
 mod store;
 mod watches;

@@ -18,6 +18,7 @@ mod container;
 mod exec;
 mod exit;
 pub mod facts;
+mod forward;
 mod layout;
 mod mirror;
 mod prepare;
@@ -29,6 +30,7 @@ mod watch;
 
 use std::fs;
 use std::io;
+use std::net::TcpStream;
 use std::path::PathBuf;
 use std::rc::Rc;
 use std::sync::Arc;
@@ -172,6 +174,11 @@ impl HostRuntime {
         streams: AttachStreams,
     ) -> Result<Attachment, RuntimeError> {
         attach::attach(&self.0, uid, container, streams).await
+    }
+
+    /// Connects to a port of `localhost` inside of a pod.
+    pub async fn connect(&self, uid: &Uid, port: u16) -> Result<TcpStream, RuntimeError> {
+        forward::connect(&self.0, uid, port).await
     }
 
     /// Removes what the node as a whole made in the kernel (bridge, nft table, QoS cgroups), once

@@ -9,22 +9,12 @@
 //! of a veth dies with the pod's namespace; removing one by hand is only for what a crash left.
 
 use std::io;
-use std::net::{IpAddr, Ipv4Addr};
+use std::net::Ipv4Addr;
 use std::os::fd::{AsRawFd, BorrowedFd};
 
-use rtnetlink::packet_core::{NLM_F_CREATE, NLM_F_EXCL, NLM_F_REPLACE};
-use rtnetlink::packet_route::address::{AddressAttribute, AddressMessage};
-use rtnetlink::packet_route::link::{
-    InfoBridgePort, InfoData, InfoKind, InfoPortData, InfoPortKind, InfoVeth, LinkAttribute,
-    LinkFlags, LinkInfo, LinkMessage,
-};
-use rtnetlink::packet_route::route::{
-    RouteAddress, RouteAttribute, RouteMessage, RouteProtocol, RouteScope, RouteType,
-};
-use rtnetlink::packet_route::{AddressFamily, RouteNetlinkMessage};
-
 use super::ipam::Subnet;
-use super::netlink::Netlink;
+use crate::os::netlink::Netlink;
+use crate::os::netlink::message::*;
 
 /// Index of the loopback interface in every network namespace (include/net/net_namespace.h).
 const LOOPBACK_INDEX: u32 = 1;
@@ -53,71 +43,46 @@ pub fn mac_of(address: Ipv4Addr) -> [u8; 6] {
 
 /// Interface index by name, or `None`.
 pub fn index_of(netlink: &mut Netlink, name: &str) -> io::Result<Option<u32>> {
-    let answer = netlink.get(RouteNetlinkMessage::GetLink(named(name)));
-    match answer {
+    let asked = Message::link(RTM_GETLINK, 0, &named(name));
+    match netlink.get(&asked, |link| link.index()) {
         Err(error) if is(&error, ENODEV) => Ok(None),
-        Err(error) => Err(error),
-        Ok(objects) => Ok(objects.into_iter().find_map(|object| match object {
-            RouteNetlinkMessage::NewLink(link) => Some(link.header.index),
-            _ => None,
-        })),
+        outcome => outcome,
     }
 }
 
 /// Name of an interface by index; for messages.
 pub fn name_of(netlink: &mut Netlink, index: u32) -> Option<String> {
-    let mut link = LinkMessage::default();
-    link.header.index = index;
-    let objects = netlink.get(RouteNetlinkMessage::GetLink(link)).ok()?;
-    objects.into_iter().find_map(|object| match object {
-        RouteNetlinkMessage::NewLink(link) => {
-            link.attributes
-                .into_iter()
-                .find_map(|attribute| match attribute {
-                    LinkAttribute::IfName(name) => Some(name),
-                    _ => None,
-                })
-        }
-        _ => None,
-    })
+    let asked = Message::link(RTM_GETLINK, index, &Attributes::new());
+    let name = netlink.get(&asked, |link| {
+        let name = link.attribute(IFLA_IFNAME)?.strip_suffix(&[0])?;
+        String::from_utf8(name.to_vec()).ok()
+    });
+    name.ok()?
 }
 
 /// All IPv4 addresses of the namespace.
 pub fn addresses(netlink: &mut Netlink) -> io::Result<Vec<HostAddress>> {
-    let mut filter = AddressMessage::default();
-    filter.header.family = AddressFamily::Inet;
-    let objects = netlink.dump(RouteNetlinkMessage::GetAddress(filter))?;
-    let address_of = |object| match object {
-        RouteNetlinkMessage::NewAddress(message) => {
-            let address = message
-                .attributes
-                .iter()
-                .find_map(|attribute| match attribute {
-                    AddressAttribute::Local(IpAddr::V4(address)) => Some(*address),
-                    _ => None,
-                })?;
-            Some(HostAddress {
-                index: message.header.index,
-                address,
-                prefix: message.header.prefix_len,
-            })
-        }
-        _ => None,
-    };
-    Ok(objects.into_iter().filter_map(address_of).collect())
+    let asked = Message::address(RTM_GETADDR, 0, 0, &Attributes::new());
+    netlink.dump(&asked, |object| {
+        let octets: [u8; 4] = object.attribute(IFA_LOCAL)?.try_into().ok()?;
+        Some(HostAddress {
+            index: object.index()?,
+            address: octets.into(),
+            prefix: object.prefix()?,
+        })
+    })
 }
 
 /// Makes the bridge (up, MAC fixed so that it does not follow its first port) and returns its index.
 pub fn add_bridge(netlink: &mut Netlink, name: &str, gateway: Ipv4Addr) -> io::Result<u32> {
-    let mut link = up(named(name));
-    link.attributes.extend([
-        LinkAttribute::Address(mac_of(gateway).to_vec()),
-        LinkAttribute::LinkInfo(vec![LinkInfo::Kind(InfoKind::Bridge)]),
-    ]);
-    let flags = NLM_F_CREATE | NLM_F_EXCL;
-    match netlink.change(RouteNetlinkMessage::NewLink(link), flags) {
+    let info = Attributes::new().with_name(IFLA_INFO_KIND, "bridge");
+    let link = named(name)
+        .with(IFLA_ADDRESS, &mac_of(gateway))
+        .with_list(IFLA_LINKINFO, &info);
+    let made = Message::link_up(RTM_NEWLINK, 0, &link);
+    match netlink.change(&made, NLM_F_CREATE | NLM_F_EXCL) {
         Err(error) if is(&error, EEXIST) => {
-            netlink.change(RouteNetlinkMessage::NewLink(up(named(name))), 0)?;
+            netlink.change(&Message::link_up(RTM_NEWLINK, 0, &named(name)), 0)?;
         }
         outcome => outcome?,
     }
@@ -130,33 +95,23 @@ pub fn add_address(
     address: Ipv4Addr,
     subnet: Subnet,
 ) -> io::Result<()> {
-    let mut message = AddressMessage::default();
-    message.header.family = AddressFamily::Inet;
-    message.header.index = index;
-    message.header.prefix_len = subnet.prefix();
-    message.attributes.extend([
-        AddressAttribute::Local(address.into()),
-        AddressAttribute::Address(address.into()),
-        AddressAttribute::Broadcast(subnet.broadcast()),
-    ]);
-    let flags = NLM_F_CREATE | NLM_F_REPLACE;
-    netlink.change(RouteNetlinkMessage::NewAddress(message), flags)
+    let attributes = Attributes::new()
+        .with_ip(IFA_LOCAL, address)
+        .with_ip(IFA_ADDRESS, address)
+        .with_ip(IFA_BROADCAST, subnet.broadcast());
+    let message = Message::address(RTM_NEWADDR, index, subnet.prefix(), &attributes);
+    netlink.change(&message, NLM_F_CREATE | NLM_F_REPLACE)
 }
 
 pub fn remove_address(netlink: &mut Netlink, address: &HostAddress) -> io::Result<()> {
-    let mut message = AddressMessage::default();
-    message.header.family = AddressFamily::Inet;
-    message.header.index = address.index;
-    message.header.prefix_len = address.prefix;
-    message
-        .attributes
-        .push(AddressAttribute::Local(address.address.into()));
-    netlink.change(RouteNetlinkMessage::DelAddress(message), 0)
+    let attributes = Attributes::new().with_ip(IFA_LOCAL, address.address);
+    let message = Message::address(RTM_DELADDR, address.index, address.prefix, &attributes);
+    netlink.change(&message, 0)
 }
 
 /// Removes an interface; success if there is none.
 pub fn remove(netlink: &mut Netlink, name: &str) -> io::Result<()> {
-    match netlink.change(RouteNetlinkMessage::DelLink(named(name)), 0) {
+    match netlink.change(&Message::link(RTM_DELLINK, 0, &named(name)), 0) {
         Err(error) if is(&error, ENODEV) || is(&error, ENOENT) => Ok(()),
         outcome => outcome,
     }
@@ -179,26 +134,24 @@ pub fn add_pair(
     pair: &Pair<'_>,
 ) -> io::Result<()> {
     // Not up yet: an end whose peer is not linked to it refuses (ENOTCONN).
-    let mut inside = named(POD_INTERFACE);
-    inside.attributes.extend([
-        LinkAttribute::Address(mac_of(pair.address).to_vec()),
-        LinkAttribute::NetNsFd(namespace.as_raw_fd()),
-    ]);
-    let mut outside = up(named(pair.host_name));
-    outside.attributes.extend([
-        LinkAttribute::Controller(pair.bridge_index),
-        LinkAttribute::LinkInfo(vec![
-            LinkInfo::Kind(InfoKind::Veth),
-            LinkInfo::Data(InfoData::Veth(InfoVeth::Peer(inside))),
-        ]),
-    ]);
+    let inside = named(POD_INTERFACE)
+        .with(IFLA_ADDRESS, &mac_of(pair.address))
+        .with_number(IFLA_NET_NS_FD, namespace.as_raw_fd() as u32);
+    let inside = Message::link(RTM_NEWLINK, 0, &inside);
+    let data = Attributes::new().with(VETH_INFO_PEER, inside.payload());
+    let info = Attributes::new()
+        .with_name(IFLA_INFO_KIND, "veth")
+        .with_list(IFLA_INFO_DATA, &data);
+    let outside = named(pair.host_name)
+        .with_number(IFLA_MASTER, pair.bridge_index)
+        .with_list(IFLA_LINKINFO, &info);
+    let outside = Message::link_up(RTM_NEWLINK, 0, &outside);
     let create = NLM_F_CREATE | NLM_F_EXCL;
-    let made = netlink.change(RouteNetlinkMessage::NewLink(outside.clone()), create);
-    match made {
+    match netlink.change(&outside, create) {
         // The name is derived from an address leased to this pod alone: a crash left it.
         Err(error) if is(&error, EEXIST) => {
             remove(netlink, pair.host_name)?;
-            netlink.change(RouteNetlinkMessage::NewLink(outside), create)?;
+            netlink.change(&outside, create)?;
         }
         outcome => outcome?,
     }
@@ -208,55 +161,32 @@ pub fn add_pair(
 
 /// A pod reaches itself through its own hostPort even where bridged packets pass netfilter.
 fn set_hairpin(netlink: &mut Netlink, name: &str) -> io::Result<()> {
-    let mut link = named(name);
-    link.attributes.push(LinkAttribute::LinkInfo(vec![
-        LinkInfo::PortKind(InfoPortKind::Bridge),
-        LinkInfo::PortData(InfoPortData::BridgePort(vec![InfoBridgePort::HairpinMode(
-            true,
-        )])),
-    ]));
-    netlink.change(RouteNetlinkMessage::NewLink(link), 0)
+    let data = Attributes::new().with(IFLA_BRPORT_MODE, &[1]);
+    let info = Attributes::new()
+        .with_name(IFLA_INFO_SLAVE_KIND, "bridge")
+        .with_list(IFLA_INFO_SLAVE_DATA, &data);
+    let link = named(name).with_list(IFLA_LINKINFO, &info);
+    netlink.change(&Message::link(RTM_NEWLINK, 0, &link), 0)
 }
 
 fn set_up_inside(namespace: BorrowedFd<'_>, pair: &Pair<'_>) -> io::Result<()> {
     let mut netlink = Netlink::open_in(namespace)?;
-    let mut loopback = up(LinkMessage::default());
-    loopback.header.index = LOOPBACK_INDEX;
-    netlink.change(RouteNetlinkMessage::NewLink(loopback), 0)?;
+    let loopback = Message::link_up(RTM_NEWLINK, LOOPBACK_INDEX, &Attributes::new());
+    netlink.change(&loopback, 0)?;
     let index = index_of(&mut netlink, POD_INTERFACE)?
         .ok_or_else(|| io::Error::from_raw_os_error(ENODEV))?;
-    let mut interface = up(LinkMessage::default());
-    interface.header.index = index;
-    netlink.change(RouteNetlinkMessage::NewLink(interface), 0)?;
+    let interface = Message::link_up(RTM_NEWLINK, index, &Attributes::new());
+    netlink.change(&interface, 0)?;
     add_address(&mut netlink, index, pair.address, pair.subnet)?;
-    let mut route = RouteMessage::default();
-    route.header.address_family = AddressFamily::Inet;
-    // Table, protocol and scope as `ip route add default` sets them.
-    route.header.table = rtnetlink::packet_route::route::RouteHeader::RT_TABLE_MAIN;
-    route.header.protocol = RouteProtocol::Boot;
-    route.header.scope = RouteScope::Universe;
-    route.header.kind = RouteType::Unicast;
-    route.attributes.extend([
-        RouteAttribute::Gateway(RouteAddress::Inet(pair.subnet.gateway())),
-        RouteAttribute::Oif(index),
-    ]);
-    netlink.change(
-        RouteNetlinkMessage::NewRoute(route),
-        NLM_F_CREATE | NLM_F_REPLACE,
-    )
+    let route = Attributes::new()
+        .with_ip(RTA_GATEWAY, pair.subnet.gateway())
+        .with_number(RTA_OIF, index);
+    let route = Message::default_route(RTM_NEWROUTE, &route);
+    netlink.change(&route, NLM_F_CREATE | NLM_F_REPLACE)
 }
 
-fn named(name: &str) -> LinkMessage {
-    let mut link = LinkMessage::default();
-    link.attributes
-        .push(LinkAttribute::IfName(name.to_string()));
-    link
-}
-
-fn up(mut link: LinkMessage) -> LinkMessage {
-    link.header.flags |= LinkFlags::Up;
-    link.header.change_mask |= LinkFlags::Up;
-    link
+fn named(name: &str) -> Attributes {
+    Attributes::new().with_name(IFLA_IFNAME, name)
 }
 
 fn is(error: &io::Error, errno: i32) -> bool {

@@ -12,7 +12,6 @@
 
 mod ipam;
 mod links;
-mod netlink;
 mod nft;
 mod rules;
 
@@ -29,10 +28,10 @@ use serde::{Deserialize, Serialize};
 pub use ipam::Subnet;
 pub use rules::Published;
 
+use crate::os::netlink::Netlink;
 use crate::world::{PortMapping, Uid};
 use ipam::Pool;
 use links::Pair;
-use netlink::Netlink;
 use rules::Table;
 
 /// Why the network could not be given, by what the caller does next.
