@@ -6,6 +6,7 @@ use http::{Method, StatusCode};
 
 use super::authn::{self, Peer};
 use super::format::Format;
+use super::metrics::Labels;
 use super::query::Query;
 use super::request_info::RequestInfo;
 use super::route::{Place, Target};
@@ -14,7 +15,8 @@ use super::stream::command::{self, Act};
 use super::stream::forward;
 use super::watch::Watched;
 use super::{
-    Counted, Shared, authz, discovery, health, images, list, logs, openapi, view, watch, write,
+    Counted, Shared, authz, discovery, health, images, list, logs, metrics, openapi, stats, view,
+    watch, write,
 };
 use crate::net::serve::{Request, Response};
 use crate::object::Standing;
@@ -24,17 +26,34 @@ use serde_json::json;
 /// Never fails: a refusal is an answer.
 pub async fn answer(shared: Rc<Shared>, peer: &Peer, request: Request) -> Response {
     let (method, path) = (request.method().clone(), request.uri().path().to_owned());
-    let response = match route(shared, peer, request).await {
-        Ok(response) => response,
-        Err(refusal) => refusal.response(),
+    let (started, mut labels) = (shared.clock.now(), Labels::default());
+    let answered = match read_head(&request) {
+        Ok((info, query)) => {
+            labels = Labels::of(&info);
+            route(shared.clone(), peer, request, info, query).await
+        }
+        Err(refusal) => Err(refusal),
     };
+    let response = answered.unwrap_or_else(|refusal| refusal.response());
+    let took = shared.clock.now().since(started);
+    shared.metrics.note(labels, response.status(), took);
     log::debug!("{method} {path}: {}", response.status().as_u16());
     response
 }
 
-async fn route(shared: Rc<Shared>, peer: &Peer, request: Request) -> Result<Response, Refusal> {
+fn read_head(request: &Request) -> Result<(RequestInfo, Query), Refusal> {
     let query = Query::parse(request.uri().query().unwrap_or_default())?;
     let info = RequestInfo::parse(request.method(), request.uri().path(), &query)?;
+    Ok((info, query))
+}
+
+async fn route(
+    shared: Rc<Shared>,
+    peer: &Peer,
+    request: Request,
+    info: RequestInfo,
+    query: Query,
+) -> Result<Response, Refusal> {
     let options = &shared.options;
     let now = not_before_build(shared.clock.wall());
     let user = options.authenticator.user(peer, request.headers(), now)?;
@@ -70,13 +89,14 @@ async fn route(shared: Rc<Shared>, peer: &Peer, request: Request) -> Result<Resp
         (Target::Review { .. } | Target::ImagePull | Target::ImageImport, _) => {
             Err(Refusal::method_not_allowed())
         }
-        (target, Method::GET) => read(shared, request, target, query).await,
+        (target, Method::GET) => read(shared, info, request, target, query).await,
         (target, _) => write::answer(shared, user, info, request, target, query).await,
     }
 }
 
 async fn read(
     shared: Rc<Shared>,
+    info: RequestInfo,
     request: Request,
     target: Target,
     query: Query,
@@ -88,10 +108,11 @@ async fn read(
             health::health(&shared.backend, &endpoint, check, &query).await
         }
         Target::Discovery(document) => discovery::answer(&document, request.headers()),
+        Target::Metrics => Ok(metrics::answer(&shared)),
         Target::Schemas => Ok(openapi::index()),
         Target::Schema(name) => openapi::document(&name, request.headers(), &query),
         Target::Collection { kind, namespace } => {
-            let format = Format::negotiate(request.headers(), &query)?;
+            let format = Format::negotiate(&info, request.headers(), &query)?;
             if query.is_set("watch") {
                 let watched = Watched {
                     kind,
@@ -111,7 +132,7 @@ async fn read(
             )
         }
         Target::Object(place) => {
-            let format = Format::negotiate(request.headers(), &query)?;
+            let format = Format::negotiate(&info, request.headers(), &query)?;
             if query.is_set("watch") {
                 let watched = Watched {
                     kind: place.kind,
@@ -124,7 +145,7 @@ async fn read(
             list::get(&shared.reader, &place, &query, format, now)
         }
         Target::Part(place, part) if part.patched() => {
-            let format = Format::negotiate(request.headers(), &query)?;
+            let format = Format::negotiate(&info, request.headers(), &query)?;
             list::get(&shared.reader, &place, &query, format, now)
         }
         Target::Part(..) | Target::Bindings { .. } => Err(Refusal::method_not_allowed()),
@@ -134,6 +155,10 @@ async fn read(
         }
         Target::Images => images::list(&shared).await,
         Target::NodeStatus => images::status(&shared).await,
+        Target::Stats { document, node } => {
+            stats::document(&shared, document, node.as_deref(), &query).await
+        }
+        Target::Usage(metrics) => stats::metrics(&shared, metrics, &query).await,
         Target::Standing(place) => standing(&shared, &place),
         Target::Exec(_)
         | Target::Attach(_)

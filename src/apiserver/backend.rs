@@ -24,7 +24,7 @@ use super::status::Refusal;
 use crate::object::{Key, Object};
 use crate::os::task;
 use crate::registry::{self, Actor, Deletion, Precondition, Registry};
-use crate::world::{ContainerId, Image, LocalFuture, PullError, RuntimeError, Uid};
+use crate::world::{ContainerId, Detail, Image, LocalFuture, PullError, RuntimeError, Sample, Uid};
 
 /// Requests waiting for the node thread; the next one is answered 429.
 const REQUESTS_QUEUED_MAX: usize = 64;
@@ -163,6 +163,9 @@ pub trait NodeSide {
 
     fn status(&self) -> NodeStatus;
 
+    /// What everything uses now. May take a second.
+    fn stats(&self, detail: Detail) -> LocalFuture<'_, Sample>;
+
     /// Whether the loop runs and the store accepts writes: name of the check that fails.
     fn health(&self) -> Result<(), String>;
 }
@@ -221,6 +224,7 @@ pub enum Request {
     },
     Import(PathBuf, Reply<Result<Vec<String>, String>>),
     Status(Reply<NodeStatus>),
+    Stats(Detail, Reply<Sample>),
     Health(Reply<Result<(), String>>),
     Write(WriteRequest, Reply<Result<Written, registry::Error>>),
 }
@@ -313,6 +317,9 @@ async fn answer(request: Request, node: &dyn NodeSide, registry: &Registry) {
         }
         Request::Status(reply) => {
             let _ = reply.try_send(node.status());
+        }
+        Request::Stats(detail, reply) => {
+            let _ = reply.try_send(node.stats(detail).await);
         }
         Request::Health(reply) => {
             let _ = reply.try_send(node.health());

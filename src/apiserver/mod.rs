@@ -19,17 +19,20 @@ pub mod authz;
 pub mod backend;
 mod discovery;
 mod etag;
+mod events;
 mod format;
 mod health;
 mod images;
 mod list;
 mod logs;
+mod metrics;
 mod openapi;
 pub mod query;
 mod request_info;
 mod route;
 mod secure;
 mod selector;
+mod stats;
 mod status;
 mod stream;
 pub mod table;
@@ -126,6 +129,7 @@ struct Shared {
     handshakes: Handshakes,
     streams: Counter,
     execs: Counter,
+    metrics: metrics::Metrics,
     forwards: Counter,
     forwarded: Counter,
 }
@@ -150,6 +154,7 @@ impl Server {
             handshakes: Handshakes::default(),
             streams: Counter::default(),
             execs: Counter::default(),
+            metrics: metrics::Metrics::default(),
             forwards: Counter::default(),
             forwarded: Counter::default(),
         }))

@@ -4,8 +4,10 @@ use http::Method;
 
 use super::authz::review::Review;
 use super::discovery::Document;
+use super::events;
 use super::query::Query;
 use super::request_info::RequestInfo;
+use super::stats::{self, Metrics};
 use crate::object::Kind;
 
 const GROUP_AUTHORIZATION: &str = "authorization.k8s.io";
@@ -19,6 +21,8 @@ pub enum Target {
         endpoint: String,
         check: Option<String>,
     },
+    /// Of the server itself.
+    Metrics,
     Discovery(Document),
     /// `/openapi/v3`
     Schemas,
@@ -35,6 +39,12 @@ pub enum Target {
         namespace: Option<String>,
     },
     Object(Place),
+    /// Figures of the node, by the node's name if they are asked through its proxy.
+    Stats {
+        document: stats::Document,
+        node: Option<String>,
+    },
+    Usage(Metrics),
     Log(Place),
     Exec(Place),
     Attach(Place),
@@ -118,10 +128,17 @@ impl Target {
                     check: check.first().map(|check| (*check).to_owned()),
                 })
             }
+            ["metrics"] => Some(Target::Metrics),
             ["openapi", "v3"] => Some(Target::Schemas),
             ["openapi", "v3", name @ ..] => Some(Target::Schema(name.join("/"))),
             ["lowtide", "v1", rest @ ..] => own(rest),
-            segments => document(segments).map(Target::Discovery),
+            segments => match stats::Document::of(segments) {
+                Some(document) => Some(Target::Stats {
+                    document,
+                    node: None,
+                }),
+                None => document(segments).map(Target::Discovery),
+            },
         }
     }
 }
@@ -156,6 +173,16 @@ fn resource(info: &RequestInfo) -> Option<Target> {
     if info.group == GROUP_AUTHORIZATION {
         return review(info);
     }
+    if let Some(metrics) = Metrics::of(info) {
+        return Some(Target::Usage(metrics));
+    }
+    if (&*info.group, &*info.resource, &*info.subresource) == ("", "nodes", "proxy") {
+        let segments: Vec<&str> = info.rest.iter().map(String::as_str).collect();
+        return stats::Document::of(&segments).map(|document| Target::Stats {
+            document,
+            node: Some(info.name.clone()),
+        });
+    }
     if (&*info.resource, &*info.group, &*info.version) == ("bindings", "", "v1")
         && info.is_collection
         && !info.namespace.is_empty()
@@ -164,7 +191,9 @@ fn resource(info: &RequestInfo) -> Option<Target> {
         return Some(Target::Bindings { namespace });
     }
     let kind = Kind::from_plural(&info.resource)?;
-    if (kind.group(), kind.version()) != (&info.group, &info.version) || !info.rest.is_empty() {
+    let at = (info.group.as_str(), info.version.as_str());
+    let shown = kind == Kind::Event && at == (events::GROUP, "v1");
+    if (kind.group(), kind.version()) != at && !shown || !info.rest.is_empty() {
         return None;
     }
     // A namespace is a request in itself; other cluster-scoped kinds have none in their path.
@@ -308,9 +337,27 @@ mod tests {
     }
 
     #[test]
+    fn figures_have_paths_of_the_node_and_of_the_api() {
+        let summary = |node: Option<&str>| Target::Stats {
+            document: stats::Document::Summary,
+            node: node.map(str::to_owned),
+        };
+        let of_pod = Target::Usage(Metrics::One(place(Kind::Pod, "a", "p")));
+        for (path, target) in [
+            ("/stats/summary", summary(None)),
+            ("/api/v1/nodes/n/proxy/stats/summary", summary(Some("n"))),
+            ("/apis/metrics.k8s.io/v1beta1/namespaces/a/pods/p", of_pod),
+        ] {
+            assert_eq!(at(path), Some(target), "{path}");
+        }
+    }
+
+    #[test]
     fn other_paths_name_nothing() {
         let table = [
             "/api/v1/pods/p",
+            "/api/v1/nodes/n/proxy/logs",
+            "/apis/metrics.k8s.io/v1beta1/pods/p",
             "/apis/authorization.k8s.io/v1/localsubjectaccessreviews",
             "/api/v2/pods",
             "/apis/coordination.k8s.io/v1/namespaces/a/pods/p",

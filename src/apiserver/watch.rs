@@ -20,7 +20,7 @@ use futures_lite::{FutureExt, Stream, stream};
 use http::StatusCode;
 use serde_json::{Value, json};
 
-use super::format::{self, Columns, Format};
+use super::format::{self, Columns, Format, Shape, ShownAs};
 use super::query::Query;
 use super::selector::Selector;
 use super::status::{Refusal, typed_response};
@@ -269,13 +269,13 @@ impl Watch {
     fn event(&mut self, out: &mut Vec<u8>, kind: &str, object: &Packed) {
         let now = self.clock.wall();
         let watched = &self.watched;
-        match watched.format {
-            Format::Json => {
+        match (watched.format.shape, watched.format.version) {
+            (Shape::Json, ShownAs::Stored) => {
                 begin_line(out, kind);
                 object.write_object(out);
                 out.extend_from_slice(b"}\n");
             }
-            Format::Metadata | Format::Table(_) => {
+            (Shape::Json | Shape::Metadata | Shape::Table(_), _) => {
                 let body = object.unpack().body;
                 let shown = format::object(watched.format, watched.kind, &body, self.columns, now);
                 line(out, kind, &shown);
@@ -308,7 +308,7 @@ impl Watch {
         }
         let object = json!({
             "kind": self.watched.kind.name(),
-            "apiVersion": "v1",
+            "apiVersion": self.watched.format.version.api_version(self.watched.kind),
             "metadata": metadata,
         });
         line(out, "BOOKMARK", &object);

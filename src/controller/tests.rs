@@ -34,6 +34,7 @@ impl Node {
             clock: clock.clone(),
             random: Rc::new(SystemRandom),
             limits: Limits::default(),
+            encryption: Default::default(),
             admission: Vec::new(),
         };
         let (registry, _) = wait(Registry::open(options)).expect("opens");

@@ -191,9 +191,10 @@ fn host_or_pod(subject: &Subject<'_>, host: Option<&str>) -> String {
 /// A number, or the name of a container port.
 fn port_number(subject: &Subject<'_>, port: &IntOrString) -> Option<u16> {
     let named = |name: &str| {
-        let ports = subject.pod.spec(subject.container).ports.as_ref()?;
-        let port = ports.iter().find(|p| p.name.as_deref() == Some(name))?;
-        u16::try_from(port.container_port).ok()
+        let mut ports = subject.container.ports.iter();
+        ports
+            .find(|(known, _)| known == name)
+            .map(|(_, port)| *port)
     };
     match port {
         IntOrString::Int(number) => u16::try_from(*number).ok().filter(|p| *p > 0),

@@ -3,12 +3,9 @@
 use std::rc::Rc;
 
 use async_executor::Task;
-use k8s_openapi::api::core::v1::Volume;
 
 use super::Kubelet;
 use super::memory::{ImageState, Volumes};
-use super::tokens;
-use super::view::PodView;
 use crate::object::{Key, Kind, Object};
 use crate::registry::{ChangeType, Packed, PackedChange};
 use crate::world::Uid;
@@ -126,7 +123,7 @@ fn reference_changed(kubelet: &Kubelet, key: &Key) {
             continue;
         }
         let mut memory = worker.shared.memory.borrow_mut();
-        let pulls = kind == Kind::Secret && pulls_with(&view, &key.name);
+        let pulls = kind == Kind::Secret && view.pull_secrets.contains(&key.name);
         for known in memory.containers.values_mut() {
             if let Some(trouble) = &mut known.trouble
                 && trouble.reason == "CreateContainerConfigError"
@@ -137,63 +134,16 @@ fn reference_changed(kubelet: &Kubelet, key: &Key) {
                 trouble.retry_at = now;
             }
         }
-        if mounts(&view, kind, &key.name) {
+        if view.mounts(kind, &key.name) {
             memory.refresh_retry = None;
         }
         if let Volumes::Failed(trouble, _) = &mut memory.volumes {
             trouble.retry_at = now;
         }
-        memory.volumes_stale |= mounts(&view, kind, &key.name);
+        memory.volumes_stale |= view.mounts(kind, &key.name);
         drop(memory);
         worker.shared.wake();
     }
-}
-
-/// Whether the pod's images may be pulled with the secret.
-fn pulls_with(view: &PodView, name: &str) -> bool {
-    let spec = view.pod.spec.as_ref();
-    let secrets = spec.and_then(|spec| spec.image_pull_secrets.as_ref());
-    secrets
-        .into_iter()
-        .flatten()
-        .any(|secret| secret.name == name)
-}
-
-/// Whether a volume of the pod shows the object.
-fn mounts(view: &PodView, kind: Kind, name: &str) -> bool {
-    let volumes = view
-        .pod
-        .spec
-        .as_ref()
-        .and_then(|spec| spec.volumes.as_ref());
-    let shows = |volume: &Volume| {
-        let config_map = volume
-            .config_map
-            .as_ref()
-            .map(|source| source.name.as_str());
-        let secret = volume
-            .secret
-            .as_ref()
-            .and_then(|s| s.secret_name.as_deref());
-        let projected = volume.projected.as_ref().and_then(|p| p.sources.as_ref());
-        let mut sources = projected.into_iter().flatten();
-        match kind {
-            Kind::ConfigMap => {
-                config_map == Some(name)
-                    || sources.any(|s| s.config_map.as_ref().is_some_and(|c| c.name == name))
-            }
-            Kind::Secret => {
-                secret == Some(name)
-                    || sources.any(|s| s.secret.as_ref().is_some_and(|c| c.name == name))
-            }
-            Kind::ServiceAccount => {
-                tokens::account_name(&view.pod) == name
-                    && sources.any(|source| source.service_account_token.is_some())
-            }
-            _ => false,
-        }
-    };
-    volumes.into_iter().flatten().any(shows)
 }
 
 async fn runtime(kubelet: Rc<Kubelet>) {
@@ -215,10 +165,9 @@ async fn images(kubelet: Rc<Kubelet>) {
             let mut arrived = false;
             let mut memory = worker.shared.memory.borrow_mut();
             for container in &view.containers {
-                let reference = view.spec(container).image.as_deref().unwrap_or_default();
                 let known = memory.container_mut(&container.name);
                 let waits = matches!(known.image, ImageState::Failed(_));
-                if waits && kubelet.core.world.images.find(reference).is_some() {
+                if waits && kubelet.core.world.images.find(&container.image).is_some() {
                     known.image = ImageState::Unknown;
                     known.image_back_off = Default::default();
                     arrived = true;

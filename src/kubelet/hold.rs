@@ -35,7 +35,9 @@ pub fn reason<'a>(
     if let Some(field) = fatal {
         return Some(Waiting::new(NOT_HONOURED, not_honoured(field)));
     }
-    if let Err(forbidden) = sandbox_config::check_sysctls(&view.pod, node) {
+    if view.has_sysctls
+        && let Err(forbidden) = sandbox_config::check_sysctls(&view.typed().pod, node)
+    {
         return Some(Waiting::new("SysctlForbidden", forbidden.message));
     }
     if !view.is_static {

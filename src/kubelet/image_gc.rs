@@ -183,8 +183,12 @@ fn used(kubelet: &Kubelet) -> BTreeSet<String> {
         used.extend(observed.containers.iter().map(|one| one.image_id.clone()));
         let view = worker.shared.view.borrow();
         for container in &view.containers {
-            let reference = view.spec(container).image.as_deref().unwrap_or_default();
-            used.extend(world.images.find(reference).map(|image| image.id.clone()));
+            used.extend(
+                world
+                    .images
+                    .find(&container.image)
+                    .map(|image| image.id.clone()),
+            );
         }
     }
     used

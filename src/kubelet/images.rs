@@ -26,7 +26,7 @@ pub async fn ensure(
 ) -> Result<Arc<Image>, ImageFailure> {
     let images = &core.world.images;
     images.first_scan().await;
-    let reference = pod.spec(container).image.clone().unwrap_or_default();
+    let reference = container.image.clone();
     let present = images.find(&reference);
     match (container.pull_policy, present) {
         (PullPolicy::IfNotPresent | PullPolicy::Never, Some(image)) => {
@@ -121,12 +121,9 @@ fn failure(reason: &str, message: String) -> ImageFailure {
 /// The docker configurations of the pod's `imagePullSecrets`, in order. Missing or unusable ones
 /// are skipped with an event, as upstream does.
 fn docker_configs(core: &Core, pod: &PodView) -> Vec<Vec<u8>> {
-    let spec = pod.pod.spec.as_ref();
-    let secrets = spec.and_then(|s| s.image_pull_secrets.as_ref());
     let references = core.references(pod);
     let mut configs = Vec::new();
-    for secret in secrets.into_iter().flatten() {
-        let name = &secret.name;
+    for name in &pod.pull_secrets {
         let object = references.secret(&pod.key.namespace, name);
         let config = object
             .as_deref()

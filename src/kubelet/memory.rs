@@ -14,7 +14,7 @@ use serde::{Deserialize, Serialize};
 
 use super::backoff::BackOff;
 use super::tokens::Tokens;
-use super::view::{PodView, ProbeKind};
+use super::view::{PodView, ProbeKind, Typed};
 use crate::world::{BootTime, ContainerId, Exit, Image, Stamp};
 
 /// What a step works on. Two steps never work on one target at the same time.
@@ -254,11 +254,12 @@ impl Memory {
                 memory.trouble = None;
             }
         }
-        let shown = |view: &PodView| {
-            let metadata = &view.pod.metadata;
+        let (before, after) = (before.typed(), after.typed());
+        let shown = |typed: &Typed| {
+            let metadata = &typed.pod.metadata;
             (metadata.labels.clone(), metadata.annotations.clone())
         };
-        self.volumes_stale |= shown(before) != shown(after) || before.pod.spec != after.pod.spec;
+        self.volumes_stale |= shown(&before) != shown(&after) || before.pod.spec != after.pod.spec;
         self.refresh_retry = None;
     }
 

@@ -46,7 +46,7 @@ impl Probers {
                 continue;
             };
             for kind in ProbeKind::ALL {
-                let Some(probe) = view.probe(container, kind) else {
+                let Some(probe) = container.probe(kind) else {
                     continue;
                 };
                 let due = match kind {

@@ -79,14 +79,10 @@ impl Records {
         known.unwrap_or_default()
     }
 
-    pub async fn keep_checkpoint(
-        &self,
-        uid: &Uid,
-        checkpoint: &Checkpoint,
-    ) -> Result<(), DiskError> {
-        let bytes = encode(checkpoint);
+    /// Takes the checkpoint as `encode` has it.
+    pub async fn keep_checkpoint(&self, uid: &Uid, encoded: Vec<u8>) -> Result<(), DiskError> {
         let path = path(uid, "kubelet");
-        self.disk.write(Area::Run, &path, bytes).await
+        self.disk.write(Area::Run, &path, encoded).await
     }
 
     pub async fn node_transitions(&self) -> Transitions {
@@ -184,7 +180,8 @@ fn forgotten(uid: &Uid) -> String {
     format!("forgotten/{uid}.json")
 }
 
-fn encode<T: Serialize>(content: &T) -> Vec<u8> {
+/// A record as it is written.
+pub fn encode<T: Serialize>(content: &T) -> Vec<u8> {
     let envelope = Envelope {
         version: VERSION,
         content,

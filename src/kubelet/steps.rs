@@ -4,6 +4,8 @@ use std::rc::Rc;
 use std::sync::Arc;
 use std::time::Duration;
 
+use k8s_openapi::api::core::v1::Pod;
+
 use super::check::{Action, Finding, Subject, check};
 use super::core::{Core, EventKind};
 use super::env::EnvContext;
@@ -13,7 +15,7 @@ use super::plan::{Step, latest};
 use super::tokens::{self, Tokens};
 use super::view::{ContainerView, PodView, Role};
 use super::worker::Shared;
-use super::{container_config, hold, images, leftovers, sandbox_config, volumes};
+use super::{container_config, hold, images, leftovers, records, sandbox_config, volumes};
 use crate::object::{Effect, Key, Kind, Object, Origin, Unhonoured};
 use crate::world::{
     Area, BootTime, ContainerId, ContainerState, DiskError, RemoveError, RuntimeError, Stamp,
@@ -90,17 +92,18 @@ async fn set_up_volumes(
     // Cleared first: a change during the set-up asks for another one.
     shared.memory.borrow_mut().volumes_stale = false;
     let references = core.references(view);
-    let tokens = renew_tokens(shared, view);
-    let contents = volumes::volume_contents(&view.pod, &references, &core.options.node, &tokens)?;
+    let typed = view.typed();
+    let tokens = renew_tokens(shared, view, &typed.pod);
+    let contents = volumes::volume_contents(&typed.pod, &references, &core.options.node, &tokens)?;
     core.world.volumes.set_up(contents).await
 }
 
 /// The tokens that the pod's volumes show, made anew where it is time.
-fn renew_tokens(shared: &Shared, view: &PodView) -> Tokens {
+fn renew_tokens(shared: &Shared, view: &PodView, pod: &Pod) -> Tokens {
     let core = &shared.core;
     let mut memory = shared.memory.borrow_mut();
-    let requests = tokens::requests(&view.pod);
-    let name = tokens::account_name(&view.pod);
+    let requests = tokens::requests(pod);
+    let name = tokens::account_name(pod);
     let account = core.references(view).account(&view.key.namespace, name);
     let account = account.as_deref().filter(|account| !account.is_deleting());
     let account = account.ok_or_else(|| format!("serviceaccounts {name:?} not found"));
@@ -116,7 +119,7 @@ fn renew_tokens(shared: &Shared, view: &PodView) -> Tokens {
         let name = &core.options.node.node_name;
         let node = core.reader.get_packed(&Key::local(Kind::Node, "", name));
         let node = node.map(|node| (name.clone(), node.uid().to_owned()));
-        tokens::mint(issuer, account, &view.pod, node, request, now.wall)
+        tokens::mint(issuer, account, pod, node, request, now.wall)
     };
     memory.tokens.renew(requests, account, now, mint);
     memory.tokens.clone()
@@ -137,7 +140,7 @@ async fn start_sandbox(shared: &Shared, view: &PodView, attempt: u32) -> Result<
             log::warn!("{error}; the pod starts without this record");
         }
     }
-    let made = sandbox_config::sandbox_config(&view.pod, attempt, &core.options.node);
+    let made = sandbox_config::sandbox_config(&view.typed().pod, attempt, &core.options.node);
     let made = made.map_err(|error| RuntimeError::Config(error.0))?;
     // A node of its own has no cluster DNS, and its pods were not written for one.
     let missed = |reason: &str| reason != "MissingClusterDNS" || !view.is_static;
@@ -184,8 +187,9 @@ async fn start_container(
         pod_ips: &pod_ips,
         services: &core.options.services,
     };
-    let spec = view.spec(container);
-    let config = container_config::container_config(&view.pod, spec, attempt, &image, &context);
+    let typed = view.typed();
+    let spec = typed.container(container);
+    let config = container_config::container_config(&typed.pod, spec, attempt, &image, &context);
     let mut config = config.map_err(|error| StartFailure::Config {
         reason: error.reason.to_owned(),
         message: error.message,
@@ -216,7 +220,8 @@ fn ephemeral_target(
     if let Some(field) = fields.find(|f| own(f) && f.effect == Effect::Wait) {
         return Err(config(hold::NOT_HONOURED, hold::not_honoured(field)));
     }
-    let Some(target) = view.target(container) else {
+    let typed = view.typed();
+    let Some(target) = typed.target(container) else {
         return Ok(None);
     };
     let observed = core.world.runtime.observe(&view.uid);
@@ -241,7 +246,7 @@ async fn post_start(
     let Some(container) = view.container(name) else {
         return Ok(());
     };
-    let lifecycle = view.spec(container).lifecycle.as_ref();
+    let lifecycle = container.lifecycle.as_ref();
     let Some(hook) = lifecycle.and_then(|l| l.post_start.as_ref()) else {
         return Ok(());
     };
@@ -256,10 +261,10 @@ async fn note_hook(shared: &Shared, name: &str, id: &ContainerId, begin: impl Fn
         if let Some(health) = health.filter(|health| health.id == *id) {
             begin(health);
         }
-        memory.checkpoint.clone()
+        records::encode(&memory.checkpoint)
     };
     let records = &shared.core.records;
-    if let Err(error) = records.keep_checkpoint(&shared.uid, &checkpoint).await {
+    if let Err(error) = records.keep_checkpoint(&shared.uid, checkpoint).await {
         let uid = &shared.uid;
         log::warn!("pod {uid}: {error}; a hook of {name} may run twice if the agent dies");
     }
@@ -346,7 +351,7 @@ fn shortened(shared: &Shared, deadline: BootTime) -> BootTime {
 }
 
 async fn pre_stop(shared: &Shared, view: &PodView, container: &ContainerView, order: &Kill) {
-    let lifecycle = view.spec(container).lifecycle.as_ref();
+    let lifecycle = container.lifecycle.as_ref();
     let Some(hook) = lifecycle.and_then(|l| l.pre_stop.as_ref()) else {
         return;
     };

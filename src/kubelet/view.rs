@@ -1,15 +1,24 @@
-//! A pod as the node loop reads it: the typed spec with each container's role and rules worked
-//! out once, so that `plan` and `status` only compare.
+//! A pod as the node loop reads it: each container's role and rules worked out once, so that `plan`
+//! and `status` only compare.
+//!
+//! ```text
+//!   object ─► PodView   small, for as long as the pod is
+//!               └─ text ─► Typed   10 kB and more, while something is made of it
+//! ```
 
+use std::cell::RefCell;
 use std::rc::Rc;
 use std::time::Duration;
 
-use k8s_openapi::api::core::v1::{Container, Pod, Probe};
+use k8s_openapi::api::core::v1::{Container, Lifecycle, Pod, PodSpec, Probe, Volume};
 use serde::Deserialize;
+use serde_json::Value;
 
 use super::container_config::container_hash;
-use crate::object::{Key, Object, Problem, Provenance, Standing, Unhonoured, unhonoured};
-use crate::world::Uid;
+use super::resources::qos_class;
+use super::tokens;
+use crate::object::{Key, Kind, Object, Problem, Provenance, Standing, Unhonoured, unhonoured};
+use crate::world::{QosClass, Uid};
 
 /// What a container is for; decides order, restarts and whether the pod's end waits for it.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
@@ -79,11 +88,23 @@ pub struct ContainerView {
     pub role: Role,
     /// Position within `spec.containers`, `spec.initContainers` or `spec.ephemeralContainers`.
     pub index: usize,
+    pub image: String,
     pub pull_policy: PullPolicy,
     /// Decides whether a running instance is still the one that is wanted.
     pub hash: String,
     /// The pod's policy, or what the role makes of it.
     pub restart_policy: RestartPolicy,
+    /// Boxed, as below: few containers have any, and they are large.
+    probes: [Option<Box<Probe>>; 3],
+    pub lifecycle: Option<Box<Lifecycle>>,
+    /// Ports that have a name.
+    pub ports: Vec<(String, u16)>,
+}
+
+impl ContainerView {
+    pub fn probe(&self, kind: ProbeKind) -> Option<&Probe> {
+        self.probes[kind as usize].as_deref()
+    }
 }
 
 /// One pod at one version of its spec. Shared by the worker and its tasks.
@@ -91,12 +112,16 @@ pub struct ContainerView {
 pub struct PodView {
     pub uid: Uid,
     pub key: Key,
-    pub pod: Pod,
     /// Init containers and sidecars in order, then regular containers, then ephemeral ones.
     pub containers: Vec<ContainerView>,
-    /// `spec.ephemeralContainers` as the containers that they are.
-    ephemeral: Vec<Container>,
+    pub restart_policy: RestartPolicy,
+    pub qos: QosClass,
     pub host_network: bool,
+    pub has_sysctls: bool,
+    /// Names of the secrets that images may be pulled with, in order.
+    pub pull_secrets: Vec<String>,
+    /// ConfigMaps and Secrets that volumes show, and the account whose tokens they show.
+    mounted: Vec<(Kind, String)>,
     pub is_static: bool,
     pub provenance: Option<Provenance>,
     /// The manifest holds a newer text that cannot be used.
@@ -108,16 +133,27 @@ pub struct PodView {
     pub unhonoured: Vec<Unhonoured>,
     /// Deletion was asked for, with this grace.
     pub deletion_grace: Option<Duration>,
+    /// The body without its status.
+    text: Box<str>,
+    typed: RefCell<Option<Rc<Typed>>>,
+}
+
+/// The typed pod.
+#[derive(Debug)]
+pub struct Typed {
+    pub pod: Pod,
+    /// `spec.ephemeralContainers` as the containers that they are.
+    ephemeral: Vec<Container>,
 }
 
 impl PodView {
     /// Reads a pod of the registry. `Err` says what is missing or of the wrong type; the registry
     /// validates before it stores, so this is a defect of an older store or of validation.
     pub fn new(object: &Object) -> Result<Rc<PodView>, String> {
-        let pod: Pod = object.view().map_err(|error| error.to_string())?;
+        let typed = Typed::new(&object.body)?;
         let uid = Uid::new(object.uid())
             .ok_or_else(|| format!("metadata.uid: {:?} is no path component", object.uid()))?;
-        let spec = pod.spec.as_ref().ok_or("spec: missing")?;
+        let spec = typed.pod.spec.as_ref().ok_or("spec: missing")?;
         let policy = match spec.restart_policy.as_deref() {
             Some("Never") => RestartPolicy::Never,
             Some("OnFailure") => RestartPolicy::OnFailure,
@@ -127,9 +163,8 @@ impl PodView {
         let init = init.map(|(index, c)| view_of_init(index, c, policy));
         let regular = spec.containers.iter().enumerate();
         let regular = regular.map(|(index, c)| container_view(index, c, Role::Regular, policy));
-        let ephemeral = ephemeral(object)?;
         let never = RestartPolicy::Never;
-        let added = ephemeral.iter().enumerate();
+        let added = typed.ephemeral.iter().enumerate();
         let added = added.map(|(index, c)| container_view(index, c, Role::Ephemeral, never));
         let containers = init.chain(regular).chain(added).collect();
         let seconds = |s: i64| Duration::from_secs(s.max(0).unsigned_abs());
@@ -137,7 +172,11 @@ impl PodView {
             uid,
             key: object.key.clone(),
             containers,
-            ephemeral,
+            restart_policy: policy,
+            qos: qos_class(&typed.pod),
+            has_sysctls: has_sysctls(spec),
+            pull_secrets: pull_secrets(spec),
+            mounted: mounted(&typed.pod),
             host_network: spec.host_network.unwrap_or(false),
             is_static: object.is_static(),
             provenance: object.provenance.clone(),
@@ -156,7 +195,8 @@ impl PodView {
                 )
             }),
             unhonoured: unhonoured(&object.body),
-            pod,
+            text: without_status(&object.body),
+            typed: RefCell::new(Some(Rc::new(typed))),
         }))
     }
 
@@ -164,34 +204,25 @@ impl PodView {
         self.containers.iter().find(|c| c.name == name)
     }
 
-    /// The typed spec behind a view of this pod.
-    pub fn spec(&self, view: &ContainerView) -> &Container {
-        let spec = self.pod.spec.as_ref().expect("PodView::new checked it");
-        match view.role {
-            Role::Regular => &spec.containers[view.index],
-            Role::Ephemeral => &self.ephemeral[view.index],
-            Role::Init | Role::Sidecar => {
-                let init = spec.init_containers.as_ref();
-                &init.expect("the view was made from this list")[view.index]
-            }
-        }
+    /// The typed pod; made of its text if nobody has it.
+    pub fn typed(&self) -> Rc<Typed> {
+        let make = || {
+            let body = serde_json::from_str(&self.text);
+            let body: Value = body.expect("a value written as text is read back");
+            Rc::new(Typed::new(&body).expect("PodView::new has read the same"))
+        };
+        self.typed.borrow_mut().get_or_insert_with(make).clone()
     }
 
-    /// `targetContainerName`: whose processes an ephemeral container sees.
-    pub fn target(&self, view: &ContainerView) -> Option<&str> {
-        let spec = self.pod.spec.as_ref()?;
-        let added = (view.role == Role::Ephemeral).then_some(spec.ephemeral_containers.as_ref()?);
-        let target = added?.get(view.index)?.target_container_name.as_deref();
-        target.filter(|name| !name.is_empty())
+    /// Nothing will be made of the pod for a while.
+    pub fn rest(&self) {
+        self.typed.take();
     }
 
-    pub fn probe(&self, view: &ContainerView, kind: ProbeKind) -> Option<&Probe> {
-        let spec = self.spec(view);
-        match kind {
-            ProbeKind::Startup => spec.startup_probe.as_ref(),
-            ProbeKind::Liveness => spec.liveness_probe.as_ref(),
-            ProbeKind::Readiness => spec.readiness_probe.as_ref(),
-        }
+    /// Whether a volume of the pod shows the object.
+    pub fn mounts(&self, kind: Kind, name: &str) -> bool {
+        let mut mounted = self.mounted.iter();
+        mounted.any(|(k, n)| *k == kind && n == name)
     }
 
     /// `spec.containers{web}`: what events about a container point at.
@@ -213,12 +244,90 @@ impl PodView {
     }
 }
 
-/// An ephemeral container has a container's fields and one more.
-fn ephemeral(object: &Object) -> Result<Vec<Container>, String> {
-    let list = object.body["spec"]["ephemeralContainers"].as_array();
-    let containers = list.into_iter().flatten().map(Container::deserialize);
-    let containers: Result<_, _> = containers.collect();
-    containers.map_err(|error| format!("spec.ephemeralContainers: {error}"))
+impl Typed {
+    fn new(body: &Value) -> Result<Typed, String> {
+        let pod = Pod::deserialize(body).map_err(|error| error.to_string())?;
+        // An ephemeral container has a container's fields and one more.
+        let list = body["spec"]["ephemeralContainers"].as_array();
+        let containers = list.into_iter().flatten().map(Container::deserialize);
+        let ephemeral: Result<_, _> = containers.collect();
+        Ok(Typed {
+            pod,
+            ephemeral: ephemeral.map_err(|e| format!("spec.ephemeralContainers: {e}"))?,
+        })
+    }
+
+    /// The spec behind a view of this pod.
+    pub fn container(&self, view: &ContainerView) -> &Container {
+        let spec = self.pod.spec.as_ref().expect("PodView::new checked it");
+        match view.role {
+            Role::Regular => &spec.containers[view.index],
+            Role::Ephemeral => &self.ephemeral[view.index],
+            Role::Init | Role::Sidecar => {
+                let init = spec.init_containers.as_ref();
+                &init.expect("the view was made from this list")[view.index]
+            }
+        }
+    }
+
+    /// `targetContainerName`: whose processes an ephemeral container sees.
+    pub fn target(&self, view: &ContainerView) -> Option<&str> {
+        let spec = self.pod.spec.as_ref()?;
+        let added = (view.role == Role::Ephemeral).then_some(spec.ephemeral_containers.as_ref()?);
+        let target = added?.get(view.index)?.target_container_name.as_deref();
+        target.filter(|name| !name.is_empty())
+    }
+}
+
+fn without_status(body: &Value) -> Box<str> {
+    let mut body = body.clone();
+    if let Some(fields) = body.as_object_mut() {
+        fields.remove("status");
+    }
+    body.to_string().into()
+}
+
+fn has_sysctls(spec: &PodSpec) -> bool {
+    let context = spec.security_context.as_ref();
+    let sysctls = context.and_then(|context| context.sysctls.as_ref());
+    sysctls.is_some_and(|sysctls| !sysctls.is_empty())
+}
+
+fn pull_secrets(spec: &PodSpec) -> Vec<String> {
+    let secrets = spec.image_pull_secrets.iter().flatten();
+    secrets.map(|secret| secret.name.clone()).collect()
+}
+
+/// What a change of makes the pod's volumes stale: what they show, and the account whose tokens.
+fn mounted(pod: &Pod) -> Vec<(Kind, String)> {
+    let volumes = pod
+        .spec
+        .iter()
+        .flat_map(|spec| spec.volumes.iter().flatten());
+    let account = || (Kind::ServiceAccount, tokens::account_name(pod).to_owned());
+    let account = (!tokens::requests(pod).is_empty()).then(account);
+    volumes.flat_map(shown).chain(account).collect()
+}
+
+fn shown(volume: &Volume) -> Vec<(Kind, String)> {
+    let config_map = |name: &String| (Kind::ConfigMap, name.clone());
+    let secret = |name: &String| (Kind::Secret, name.clone());
+    let of_volume = [
+        volume.config_map.as_ref().map(|c| config_map(&c.name)),
+        volume
+            .secret
+            .as_ref()
+            .and_then(|s| s.secret_name.as_ref())
+            .map(secret),
+    ];
+    let projected = volume.projected.as_ref().and_then(|p| p.sources.as_ref());
+    let of_sources = projected.into_iter().flatten().flat_map(|source| {
+        [
+            source.config_map.as_ref().map(|c| config_map(&c.name)),
+            source.secret.as_ref().map(|s| secret(&s.name)),
+        ]
+    });
+    of_volume.into_iter().chain(of_sources).flatten().collect()
 }
 
 fn view_of_init(index: usize, container: &Container, policy: RestartPolicy) -> ContainerView {
@@ -253,5 +362,22 @@ fn container_view(
         },
         hash: container_hash(container),
         restart_policy,
+        image: container.image.clone().unwrap_or_default(),
+        probes: [
+            &container.startup_probe,
+            &container.liveness_probe,
+            &container.readiness_probe,
+        ]
+        .map(|probe| probe.clone().map(Box::new)),
+        lifecycle: container.lifecycle.clone().map(Box::new),
+        ports: named_ports(container),
     }
+}
+
+fn named_ports(container: &Container) -> Vec<(String, u16)> {
+    let ports = container.ports.iter().flatten().filter_map(|port| {
+        let number = u16::try_from(port.container_port).ok()?;
+        Some((port.name.clone()?, number))
+    });
+    ports.collect()
 }

@@ -17,15 +17,16 @@ use async_executor::Task;
 use event_listener::Event;
 
 use super::core::{Core, EventKind};
-use super::memory::{Checkpoint, Condemned, EndCause, Ending, Health, Memory, Target};
+use super::memory::{Condemned, EndCause, Ending, Health, Memory, Target};
 use super::outcome::{Outcome, absorb};
 use super::plan::{Plan, Situation, Step, Waiting, plan};
 use super::prober::Probers;
+use super::records;
 use super::status::{Facts, status};
 use super::steps;
 use super::view::{PodView, ProbeKind};
 use crate::object::Problem;
-use crate::world::{Area, ContainerState, PodObserved, Uid};
+use crate::world::{Area, BootTime, ContainerState, PodObserved, Uid};
 
 /// What a worker and its tasks share.
 pub struct Shared {
@@ -106,7 +107,7 @@ impl Shared {
 
 /// Runs until nothing of the pod is left. The caller has loaded memory from the records.
 pub async fn work(shared: Rc<Shared>) {
-    let saved = shared.memory.borrow().checkpoint.clone();
+    let saved = digest(&records::encode(&shared.memory.borrow().checkpoint));
     let mut worker = Worker {
         probers: Probers::default(),
         tasks: BTreeMap::new(),
@@ -120,14 +121,23 @@ pub async fn work(shared: Rc<Shared>) {
     worker.shared.core.departures.notify(usize::MAX);
 }
 
+/// SHA-256.
+type Digest = [u8; 32];
+
+fn digest(text: &[u8]) -> Digest {
+    let digest = ring::digest::digest(&ring::digest::SHA256, text);
+    digest.as_ref().try_into().expect("SHA-256 has 32 bytes")
+}
+
 struct Worker {
     shared: Rc<Shared>,
     probers: Probers,
     /// Steps under way. Dropping one cancels it.
     tasks: BTreeMap<Target, Task<()>>,
-    /// The last status as text: a tenth of what the value takes.
-    published: Option<Box<str>>,
-    saved: Checkpoint,
+    /// Of the last status and the last checkpoint: kept as long as the pod is, so only what tells
+    /// them from others.
+    published: Option<Digest>,
+    saved: Digest,
     /// What events have said last.
     told: Told,
 }
@@ -148,9 +158,28 @@ enum Turn {
 
 impl Worker {
     async fn turn(&mut self) -> Turn {
+        let listener = self.shared.pulse.listen();
+        self.shared.woken.set(false);
+        let Some(wake_at) = self.decide() else {
+            return Turn::Done;
+        };
+        self.save().await;
+        if !self.shared.woken.get() {
+            match wake_at {
+                Some(at) => {
+                    let clock = &self.shared.core.world.clock;
+                    futures_lite::future::or(listener, clock.sleep_until(at)).await;
+                }
+                None => listener.await,
+            }
+        }
+        Turn::Continue
+    }
+
+    /// All that takes no time, so that nothing of it is kept while the worker waits. Returns when
+    /// to decide anew at the latest; `None`: the pod is gone.
+    fn decide(&mut self) -> Option<Option<BootTime>> {
         let shared = self.shared.clone();
-        let listener = shared.pulse.listen();
-        shared.woken.set(false);
         let view = shared.view.borrow().clone();
 
         let outcomes = std::mem::take(&mut *shared.outcomes.borrow_mut());
@@ -172,7 +201,7 @@ impl Worker {
             })
         };
         if next.done {
-            return Turn::Done;
+            return None;
         }
         for step in &next.steps {
             self.begin(&view, step);
@@ -180,17 +209,10 @@ impl Worker {
         self.probers.fit(&shared, &view, &observed);
         self.tell(&view, &next);
         self.publish(&view, &observed, &next);
-        self.save().await;
-        if !shared.woken.get() {
-            match next.wake_at {
-                Some(at) => {
-                    let clock = &shared.core.world.clock;
-                    futures_lite::future::or(listener, clock.sleep_until(at)).await;
-                }
-                None => listener.await,
-            }
+        if self.tasks.is_empty() {
+            view.rest();
         }
-        Turn::Continue
+        Some(next.wake_at)
     }
 
     /// Keeps one health record for the running instance of each container.
@@ -211,9 +233,9 @@ impl Worker {
                 mark_replaced(&mut memory, view, instance, &container.hash);
                 continue;
             }
-            let hook = view.spec(container).lifecycle.as_ref();
+            let hook = container.lifecycle.as_ref();
             let hook = hook.is_some_and(|l| l.post_start.is_some());
-            let probe = |kind| view.probe(container, kind).is_some();
+            let probe = |kind| container.probe(kind).is_some();
             let health = Health {
                 id: instance.id.clone(),
                 hook_begun: !hook,
@@ -300,30 +322,31 @@ impl Worker {
             observed,
             memory: &memory,
             waiting: &next.waiting,
-            qos: super::resources::qos_class(&view.pod),
+            qos: view.qos,
             host_ips: &core.options.node.host_ips,
             now: core.world.clock.wall(),
         });
         memory.checkpoint.transitions = status.transitions;
-        let text = status.value.to_string().into_boxed_str();
-        if self.published.as_ref() != Some(&text) {
+        let digest = digest(status.value.to_string().as_bytes());
+        if self.published != Some(digest) {
             let uid = shared.uid.as_str();
             core.registry.update_status(&view.key, uid, status.value);
-            self.published = Some(text);
+            self.published = Some(digest);
         }
     }
 
     /// Writes the checkpoint if it changed; a failure costs only what an agent crash would lose.
     async fn save(&mut self) {
-        let checkpoint = self.shared.memory.borrow().checkpoint.clone();
-        if checkpoint == self.saved || self.shared.gone.get() {
+        let text = records::encode(&self.shared.memory.borrow().checkpoint);
+        let now = digest(&text);
+        if now == self.saved || self.shared.gone.get() {
             return;
         }
         let (core, uid) = (&self.shared.core, &self.shared.uid);
-        let kept = core.records.keep_checkpoint(uid, &checkpoint).await;
+        let kept = core.records.keep_checkpoint(uid, text).await;
         core.note_disk(Area::Run, &kept);
         match kept {
-            Ok(()) => self.saved = checkpoint,
+            Ok(()) => self.saved = now,
             Err(error) => log::debug!("pod {uid}: {error}"),
         }
     }

@@ -19,12 +19,15 @@ use crate::os::task;
 use crate::registry::{Health, Registry};
 use crate::runtime::host::{AttachStreams, Attachment, ExecStreams, HostRuntime, StreamedExec};
 use crate::runtime::images::{ImageStore, Progress};
-use crate::world::{Image, Images, LocalFuture, PullError, PullRequest, RuntimeError, Uid};
+use crate::world::{
+    Detail, Image, Images, LocalFuture, PullError, PullRequest, RuntimeError, Sample, Stats, Uid,
+};
 
 pub struct ApiSide {
     node_name: String,
     runtime: Rc<HostRuntime>,
     images: Rc<ImageStore>,
+    stats: Rc<dyn Stats>,
     registry: Registry,
     executor: Rc<LocalExecutor<'static>>,
 }
@@ -46,6 +49,7 @@ impl ApiSide {
             node_name: node_name.to_owned(),
             runtime: parts.runtime.clone(),
             images: parts.images.clone(),
+            stats: parts.world.stats.clone(),
             registry,
             executor,
         }
@@ -203,6 +207,10 @@ impl NodeSide for ApiSide {
             version: env!("CARGO_PKG_VERSION").to_owned(),
             problems: self.health().err().into_iter().collect(),
         }
+    }
+
+    fn stats(&self, detail: Detail) -> LocalFuture<'_, Sample> {
+        self.stats.sample(detail)
     }
 
     fn health(&self) -> Result<(), String> {

@@ -145,7 +145,11 @@ impl Node {
         )?;
         let mut background = controllers.start(&executor);
         background.extend(housekeeping(&registry, &parts, clock, &executor));
-        background.extend([backend, executor.spawn(keeper.keep())]);
+        background.extend([
+            backend,
+            executor.spawn(keeper.keep()),
+            task::spawn(&executor, reseal(registry.clone())),
+        ]);
         Ok(Node {
             options,
             parts,
@@ -244,7 +248,7 @@ fn housekeeping(
     parts: &Parts,
     clock: Rc<dyn Clock>,
     executor: &Rc<LocalExecutor<'static>>,
-) -> [Task<()>; 4] {
+) -> [Task<()>; 3] {
     let quotas = admission::resource_quota::keep_statuses(registry.clone());
     let images = parts.images.clone();
     let watch_images = async move { images.watch_image_dir().await };
@@ -253,7 +257,6 @@ fn housekeeping(
         task::spawn(executor, watch_images),
         task::spawn(executor, trim),
         task::spawn(executor, quotas),
-        task::spawn(executor, reseal(registry.clone())),
     ]
 }
 

@@ -2,6 +2,7 @@
 
 use std::path::{Path, PathBuf};
 use std::rc::Rc;
+use std::sync::Arc;
 use std::time::Duration;
 
 use async_executor::LocalExecutor;
@@ -17,6 +18,7 @@ use crate::runtime::images::{self, ImageStore, Registries};
 use crate::runtime::network::{Network, Subnet};
 use crate::runtime::oci::OciRuntime;
 use crate::runtime::shim::executable;
+use crate::runtime::stats::{self, HostStats};
 use crate::runtime::volumes::DiskVolumes;
 use crate::world::{Clock, Random, World};
 
@@ -44,6 +46,7 @@ impl Parts {
         let images = Rc::new(open_images(options, clock.clone(), facts).await?);
         let volumes = Rc::new(DiskVolumes::new(options.root_dir.clone(), clock.clone()));
         let cgroups = Cgroups::detect(&options.cgroup_root).map_err(|e| e.to_string())?;
+        let cgroups = Arc::new(cgroups);
         let layout = Layout {
             root: options.root_dir.clone(),
             run: options.run_dir.clone(),
@@ -64,7 +67,7 @@ impl Parts {
             },
             executable: executable(options)?,
             facts: host_facts,
-            cgroups,
+            cgroups: cgroups.clone(),
             network: network(options)?,
             oci: OciRuntime::find(
                 options.runtime.as_deref().unwrap_or("auto"),
@@ -72,6 +75,14 @@ impl Parts {
             )?,
             images: Rc::new(Layers(images.clone())),
         }));
+        let stats = HostStats::new(stats::Parts {
+            clock: clock.clone(),
+            runtime: runtime.clone(),
+            images: images.clone(),
+            cgroups,
+            root: options.root_dir.clone(),
+            images_root: options.root_dir.join("images"),
+        });
         let world = World {
             clock: clock.clone(),
             random,
@@ -80,6 +91,7 @@ impl Parts {
             images: images.clone(),
             volumes,
             runtime: runtime.clone(),
+            stats: Rc::new(stats),
         };
         Ok(Parts {
             world,

@@ -35,4 +35,5 @@ pub mod task;
 pub mod tcp;
 pub mod terminal;
 pub mod thread;
+pub mod tree;
 pub mod volume_fs;

@@ -17,4 +17,5 @@ pub mod oci;
 pub mod pause;
 pub mod sandbox;
 pub mod shim;
+pub mod stats;
 pub mod volumes;

@@ -1,7 +1,7 @@
 //! The seams: everything the node asks of the outside, as traits and plain data.
 //!
 //! The node loop (`kubelet`) and the sources reach clock, randomness, small files, network,
-//! images, volumes and containers only through the traits of this module. The real parts live in
+//! images, volumes, containers and figures only through the traits of this module. The real parts live in
 //! `os`, `net` and `runtime`; the simulation has another set that *behaves* (containers that exit
 //! or hang, links that drop, disks that lose unsynced writes) under one seed and a virtual clock.
 //!
@@ -17,6 +17,7 @@ mod disk;
 mod images;
 mod net;
 mod runtime;
+mod stats;
 mod volumes;
 
 use std::future::Future;
@@ -33,6 +34,10 @@ pub use runtime::{
     Namespaces, PodCgroup, PodObserved, PortMapping, ProcMount, Propagation, Protocol, QosClass,
     RemoveError, Runtime, RuntimeError, SandboxConfig, SandboxObserved, SandboxState, Seccomp,
     Security, TerminationMessagePolicy, Uid,
+};
+pub use stats::{
+    ContainerStats, Cpu, Detail, FileSystem, Interface, Io, Level, Levels, Limits, Medium, Memory,
+    PodStats, Sample, Stats, SystemStats, Tree, Usage, VolumeStats,
 };
 pub use volumes::{
     FileMedium, HostPathType, PodVolumes, ProjectedFile, VolumeContent, VolumeError, VolumeSetUp,
@@ -52,6 +57,7 @@ pub struct World {
     pub images: Rc<dyn Images>,
     pub volumes: Rc<dyn Volumes>,
     pub runtime: Rc<dyn Runtime>,
+    pub stats: Rc<dyn Stats>,
 }
 
 impl World {

@@ -24,7 +24,10 @@ use lowtide::os::clock::SystemClock;
 use lowtide::os::random::SystemRandom;
 use lowtide::os::terminal;
 use lowtide::registry::{self, Registry};
-use lowtide::world::{Clock, Image, LocalFuture, PullError, Random, RuntimeError, Uid};
+use lowtide::world::{
+    Clock, Cpu, Detail, Image, LocalFuture, Memory, PullError, Random, RuntimeError, Sample, Uid,
+    Usage,
+};
 use serde_json::{Value, json};
 
 /// Longest that any of these tests waits for anything.
@@ -402,6 +405,37 @@ impl NodeSide for FakeNode {
             node_name: "pi".to_owned(),
             ..NodeStatus::default()
         }
+    }
+
+    /// A machine that runs nothing.
+    fn stats(&self, _: Detail) -> LocalFuture<'_, Sample> {
+        let now = lowtide::os::clock::stamp();
+        let cpu = Cpu {
+            nano_cores: Some(250_000_000),
+            ..Cpu::default()
+        };
+        let node = Usage {
+            cpu: Some(cpu),
+            memory: Some(Memory::default()),
+            ..Usage::default()
+        };
+        let sample = Sample {
+            at: now,
+            window: std::time::Duration::from_secs(10),
+            node,
+            node_started: now,
+            cpus: 1,
+            memory_bytes: 1 << 30,
+            memory_available_bytes: 1 << 29,
+            network: Vec::new(),
+            node_fs: None,
+            image_fs: None,
+            images_bytes: 0,
+            processes: None,
+            system: Vec::new(),
+            pods: Vec::new(),
+        };
+        Box::pin(async move { sample })
     }
 
     fn health(&self) -> Result<(), String> {

@@ -4,6 +4,8 @@ use std::fs;
 use std::path::{Path, PathBuf};
 use std::process::Command;
 
+pub use crate::host::{installed, run};
+
 /// Set in the process that runs the test's body: the test's directory.
 const INSIDE: &str = "LOWTIDE_TEST_INSIDE";
 
@@ -77,21 +79,4 @@ fn remove_tree(cgroup: &Path) {
     for directory in directories(cgroup) {
         let _ = fs::remove_dir(directory);
     }
-}
-
-pub fn installed(name: &str) -> bool {
-    let path = std::env::var("PATH").unwrap_or_default();
-    let mut directories = path.split(':').chain(["/usr/sbin", "/sbin"]);
-    directories.any(|directory| Path::new(directory).join(name).is_file())
-}
-
-/// Runs a program that must succeed and returns what it prints.
-pub fn run(name: &str, arguments: &[&str]) -> String {
-    let output = Command::new(name).args(arguments).output().expect(name);
-    assert!(
-        output.status.success(),
-        "{name} {arguments:?}: {}",
-        String::from_utf8_lossy(&output.stderr)
-    );
-    String::from_utf8_lossy(&output.stdout).into_owned()
 }

@@ -10,11 +10,14 @@ mod accounts;
 mod client;
 mod disk;
 mod health;
+#[path = "../support/host.rs"]
+mod host;
 #[path = "../support/image.rs"]
 mod image;
 mod isolation;
 mod manifests;
 mod pods;
+mod stats;
 mod support;
 mod survival;
 mod tls;

@@ -210,3 +210,19 @@ fn pods_beyond_max_pods_wait_until_one_has_gone() {
         node.finish();
     });
 }
+
+#[test]
+fn a_missing_image_is_not_pulled_before_the_first_scan() {
+    isolated(|place| {
+        let mut node = Node::new(place);
+        // Pod and archive are there before the node: who pulls at once fails, no registry answers.
+        node.manifest("a.yaml", &pod("first", FOREVER, "", ""));
+        node.start();
+        node.up("first");
+        let events = node.events("first");
+        let pulls = events.iter().filter(|event| event.contains(" Pulling "));
+        assert_eq!(pulls.count(), 0, "{events:#?}");
+        assert!(events.iter().any(|event| event.contains("already present")));
+        node.finish();
+    });
+}

@@ -7,32 +7,14 @@ use std::time::{Duration, Instant};
 
 use serde_json::Value;
 
+use crate::host::PATIENCE;
+pub use crate::host::{eventually, wait_for};
 use crate::image::Recipe;
 use crate::isolation::{cgroup_name, cgroup_roots, directories, run};
 
 pub const LOWTIDE: &str = env!("CARGO_BIN_EXE_lowtide");
 /// The image that every node of a test has.
 pub const IMAGE: &str = "localhost/busybox:1";
-/// How long anything may take that is not a matter of a Kubernetes timer. The machine is shared.
-const PATIENCE: Duration = Duration::from_secs(45);
-
-/// Polls until `look` finds something; panics with `what` otherwise.
-pub fn wait_for<T>(what: &str, mut look: impl FnMut() -> Option<T>) -> T {
-    let start = Instant::now();
-    loop {
-        if let Some(found) = look() {
-            return found;
-        }
-        assert!(start.elapsed() < PATIENCE, "{what}: not in {PATIENCE:?}");
-        std::thread::sleep(Duration::from_millis(20));
-    }
-}
-
-/// Polls until `condition` holds.
-pub fn eventually(what: &str, mut condition: impl FnMut() -> bool) {
-    wait_for(what, || condition().then_some(()));
-}
-
 /// Directories and flags of one node; the agent may be running or not.
 pub struct Node {
     pub place: PathBuf,

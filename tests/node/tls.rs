@@ -47,7 +47,7 @@ fn bearer(node: &Node, token: &str, path: &str) -> (u16, String) {
 }
 
 /// `LOWTIDE_KUBECTL`, or what `tests/kubectl` has left.
-fn kubectl() -> Option<PathBuf> {
+pub fn kubectl() -> Option<PathBuf> {
     let named = std::env::var_os("LOWTIDE_KUBECTL").map(PathBuf::from);
     let top = Path::new(env!("CARGO_MANIFEST_DIR"));
     let left = top.join("target/vm/kubectl/usr/bin/kubectl");

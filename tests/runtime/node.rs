@@ -110,7 +110,7 @@ impl Node {
             ),
             oci: OciRuntime::find("runc", &layout.runtime_state()).expect("runc"),
             images: Rc::new(OneImage(self.directory.path().join("image"))),
-            cgroups,
+            cgroups: Arc::new(cgroups),
             layout,
             log_limits: LOG_LIMITS,
         });

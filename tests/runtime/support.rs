@@ -9,6 +9,11 @@ use std::time::Duration;
 
 use lowtide::os::netns;
 
+pub use host::{eventually, installed, run};
+
+#[path = "../support/host.rs"]
+mod host;
+
 /// Set in the process that runs the test's body.
 const INSIDE: &str = "LOWTIDE_TEST_INSIDE";
 
@@ -45,23 +50,6 @@ pub fn program(name: &str) -> Command {
     Command::new(name)
 }
 
-pub fn installed(name: &str) -> bool {
-    let path = std::env::var("PATH").unwrap_or_default();
-    path.split(':')
-        .any(|directory| std::path::Path::new(directory).join(name).is_file())
-}
-
-/// Runs a program that must succeed and returns what it prints.
-pub fn run(name: &str, arguments: &[&str]) -> String {
-    let output = program(name).args(arguments).output().expect(name);
-    assert!(
-        output.status.success(),
-        "{name} {arguments:?}: {}",
-        String::from_utf8_lossy(&output.stderr)
-    );
-    String::from_utf8_lossy(&output.stdout).into_owned()
-}
-
 /// A process that ends with the test, however that ends.
 pub struct Process(Child);
 
@@ -85,18 +73,6 @@ impl Drop for Process {
         let _ = self.0.kill();
         let _ = self.0.wait();
     }
-}
-
-/// Polls until `condition` holds; panics after ten seconds.
-#[allow(clippy::disallowed_methods)]
-pub fn eventually(what: &str, mut condition: impl FnMut() -> bool) {
-    for _ in 0..1000 {
-        if condition() {
-            return;
-        }
-        std::thread::sleep(Duration::from_millis(10));
-    }
-    panic!("{what}: not within ten seconds");
 }
 
 /// The network namespace of a process.

@@ -25,6 +25,7 @@ use crate::kernel::Kernel;
 use crate::net::SimNet;
 use crate::random::Stream;
 use crate::runtime::SimRuntime;
+use crate::stats::{Gauges, SimStats};
 use crate::timeline::{SimClock, Timeline};
 use crate::trace::{Trace, Tracing};
 use crate::volumes::{Mounted, SimVolumes};
@@ -76,6 +77,7 @@ pub struct Host {
     pub files: RefCell<Files>,
     pub images: RefCell<ImageStore>,
     pub mounted: RefCell<Mounted>,
+    pub gauges: RefCell<Gauges>,
     /// Counts boots: what was begun in an earlier one never ends.
     boot: Cell<u64>,
     /// Counts agents: what an earlier one did itself never ends.
@@ -96,6 +98,7 @@ impl Host {
             files: RefCell::default(),
             images: RefCell::default(),
             mounted: RefCell::default(),
+            gauges: RefCell::default(),
             boot: Cell::new(0),
             agent: Cell::new(0),
         })
@@ -111,6 +114,7 @@ impl Host {
             images: Rc::new(SimImages(Rc::clone(self))),
             volumes: Rc::new(SimVolumes(Rc::clone(self))),
             runtime: Rc::new(SimRuntime(Rc::clone(self))),
+            stats: Rc::new(SimStats(Rc::clone(self))),
         }
     }
 

@@ -25,6 +25,7 @@ mod run;
 mod runtime;
 mod script;
 mod spec;
+mod stats;
 mod stub;
 mod timeline;
 mod trace;

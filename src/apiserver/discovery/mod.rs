@@ -15,8 +15,8 @@ use super::status::{Refusal, json_response};
 use crate::net::serve::Response;
 
 /// The Kubernetes release whose API this is; clients compare `minor` with their own.
-const MAJOR: &str = "1";
-const MINOR: &str = "33";
+pub const MAJOR: &str = "1";
+pub const MINOR: &str = "33";
 
 /// The media type of all in one, as asked for and as answered.
 const AGGREGATED: &str = "application/json;g=apidiscovery.k8s.io;v=v2;as=APIGroupDiscoveryList";
@@ -57,12 +57,16 @@ pub fn answer(document: &Document, headers: &HeaderMap) -> Result<Response, Refu
     Ok(json_response(StatusCode::OK, &value))
 }
 
+/// `v1.33.0+lowtide-0.1.0`
+pub fn git_version() -> String {
+    format!("v{MAJOR}.{MINOR}.0+lowtide-{}", env!("CARGO_PKG_VERSION"))
+}
+
 pub fn version() -> Response {
-    let git_version = format!("v{MAJOR}.{MINOR}.0+lowtide-{}", env!("CARGO_PKG_VERSION"));
     let version = json!({
         "major": MAJOR,
         "minor": MINOR,
-        "gitVersion": git_version,
+        "gitVersion": git_version(),
         "gitCommit": "",
         "gitTreeState": "",
         "buildDate": "1970-01-01T00:00:00Z",
@@ -93,7 +97,17 @@ fn paths() -> Value {
             }
         }
     }
-    paths.extend(["/healthz", "/livez", "/openapi/v3", "/readyz", "/version"].map(str::to_owned));
+    paths.extend(
+        [
+            "/healthz",
+            "/livez",
+            "/metrics",
+            "/openapi/v3",
+            "/readyz",
+            "/version",
+        ]
+        .map(str::to_owned),
+    );
     paths.sort();
     paths.dedup();
     json!({"paths": paths})

@@ -65,6 +65,8 @@ pub const SERVED: &[GroupVersion] = &[
         "v1",
         &[stored(Kind::Lease, ALL, &[])],
     ),
+    group("events.k8s.io", "v1", &[stored(Kind::Event, ALL, &[])]),
+    group("metrics.k8s.io", "v1beta1", METRICS),
     group(
         "scheduling.k8s.io",
         "v1",
@@ -169,6 +171,11 @@ const AUTHORIZATION: &[Resource] = &[
     ),
 ];
 
+const METRICS: &[Resource] = &[
+    reckoned("nodes", "NodeMetrics", Scope::Cluster),
+    reckoned("pods", "PodMetrics", Scope::Namespaced),
+];
+
 enum Scope {
     Namespaced,
     Cluster,
@@ -209,6 +216,14 @@ const fn posted(plural: &'static str, kind: &'static str, scope: Scope) -> Resou
         short_names: &[],
         categories: &[],
         parts: &[],
+    }
+}
+
+/// What is made anew for each question and never stored.
+const fn reckoned(plural: &'static str, kind: &'static str, scope: Scope) -> Resource {
+    Resource {
+        verbs: &["get", "list"],
+        ..posted(plural, kind, scope)
     }
 }
 

@@ -8,6 +8,8 @@ pub mod duration;
 mod event;
 mod node;
 mod pod;
+mod policy;
+mod services;
 
 use jiff::Timestamp;
 use serde_json::{Value, json};
@@ -64,7 +66,12 @@ pub fn columns(kind: Kind) -> &'static [Column] {
         Kind::ConfigMap => config::CONFIG_MAP_COLUMNS,
         Kind::Namespace => config::NAMESPACE_COLUMNS,
         Kind::ServiceAccount => config::SERVICE_ACCOUNT_COLUMNS,
-        _ => config::PLAIN_COLUMNS,
+        Kind::Service => services::SERVICE_COLUMNS,
+        Kind::Endpoints => services::ENDPOINTS_COLUMNS,
+        Kind::LimitRange => policy::LIMIT_RANGE_COLUMNS,
+        Kind::ResourceQuota => policy::RESOURCE_QUOTA_COLUMNS,
+        Kind::Lease => policy::LEASE_COLUMNS,
+        Kind::PriorityClass => policy::PRIORITY_CLASS_COLUMNS,
     }
 }
 
@@ -78,7 +85,12 @@ pub fn row(kind: Kind, object: &Value, now: Timestamp) -> Row {
         Kind::ConfigMap => Row::of(config::config_map(object, now)),
         Kind::Namespace => Row::of(config::namespace(object, now)),
         Kind::ServiceAccount => Row::of(config::service_account(object, now)),
-        _ => Row::of(config::plain(object, now)),
+        Kind::Service => Row::of(services::service(object, now)),
+        Kind::Endpoints => Row::of(services::endpoints(object, now)),
+        Kind::LimitRange => Row::of(policy::limit_range(object, now)),
+        Kind::ResourceQuota => Row::of(policy::resource_quota(object, now)),
+        Kind::Lease => Row::of(policy::lease(object, now)),
+        Kind::PriorityClass => Row::of(policy::priority_class(object, now)),
     }
 }
 

@@ -34,6 +34,8 @@ pub struct Sent {
     pub value: Value,
     /// Paths, as in `spec.containers[0].image`.
     pub duplicates: Vec<String>,
+    /// Fields that the form it was sent in does not have, and the stored one has.
+    pub unknown: Vec<String>,
 }
 
 /// The media type of the body, without parameters; empty if none is named.
@@ -103,11 +105,16 @@ pub fn value(media_type: &str, bytes: &[u8]) -> Result<Sent, Refusal> {
         JSON | "" => {
             let (value, duplicates) = json::parse_lenient(text, yaml::DEPTH_MAX)
                 .map_err(|(line, message)| unreadable(line as u64, &message))?;
-            Ok(Sent { value, duplicates })
+            Ok(Sent {
+                value,
+                duplicates,
+                unknown: Vec::new(),
+            })
         }
         YAML => Ok(Sent {
             value: yaml::parse(text).map_err(|(line, message)| unreadable(line, &message))?,
             duplicates: Vec::new(),
+            unknown: Vec::new(),
         }),
         _ => Err(Refusal::unsupported_media_type(&[JSON, YAML])),
     }

@@ -1,12 +1,13 @@
 //! Delete one object, or all that selectors pick.
 
 use http::StatusCode;
-use serde_json::{Value, json};
+use serde_json::json;
 
 use super::body;
 use super::options::DeleteOptions;
 use super::{Outcome, Writing};
 use crate::apiserver::backend::{Write, Written};
+use crate::apiserver::format;
 use crate::apiserver::route::Place;
 use crate::apiserver::selector::Selector;
 use crate::apiserver::status::{Refusal, about, json_response};
@@ -71,25 +72,25 @@ impl Writing {
             .filter(|object| local(object.key()) && selector.selects(object))
             .map(|object| object.key().clone())
             .collect();
+        let version_shown = self.format.version;
         let mut items = Vec::new();
         for key in keys {
             let actor = self.actor("", options.dry_run);
             let write = Write::Delete(options.deletion.clone());
             match self.ask(actor, key, write).await {
-                Ok(written) => items.push(written.object.body.clone()),
+                Ok(written) => {
+                    let shown = version_shown.show(&written.object.body);
+                    items.push(format::without_type(shown));
+                }
                 // Gone meanwhile, or a manifest's.
                 Err(refusal) if refusal.code == StatusCode::NOT_FOUND => {}
                 Err(refusal) if refusal.code == StatusCode::FORBIDDEN => {}
                 Err(refusal) => return Err(refusal),
             }
         }
-        for item in items.iter_mut().filter_map(Value::as_object_mut) {
-            item.remove("kind");
-            item.remove("apiVersion");
-        }
         let list = json!({
             "kind": format!("{kind}List"),
-            "apiVersion": kind.api_version(),
+            "apiVersion": version_shown.api_version(kind),
             "metadata": {"resourceVersion": version.to_string()},
             "items": items,
         });

@@ -19,9 +19,11 @@ pub fn check(kind: Kind, sent: &Sent, validation: FieldValidation) -> Result<Vec
         ))
     };
     let unknown = unknown(kind, &sent.value).map_err(unfit)?.into_iter();
+    let foreign = sent.unknown.iter();
+    let foreign = foreign.map(|path| format!("unknown field \"{path}\""));
     let duplicates = sent.duplicates.iter();
     let duplicates = duplicates.map(|path| format!("duplicate field \"{path}\""));
-    let found: Vec<String> = unknown.chain(duplicates).collect();
+    let found: Vec<String> = unknown.chain(foreign).chain(duplicates).collect();
     match validation {
         FieldValidation::Ignore => Ok(Vec::new()),
         FieldValidation::Strict if !found.is_empty() => Err(unfit(format!(

@@ -28,7 +28,8 @@ use serde_json::Value;
 use self::options::WriteOptions;
 use super::Shared;
 use super::backend::{self, WriteRequest, Written};
-use super::format::{self, Columns, Format};
+use super::events;
+use super::format::{self, Columns, Format, ShownAs};
 use super::query::Query;
 use super::request_info::RequestInfo;
 use super::route::{Part, Place, Target};
@@ -66,7 +67,7 @@ pub async fn answer(
     query: Query,
 ) -> Result<Response, Refusal> {
     let writing = Writing {
-        format: Format::negotiate(request.headers(), &query)?,
+        format: Format::negotiate(&info, request.headers(), &query)?,
         headers: request.headers().clone(),
         shared,
         user,
@@ -132,7 +133,30 @@ impl Writing {
     }
 
     async fn body(&self, request: Request) -> Result<body::Sent, Refusal> {
-        body::sent(request, &self.shared.clock).await
+        let sent = body::sent(request, &self.shared.clock).await?;
+        Ok(match self.format.version {
+            ShownAs::Stored => sent,
+            ShownAs::NewEvent => events::sent(sent),
+        })
+    }
+
+    /// What the version that is written in asks beyond the stored kind's own rules: of a new object,
+    /// or of a change of `before`. Errors: 422.
+    fn check_version_rules(
+        &self,
+        name: &str,
+        before: Option<&Value>,
+        body: &Value,
+    ) -> Result<(), Refusal> {
+        let causes = match (self.format.version, before) {
+            (ShownAs::Stored, _) => Vec::new(),
+            (ShownAs::NewEvent, None) => events::check_new(body),
+            (ShownAs::NewEvent, Some(before)) => events::check_update(before, body),
+        };
+        match causes.is_empty() {
+            true => Ok(()),
+            false => Err(Refusal::invalid(Kind::Event, name, &causes)),
+        }
     }
 
     /// The local object's key. Errors: 403 if what is at the place is the remote cluster's.

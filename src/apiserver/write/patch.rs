@@ -10,7 +10,7 @@ use serde_json::Value;
 
 use super::fields;
 use super::options::{FieldValidation, WriteOptions};
-use super::{Outcome, Writing, body, metadata, refusals};
+use super::{Outcome, ShownAs, Writing, body, events, metadata, refusals};
 use crate::apiserver::backend::{self, Write, Written};
 use crate::apiserver::route::Place;
 use crate::apiserver::status::Refusal;
@@ -164,7 +164,7 @@ impl Writing {
                     subresource,
                     time: &time.strftime("%Y-%m-%dT%H:%M:%SZ").to_string(),
                 };
-                let mut applied = patch.value.clone();
+                let mut applied = self.stored(patch.value.clone());
                 fields::settle_apply(&mut applied, place)?;
                 let contested = match patch.options.force {
                     true => Contested::Take,
@@ -174,19 +174,30 @@ impl Writing {
                     .map_err(Refusal::of_apply)?
             }
             (_, None) => return Err(Refusal::not_found(kind, &place.name)),
-            (Form::Json, Some(before)) => {
-                patch::json_patch(before.clone(), &patch.value).map_err(Refusal::of_patch)?
-            }
-            (Form::Merge, Some(before)) => patch::merge_patch(before.clone(), patch.value.clone())
-                .map_err(Refusal::of_patch)?,
-            (Form::Strategic, Some(before)) => {
-                patch::strategic_merge(kind, before.clone(), patch.value.clone())
-                    .map_err(Refusal::of_patch)?
+            (form, Some(before)) => {
+                let (shown, change) = (self.format.version.show(before), patch.value.clone());
+                let patched = match form {
+                    Form::Json => patch::json_patch(shown, &change),
+                    Form::Merge => patch::merge_patch(shown, change),
+                    Form::Strategic | Form::Apply => patch::strategic_merge(kind, shown, change),
+                };
+                self.stored(patched.map_err(Refusal::of_patch)?)
             }
         };
+        self.check_version_rules(&place.name, before, &body)?;
         fields::check_name(&body, &place.name, &place.namespace)?;
         let warnings = check(kind, before, &body, patch)?;
         Ok(Patched { body, warnings })
+    }
+}
+
+impl Writing {
+    /// A whole object of the version that is written in, as it is stored.
+    fn stored(&self, body: Value) -> Value {
+        match self.format.version {
+            ShownAs::Stored => body,
+            ShownAs::NewEvent => events::to_stored(body),
+        }
     }
 }
 

@@ -34,6 +34,7 @@ impl Writing {
             let text = "resourceVersion should not be set on objects to be created";
             return Err(Refusal::bad_request(text));
         }
+        self.check_version_rules(metadata(&body, "name"), None, &body)?;
         let key = Key::local(kind, &namespace, metadata(&body, "name"));
         let manager = Some(options.manager(&self.headers));
         let written = self.make(key, body, &options, manager).await?;
@@ -80,8 +81,11 @@ impl Writing {
         fields::check_name(&body, &place.name, &place.namespace)?;
         let key = self.key(place)?;
         let manager = Some(options.manager(&self.headers));
+        let before = self.shared.reader.get(&key);
+        let before = before.as_ref().map(|object| &object.body);
+        self.check_version_rules(&place.name, before, &body)?;
         let creates = kind.created_by_update() && subresource.is_empty();
-        let (code, written) = if creates && !self.shared.reader.contains(&key) {
+        let (code, written) = if creates && before.is_none() {
             self.check_creates()?;
             let made = self.make(key, body, &options, manager).await?;
             (StatusCode::CREATED, made)

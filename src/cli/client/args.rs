@@ -17,6 +17,7 @@ pub fn commands() -> Vec<Command> {
         describe(),
         logs(),
         exec(),
+        top(),
         images(),
         pull(),
         import(),
@@ -166,6 +167,23 @@ fn exec() -> Command {
                 .last(true)
                 .help("After --: the command and its arguments"),
         )
+}
+
+fn top() -> Command {
+    Command::new("top")
+        .about("Show what the node or its pods use: processor and memory")
+        .arg(
+            Arg::new("type")
+                .value_name("TYPE")
+                .required(true)
+                .help("pod or node"),
+        )
+        .arg(Arg::new("names").value_name("NAME").num_args(0..))
+        .arg(namespace())
+        .arg(switch("all-namespaces", "Pods of all namespaces").short('A'))
+        .arg(switch("containers", "One line for each container"))
+        .arg(option("selector", 'l', "SELECTOR", "Labels of pods"))
+        .arg(switch("no-headers", "No line of column names"))
 }
 
 fn images() -> Command {

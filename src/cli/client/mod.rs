@@ -11,6 +11,7 @@ mod images;
 mod logs;
 mod print;
 mod resource;
+mod top;
 mod transport;
 
 use std::io::{self, Write};
@@ -34,6 +35,7 @@ pub fn run(name: &str, matches: &ArgMatches) -> u8 {
         "describe" => describe::run(&client, matches).map(|()| 0),
         "logs" => logs::run(&client, matches).map(|()| 0),
         "exec" => exec::run(&client, matches),
+        "top" => top::run(&client, matches).map(|()| 0),
         "images" => images::list(&client, matches).map(|()| 0),
         "pull" => images::pull(&client, matches).map(|()| 0),
         "import" => images::import(&client, matches).map(|()| 0),

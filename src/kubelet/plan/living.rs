@@ -4,7 +4,7 @@
 use std::time::Duration;
 
 use super::super::memory::{ContainerMemory, EndCause, ImageState, Target, Trouble, Volumes};
-use super::super::view::{ContainerView, Role};
+use super::super::view::{ContainerView, RestartPolicy, Role};
 use super::ending::{begin_record, final_phase, is_quiet, with_exits};
 use super::{Plan, Situation, Step, Waiting, exit_of, is_live};
 use crate::world::{BootTime, ContainerObserved, ContainerState, SandboxState};
@@ -393,8 +393,7 @@ fn prepare_volumes(situation: &Situation<'_>, plan: &mut Plan, needed: bool) {
 /// has not begun by then waits until the pod is deleted.
 /// Source: Kubernetes pkg/kubelet/kuberuntime (computePodActions).
 fn may_be_rebuilt(situation: &Situation<'_>) -> bool {
-    let spec = situation.view.pod.spec.as_ref();
-    let never = spec.is_some_and(|spec| spec.restart_policy.as_deref() == Some("Never"));
+    let never = situation.view.restart_policy == RestartPolicy::Never;
     let lost = situation.observed.sandbox.is_some() && !situation.sandbox_ready();
     !(never && lost && !situation.observed.containers.is_empty())
 }
@@ -518,8 +517,7 @@ fn image_waiting(
     if trying || trouble.reason != "ErrImagePull" {
         return Waiting::new(&trouble.reason, &*trouble.message);
     }
-    let image = situation.view.spec(container).image.as_deref();
-    let image = image.unwrap_or_default();
+    let image = &container.image;
     let message = format!(
         "Back-off pulling image {image:?}: {}: {}",
         trouble.reason, trouble.message

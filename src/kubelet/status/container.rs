@@ -48,7 +48,7 @@ fn container_status(facts: &Facts<'_>, view: &ContainerView) -> ContainerStatus 
     let waiting = facts.waiting.get(&view.name);
     let mut value = json!({
         "name": view.name,
-        "image": facts.view.spec(view).image,
+        "image": view.image,
         "imageID": "",
         "restartCount": facts.memory.container(&view.name).attempt_base,
         "ready": false,

@@ -16,6 +16,7 @@ mod figures;
 mod hierarchy;
 mod kill;
 mod made;
+mod usage;
 
 use std::collections::BTreeMap;
 use std::fs;
@@ -25,6 +26,7 @@ use std::sync::Mutex;
 
 pub use figures::cpu_weight;
 pub use hierarchy::Version;
+pub use usage::keyed;
 
 use crate::os::spawn::CgroupJoin;
 use crate::world::{CgroupResources, PodCgroup, QosClass, Uid};
@@ -101,6 +103,11 @@ impl Cgroups {
     /// Whether limits of this controller can be set (`memory` is off by default on some boards).
     pub fn has(&self, controller: &str) -> bool {
         self.hierarchies.iter().any(|h| h.has(controller))
+    }
+
+    /// What every pod is in, within every hierarchy.
+    pub fn all_pods(&self) -> &str {
+        &self.kubepods
     }
 
     /// The pod's path within every hierarchy.

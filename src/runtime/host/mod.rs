@@ -26,6 +26,7 @@ mod recover;
 mod rootfs;
 mod rotated;
 mod sandbox;
+mod subjects;
 mod watch;
 
 use std::fs;
@@ -95,7 +96,7 @@ pub struct Parts {
     /// The program that is started as shim: this one.
     pub executable: PathBuf,
     pub facts: HostFacts,
-    pub cgroups: Cgroups,
+    pub cgroups: Arc<Cgroups>,
     pub network: Network,
     pub oci: OciRuntime,
     pub images: Rc<dyn ImageSource>,
@@ -136,7 +137,7 @@ impl HostRuntime {
             log_limits: parts.log_limits,
             executable: parts.executable,
             facts: parts.facts,
-            cgroups: Arc::new(parts.cgroups),
+            cgroups: parts.cgroups,
             network: Arc::new(parts.network),
             oci: Arc::new(parts.oci),
             images: parts.images,

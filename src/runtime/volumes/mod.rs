@@ -37,6 +37,11 @@ pub use subpath::{MountError, clean_subpaths, resolve_mount};
 
 const EMPTY_DIR: &str = "kubernetes.io~empty-dir";
 
+/// Where a pod's emptyDir volumes lie, each by its name.
+pub fn empty_dirs(root: &Path, uid: &Uid) -> PathBuf {
+    pod_directory(root, uid).join("volumes").join(EMPTY_DIR)
+}
+
 /// Plug-ins that have a directory of their own, in the order in which mounts look for a volume.
 const PLUGINS: [&str; 5] = [
     EMPTY_DIR,
