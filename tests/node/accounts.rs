@@ -178,3 +178,128 @@ fn a_pod_of_the_api_gets_a_token_unless_it_says_no_and_it_ends_with_the_pod() {
         node.finish();
     });
 }
+
+#[test]
+fn tokens_are_asked_for_within_bounds_and_end_with_what_they_are_bound_to() {
+    isolated(|place| {
+        if !installed("curl") {
+            return println!("skipped: curl is not installed");
+        }
+        let mut node = node(place);
+        node.start();
+        let accounts = "/api/v1/namespaces/default/serviceaccounts";
+        let ask = |name: &str, spec: Value| {
+            let path = format!("{accounts}/{name}/token");
+            root(&node, "POST", &path, &json!({"spec": spec}))
+        };
+        let review = |token: &Value, audiences: Value| {
+            let body = json!({"spec": {"token": token, "audiences": audiences}});
+            let (_, answer) = root(
+                &node,
+                "POST",
+                "/apis/authentication.k8s.io/v1/tokenreviews",
+                &body,
+            );
+            answer["status"].clone()
+        };
+        let (code, made) = ask("default", json!({"audiences": ["vault"]}));
+        assert_eq!(
+            (code, &made["spec"]["expirationSeconds"]),
+            (201, &json!(3600))
+        );
+        let token = &made["status"]["token"];
+        assert_eq!(
+            review(token, json!(["vault"]))["audiences"],
+            json!(["vault"])
+        );
+        assert_eq!(
+            review(token, json!([])).get("authenticated"),
+            None,
+            "not for the API"
+        );
+
+        let bound = |uid: &str| {
+            json!({"boundObjectRef": {
+                "apiVersion": "v1", "kind": "Secret", "name": "login", "uid": uid,
+            }})
+        };
+        let secrets = "/api/v1/namespaces/default/secrets";
+        let body = json!({"metadata": {"name": "login"}, "stringData": {"a": "b"}});
+        assert_eq!(root(&node, "POST", secrets, &body).0, 201);
+        for (name, spec, expected, message) in [
+            (
+                "default",
+                json!({"expirationSeconds": 599}),
+                422,
+                "TokenRequest.authentication.k8s.io \"\" is invalid: spec.expirationSeconds: Invalid \
+                 value: 599: may not specify a duration less than 10 minutes",
+            ),
+            (
+                "default",
+                json!({"expirationSeconds": 4_294_967_297_u64}),
+                422,
+                "may not specify a duration larger than 2^32 seconds",
+            ),
+            (
+                "nobody",
+                json!({}),
+                404,
+                "serviceaccounts \"nobody\" not found",
+            ),
+            (
+                "default",
+                bound("other"),
+                409,
+                "the UID in the bound object reference (other) does not match the UID in record",
+            ),
+        ] {
+            let (code, answer) = ask(name, spec);
+            let told = answer["message"].as_str().unwrap_or_default();
+            assert_eq!(code, expected, "{answer}");
+            assert!(told.contains(message), "{told}");
+        }
+        let (code, made) = ask("default", bound(""));
+        assert_eq!(code, 201, "{made}");
+        let token = &made["status"]["token"];
+        assert_eq!(review(token, json!([]))["authenticated"], true);
+        root(&node, "DELETE", &format!("{secrets}/login"), &json!({}));
+        assert_eq!(review(token, json!([])).get("authenticated"), None);
+        node.finish();
+    });
+}
+
+#[test]
+fn a_deleted_namespace_takes_its_pods_along() {
+    isolated(|place| {
+        if !installed("curl") {
+            return println!("skipped: curl is not installed");
+        }
+        let mut node = node(place);
+        node.start();
+        let body = json!({"metadata": {"name": "shop"}});
+        assert_eq!(root(&node, "POST", "/api/v1/namespaces", &body).0, 201);
+        eventually("the account of the namespace", || {
+            let path = "/api/v1/namespaces/shop/serviceaccounts/default";
+            root(&node, "GET", path, &json!({})).0 == 200
+        });
+        let container = json!({"name": "c", "image": IMAGE, "command": ["sh", "-c", FOREVER]});
+        let body = json!({
+            "metadata": {"name": "till-n"},
+            "spec": {"terminationGracePeriodSeconds": 1, "containers": [container]},
+        });
+        let pods = "/api/v1/namespaces/shop/pods";
+        assert_eq!(root(&node, "POST", pods, &body).0, 201);
+        node.up("till");
+        assert_eq!(
+            root(&node, "DELETE", "/api/v1/namespaces/shop", &json!({})).0,
+            200
+        );
+        eventually("the namespace is gone", || {
+            root(&node, "GET", "/api/v1/namespaces/shop", &json!({})).0 == 404
+        });
+        assert_eq!(node.pod("till"), None);
+        let refused = root(&node, "DELETE", "/api/v1/namespaces/default", &json!({}));
+        assert_eq!(refused.0, 403, "{refused:?}");
+        node.finish();
+    });
+}
