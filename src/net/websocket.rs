@@ -10,7 +10,8 @@
 //! Source: RFC 6455; Kubernetes KEP-4006. Knows nothing of pods or commands.
 
 use async_tungstenite::tungstenite::handshake::derive_accept_key;
-use async_tungstenite::tungstenite::protocol::{Role, WebSocketConfig};
+use async_tungstenite::tungstenite::protocol::frame::coding::CloseCode;
+use async_tungstenite::tungstenite::protocol::{CloseFrame, Role, WebSocketConfig};
 use async_tungstenite::{WebSocketStream, tungstenite};
 use base64::Engine;
 use base64::engine::general_purpose::STANDARD as BASE64;
@@ -224,6 +225,15 @@ pub async fn accept(on: hyper::upgrade::OnUpgrade) -> Result<WebSocketStream<Pac
     let (io, early) = take_upgraded(on).await?;
     let early = early.to_vec();
     Ok(WebSocketStream::from_partially_read(io, early, Role::Server, Some(config())).await)
+}
+
+/// What ends a connection well. Without a code Go's clients take the end for a break, and with it
+/// forget what they have read.
+pub fn goodbye() -> CloseFrame {
+    CloseFrame {
+        code: CloseCode::Normal,
+        reason: Default::default(),
+    }
 }
 
 /// The client's handshake for `path` over an open connection. Returns the agreed protocol.

@@ -182,6 +182,23 @@ fn exec_passes_streams_and_the_exit_code() {
 }
 
 #[test]
+fn attach_joins_the_streams_of_the_container() {
+    let node = start();
+    let mut child = command(&node, &["attach", "-i", "web"])
+        .stdin(Stdio::piped())
+        .stdout(Stdio::piped())
+        .stderr(Stdio::piped())
+        .spawn()
+        .expect("spawn");
+    let mut stdin = child.stdin.take().expect("stdin");
+    stdin.write_all(b"typed\n").expect("write");
+    drop(stdin);
+    let (code, text, error) = read(child.wait_with_output().expect("wait"));
+    let said = (code, text.as_str(), error.as_str());
+    assert_eq!(said, (0, "ready\ntyped\n", "end\n"));
+}
+
+#[test]
 fn exec_leaves_the_terminal_as_it_was() {
     let node = start();
     let pty = terminal::open_pty().expect("pty");

@@ -3,6 +3,10 @@
 use std::fs;
 use std::path::PathBuf;
 
+use async_io::Async;
+use futures_lite::StreamExt;
+use lowtide::net::unix;
+use lowtide::net::websocket::{self, Message};
 use serde_json::{Value, json};
 
 use crate::node::Node;
@@ -158,4 +162,36 @@ fn a_followed_log_ends_when_its_container_has_restarted_already() {
     assert_eq!(answer.chunk().as_deref(), Some("first\n"));
     node.status(&pod, running(1));
     assert_eq!(answer.chunk(), None);
+}
+
+/// The suite of node conformance reads logs this way.
+#[test]
+fn a_log_comes_as_messages_of_a_web_socket() {
+    let node = Node::start();
+    let pod = node.pod("web", json!({}));
+    node.status(&pod, running(0));
+    append(&log_file(&node, &pod, 0), &record(1, "said"));
+    let read = |protocol: &'static str| {
+        async_io::block_on(async {
+            let stream = Async::new(unix::connect(&node.socket()).expect("connect"));
+            let stream = Box::new(stream.expect("async"));
+            let connected = websocket::connect(stream, LOG, &[protocol]).await;
+            let (mut socket, agreed) = connected.expect("upgraded");
+            assert_eq!(agreed, protocol);
+            let mut messages = Vec::new();
+            while let Some(Ok(message)) = socket.next().await {
+                messages.push(message);
+            }
+            messages
+        })
+    };
+    let closed = Message::Close(Some(websocket::goodbye()));
+    let binary = [
+        Message::binary(""),
+        Message::binary("said\n"),
+        closed.clone(),
+    ];
+    assert_eq!(read("binary.k8s.io"), binary);
+    let base64 = [Message::text(""), Message::text("c2FpZAo="), closed];
+    assert_eq!(read("base64.binary.k8s.io"), base64);
 }

@@ -179,91 +179,81 @@ fn a_pod_of_the_api_gets_a_token_unless_it_says_no_and_it_ends_with_the_pod() {
     });
 }
 
+/// A TokenRequest for an account of `default`.
+fn ask_for_token(node: &Node, name: &str, spec: &Value) -> (u16, Value) {
+    let path = format!("/api/v1/namespaces/default/serviceaccounts/{name}/token");
+    root(node, "POST", &path, &json!({"spec": spec}))
+}
+
+/// The status of a TokenReview.
+fn review(node: &Node, token: &Value, audiences: &[&str]) -> Value {
+    let body = json!({"spec": {"token": token, "audiences": audiences}});
+    let reviews = "/apis/authentication.k8s.io/v1/tokenreviews";
+    root(node, "POST", reviews, &body).1["status"].clone()
+}
+
+fn bound_to_secret(uid: &str) -> Value {
+    let secret = json!({"apiVersion": "v1", "kind": "Secret", "name": "login", "uid": uid});
+    json!({"boundObjectRef": secret})
+}
+
 #[test]
-fn tokens_are_asked_for_within_bounds_and_end_with_what_they_are_bound_to() {
+fn tokens_are_for_their_audience_and_end_with_what_they_are_bound_to() {
     isolated(|place| {
         if !installed("curl") {
             return println!("skipped: curl is not installed");
         }
         let mut node = node(place);
         node.start();
-        let accounts = "/api/v1/namespaces/default/serviceaccounts";
-        let ask = |name: &str, spec: Value| {
-            let path = format!("{accounts}/{name}/token");
-            root(&node, "POST", &path, &json!({"spec": spec}))
-        };
-        let review = |token: &Value, audiences: Value| {
-            let body = json!({"spec": {"token": token, "audiences": audiences}});
-            let (_, answer) = root(
-                &node,
-                "POST",
-                "/apis/authentication.k8s.io/v1/tokenreviews",
-                &body,
-            );
-            answer["status"].clone()
-        };
-        let (code, made) = ask("default", json!({"audiences": ["vault"]}));
-        assert_eq!(
-            (code, &made["spec"]["expirationSeconds"]),
-            (201, &json!(3600))
-        );
+        let (code, made) = ask_for_token(&node, "default", &json!({"audiences": ["vault"]}));
+        let life = &made["spec"]["expirationSeconds"];
+        assert_eq!((code, life), (201, &json!(3600)));
         let token = &made["status"]["token"];
-        assert_eq!(
-            review(token, json!(["vault"]))["audiences"],
-            json!(["vault"])
-        );
-        assert_eq!(
-            review(token, json!([])).get("authenticated"),
-            None,
-            "not for the API"
-        );
+        let for_vault = review(&node, token, &["vault"]);
+        assert_eq!(for_vault["audiences"], json!(["vault"]));
+        let for_api = review(&node, token, &[]);
+        assert_eq!(for_api.get("authenticated"), None);
 
-        let bound = |uid: &str| {
-            json!({"boundObjectRef": {
-                "apiVersion": "v1", "kind": "Secret", "name": "login", "uid": uid,
-            }})
-        };
         let secrets = "/api/v1/namespaces/default/secrets";
         let body = json!({"metadata": {"name": "login"}, "stringData": {"a": "b"}});
         assert_eq!(root(&node, "POST", secrets, &body).0, 201);
+        let (code, refused) = ask_for_token(&node, "default", &bound_to_secret("other"));
+        let told = refused["message"].as_str().unwrap_or_default();
+        let why = "the UID in the bound object reference (other) does not match the UID in record";
+        assert!(code == 409 && told.contains(why), "{refused}");
+        let (code, made) = ask_for_token(&node, "default", &bound_to_secret(""));
+        assert_eq!(code, 201, "{made}");
+        let token = &made["status"]["token"];
+        assert_eq!(review(&node, token, &[])["authenticated"], true);
+        root(&node, "DELETE", &format!("{secrets}/login"), &json!({}));
+        assert_eq!(review(&node, token, &[]).get("authenticated"), None);
+        node.finish();
+    });
+}
+
+#[test]
+fn tokens_out_of_bounds_and_of_nobody_are_refused() {
+    isolated(|place| {
+        if !installed("curl") {
+            return println!("skipped: curl is not installed");
+        }
+        let mut node = node(place);
+        node.start();
+        let life = |seconds: u64| json!({"expirationSeconds": seconds});
+        let short = "TokenRequest.authentication.k8s.io \"\" is invalid: spec.expirationSeconds: \
+                     Invalid value: 599: may not specify a duration less than 10 minutes";
+        let long = "may not specify a duration larger than 2^32 seconds";
+        let nobody = "serviceaccounts \"nobody\" not found";
         for (name, spec, expected, message) in [
-            (
-                "default",
-                json!({"expirationSeconds": 599}),
-                422,
-                "TokenRequest.authentication.k8s.io \"\" is invalid: spec.expirationSeconds: Invalid \
-                 value: 599: may not specify a duration less than 10 minutes",
-            ),
-            (
-                "default",
-                json!({"expirationSeconds": 4_294_967_297_u64}),
-                422,
-                "may not specify a duration larger than 2^32 seconds",
-            ),
-            (
-                "nobody",
-                json!({}),
-                404,
-                "serviceaccounts \"nobody\" not found",
-            ),
-            (
-                "default",
-                bound("other"),
-                409,
-                "the UID in the bound object reference (other) does not match the UID in record",
-            ),
+            ("default", life(599), 422, short),
+            ("default", life((1 << 32) + 1), 422, long),
+            ("nobody", json!({}), 404, nobody),
         ] {
-            let (code, answer) = ask(name, spec);
+            let (code, answer) = ask_for_token(&node, name, &spec);
             let told = answer["message"].as_str().unwrap_or_default();
             assert_eq!(code, expected, "{answer}");
             assert!(told.contains(message), "{told}");
         }
-        let (code, made) = ask("default", bound(""));
-        assert_eq!(code, 201, "{made}");
-        let token = &made["status"]["token"];
-        assert_eq!(review(token, json!([]))["authenticated"], true);
-        root(&node, "DELETE", &format!("{secrets}/login"), &json!({}));
-        assert_eq!(review(token, json!([])).get("authenticated"), None);
         node.finish();
     });
 }

@@ -18,6 +18,7 @@ mod isolation;
 mod manifests;
 mod pods;
 mod stats;
+mod streams;
 mod support;
 mod survival;
 mod tls;

@@ -43,7 +43,7 @@ impl Recipe {
             "rm", "touch", "ps", "kill", "stat", "hostname", "ip", "httpd", "nc", "wget", "dd",
             "head", "tail", "grep", "sed", "mount", "date", "seq", "yes", "chmod", "chown", "ln",
             "pwd", "readlink", "trap", "printf", "wc", "sort", "uname", "vi", "awk", "nslookup",
-            "stty",
+            "stty", "tar",
         ];
         let links: Vec<String> = applets.iter().map(|name| format!("bin/{name}")).collect();
         let mut base = vec![

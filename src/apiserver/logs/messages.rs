@@ -39,7 +39,7 @@ pub async fn send(
             }
             next = log.next().await;
         }
-        let _ = sender.close(None).await;
+        let _ = sender.close(Some(websocket::goodbye())).await;
     };
     // What the client says is ignored, but for its leaving.
     let left = async {

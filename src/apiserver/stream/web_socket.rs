@@ -78,7 +78,7 @@ async fn carry(
             };
         }
         // A client that has gone misses nothing.
-        let _ = sender.close(None).await;
+        let _ = sender.close(Some(websocket::goodbye())).await;
         clock.sleep_until(clock.now() + LINGER).await;
     };
     hearing.or(telling).await;

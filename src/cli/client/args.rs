@@ -17,6 +17,7 @@ pub fn commands() -> Vec<Command> {
         describe(),
         logs(),
         exec(),
+        attach(),
         top(),
         images(),
         pull(),
@@ -167,6 +168,16 @@ fn exec() -> Command {
                 .last(true)
                 .help("After --: the command and its arguments"),
         )
+}
+
+fn attach() -> Command {
+    Command::new("attach")
+        .about("Follow and feed what a container runs")
+        .arg(namespace())
+        .arg(container())
+        .arg(switch("stdin", "Pass standard input on").short('i'))
+        .arg(switch("tty", "The container has a terminal").short('t'))
+        .arg(Arg::new("pod").value_name("POD").required(true))
 }
 
 fn top() -> Command {

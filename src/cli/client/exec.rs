@@ -1,4 +1,4 @@
-//! `exec`: the user's terminal on a command in a container.
+//! `exec`: the user's terminal on a command in a container. `attach`: on what the container runs.
 //!
 //! ```text
 //!   stdin ──► channel 0 ──►            ┌── channel 1 ──► stdout
@@ -32,13 +32,21 @@ const CHUNK_BYTES: usize = 32 << 10;
 
 type Io = Box<dyn Duplex>;
 
+/// What is at the other end.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Act {
+    Exec,
+    Attach,
+}
+
 /// What the user wants of a session.
 struct Wish {
+    act: Act,
     stdin: bool,
     tty: bool,
 }
 
-pub fn run(client: &Client, matches: &ArgMatches) -> Result<u8, Error> {
+pub fn run(client: &Client, matches: &ArgMatches, act: Act) -> Result<u8, Error> {
     // Before the first thread: a thread that does not block a signal would take it.
     let signals = Signals::block(&[
         Signal::SIGWINCH,
@@ -49,6 +57,7 @@ pub fn run(client: &Client, matches: &ArgMatches) -> Result<u8, Error> {
     ])
     .map_err(|error| Error::Broken(format!("watch signals: {error}")))?;
     let mut wish = Wish {
+        act,
         stdin: matches.get_flag("stdin"),
         tty: matches.get_flag("tty"),
     };
@@ -110,8 +119,12 @@ async fn path(client: &Client, matches: &ArgMatches, wish: &Wish) -> Result<Stri
     let (namespace, wanted) = (namespace(matches), text(matches, "pod").unwrap_or_default());
     let wanted = wanted.strip_prefix("pod/").unwrap_or(wanted);
     let name = resource::pod_name(client, namespace, wanted).await?;
+    let act = match wish.act {
+        Act::Exec => "exec",
+        Act::Attach => "attach",
+    };
     let mut path = format!(
-        "{}/exec?stdout=true&stderr={}&stdin={}&tty={}",
+        "{}/{act}?stdout=true&stderr={}&stdin={}&tty={}",
         resource::object(Kind::Pod, namespace, &name),
         !wish.tty,
         wish.stdin,
@@ -120,8 +133,10 @@ async fn path(client: &Client, matches: &ArgMatches, wish: &Wish) -> Result<Stri
     if let Some(container) = text(matches, "container") {
         path.push_str(&format!("&container={}", encode(container)));
     }
-    for word in texts(matches, "command") {
-        path.push_str(&format!("&command={}", encode(word)));
+    if wish.act == Act::Exec {
+        for word in texts(matches, "command") {
+            path.push_str(&format!("&command={}", encode(word)));
+        }
     }
     Ok(path)
 }

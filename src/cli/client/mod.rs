@@ -20,6 +20,7 @@ use clap::ArgMatches;
 
 pub use args::commands;
 
+use self::exec::Act;
 use self::transport::{Client, Error};
 
 /// A wrong argument.
@@ -34,7 +35,8 @@ pub fn run(name: &str, matches: &ArgMatches) -> u8 {
         "events" => get::events(&client, matches).map(|()| 0),
         "describe" => describe::run(&client, matches).map(|()| 0),
         "logs" => logs::run(&client, matches).map(|()| 0),
-        "exec" => exec::run(&client, matches),
+        "exec" => exec::run(&client, matches, Act::Exec),
+        "attach" => exec::run(&client, matches, Act::Attach),
         "top" => top::run(&client, matches).map(|()| 0),
         "images" => images::list(&client, matches).map(|()| 0),
         "pull" => images::pull(&client, matches).map(|()| 0),
