@@ -28,7 +28,7 @@ mod logs;
 mod metrics;
 mod openapi;
 pub mod query;
-mod request_info;
+pub mod request_info;
 mod route;
 mod secure;
 mod selector;

@@ -107,6 +107,7 @@ fn inflated(gzip: &'static [u8]) -> impl Iterator<Item = Bytes> {
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::object::protobuf;
     use serde_json::Value;
 
     fn read(name: &str) -> Value {
@@ -160,6 +161,33 @@ mod tests {
             "containerPort"
         );
         assert_eq!(container["args"]["x-kubernetes-list-type"], "atomic");
+    }
+
+    #[test]
+    fn protobuf_knows_every_field_of_the_schemas() {
+        for (name, package) in [
+            ("api/v1", "core"),
+            ("apis/coordination.k8s.io/v1", "coordination"),
+        ] {
+            let document = read(name);
+            let schemas = document["components"]["schemas"]
+                .as_object()
+                .expect("schemas");
+            for (schema, described) in schemas {
+                let Some(fields) = schema
+                    .strip_prefix(&format!("io.k8s.api.{package}.v1."))
+                    .and_then(|kind| protobuf::field_names(&format!("{package}.{kind}")))
+                else {
+                    continue;
+                };
+                let properties = described["properties"].as_object().into_iter().flatten();
+                for (property, _) in properties {
+                    let type_meta = matches!(property.as_str(), "apiVersion" | "kind");
+                    let known = fields.contains(&property.as_str());
+                    assert!(known || type_meta, "{schema}: {property}");
+                }
+            }
+        }
     }
 
     #[test]

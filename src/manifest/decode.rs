@@ -45,8 +45,24 @@ impl Decoded<'_> {
 /// Documents in one file.
 const DOCUMENTS_MAX: usize = 1_000;
 
-/// Decodes a whole file. Empty documents yield nothing.
+/// What a file may hold.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+enum Kinds {
+    OfManifests,
+    Any,
+}
+
+/// Decodes a whole manifest. Empty documents yield nothing.
 pub fn decode(bytes: &[u8]) -> Vec<Decoded<'_>> {
+    decode_kinds(bytes, Kinds::OfManifests)
+}
+
+/// The same for files with objects of any kind.
+pub fn decode_any(bytes: &[u8]) -> Vec<Decoded<'_>> {
+    decode_kinds(bytes, Kinds::Any)
+}
+
+fn decode_kinds(bytes: &[u8], kinds: Kinds) -> Vec<Decoded<'_>> {
     let text = match std::str::from_utf8(bytes) {
         Ok(text) => text.strip_prefix('\u{feff}').unwrap_or(text),
         Err(error) => {
@@ -68,7 +84,7 @@ pub fn decode(bytes: &[u8]) -> Vec<Decoded<'_>> {
         }
         match parse(document) {
             Ok(Value::Null) => {}
-            Ok(value) => open_list(value, document, &mut decoded),
+            Ok(value) => open_list(value, document, kinds, &mut decoded),
             Err((line, message)) => decoded.push(document.refused(line, message)),
         }
     }
@@ -176,9 +192,14 @@ fn line_number(before: &[u8]) -> u32 {
 }
 
 /// Puts the object, or the items of a list of objects, into `decoded`. Lists do not nest.
-fn open_list<'t>(value: Value, document: Document<'t>, decoded: &mut Vec<Decoded<'t>>) {
+fn open_list<'t>(
+    value: Value,
+    document: Document<'t>,
+    kinds: Kinds,
+    decoded: &mut Vec<Decoded<'t>>,
+) {
     let Some(item_kind) = list_item_kind(&value) else {
-        decoded.push(object(value, document, document.line, String::new()));
+        decoded.push(object(value, document, document.line, String::new(), kinds));
         return;
     };
     let items = match value {
@@ -197,7 +218,8 @@ fn open_list<'t>(value: Value, document: Document<'t>, decoded: &mut Vec<Decoded
                 }
                 let line = lines.next().map(|line| document.lines_before + line);
                 let line = line.unwrap_or(document.line);
-                decoded.push(object(item, document, line, format!("items[{index}]")));
+                let path = format!("items[{index}]");
+                decoded.push(object(item, document, line, path, kinds));
             }
         }
         Some(_) => {
@@ -208,13 +230,23 @@ fn open_list<'t>(value: Value, document: Document<'t>, decoded: &mut Vec<Decoded
     }
 }
 
-fn object<'t>(value: Value, document: Document<'t>, line: u32, path: String) -> Decoded<'t> {
+fn object<'t>(
+    value: Value,
+    document: Document<'t>,
+    line: u32,
+    path: String,
+    kinds: Kinds,
+) -> Decoded<'t> {
     let mut decoded = Decoded {
         line,
         outcome: Ok(Value::Null),
         document,
         path,
     };
+    if kinds == Kinds::Any && value.is_object() {
+        decoded.outcome = Ok(value);
+        return decoded;
+    }
     decoded.outcome = match check_kind(value) {
         Ok(value) => Ok(value),
         Err((field, why)) if decoded.path.is_empty() => {

@@ -12,6 +12,7 @@ pub mod json;
 mod key;
 mod names;
 pub mod patch;
+pub mod protobuf;
 mod quantity;
 pub mod references;
 pub mod resources;

@@ -92,6 +92,10 @@ pub(super) fn update(
             if has_status(kind) {
                 set(fields, "status", current.get("status").cloned());
             }
+            // Who leaves the type out means the one that is there.
+            if kind == Kind::Secret && fields.get("type").is_none_or(|given| given == "") {
+                set(fields, "type", current.get("type").cloned());
+            }
             // Spec finalizers of a namespace change through its `finalize` only.
             if kind == Kind::Namespace && current["spec"]["finalizers"].is_array() {
                 fields.insert("spec".to_owned(), current["spec"].clone());

@@ -241,3 +241,79 @@ fn exec_leaves_the_terminal_as_it_was() {
     assert_eq!(child.wait().expect("wait").code(), Some(5));
     assert_eq!(settings(), before);
 }
+
+/// A file with these objects; its path.
+fn file(node: &Node, name: &str, text: &str) -> String {
+    let path = node.directory.path().join(name);
+    fs::write(&path, text).expect("written");
+    path.display().to_string()
+}
+
+fn map(value: &str) -> String {
+    format!("apiVersion: v1\nkind: ConfigMap\nmetadata:\n  name: c\ndata:\n  a: \"{value}\"\n")
+}
+
+const QUOTA: &str = "---\napiVersion: v1\nkind: ResourceQuota\nmetadata: {name: q}\n\
+                     spec: {hard: {pods: 5}}\n";
+
+#[test]
+fn files_are_applied_and_conflicts_are_told() {
+    let node = start();
+    let both = file(&node, "both.yaml", &format!("{}{QUOTA}", map("1")));
+    let (code, text, error) = run(&node, &["apply", "--dry-run", "-f", &both]);
+    assert_eq!((code, error.as_str()), (0, ""));
+    let told = "configmap/c serverside-applied (server dry run)\n\
+                resourcequota/q serverside-applied (server dry run)\n";
+    assert_eq!(text, told);
+    assert_eq!(run(&node, &["get", "cm", "c"]).0, 1, "nothing was changed");
+    let (_, text, _) = run(&node, &["apply", "-f", &both]);
+    let told = "configmap/c serverside-applied\nresourcequota/q serverside-applied\n";
+    assert_eq!(text, told);
+    let (_, held, _) = run(&node, &["get", "cm", "c", "-o", "yaml"]);
+    let ours = held.contains("manager: lowtide") && held.contains("operation: Apply");
+    assert!(ours, "{held}");
+
+    // Somebody else takes a field; the file does not get it back unasked.
+    let path = "/api/v1/namespaces/default/configmaps/c?fieldManager=hand";
+    let merge = "application/merge-patch+json";
+    let taken = node.send_as("PATCH", path, merge, "{\"data\":{\"a\":\"2\"}}");
+    assert_eq!(taken.code, 200);
+    let (code, text, error) = run(&node, &["apply", "-f", &both]);
+    let others = "resourcequota/q serverside-applied\n";
+    assert_eq!((code, text.as_str()), (1, others));
+    let expected = "Error from server (Conflict): Apply failed with 1 conflict: conflict with \
+                    \"hand\" using v1: .data.a\n";
+    let advised = error.contains("--force-conflicts");
+    assert!(error.starts_with(expected) && advised, "{error}");
+    let forced = run(&node, &["apply", "--force-conflicts", "-f", &both]);
+    assert_eq!(forced.0, 0);
+}
+
+#[test]
+fn objects_are_made_and_deleted_as_kubectl_tells_it() {
+    let node = start();
+    let both = file(&node, "both.yaml", &format!("{}{QUOTA}", map("1")));
+    let (_, text, _) = run(&node, &["create", "-f", &both]);
+    assert_eq!(text, "configmap/c created\nresourcequota/q created\n");
+    let again = file(&node, "again.yaml", &map("3"));
+    let (code, _, error) = run(&node, &["create", "-f", &again]);
+    let expected = "Error from server (AlreadyExists): configmaps \"c\" already exists\n";
+    assert_eq!((code, error.as_str()), (1, expected));
+    let text = "apiVersion: v1\nkind: ConfigMap\nmetadata: {name: d}\ndate: {}\n";
+    let unknown = file(&node, "unknown.yaml", text);
+    let (code, _, error) = run(&node, &["apply", "-f", &unknown]);
+    assert!(code == 1 && error.contains("date"), "{error}");
+    assert_eq!(run(&node, &["apply"]).0, 2, "no file");
+
+    let (code, text, error) = run(&node, &["delete", "-f", &both]);
+    assert_eq!((code, error.as_str()), (0, ""));
+    let told = "configmap \"c\" deleted from default namespace\n\
+                resourcequota \"q\" deleted from default namespace\n";
+    assert_eq!(text, told);
+    let (code, _, error) = run(&node, &["delete", "cm", "c"]);
+    let expected = "Error from server (NotFound): configmaps \"c\" not found\n";
+    assert_eq!((code, error.as_str()), (1, expected));
+    let ignored = run(&node, &["delete", "cm/c", "--ignore-not-found"]);
+    assert_eq!(ignored.0, 0);
+    assert_eq!(run(&node, &["delete", "cm"]).0, 2);
+}

@@ -17,13 +17,13 @@ use lowtide::apiserver::backend::{
     self, AttachSession, AttachStart, ExecExit, ExecIo, ExecSession, ExecStart, NodeSide,
     NodeStatus, PullProgress,
 };
-use lowtide::apiserver::{Limits, Options, ServeThread};
+use lowtide::apiserver::{Limits, Options, Secure, ServeThread, Sockets};
 use lowtide::net::unix;
 use lowtide::object::{Key, Kind, Source};
 use lowtide::os::clock::SystemClock;
 use lowtide::os::random::SystemRandom;
 use lowtide::os::terminal;
-use lowtide::registry::{self, Registry};
+use lowtide::registry::{self, Reader, Registry};
 use lowtide::world::{
     Clock, Cpu, Detail, Image, LocalFuture, Memory, PullError, Random, RuntimeError, Sample, Uid,
     Usage,
@@ -42,7 +42,13 @@ pub struct Setup {
     pub admission: Vec<&'static str>,
     /// Lines of an ABAC policy; empty: only root may do anything.
     pub policy: &'static str,
+    /// `None`: ABAC.
+    pub modes: Option<Vec<Mode>>,
+    /// Who is believed, and where TLS is served; `None`: the local socket alone.
+    pub front: Option<Front>,
 }
+
+pub type Front = Box<dyn FnOnce(&Reader) -> (Authenticator, Secure)>;
 
 type Work = Box<dyn FnOnce(Registry) -> LocalFuture<'static, ()> + Send>;
 
@@ -72,6 +78,7 @@ impl Node {
         let (backend, requests) = backend::channel();
         let (work, todo) = async_channel::bounded::<Work>(8);
         let (ready, started) = mpsc::channel();
+        let (plugins, registry_limits) = (setup.admission, setup.registry_limits);
         #[allow(clippy::disallowed_methods, reason = "a test's own thread")]
         let thread = std::thread::spawn(move || {
             let executor = Rc::new(LocalExecutor::new());
@@ -82,9 +89,9 @@ impl Node {
                     place: registry::Place::Memory,
                     node_name: "pi".to_owned(),
                     clock: Rc::new(SystemClock::new().expect("clock")),
-                    admission: admission::make(&setup.admission, &random),
+                    admission: admission::make(&plugins, &random),
                     random,
-                    limits: setup.registry_limits,
+                    limits: registry_limits,
                     encryption: Default::default(),
                 };
                 let (registry, _) = Registry::open(options).await.expect("registry");
@@ -101,14 +108,26 @@ impl Node {
         let policy_path = directory.path().join("policy");
         std::fs::write(&policy_path, setup.policy).expect("policy");
         let policy = PolicyFile::open(Some(&policy_path)).expect("policy");
+        let modes = setup.modes.unwrap_or(vec![Mode::Abac]);
+        let (authenticator, secure) = match setup.front {
+            None => (Authenticator::default(), None),
+            Some(front) => {
+                let (authenticator, secure) = front(&reader);
+                (authenticator, Some(secure))
+            }
+        };
         let options = Options {
             pod_logs_dir: directory.path().join("logs"),
-            authenticator: Authenticator::default(),
-            authorizer: Authorizer::new(&[Mode::Abac], &policy, &reader),
+            authenticator,
+            authorizer: Authorizer::new(&modes, &policy, &reader),
             limits: setup.limits,
         };
         let clock = || Ok(Rc::new(SystemClock::new()?) as Rc<dyn Clock>);
-        let serve = ServeThread::start(listener, reader, backend, clock, options);
+        let sockets = Sockets {
+            local: listener,
+            secure,
+        };
+        let serve = ServeThread::start(sockets, reader, backend, clock, options);
         Node {
             directory,
             work: Some(work),

@@ -34,11 +34,16 @@ pub fn with_node<F: FnOnce(&Path)>(body: F) {
 
 impl Ctl {
     pub fn started(place: &Path) -> Ctl {
-        Ctl {
+        let ctl = Ctl {
             program: program().expect("looked for before"),
             place: place.to_owned(),
             node: Node::started(place),
-        }
+        };
+        ctl.until(
+            &["get", "serviceaccount", "default", "-o", "name"],
+            |name| !name.is_empty(),
+        );
+        ctl
     }
 
     pub fn command(&self, arguments: &[&str]) -> Command {

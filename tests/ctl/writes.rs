@@ -68,7 +68,7 @@ fn applies_by_the_server(ctl: &Ctl) {
 }
 
 fn fields_are_checked(ctl: &Ctl) {
-    let typo = MAP.replace("data:", "dota:");
+    let typo = MAP.replace("\ndata:", "\ndota:");
     let refused = ctl.fed(&typo, &["create", "-f", "-"]);
     let why = String::from_utf8_lossy(&refused.stderr);
     assert!(

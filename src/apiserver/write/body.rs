@@ -12,7 +12,7 @@ use serde_json::Value;
 
 use crate::apiserver::status::Refusal;
 use crate::net::serve::Request;
-use crate::object::{json, yaml};
+use crate::object::{json, protobuf, yaml};
 use crate::world::Clock;
 
 /// Upstream: `MaxRequestBodyBytes`.
@@ -27,6 +27,8 @@ const BODY_TIMEOUT: Duration = Duration::from_secs(30);
 
 const JSON: &str = "application/json";
 const YAML: &str = "application/yaml";
+/// What clients made from Go's types send, many of kubectl's commands among them.
+const PROTOBUF: &str = "application/vnd.kubernetes.protobuf";
 
 /// What a client sent: the value, and the keys in it that stand twice.
 #[derive(Debug, Default)]
@@ -92,8 +94,18 @@ pub async fn bytes(request: Request, clock: &Rc<dyn Clock>) -> Result<Vec<u8>, R
     whole.or(late).await
 }
 
-/// The value of a body in JSON or YAML. Errors: 415 for other types, 400 for what cannot be read.
+/// The value of a body in JSON, YAML or protobuf. Errors: 415 for other types, 400 for what cannot be
+/// read.
 pub fn value(media_type: &str, bytes: &[u8]) -> Result<Sent, Refusal> {
+    if media_type == PROTOBUF {
+        let value = protobuf::decode(bytes).map_err(|why| {
+            Refusal::bad_request(format!("error decoding the request's body: {why}"))
+        })?;
+        return Ok(Sent {
+            value,
+            ..Sent::default()
+        });
+    }
     let text = std::str::from_utf8(bytes)
         .map_err(|_| Refusal::bad_request("the request's body is not UTF-8"))?;
     let unreadable = |line: u64, message: &str| {
@@ -116,6 +128,6 @@ pub fn value(media_type: &str, bytes: &[u8]) -> Result<Sent, Refusal> {
             duplicates: Vec::new(),
             unknown: Vec::new(),
         }),
-        _ => Err(Refusal::unsupported_media_type(&[JSON, YAML])),
+        _ => Err(Refusal::unsupported_media_type(&[JSON, YAML, PROTOBUF])),
     }
 }

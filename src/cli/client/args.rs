@@ -23,6 +23,9 @@ pub fn commands() -> Vec<Command> {
         pull(),
         import(),
         events(),
+        apply(),
+        create(),
+        delete(),
     ];
     commands
         .into_iter()
@@ -220,6 +223,57 @@ fn import() -> Command {
                 .required(true)
                 .num_args(1..),
         )
+}
+
+fn files(command: Command) -> Command {
+    command.arg(namespace()).arg(
+        option(
+            "filename",
+            'f',
+            "FILE",
+            "File or directory with objects, - for standard input",
+        )
+        .action(ArgAction::Append),
+    )
+}
+
+fn writing(command: Command) -> Command {
+    files(command).arg(switch("dry-run", "Ask the node, and change nothing"))
+}
+
+fn apply() -> Command {
+    writing(Command::new("apply"))
+        .about("Make the node's objects what files say (server-side apply)")
+        .arg(switch(
+            "force-conflicts",
+            "Take fields that others have set to other values",
+        ))
+}
+
+fn create() -> Command {
+    writing(Command::new("create")).about("Make the objects of files")
+}
+
+fn delete() -> Command {
+    files(Command::new("delete"))
+        .about("Delete objects by files, or by type and name; waits until they are gone")
+        .arg(
+            Arg::new("words")
+                .value_name("TYPE NAME")
+                .num_args(0..)
+                .help("Such as pod web, or pod/web secret/s"),
+        )
+        .arg(
+            long(
+                "grace-period",
+                "SECONDS",
+                "Between SIGTERM and SIGKILL; 0 forgets at once",
+            )
+            .allow_negative_numbers(true)
+            .value_parser(clap::value_parser!(i64)),
+        )
+        .arg(switch("ignore-not-found", "No error for what is not there"))
+        .arg(switch("no-wait", "Do not wait until it is gone"))
 }
 
 #[cfg(test)]

@@ -1,11 +1,12 @@
-//! The small client: looks at the node, reads its logs, enters its containers.
+//! The small client: looks at the node, reads its logs, enters its containers, applies files.
 //!
 //! Talks Kubernetes JSON over `RUN/api.sock` and prints as kubectl does; the node renders the table
-//! cells. It changes nothing but images. No colour, ever; progress only on a terminal.
+//! cells. No colour, ever; progress only on a terminal.
 
 mod args;
 mod describe;
 mod exec;
+mod files;
 mod get;
 mod images;
 mod logs;
@@ -13,10 +14,12 @@ mod print;
 mod resource;
 mod top;
 mod transport;
+mod write;
 
 use std::io::{self, Write};
 
 use clap::ArgMatches;
+use clap::parser::ValueSource;
 
 pub use args::commands;
 
@@ -41,6 +44,9 @@ pub fn run(name: &str, matches: &ArgMatches) -> u8 {
         "images" => images::list(&client, matches).map(|()| 0),
         "pull" => images::pull(&client, matches).map(|()| 0),
         "import" => images::import(&client, matches).map(|()| 0),
+        "apply" => write::apply(&client, matches).map(|()| 0),
+        "create" => write::create(&client, matches).map(|()| 0),
+        "delete" => write::delete(&client, matches).map(|()| 0),
         other => unreachable!("{other} is none of the client's commands"),
     };
     match result {
@@ -75,6 +81,12 @@ fn texts<'a>(matches: &'a ArgMatches, name: &str) -> Vec<&'a str> {
 
 fn namespace(matches: &ArgMatches) -> &str {
     text(matches, "namespace").unwrap_or("default")
+}
+
+/// The namespace, if the user named one.
+fn given_namespace(matches: &ArgMatches) -> Option<&str> {
+    let given = matches.value_source("namespace") == Some(ValueSource::CommandLine);
+    given.then(|| namespace(matches))
 }
 
 const JSON: &str = "application/json";

@@ -8,31 +8,30 @@ use crate::object::Kind;
 
 /// A kind by any of its names: `pods`, `pod`, `po`. Errors: usage, with the names there are.
 pub fn kind(name: &str) -> Result<Kind, Error> {
-    let kind = match name.to_ascii_lowercase().as_str() {
-        "po" | "pod" | "pods" => Kind::Pod,
-        "no" | "node" | "nodes" => Kind::Node,
-        "ns" | "namespace" | "namespaces" => Kind::Namespace,
-        "cm" | "configmap" | "configmaps" => Kind::ConfigMap,
-        "secret" | "secrets" => Kind::Secret,
-        "sa" | "serviceaccount" | "serviceaccounts" => Kind::ServiceAccount,
-        "ev" | "event" | "events" => Kind::Event,
-        _ => {
-            let known: Vec<&str> = Kind::ALL.into_iter().map(Kind::plural).collect();
-            let text = format!(
-                "the server has no resource type {name:?}; it has {}",
-                known.join(", ")
-            );
-            return Err(Error::Usage(text));
-        }
-    };
-    Ok(kind)
+    let name_lower = name.to_ascii_lowercase();
+    let known = Kind::ALL.into_iter().find(|kind| {
+        let singular = kind.name().to_ascii_lowercase();
+        let plain = [singular.as_str(), kind.plural()];
+        plain.contains(&name_lower.as_str()) || kind.short_names().contains(&name_lower.as_str())
+    });
+    known.ok_or_else(|| {
+        let known: Vec<&str> = Kind::ALL.into_iter().map(Kind::plural).collect();
+        Error::Usage(format!(
+            "the server has no resource type {name:?}; it has {}",
+            known.join(", ")
+        ))
+    })
 }
 
 /// Path of a collection; `None` for all namespaces.
 pub fn collection(kind: Kind, namespace: Option<&str>) -> String {
+    let base = match kind.group() {
+        "" => format!("/api/{}", kind.version()),
+        group => format!("/apis/{group}/{}", kind.version()),
+    };
     match namespace.filter(|_| kind.namespaced()) {
-        Some(namespace) => format!("/api/v1/namespaces/{}/{}", encode(namespace), kind.plural()),
-        None => format!("/api/v1/{}", kind.plural()),
+        Some(namespace) => format!("{base}/namespaces/{}/{}", encode(namespace), kind.plural()),
+        None => format!("{base}/{}", kind.plural()),
     }
 }
 

@@ -11,7 +11,7 @@ use async_executor::LocalExecutor;
 use async_io::Async;
 use bytes::Bytes;
 use http::{Method, Request, Response, header};
-use http_body_util::{BodyExt, Empty, Limited};
+use http_body_util::{BodyExt, Full, Limited};
 use hyper::body::Incoming;
 use hyper::client::conn::http1;
 use serde_json::Value;
@@ -122,12 +122,37 @@ impl Client {
         })
     }
 
-    /// Sends one request. Errors: everything that is no 2xx.
+    /// Sends one request without a body. Errors: everything that is no 2xx.
     pub async fn send(
         &self,
         method: Method,
         path: &str,
         accept: &'static str,
+    ) -> Result<Response<Incoming>, Error> {
+        let request = Request::builder().header(header::ACCEPT, accept);
+        self.send_request(request.method(method).uri(path), Bytes::new())
+            .await
+    }
+
+    /// Sends one request with a body of this media type. Errors: everything that is no 2xx.
+    pub async fn send_body(
+        &self,
+        method: Method,
+        path: &str,
+        content_type: &'static str,
+        body: Bytes,
+    ) -> Result<Response<Incoming>, Error> {
+        let request = Request::builder()
+            .header(header::ACCEPT, "application/json")
+            .header(header::CONTENT_TYPE, content_type);
+        self.send_request(request.method(method).uri(path), body)
+            .await
+    }
+
+    async fn send_request(
+        &self,
+        request: http::request::Builder,
+        body: Bytes,
     ) -> Result<Response<Incoming>, Error> {
         let stream: Box<dyn Duplex> = Box::new(self.connect()?);
         let broken = |error: hyper::Error| Error::Broken(format!("talk to the node: {error}"));
@@ -139,12 +164,9 @@ impl Client {
             let _ = connection.await;
         };
         task::spawn(&self.executor, driven).detach();
-        let request = Request::builder()
-            .method(method)
-            .uri(path)
+        let request = request
             .header(header::HOST, "localhost")
-            .header(header::ACCEPT, accept)
-            .body(Empty::<Bytes>::new())
+            .body(Full::new(body))
             .map_err(|error| Error::Broken(format!("make the request: {error}")))?;
         let response = sender.send_request(request).await.map_err(broken)?;
         if response.status().is_success() {

@@ -30,6 +30,7 @@ mod unpack;
 
 pub use content::Depth;
 pub use digest::Digest;
+pub use manifest::read_document;
 pub use pull::Progress;
 pub use reference::{Reference, Version};
 pub use registries::Registries;
