@@ -178,3 +178,118 @@ fn a_pod_of_the_api_gets_a_token_unless_it_says_no_and_it_ends_with_the_pod() {
         node.finish();
     });
 }
+
+/// A TokenRequest for an account of `default`.
+fn ask_for_token(node: &Node, name: &str, spec: &Value) -> (u16, Value) {
+    let path = format!("/api/v1/namespaces/default/serviceaccounts/{name}/token");
+    root(node, "POST", &path, &json!({"spec": spec}))
+}
+
+/// The status of a TokenReview.
+fn review(node: &Node, token: &Value, audiences: &[&str]) -> Value {
+    let body = json!({"spec": {"token": token, "audiences": audiences}});
+    let reviews = "/apis/authentication.k8s.io/v1/tokenreviews";
+    root(node, "POST", reviews, &body).1["status"].clone()
+}
+
+fn bound_to_secret(uid: &str) -> Value {
+    let secret = json!({"apiVersion": "v1", "kind": "Secret", "name": "login", "uid": uid});
+    json!({"boundObjectRef": secret})
+}
+
+#[test]
+fn tokens_are_for_their_audience_and_end_with_what_they_are_bound_to() {
+    isolated(|place| {
+        if !installed("curl") {
+            return println!("skipped: curl is not installed");
+        }
+        let mut node = node(place);
+        node.start();
+        let (code, made) = ask_for_token(&node, "default", &json!({"audiences": ["vault"]}));
+        let life = &made["spec"]["expirationSeconds"];
+        assert_eq!((code, life), (201, &json!(3600)));
+        let token = &made["status"]["token"];
+        let for_vault = review(&node, token, &["vault"]);
+        assert_eq!(for_vault["audiences"], json!(["vault"]));
+        let for_api = review(&node, token, &[]);
+        assert_eq!(for_api.get("authenticated"), None);
+
+        let secrets = "/api/v1/namespaces/default/secrets";
+        let body = json!({"metadata": {"name": "login"}, "stringData": {"a": "b"}});
+        assert_eq!(root(&node, "POST", secrets, &body).0, 201);
+        let (code, refused) = ask_for_token(&node, "default", &bound_to_secret("other"));
+        let told = refused["message"].as_str().unwrap_or_default();
+        let why = "the UID in the bound object reference (other) does not match the UID in record";
+        assert!(code == 409 && told.contains(why), "{refused}");
+        let (code, made) = ask_for_token(&node, "default", &bound_to_secret(""));
+        assert_eq!(code, 201, "{made}");
+        let token = &made["status"]["token"];
+        assert_eq!(review(&node, token, &[])["authenticated"], true);
+        root(&node, "DELETE", &format!("{secrets}/login"), &json!({}));
+        assert_eq!(review(&node, token, &[]).get("authenticated"), None);
+        node.finish();
+    });
+}
+
+#[test]
+fn tokens_out_of_bounds_and_of_nobody_are_refused() {
+    isolated(|place| {
+        if !installed("curl") {
+            return println!("skipped: curl is not installed");
+        }
+        let mut node = node(place);
+        node.start();
+        let life = |seconds: u64| json!({"expirationSeconds": seconds});
+        let short = "TokenRequest.authentication.k8s.io \"\" is invalid: spec.expirationSeconds: \
+                     Invalid value: 599: may not specify a duration less than 10 minutes";
+        let long = "may not specify a duration larger than 2^32 seconds";
+        let nobody = "serviceaccounts \"nobody\" not found";
+        for (name, spec, expected, message) in [
+            ("default", life(599), 422, short),
+            ("default", life((1 << 32) + 1), 422, long),
+            ("nobody", json!({}), 404, nobody),
+        ] {
+            let (code, answer) = ask_for_token(&node, name, &spec);
+            let told = answer["message"].as_str().unwrap_or_default();
+            assert_eq!(code, expected, "{answer}");
+            assert!(told.contains(message), "{told}");
+        }
+        node.finish();
+    });
+}
+
+#[test]
+fn a_deleted_namespace_takes_its_pods_along() {
+    isolated(|place| {
+        if !installed("curl") {
+            return println!("skipped: curl is not installed");
+        }
+        let mut node = node(place);
+        node.start();
+        let body = json!({"metadata": {"name": "shop"}});
+        assert_eq!(root(&node, "POST", "/api/v1/namespaces", &body).0, 201);
+        eventually("the account of the namespace", || {
+            let path = "/api/v1/namespaces/shop/serviceaccounts/default";
+            root(&node, "GET", path, &json!({})).0 == 200
+        });
+        let container = json!({"name": "c", "image": IMAGE, "command": ["sh", "-c", FOREVER]});
+        let body = json!({
+            "metadata": {"name": "till-n"},
+            "spec": {"terminationGracePeriodSeconds": 1, "containers": [container]},
+        });
+        let pods = "/api/v1/namespaces/shop/pods";
+        assert_eq!(root(&node, "POST", pods, &body).0, 201);
+        node.up("till");
+        assert_eq!(
+            root(&node, "DELETE", "/api/v1/namespaces/shop", &json!({})).0,
+            200
+        );
+        eventually("the namespace is gone", || {
+            root(&node, "GET", "/api/v1/namespaces/shop", &json!({})).0 == 404
+        });
+        assert_eq!(node.pod("till"), None);
+        let refused = root(&node, "DELETE", "/api/v1/namespaces/default", &json!({}));
+        assert_eq!(refused.0, 403, "{refused:?}");
+        node.finish();
+    });
+}
