@@ -72,7 +72,8 @@ fn volume_exceeded(pod: &Pod, stats: &PodStats) -> Option<String> {
 fn pod_exceeded(pod: &Pod, stats: &PodStats) -> Option<String> {
     let spec = pod.spec.as_ref()?;
     let limits: Option<Vec<Quantity>> = spec.containers.iter().map(limit_of).collect();
-    let total = limits?.into_iter().fold(Quantity::ZERO, Quantity::plus);
+    // Not from zero, which would print bytes as a decimal number.
+    let total = limits?.into_iter().reduce(Quantity::plus)?;
     is_above(stats.ephemeral?.bytes, total).then(|| {
         format!("Pod ephemeral local storage usage exceeds the total limit of containers {total}. ")
     })
