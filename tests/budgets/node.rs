@@ -79,6 +79,7 @@ impl Node {
         let agent = program(&self.binary.to_string_lossy())
             .arg("run")
             .args(["--hostname-override=budget", "--secure-port=0"])
+            .arg("--eviction-hard=memory.available<1Mi,nodefs.available<1Mi")
             .args(["--exit-stops-pods", "--max-pods=200"])
             .arg(format!("--cgroup-root={}", self.cgroup_root))
             .arg("--pod-manifest-path")

@@ -87,6 +87,7 @@ impl Node {
             .arg(format!("--cgroup-root={}", cgroup_name(&self.cgroup_place)))
             .arg("--hostname-override=n")
             .arg(exit)
+            .args(self.thresholds())
             .args(&self.flags)
             .envs(self.variables.iter().cloned())
             .env("RUST_LOG", "info,lowtide::kubelet=debug")
@@ -113,6 +114,15 @@ impl Node {
     /// Starts an agent that leaves its pods at SIGTERM.
     pub fn start_plain(&mut self) {
         self.start_agent("--exit-stops-pods=false");
+    }
+
+    /// How full the disk of the machine is decides nothing here, unless a test says so.
+    fn thresholds(&self) -> Option<&'static str> {
+        let said = self
+            .flags
+            .iter()
+            .any(|flag| flag.contains("--eviction-hard"));
+        (!said).then_some("--eviction-hard=memory.available<1Mi,nodefs.available<1Mi")
     }
 
     fn start_agent(&mut self, exit: &str) {
