@@ -42,7 +42,7 @@ use trace::Tracing;
 
 /// Seeds of the real node: half a minute of two cores that nobody else uses much. Longer runs are
 /// for LOWTIDE_SEEDS.
-const SEEDS: u64 = 300;
+const SEEDS: u64 = 100;
 /// Seeds of the stub: it only has to show that the simulation is fair.
 const STUB_SEEDS: u64 = 300;
 /// Within so many seeds every mutation must be found.
