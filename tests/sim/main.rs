@@ -40,7 +40,7 @@ use run::{Failure, Node, simulate};
 use stub::{Mutation, StubNode};
 use trace::Tracing;
 
-/// Seeds of the real node: half a minute of two cores that nobody else uses much. Longer runs are
+/// Seeds of the real node: two minutes of two cores that nobody else uses much. Longer runs are
 /// for LOWTIDE_SEEDS.
 const SEEDS: u64 = 100;
 /// Seeds of the stub: it only has to show that the simulation is fair.
