@@ -20,6 +20,8 @@ pub struct Refusal {
     pub reason: &'static str,
     pub message: String,
     details: Option<Value>,
+    /// Of the Status itself.
+    metadata: Value,
 }
 
 impl Refusal {
@@ -29,6 +31,7 @@ impl Refusal {
             reason,
             message: message.into(),
             details: None,
+            metadata: json!({}),
         }
     }
 
@@ -202,6 +205,26 @@ impl Refusal {
         Refusal::new(StatusCode::GONE, "Expired", text)
     }
 
+    /// 410: a list of a state that is no longer known.
+    pub fn list_expired() -> Refusal {
+        let text = "The resourceVersion for the provided list is too old.";
+        Refusal::new(StatusCode::GONE, "Expired", text)
+    }
+
+    /// 410 with the token that goes on with another state than the one it began with.
+    pub fn continue_expired(token: &str) -> Refusal {
+        let text = "The provided continue parameter is too old to display a consistent list result. \
+                    You can start a new list without the continue parameter, or use the continue token \
+                    in this response to retrieve the remainder of the results. Continuing with the \
+                    provided token results in an inconsistent list - objects that were created, \
+                    modified, or deleted between the time the first chunk was returned and now may \
+                    show up in the list.";
+        Refusal {
+            metadata: json!({"continue": token}),
+            ..Refusal::new(StatusCode::GONE, "Expired", text)
+        }
+    }
+
     /// 504: the version is newer than anything here.
     pub fn version_too_large(version: u64, current: u64) -> Refusal {
         let text = format!("Too large resource version: {version}, current: {current}");
@@ -213,15 +236,23 @@ impl Refusal {
         }
     }
 
-    /// 422 for request options: `ListOptions.meta.k8s.io "" is invalid: field: Forbidden: why`.
+    /// 422 for one request option: `ListOptions.meta.k8s.io "" is invalid: field: Forbidden: why`.
     pub fn invalid_option(options: &str, field: &str, why: &str) -> Refusal {
-        let cause = json!({"reason": "FieldValueForbidden", "message": why, "field": field});
+        Refusal::invalid_options(options, &[(field.to_owned(), why.to_owned())])
+    }
+
+    /// 422 for request options, with all that is wrong with them.
+    pub fn invalid_options(options: &str, causes: &[(String, String)]) -> Refusal {
+        let listed = refusals::causes(causes);
         Refusal {
-            details: Some(json!({"group": "meta.k8s.io", "kind": options, "causes": [cause]})),
+            details: Some(json!({"group": "meta.k8s.io", "kind": options, "causes": listed})),
             ..Refusal::new(
                 StatusCode::UNPROCESSABLE_ENTITY,
                 "Invalid",
-                format!("{options}.meta.k8s.io \"\" is invalid: {field}: {why}"),
+                format!(
+                    "{options}.meta.k8s.io \"\" is invalid: {}",
+                    causes_text(causes)
+                ),
             )
         }
     }
@@ -336,7 +367,7 @@ impl Refusal {
         let mut status = json!({
             "kind": "Status",
             "apiVersion": "v1",
-            "metadata": {},
+            "metadata": self.metadata,
             "status": "Failure",
             "message": self.message,
             "reason": self.reason,

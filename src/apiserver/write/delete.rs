@@ -8,8 +8,8 @@ use super::options::DeleteOptions;
 use super::{Outcome, Writing};
 use crate::apiserver::backend::{Write, Written};
 use crate::apiserver::format;
+use crate::apiserver::list_options::ListOptions;
 use crate::apiserver::route::Place;
-use crate::apiserver::selector::Selector;
 use crate::apiserver::status::{Refusal, about, json_response};
 use crate::apiserver::view;
 use crate::net::serve::{Request, Response};
@@ -61,16 +61,15 @@ impl Writing {
         if kind == Kind::Namespace || kind.namespaced() && namespace.is_none() {
             return Err(Refusal::method_not_allowed());
         }
-        let labels = self.query.get("labelSelector").unwrap_or_default();
-        let fields = self.query.get("fieldSelector").unwrap_or_default();
-        let selector = Selector::parse(kind, labels, fields)?;
+        let list = ListOptions::parse(kind, self.format.version, &self.query)?;
         let options = self.delete_options(request).await?;
         let (objects, version) = view::list(&self.shared.reader, kind, namespace.as_deref());
         let local = |key: &Key| key.origin == Origin::Local;
         let keys: Vec<Key> = objects
             .iter()
-            .filter(|object| local(object.key()) && selector.selects(object))
+            .filter(|object| local(object.key()) && list.selector.selects(object))
             .map(|object| object.key().clone())
+            .take(list.limit.unwrap_or(usize::MAX))
             .collect();
         let version_shown = self.format.version;
         let mut items = Vec::new();
@@ -88,13 +87,13 @@ impl Writing {
                 Err(refusal) => return Err(refusal),
             }
         }
-        let list = json!({
+        let deleted = json!({
             "kind": format!("{kind}List"),
             "apiVersion": version_shown.api_version(kind),
             "metadata": {"resourceVersion": version.to_string()},
             "items": items,
         });
-        Ok(json_response(StatusCode::OK, &list))
+        Ok(json_response(StatusCode::OK, &deleted))
     }
 
     async fn delete_options(&self, request: Request) -> Result<DeleteOptions, Refusal> {
