@@ -88,6 +88,34 @@ impl Refusal {
         }
     }
 
+    /// 409 of a name that the server made up is worth another try; other refusals stay.
+    pub fn of_generated_name(mut self) -> Refusal {
+        if self.reason == "AlreadyExists" {
+            self.message
+                .push_str(", the server was not able to generate a unique name for the object");
+            self.details.get_or_insert_with(|| json!({}))["retryAfterSeconds"] = json!(1);
+        }
+        self
+    }
+
+    /// 422: the kind takes no update that does not say what it is based on. Upstream names the
+    /// resource where others name the kind.
+    pub fn version_required(kind: Kind, name: &str) -> Refusal {
+        let what = "Invalid value: 0: must be specified for an update";
+        let causes = [("metadata.resourceVersion".to_owned(), what.to_owned())];
+        let mut details = about(kind, name);
+        details["causes"] = refusals::causes(&causes);
+        let text = format!(
+            "{} {name:?} is invalid: {}",
+            resource(kind),
+            causes_text(&causes)
+        );
+        Refusal {
+            details: Some(details),
+            ..Refusal::new(StatusCode::UNPROCESSABLE_ENTITY, "Invalid", text)
+        }
+    }
+
     pub fn conflict(kind: Kind, name: &str, why: &str) -> Refusal {
         let resource = resource(kind);
         let text = format!("Operation cannot be fulfilled on {resource} {name:?}: {why}");

@@ -8,6 +8,7 @@ mod logs;
 mod node;
 mod objects;
 mod patches;
+mod semantics;
 mod spdy;
 mod streams;
 mod writes;

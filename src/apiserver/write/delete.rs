@@ -25,10 +25,15 @@ impl Writing {
         let written = self
             .ask(actor, key, Write::Delete(options.deletion))
             .await?;
-        Ok(self.deleted(place.kind, written))
+        // Only who asks for dependants in the older way is told that it is not over.
+        let code = match options.orphan_dependents {
+            Some(false) if !written.gone => StatusCode::ACCEPTED,
+            _ => StatusCode::OK,
+        };
+        Ok(self.deleted(place.kind, code, written))
     }
 
-    fn deleted(&self, kind: Kind, written: Written) -> Response {
+    fn deleted(&self, kind: Kind, code: StatusCode, written: Written) -> Response {
         if written.gone && !kind.returned_when_deleted() {
             let object = &written.object;
             let mut details = about(kind, &object.key.name);
@@ -43,7 +48,7 @@ impl Writing {
             return json_response(StatusCode::OK, &status);
         }
         let outcome = Outcome {
-            code: StatusCode::OK,
+            code,
             written,
             warnings: Vec::new(),
         };
