@@ -1,12 +1,15 @@
 //! The local API over its real socket: a real registry, a real serve thread, a fake node behind.
 
 mod admitted;
+mod callers;
 mod client;
 mod exec;
 mod forward;
 mod logs;
+mod matrix;
 mod node;
 mod objects;
+mod office;
 mod patches;
 mod semantics;
 mod spdy;
