@@ -57,7 +57,7 @@ impl Resume {
 }
 
 fn options(kind: Kind, query: &Query, reader: &Reader) -> Result<ListOptions, Refusal> {
-    let invalid = |field, why| Err(Refusal::invalid_option("ListOptions", field, why));
+    let invalid = |field: &str, why: &str| Err(Refusal::invalid_option("ListOptions", field, why));
     let resume = query.get("continue");
     let version = query.get("resourceVersion");
     if query.get("sendInitialEvents").is_some() {
@@ -83,15 +83,14 @@ fn options(kind: Kind, query: &Query, reader: &Reader) -> Result<ListOptions, Re
             ("Exact", Some("0")) => {
                 return invalid(
                     "resourceVersionMatch",
-                    "Forbidden: resourceVersionMatch \"Exact\" is forbidden for resourceVersion \"0\"",
+                    "Forbidden: resourceVersionMatch \"exact\" is forbidden for resourceVersion \"0\"",
                 );
             }
             ("NotOlderThan" | "Exact", _) => {}
-            _ => {
-                return invalid(
-                    "resourceVersionMatch",
-                    "Unsupported value: supported values: \"Exact\", \"NotOlderThan\"",
-                );
+            (other, _) => {
+                let values = "supported values: \"Exact\", \"NotOlderThan\", \"\"";
+                let why = format!("Unsupported value: {other:?}: {values}");
+                return invalid("resourceVersionMatch", &why);
             }
         }
     }

@@ -179,8 +179,9 @@ impl Refusal {
         Refusal::new(code, "UnsupportedMediaType", text)
     }
 
-    pub fn timeout(message: impl Into<String>) -> Refusal {
-        Refusal::new(StatusCode::GATEWAY_TIMEOUT, "Timeout", message)
+    pub fn timeout(what: &str) -> Refusal {
+        let text = format!("Timeout: {what}");
+        Refusal::new(StatusCode::GATEWAY_TIMEOUT, "Timeout", text)
     }
 
     pub fn method_not_allowed() -> Refusal {
@@ -204,7 +205,7 @@ impl Refusal {
 
     /// 504: the version is newer than anything here.
     pub fn version_too_large(version: u64, current: u64) -> Refusal {
-        let text = format!("Too large resource version: {version}, current: {current}");
+        let text = format!("Timeout: Too large resource version: {version}, current: {current}");
         let cause =
             json!({"reason": "ResourceVersionTooLarge", "message": "Too large resource version"});
         Refusal {
@@ -215,9 +216,9 @@ impl Refusal {
 
     /// 422 for request options: `ListOptions.meta.k8s.io "" is invalid: field: Forbidden: why`.
     pub fn invalid_option(options: &str, field: &str, why: &str) -> Refusal {
-        let cause = json!({"reason": "FieldValueForbidden", "message": why, "field": field});
+        let causes = refusals::causes(&[(field.to_owned(), why.to_owned())]);
         Refusal {
-            details: Some(json!({"group": "meta.k8s.io", "kind": options, "causes": [cause]})),
+            details: Some(json!({"group": "meta.k8s.io", "kind": options, "causes": causes})),
             ..Refusal::new(
                 StatusCode::UNPROCESSABLE_ENTITY,
                 "Invalid",
@@ -374,7 +375,10 @@ fn resource(kind: Kind) -> String {
 
 /// `details` about one object.
 pub fn about(kind: Kind, name: &str) -> Value {
-    let mut details = json!({"name": name, "kind": kind.plural()});
+    let mut details = json!({"kind": kind.plural()});
+    if !name.is_empty() {
+        details["name"] = json!(name);
+    }
     if !kind.group().is_empty() {
         details["group"] = json!(kind.group());
     }

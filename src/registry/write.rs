@@ -222,7 +222,7 @@ impl Registry {
             let desk = &self.desk;
             desk.committer.settled(|busy| busy == &key).await;
             let current = self.writable(&actor, &key)?;
-            deletion.precondition.check(&current)?;
+            deletion.precondition.check_deletion(&current)?;
             desk.admit_deletion(&actor, &current)?;
             let departing = desk.departing(&current, &deletion)?;
             let object = match departing {
@@ -379,6 +379,26 @@ impl Precondition {
         Precondition {
             resource_version: text("resourceVersion"),
             uid: text("uid"),
+        }
+    }
+
+    /// The same of a deletion, which has words of its own.
+    fn check_deletion(&self, current: &Object) -> Result<(), Error> {
+        let by_uid = Precondition {
+            uid: self.uid.clone(),
+            resource_version: None,
+        };
+        by_uid.check(current)?;
+        let held = current.resource_version.to_string();
+        match &self.resource_version {
+            Some(version) if *version != held => Err(Error::Conflict {
+                key: current.key.clone(),
+                message: format!(
+                    "the ResourceVersion in the precondition ({version}) does not match the \
+                     ResourceVersion in record ({held}). The object might have been modified"
+                ),
+            }),
+            _ => Ok(()),
         }
     }
 

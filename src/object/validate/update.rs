@@ -114,7 +114,8 @@ fn pod(new: &At<'_>, old: &At<'_>, report: &mut Report) {
     if changeless(old_spec.value) != changeless(new_spec.value) {
         let why = "pod updates may not change fields other than `spec.containers[*].image`,\
                    `spec.initContainers[*].image`,`spec.activeDeadlineSeconds`,`spec.tolerations` \
-                   (only additions to existing tolerations)";
+                   (only additions to existing tolerations),`spec.terminationGracePeriodSeconds` \
+                   (allow it to be set to 1 if it was previously negative)";
         report.forbidden(&new_spec, why);
     }
 }
