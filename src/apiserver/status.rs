@@ -210,8 +210,9 @@ impl Refusal {
         Refusal::new(code, "UnsupportedMediaType", text)
     }
 
-    pub fn timeout(message: impl Into<String>) -> Refusal {
-        Refusal::new(StatusCode::GATEWAY_TIMEOUT, "Timeout", message)
+    pub fn timeout(what: &str) -> Refusal {
+        let text = format!("Timeout: {what}");
+        Refusal::new(StatusCode::GATEWAY_TIMEOUT, "Timeout", text)
     }
 
     pub fn method_not_allowed() -> Refusal {
@@ -255,7 +256,7 @@ impl Refusal {
 
     /// 504: the version is newer than anything here.
     pub fn version_too_large(version: u64, current: u64) -> Refusal {
-        let text = format!("Too large resource version: {version}, current: {current}");
+        let text = format!("Timeout: Too large resource version: {version}, current: {current}");
         let cause =
             json!({"reason": "ResourceVersionTooLarge", "message": "Too large resource version"});
         Refusal {
@@ -433,7 +434,10 @@ fn resource(kind: Kind) -> String {
 
 /// `details` about one object.
 pub fn about(kind: Kind, name: &str) -> Value {
-    let mut details = json!({"name": name, "kind": kind.plural()});
+    let mut details = json!({"kind": kind.plural()});
+    if !name.is_empty() {
+        details["name"] = json!(name);
+    }
     if !kind.group().is_empty() {
         details["group"] = json!(kind.group());
     }

@@ -45,12 +45,14 @@ impl LabelSelector {
             }
             let (key, demand) = requirement(part)?;
             if let Some(problem) = qualified_name_problem(key) {
-                return Err(format!("key {key:?}: {problem}"));
+                // Upstream names no field here.
+                return Err(format!("<nil>: Invalid value: {key:?}: {problem}"));
             }
             if let Demand::In(values) | Demand::NotIn(values) = &demand {
-                for value in values {
+                for (at, value) in values.iter().enumerate() {
                     if let Some(problem) = label_value_problem(value) {
-                        return Err(format!("value {value:?}: {problem}"));
+                        let field = format!("values[{at}][{key}]");
+                        return Err(format!("{field}: Invalid value: {value:?}: {problem}"));
                     }
                 }
             }

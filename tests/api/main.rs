@@ -5,6 +5,7 @@ mod callers;
 mod client;
 mod exec;
 mod forward;
+mod golden;
 mod logs;
 mod matrix;
 mod node;

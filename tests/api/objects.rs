@@ -154,7 +154,7 @@ fn refusals_are_status_objects() {
             "/api/v1/pods?resourceVersion=9223372036854775807",
             504,
             "Timeout",
-            "Too large resource version",
+            "Timeout: Too large resource version",
         ),
         (
             "/api/v1/pods?sendInitialEvents=true",
