@@ -46,15 +46,15 @@ fn what_a_write_demands_of_the_object_is_held_against_it() {
     };
     let demand = |field: &str| json!({"preconditions": {field: "7"}});
     let conflict = "Operation cannot be fulfilled on configmaps \"c\": ";
-    let lease = json!({"metadata": {"name": "l", "uid": "7"}});
-    let unversioned = json!({"metadata": {"name": "l"}});
     let table = [
         (
             "PUT",
             one.clone(),
             with("uid", "7"),
             409,
-            format!("{conflict}Precondition failed: UID in precondition: 7, UID in object meta: {uid}"),
+            format!(
+                "{conflict}Precondition failed: UID in precondition: 7, UID in object meta: {uid}"
+            ),
         ),
         (
             "DELETE",
@@ -83,6 +83,19 @@ fn what_a_write_demands_of_the_object_is_held_against_it() {
             404,
             "configmaps \"gone\" not found".to_owned(),
         ),
+    ];
+    for (method, path, body, code, message) in table {
+        let answer = told(node.send(method, &path, &body));
+        assert_eq!(answer, (code, message), "{method} {path} {body}");
+    }
+}
+
+#[test]
+fn what_is_made_by_a_write_to_its_name_was_never_another() {
+    let node = Node::start();
+    let lease = json!({"metadata": {"name": "l", "uid": "7"}});
+    let unversioned = json!({"metadata": {"name": "l"}});
+    let table = [
         (
             "PUT",
             format!("{LEASES}/l"),
