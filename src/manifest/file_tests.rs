@@ -269,7 +269,7 @@ fn a_fault_is_told_with_the_line_of_its_field() {
         (
             format!("{HEAD}  containers:\n  - name: c\n  restartPolicy: Maybe\n"),
             "7: [spec.containers[0].image: Required value, spec.restartPolicy: Unsupported value: \
-             \"Maybe\": supported values: \"Always\", \"Never\", \"OnFailure\" (line 8)]",
+             \"Maybe\": supported values: \"Always\", \"OnFailure\", \"Never\" (line 8)]",
         ),
         (json.to_owned(), "7: spec.containers[0].image: Required value"),
         (

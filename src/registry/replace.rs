@@ -18,7 +18,8 @@ use serde_json::{Value, json};
 
 use super::admission::Operation;
 use super::commit::Visible;
-use super::desk::{Desk, PROVISIONED, grace_of, same_but_for_versions, seconds_text};
+use super::departing::grace_of;
+use super::desk::{Desk, PROVISIONED, same_but_for_versions, seconds_text};
 use super::packed::Packed;
 use super::published::Step;
 use super::{Error, FieldLines, Incoming, Registry, Replaced, causes_text};

@@ -14,7 +14,7 @@ use lowtide::admission;
 use lowtide::apiserver::authn::Authenticator;
 use lowtide::apiserver::authz::{Authorizer, Mode, PolicyFile};
 use lowtide::apiserver::backend::{
-    self, AttachSession, AttachStart, ExecExit, ExecIo, ExecSession, ExecStart, NodeSide,
+    self, AttachSession, AttachStart, Backend, ExecExit, ExecIo, ExecSession, ExecStart, NodeSide,
     NodeStatus, PullProgress,
 };
 use lowtide::apiserver::{Limits, Options, Secure, ServeThread, Sockets};
@@ -54,6 +54,9 @@ type Work = Box<dyn FnOnce(Registry) -> LocalFuture<'static, ()> + Send>;
 
 pub struct Node {
     pub directory: tempfile::TempDir,
+    /// For another server beside the one that listens.
+    pub reader: Reader,
+    pub backend: Backend,
     work: Option<async_channel::Sender<Work>>,
     serve: Option<ServeThread>,
     thread: Option<std::thread::JoinHandle<()>>,
@@ -127,9 +130,11 @@ impl Node {
             local: listener,
             secure,
         };
-        let serve = ServeThread::start(sockets, reader, backend, clock, options);
+        let serve = ServeThread::start(sockets, reader.clone(), backend.clone(), clock, options);
         Node {
             directory,
+            reader,
+            backend,
             work: Some(work),
             serve: Some(serve.expect("serve thread")),
             thread: Some(thread),
