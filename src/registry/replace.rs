@@ -261,7 +261,7 @@ impl Turn<'_> {
         let verdict = match &current {
             None => Verdict::Added,
             Some(now) if now.uid() != desired.uid() => Verdict::Added,
-            Some(now) if now.is_deleting() => {
+            Some(now) if now.is_deleting() && !desired.is_deleting() => {
                 // Same uid, stopping: it comes back as a new instance once it has stopped.
                 let mut successor = desired;
                 renew(&mut successor, &self.registry.desk);
