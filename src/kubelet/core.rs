@@ -7,6 +7,7 @@ use std::sync::Arc;
 
 use async_executor::{LocalExecutor, Task};
 
+use super::env::api_variables;
 use super::facts::{NodeFacts, References};
 use super::leftovers::Leftovers;
 use super::node_status::Machine;
@@ -18,10 +19,10 @@ use crate::object::token::Issuer;
 use crate::object::{Key, Kind, Object, Origin};
 use crate::os::task;
 use crate::registry::{EventRecord, Reader, Registry};
-use crate::world::{Area, DiskError, World};
+use crate::world::{Area, DiskError, TokenSource, World};
 
 /// Settings of the node loop that are not facts about the machine.
-#[derive(Clone, Debug, Default)]
+#[derive(Clone, Default)]
 pub struct Options {
     pub node: NodeFacts,
     pub machine: Machine,
@@ -33,6 +34,8 @@ pub struct Options {
     pub eviction: Policy,
     /// Signs the tokens of pods; without it no pod gets one.
     pub issuer: Option<Arc<Issuer>>,
+    /// Makes the tokens of the cluster's pods, where the node has joined one.
+    pub cluster_tokens: Option<Rc<dyn TokenSource>>,
 }
 
 pub struct Core {
@@ -132,6 +135,22 @@ impl Core {
     /// Where the last write failed.
     pub fn troubled_areas(&self) -> Vec<Area> {
         self.disk_trouble.borrow().keys().copied().collect()
+    }
+
+    /// Where the cluster's API is, by its service `kubernetes`; nothing while that is not known.
+    pub fn cluster_services(&self) -> Vec<(String, String)> {
+        let key = Key {
+            origin: Origin::Remote,
+            ..Key::local(Kind::Service, "default", "kubernetes")
+        };
+        let service = self.reader.get(&key);
+        let spec = service.as_ref().map(|service| &service.body["spec"]);
+        let host = spec.and_then(|spec| spec["clusterIP"].as_str());
+        let port = spec.and_then(|spec| spec["ports"][0]["port"].as_u64());
+        match (host, port.and_then(|port| u16::try_from(port).ok())) {
+            (Some(host), Some(port)) => api_variables(host, port),
+            _ => Vec::new(),
+        }
     }
 
     /// The lookup of configMaps and secrets for a pod, within the pod's own origin.

@@ -51,6 +51,27 @@ impl Environment {
     }
 }
 
+/// Where the API is. Source: Kubernetes pkg/kubelet/envvars.
+pub fn api_variables(host: &str, port: u16) -> Vec<(String, String)> {
+    let bracketed = match host.contains(':') {
+        true => format!("[{host}]"),
+        false => host.to_owned(),
+    };
+    let url = format!("tcp://{bracketed}:{port}");
+    let one = format!("KUBERNETES_PORT_{port}_TCP");
+    [
+        ("KUBERNETES_SERVICE_HOST".to_owned(), host.to_owned()),
+        ("KUBERNETES_SERVICE_PORT".to_owned(), port.to_string()),
+        ("KUBERNETES_SERVICE_PORT_HTTPS".to_owned(), port.to_string()),
+        ("KUBERNETES_PORT".to_owned(), url.clone()),
+        (one.clone(), url),
+        (format!("{one}_PROTO"), "tcp".to_owned()),
+        (format!("{one}_PORT"), port.to_string()),
+        (format!("{one}_ADDR"), host.to_owned()),
+    ]
+    .into()
+}
+
 /// Resolves a container's whole environment.
 /// Errors: upstream's text for `CreateContainerConfigError`.
 pub fn environment(

@@ -11,6 +11,7 @@
 
 pub mod backoff;
 mod check;
+mod cluster_tokens;
 pub mod container_config;
 pub mod core;
 pub mod dns;
@@ -107,6 +108,7 @@ impl Kubelet {
         tasks.push(core.spawn(node_status::publish(core.clone())));
         tasks.push(core.spawn(leftovers::sweep(core.clone())));
         tasks.push(core.spawn(image_gc::run(kubelet.clone())));
+        tasks.push(core.spawn(cluster_tokens::replace_stand_ins(kubelet.clone())));
         *kubelet.followers.borrow_mut() = tasks;
         kubelet
     }

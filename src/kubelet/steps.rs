@@ -15,7 +15,9 @@ use super::plan::{Step, latest};
 use super::tokens::{self, Tokens};
 use super::view::{ContainerView, PodView, Role};
 use super::worker::Shared;
-use super::{container_config, hold, images, leftovers, records, sandbox_config, volumes};
+use super::{
+    cluster_tokens, container_config, hold, images, leftovers, records, sandbox_config, volumes,
+};
 use crate::object::{Effect, Key, Kind, Object, Origin, Unhonoured};
 use crate::world::{
     Area, BootTime, ContainerId, ContainerState, DiskError, RemoveError, RuntimeError, Stamp,
@@ -95,7 +97,10 @@ async fn set_up_volumes(
     shared.memory.borrow_mut().volumes_stale = false;
     let references = core.references(view);
     let typed = view.typed();
-    let tokens = renew_tokens(shared, view, &typed.pod);
+    let tokens = match view.key.origin {
+        Origin::Local => renew_tokens(shared, view, &typed.pod),
+        Origin::Remote => cluster_tokens::renew(shared, view, &typed.pod).await,
+    };
     let contents = volumes::volume_contents(&typed.pod, &references, &core.options.node, &tokens)?;
     core.world.volumes.set_up(contents).await
 }
@@ -113,17 +118,17 @@ fn renew_tokens(shared: &Shared, view: &PodView, pod: &Pod) -> Tokens {
         wall: not_before_build(core.world.clock.wall()),
         ..core.world.stamp()
     };
-    let mint = |account: &Object, request: &tokens::Request| {
-        // What this node signs, no cluster believes.
+    let uid = account.clone().map(Object::uid);
+    let mint = |request: &tokens::Request| {
         let issuer = core.options.issuer.as_ref();
-        let issuer = issuer.filter(|_| view.key.origin == Origin::Local);
         let issuer = issuer.ok_or("this node makes no tokens for the pod")?;
         let name = &core.options.node.node_name;
         let node = core.reader.get_packed(&Key::local(Kind::Node, "", name));
         let node = node.map(|node| (name.clone(), node.uid().to_owned()));
-        tokens::mint(issuer, account, pod, node, request, now.wall)
+        let minted = tokens::mint(issuer, account.clone()?, pod, node, request, now.wall)?;
+        Ok((minted, tokens::Maker::Owner))
     };
-    memory.tokens.renew(requests, account, now, mint);
+    memory.tokens.renew(requests, uid, now, mint);
     memory.tokens.clone()
 }
 
@@ -183,11 +188,15 @@ async fn start_container(
         None => Vec::new(),
     };
     let references = core.references(view);
+    let services = match view.key.origin {
+        Origin::Local => core.options.services.clone(),
+        Origin::Remote => core.cluster_services(),
+    };
     let context = EnvContext {
         node: &core.options.node,
         references: &references,
         pod_ips: &pod_ips,
-        services: &core.options.services,
+        services: &services,
     };
     let typed = view.typed();
     let spec = typed.container(container);

@@ -53,10 +53,25 @@ struct Held {
     /// A token is its account's, not that of another with its name.
     account_uid: String,
     minted: Minted,
+    maker: Maker,
     renew_at: BootTime,
 }
 
+/// Who made a token.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Maker {
+    /// Whoever the account is of.
+    Owner,
+    /// This node, while the account's cluster does not answer: good for nothing but to let the pod
+    /// start.
+    StandIn,
+}
+
 impl Held {
+    fn is_fresh(&self, account_uid: &str, now: Stamp) -> bool {
+        self.account_uid == account_uid && now.boot < self.renew_at && self.lasts(now)
+    }
+
     /// Whether the token counts, as the API reckons.
     fn lasts(&self, now: Stamp) -> bool {
         self.minted.issued <= now.wall && now.wall < self.minted.expires
@@ -64,14 +79,14 @@ impl Held {
 }
 
 impl Tokens {
-    /// Makes what is asked for and missing, old or another account's; forgets the rest. What cannot
-    /// be made now leaves the token that was there, for as long as that lasts.
+    /// Makes what is asked for and missing, old or not of the account of this UID; forgets the rest.
+    /// What cannot be made now leaves the token that was there, for as long as that lasts.
     pub fn renew(
         &mut self,
         requests: BTreeSet<Request>,
-        account: Result<&Object, String>,
+        account: Result<&str, String>,
         now: Stamp,
-        mint: impl Fn(&Object, &Request) -> Result<Minted, String>,
+        mint: impl Fn(&Request) -> Result<(Minted, Maker), String>,
     ) {
         self.missing.clear();
         self.held.retain(|request, _| requests.contains(request));
@@ -80,25 +95,27 @@ impl Tokens {
             let made = match &account {
                 Err(why) => Err(why.clone()),
                 Ok(account) => {
-                    let fresh = known.as_ref().is_some_and(|held| {
-                        held.account_uid == account.uid()
-                            && now.boot < held.renew_at
-                            && held.lasts(now)
-                    });
-                    if fresh {
+                    if known
+                        .as_ref()
+                        .is_some_and(|held| held.is_fresh(account, now))
+                    {
                         continue;
                     }
-                    mint(account, &request).map(|minted| (account.uid().to_owned(), minted))
+                    mint(&request).map(|(minted, maker)| (account.to_string(), minted, maker))
                 }
             };
             match (made, known) {
-                (Ok((account_uid, minted)), _) => {
+                (Ok((account_uid, minted, maker)), _) => {
                     let life = Duration::from_secs(request.life_s.into());
-                    let renew_at = now.boot + (life * RENEW_AFTER_PERCENT / 100).min(AGE_MAX);
+                    let after = match maker {
+                        Maker::Owner => (life * RENEW_AFTER_PERCENT / 100).min(AGE_MAX),
+                        Maker::StandIn => RETRY,
+                    };
                     let held = Held {
                         account_uid,
                         minted,
-                        renew_at,
+                        maker,
+                        renew_at: now.boot + after,
                     };
                     self.held.insert(request, held);
                 }
@@ -109,6 +126,32 @@ impl Tokens {
                 }
             }
         }
+    }
+
+    /// Which of `requests` `renew` would make anew for an account of this UID.
+    pub fn due(&self, requests: &BTreeSet<Request>, account: &str, now: Stamp) -> Vec<Request> {
+        let fresh = |request: &&Request| {
+            let held = self.held.get(request);
+            held.is_some_and(|held| held.is_fresh(account, now))
+        };
+        requests.iter().filter(|r| !fresh(r)).cloned().collect()
+    }
+
+    /// Whether there is a token for it that its owner made and that counts.
+    pub fn has_real(&self, request: &Request, now: Stamp) -> bool {
+        let held = self.held.get(request);
+        held.is_some_and(|held| held.maker == Maker::Owner && held.lasts(now))
+    }
+
+    /// Real ones can be had: those that stand in for them are due now. Returns whether there are any.
+    pub fn doubt_stand_ins(&mut self, now: BootTime) -> bool {
+        let stand_ins = self.held.values_mut();
+        let mut any = false;
+        for held in stand_ins.filter(|held| held.maker == Maker::StandIn) {
+            held.renew_at = now;
+            any = true;
+        }
+        any
     }
 
     /// When the next one has to be renewed; `None` without tokens.
@@ -174,21 +217,8 @@ pub fn mint(
 #[cfg(test)]
 mod tests {
     use jiff::Timestamp;
-    use serde_json::json;
 
     use super::*;
-    use crate::object::{Key, Kind, Source, Standing};
-
-    fn account(uid: &str) -> Object {
-        Object {
-            key: Key::local(Kind::ServiceAccount, "default", "robot"),
-            source: Source::Api,
-            provenance: None,
-            standing: Standing::Accepted,
-            resource_version: 1,
-            body: json!({"metadata": {"uid": uid}}),
-        }
-    }
 
     fn at(seconds: u64) -> Stamp {
         let wall = 1_750_000_000 + i64::try_from(seconds).expect("small");
@@ -206,34 +236,31 @@ mod tests {
     }
 
     /// A token that says when, for whom and for how long it was made.
-    fn renew(tokens: &mut Tokens, life_s: u32, account: Result<&Object, String>, now: Stamp) {
-        tokens.renew(
-            [request(life_s)].into(),
-            account,
-            now,
-            |account, request| {
-                let life = Duration::from_secs(request.life_s.into());
-                Ok(Minted {
-                    token: format!("{}@{}", account.uid(), now.boot.as_duration().as_secs()),
-                    issued: now.wall,
-                    expires: now.wall.saturating_add(life).expect("in range"),
-                })
-            },
-        );
+    fn renew(tokens: &mut Tokens, life_s: u32, account: Result<&str, String>, now: Stamp) {
+        tokens.renew([request(life_s)].into(), account.clone(), now, |request| {
+            let life = Duration::from_secs(request.life_s.into());
+            let uid = account.clone().unwrap_or_default();
+            let minted = Minted {
+                token: format!("{uid}@{}", now.boot.as_duration().as_secs()),
+                issued: now.wall,
+                expires: now.wall.saturating_add(life).expect("in range"),
+            };
+            Ok((minted, Maker::Owner))
+        });
     }
 
     #[test]
     fn tokens_are_renewed_at_four_fifths_of_their_life_or_after_a_day() {
-        let robot = account("u1");
+        let robot = "u1";
         for (life_s, renewed_at) in [(600, 480), (3607, 2885), (7 * 86400, 86400)] {
             let mut tokens = Tokens::default();
-            renew(&mut tokens, life_s, Ok(&robot), at(0));
+            renew(&mut tokens, life_s, Ok(robot), at(0));
             let due = tokens.renew_at().expect("a token").as_duration();
             assert_eq!(due.as_secs(), renewed_at, "{life_s}");
-            renew(&mut tokens, life_s, Ok(&robot), at(renewed_at - 1));
+            renew(&mut tokens, life_s, Ok(robot), at(renewed_at - 1));
             assert_eq!(tokens.get(&request(life_s)), Ok("u1@0"));
             let now = renewed_at + 1;
-            renew(&mut tokens, life_s, Ok(&robot), at(now));
+            renew(&mut tokens, life_s, Ok(robot), at(now));
             assert_eq!(tokens.get(&request(life_s)), Ok(&*format!("u1@{now}")));
         }
     }
@@ -241,8 +268,8 @@ mod tests {
     #[test]
     fn a_token_is_of_one_account_and_lasts_while_the_account_is_away() {
         let mut tokens = Tokens::default();
-        renew(&mut tokens, 600, Ok(&account("u1")), at(0));
-        renew(&mut tokens, 600, Ok(&account("u2")), at(1));
+        renew(&mut tokens, 600, Ok("u1"), at(0));
+        renew(&mut tokens, 600, Ok("u2"), at(1));
         assert_eq!(tokens.get(&request(600)), Ok("u2@1"));
         let gone = || Err("serviceaccounts \"robot\" not found".to_owned());
         renew(&mut tokens, 600, gone(), at(500));
@@ -256,24 +283,52 @@ mod tests {
 
     #[test]
     fn a_clock_that_was_set_makes_tokens_anew() {
-        let robot = account("u1");
+        let robot = "u1";
         for wall in [
             at(10_000).wall,
             at(0).wall.saturating_add(Duration::ZERO).expect("x"),
         ] {
             let mut tokens = Tokens::default();
-            renew(&mut tokens, 600, Ok(&robot), at(5));
+            renew(&mut tokens, 600, Ok(robot), at(5));
             let now = Stamp { wall, ..at(6) };
-            renew(&mut tokens, 600, Ok(&robot), now);
+            renew(&mut tokens, 600, Ok(robot), now);
             assert_eq!(tokens.get(&request(600)), Ok("u1@6"));
         }
     }
 
     #[test]
+    fn a_stand_in_is_replaced_as_soon_as_its_owner_can_be_asked() {
+        let mut tokens = Tokens::default();
+        let minted = |text: &str, now: Stamp| Minted {
+            token: text.to_owned(),
+            issued: now.wall,
+            expires: now
+                .wall
+                .saturating_add(Duration::from_secs(600))
+                .expect("in range"),
+        };
+        let asked = BTreeSet::from([request(600)]);
+        let now = at(0);
+        tokens.renew(asked.clone(), Ok("u"), now, |_| {
+            Ok((minted("ours", now), Maker::StandIn))
+        });
+        assert!(!tokens.has_real(&request(600), now));
+        assert_eq!(tokens.due(&asked, "u", at(59)), []);
+        assert!(tokens.doubt_stand_ins(at(5).boot));
+        assert_eq!(tokens.due(&asked, "u", at(5)), [request(600)]);
+        let now = at(5);
+        tokens.renew(asked.clone(), Ok("u"), now, |_| {
+            Ok((minted("theirs", now), Maker::Owner))
+        });
+        assert_eq!(tokens.get(&request(600)), Ok("theirs"));
+        assert!(tokens.has_real(&request(600), now) && !tokens.doubt_stand_ins(at(6).boot));
+    }
+
+    #[test]
     fn what_is_no_longer_asked_for_is_forgotten() {
         let mut tokens = Tokens::default();
-        renew(&mut tokens, 600, Ok(&account("u1")), at(0));
-        tokens.renew(BTreeSet::new(), Ok(&account("u1")), at(1), |_, _| {
+        renew(&mut tokens, 600, Ok("u1"), at(0));
+        tokens.renew(BTreeSet::new(), Ok("u1"), at(1), |_| {
             Err("nothing is asked for".to_owned())
         });
         assert_eq!(tokens.renew_at(), None);

@@ -21,6 +21,7 @@ use crate::apiserver::Secure;
 use crate::apiserver::authn::{Authenticator, Files, Paths};
 use crate::cli::options::{AuthorizationMode, RunOptions};
 use crate::controller::Trust;
+use crate::kubelet::env;
 use crate::net::certificates::Identity;
 use crate::net::tls_server::{SharedConfig, server_config};
 use crate::object::token::Issuer;
@@ -97,10 +98,9 @@ impl Doors {
     }
 
     /// Where pods find the API, as upstream's kubelet tells them.
-    /// Source: Kubernetes pkg/kubelet/envvars.
     pub fn services(&self) -> Vec<(String, String)> {
         match self.for_pods() {
-            Some(api) => services(self.gateway, api.port()),
+            Some(api) => env::api_variables(&self.gateway.to_string(), api.port()),
             None => Vec::new(),
         }
     }
@@ -110,22 +110,6 @@ impl Doors {
         let address = self.address.filter(|_| self.pods_reach_it)?;
         Some(SocketAddr::new(self.gateway.into(), address.port()))
     }
-}
-
-fn services(host: Ipv4Addr, port: u16) -> Vec<(String, String)> {
-    let url = format!("tcp://{host}:{port}");
-    let one = format!("KUBERNETES_PORT_{port}_TCP");
-    [
-        ("KUBERNETES_SERVICE_HOST".to_owned(), host.to_string()),
-        ("KUBERNETES_SERVICE_PORT".to_owned(), port.to_string()),
-        ("KUBERNETES_SERVICE_PORT_HTTPS".to_owned(), port.to_string()),
-        ("KUBERNETES_PORT".to_owned(), url.clone()),
-        (one.clone(), url),
-        (format!("{one}_PROTO"), "tcp".to_owned()),
-        (format!("{one}_PORT"), port.to_string()),
-        (format!("{one}_ADDR"), host.to_string()),
-    ]
-    .into()
 }
 
 /// What the API needs to know who asks, and what it shows.

@@ -281,6 +281,7 @@ fn kubelet_options(
             age_min: options.image_gc_age_min,
         },
         issuer: None,
+        cluster_tokens: None,
     }
 }
 

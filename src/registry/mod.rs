@@ -72,6 +72,9 @@ pub enum Incoming {
         /// For problems with a field; others are at the line of `provenance`.
         lines: FieldLines,
     },
+    /// The source states this one as it stated it last. Of an object that is gone since then (a pod
+    /// that was deleted and has ended) it makes nothing.
+    AsBefore(Key),
     /// A text that yields no object: whatever was accepted from that file before stays, marked.
     Broken(Problem),
 }

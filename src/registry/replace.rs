@@ -145,6 +145,7 @@ impl Turn<'_> {
                     body,
                     lines,
                 }),
+                Incoming::AsBefore(key) => self.keep(key),
                 Incoming::Broken(problem) => broken.push(problem),
             }
         }
@@ -172,6 +173,14 @@ impl Turn<'_> {
             }
         }
         (once, broken)
+    }
+
+    /// An entry that its source did not state anew.
+    fn keep(&mut self, key: Key) {
+        let lists = self.registry.desk.lists.borrow();
+        let text = lists.texts.get(&key).copied();
+        self.texts.extend(text.map(|text| (key.clone(), text)));
+        self.kept.insert(key);
     }
 
     fn take(&mut self, entry: Entry) {

@@ -12,3 +12,109 @@
 
 pub mod http;
 pub mod kubeconfig;
+mod link;
+mod mirror;
+mod node;
+mod paths;
+mod pod_status;
+mod pull;
+mod push;
+mod reflector;
+mod tokens;
+
+#[cfg(test)]
+mod tests;
+
+use std::rc::Rc;
+
+use async_executor::{LocalExecutor, Task};
+
+use self::link::Link;
+pub use self::node::Registration;
+use self::node::{Enlisted, Heartbeat};
+use self::paths::Selection;
+use self::pull::Pull;
+use self::push::Push;
+use self::reflector::Reflector;
+use self::tokens::ClusterTokens;
+use crate::object::{Kind, Source};
+use crate::os::task;
+use crate::registry::Registry;
+use crate::world::{Clock, Cluster, Random, TokenSource};
+
+/// What the sync needs to know.
+pub struct Options {
+    pub node_name: String,
+    pub registration: Registration,
+    pub provider_id: Option<String>,
+    /// Sources of this node's own pods.
+    pub sources: Vec<Source>,
+}
+
+/// The sync of one node, not begun yet.
+pub struct Remote {
+    link: Rc<Link>,
+    clock: Rc<dyn Clock>,
+}
+
+impl Remote {
+    pub fn new(cluster: Rc<dyn Cluster>, clock: Rc<dyn Clock>, random: Rc<dyn Random>) -> Remote {
+        let link = Rc::new(Link::new(cluster, clock.clone(), random));
+        Remote { link, clock }
+    }
+
+    /// Who makes the tokens of the cluster's pods.
+    pub fn tokens(&self) -> Rc<dyn TokenSource> {
+        Rc::new(ClusterTokens(self.link.clone()))
+    }
+
+    /// Follows the cluster and reports to it until the tasks are dropped.
+    pub fn start(
+        &self,
+        registry: Registry,
+        options: Options,
+        executor: &Rc<LocalExecutor<'static>>,
+    ) -> Vec<Task<()>> {
+        let (link, clock) = (self.link.clone(), self.clock.clone());
+        let bound = Selection {
+            kind: Kind::Pod,
+            namespace: String::new(),
+            fields: format!("spec.nodeName={}", options.node_name),
+        };
+        let pods = Reflector::new(link.clone(), bound);
+        let (enlisted, taken) = (Rc::new(Enlisted::default()), Rc::default());
+        let heartbeat = Heartbeat {
+            link: link.clone(),
+            registry: registry.clone(),
+            clock: clock.clone(),
+            node_name: options.node_name.clone(),
+            registration: options.registration,
+            provider_id: options.provider_id,
+            enlisted: enlisted.clone(),
+        };
+        let pull = Pull {
+            link: link.clone(),
+            registry: registry.clone(),
+            clock: clock.clone(),
+            executor: executor.clone(),
+            pods: pods.clone(),
+            taken: Rc::clone(&taken),
+        };
+        let push = Push {
+            link,
+            registry,
+            clock,
+            node_name: options.node_name,
+            pods: pods.clone(),
+            taken,
+            enlisted,
+            sources: options.sources,
+        };
+        vec![
+            task::spawn(executor, async move { pods.run().await }),
+            task::spawn(executor, heartbeat.run()),
+            task::spawn(executor, pull.run()),
+            task::spawn(executor, push.run()),
+        ]
+    }
+}

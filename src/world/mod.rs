@@ -19,6 +19,7 @@ mod images;
 mod net;
 mod runtime;
 mod stats;
+mod tokens;
 mod volumes;
 
 use std::future::Future;
@@ -41,6 +42,7 @@ pub use stats::{
     ContainerStats, Cpu, Detail, FileSystem, Interface, Io, Level, Levels, Limits, Medium, Memory,
     PodStats, Sample, Stats, SystemStats, Tree, Usage, VolumeStats,
 };
+pub use tokens::{IssuedToken, TokenRequest, TokenSource};
 pub use volumes::{
     FileMedium, HostPathType, PodVolumes, ProjectedFile, VolumeContent, VolumeError, VolumeSetUp,
     Volumes,

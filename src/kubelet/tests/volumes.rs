@@ -6,22 +6,13 @@ use jiff::Timestamp;
 use serde_json::{Value, json};
 
 use super::{node, objects, pod};
-use crate::kubelet::tokens::{Request, Tokens};
+use crate::kubelet::tokens::{Maker, Request, Tokens};
 use crate::kubelet::volumes::volume_contents;
 use crate::object::token::Minted;
-use crate::object::{Key, Kind, Object, Source, Standing};
 use crate::world::{BootTime, FileMedium, Stamp, VolumeContent};
 
 /// One token for the API that lasts an hour.
 fn tokens() -> Tokens {
-    let account = Object {
-        key: Key::local(Kind::ServiceAccount, "default", "default"),
-        source: Source::Api,
-        provenance: None,
-        standing: Standing::Accepted,
-        resource_version: 1,
-        body: json!({"metadata": {"uid": "u"}}),
-    };
     let now = Stamp {
         boot: BootTime::from_duration(Duration::ZERO),
         wall: Timestamp::UNIX_EPOCH,
@@ -31,12 +22,13 @@ fn tokens() -> Tokens {
         life_s: 3600,
     };
     let mut tokens = Tokens::default();
-    tokens.renew([request].into(), Ok(&account), now, |_, _| {
-        Ok(Minted {
+    tokens.renew([request].into(), Ok("u"), now, |_| {
+        let minted = Minted {
             token: "header.claims.signature".to_owned(),
             issued: now.wall,
             expires: Timestamp::MAX,
-        })
+        };
+        Ok((minted, Maker::Owner))
     });
     tokens
 }

@@ -1,0 +1,133 @@
+//! Tokens in the volumes of the cluster's pods: the cluster makes them, and while it is silent the
+//! node stands in, so that a pod comes up again after a reboot without a link.
+//!
+//! What the node signs, no cluster believes and the node's own API neither (the account is not one
+//! of its own): the pod has a file, and the right one within seconds of the cluster's return.
+
+use std::collections::BTreeMap;
+use std::rc::Rc;
+
+use k8s_openapi::api::core::v1::Pod;
+use serde_json::json;
+
+use super::Kubelet;
+use super::tokens::{self, Maker, Request, Tokens};
+use super::view::PodView;
+use super::worker::Shared;
+use crate::object::token::Minted;
+use crate::object::{Key, Kind, Object, Origin, Source, Standing};
+use crate::world::{Stamp, TokenRequest, not_before_build};
+
+/// The account that a pod of the cluster acts as is the cluster's to know.
+const ACCOUNT: &str = "cluster";
+
+/// The tokens that the pod's volumes show, asked for anew where it is time.
+pub async fn renew(shared: &Shared, view: &PodView, pod: &Pod) -> Tokens {
+    let requests = tokens::requests(pod);
+    let now = now_of(shared);
+    let due = shared.memory.borrow().tokens.due(&requests, ACCOUNT, now);
+    let mut made = BTreeMap::new();
+    for request in due {
+        let answer = ask(shared, view, pod, &request).await;
+        let answer = answer.or_else(|why| {
+            // One that still counts is better than one that never did.
+            match shared.memory.borrow().tokens.has_real(&request, now) {
+                true => Err(why),
+                false => stand_in(shared, view, pod, &request, now).map_err(|_| why),
+            }
+        });
+        made.insert(request, answer);
+    }
+    let mut memory = shared.memory.borrow_mut();
+    memory
+        .tokens
+        .renew(requests, Ok(ACCOUNT), now_of(shared), |request| {
+            let made = made.get(request).cloned();
+            made.unwrap_or_else(|| Err("it was not asked for".to_owned()))
+        });
+    memory.tokens.clone()
+}
+
+fn now_of(shared: &Shared) -> Stamp {
+    let world = &shared.core.world;
+    Stamp {
+        wall: not_before_build(world.clock.wall()),
+        ..world.stamp()
+    }
+}
+
+async fn ask(
+    shared: &Shared,
+    view: &PodView,
+    pod: &Pod,
+    request: &Request,
+) -> Result<(Minted, Maker), String> {
+    let source = shared.core.options.cluster_tokens.as_ref();
+    let source = source.ok_or("the node has joined no cluster")?;
+    let issued = source
+        .request(TokenRequest {
+            namespace: view.key.namespace.clone(),
+            account: tokens::account_name(pod).to_owned(),
+            pod: view.key.name.clone(),
+            pod_uid: view.uid.to_string(),
+            audience: request.audience.clone(),
+            life_s: request.life_s,
+        })
+        .await?;
+    let minted = Minted {
+        token: issued.token,
+        issued: now_of(shared).wall,
+        expires: issued.expires,
+    };
+    Ok((minted, Maker::Owner))
+}
+
+fn stand_in(
+    shared: &Shared,
+    view: &PodView,
+    pod: &Pod,
+    request: &Request,
+    now: Stamp,
+) -> Result<(Minted, Maker), String> {
+    let issuer = shared.core.options.issuer.as_ref();
+    let issuer = issuer.ok_or("this node makes no tokens")?;
+    let name = tokens::account_name(pod);
+    let account = Object {
+        key: Key {
+            origin: Origin::Remote,
+            ..Key::local(Kind::ServiceAccount, &view.key.namespace, name)
+        },
+        source: Source::Remote,
+        provenance: None,
+        standing: Standing::Accepted,
+        resource_version: 0,
+        body: json!({"metadata": {
+            "name": name, "namespace": view.key.namespace, "uid": ACCOUNT,
+        }}),
+    };
+    let minted = tokens::mint(issuer, &account, pod, None, request, now.wall)?;
+    Ok((minted, Maker::StandIn))
+}
+
+/// Each time that the cluster answers again, what stood in for its tokens goes. Never ends.
+pub async fn replace_stand_ins(kubelet: Rc<Kubelet>) {
+    let core = kubelet.core.clone();
+    let Some(source) = &core.options.cluster_tokens else {
+        return;
+    };
+    loop {
+        source.back().await;
+        let now = core.world.clock.now();
+        for worker in kubelet.workers.borrow().values() {
+            if worker
+                .shared
+                .memory
+                .borrow_mut()
+                .tokens
+                .doubt_stand_ins(now)
+            {
+                worker.shared.wake();
+            }
+        }
+    }
+}

@@ -1,0 +1,131 @@
+//! Whether the cluster answers, said once when that changes, and how long to wait before it is asked
+//! again.
+
+use std::cell::Cell;
+use std::rc::Rc;
+use std::time::Duration;
+
+use event_listener::Event;
+
+use crate::world::{BootTime, Call, Clock, Cluster, NoAnswer, NoWatch, Random, Reply, Watch};
+
+/// First and longest pause after calls that failed. Source: client-go tools/cache/reflector.go.
+const PAUSE_MIN: Duration = Duration::from_millis(800);
+const PAUSE_MAX: Duration = Duration::from_secs(30);
+
+/// The link to the cluster, as every loop of the sync shares it.
+pub struct Link {
+    cluster: Rc<dyn Cluster>,
+    clock: Rc<dyn Clock>,
+    random: Rc<dyn Random>,
+    /// `None`: nobody has asked yet.
+    up: Cell<Option<bool>>,
+    since: Cell<BootTime>,
+    /// Rings when the cluster answers again.
+    back: Event,
+}
+
+/// Pauses that grow.
+#[derive(Default)]
+pub struct Backoff {
+    failures: u32,
+}
+
+impl Backoff {
+    pub fn reset(&mut self) {
+        self.failures = 0;
+    }
+
+    fn next(&mut self) -> Duration {
+        let factor = 1u32 << self.failures.min(10);
+        self.failures += 1;
+        (PAUSE_MIN * factor).min(PAUSE_MAX)
+    }
+}
+
+impl Link {
+    pub fn new(cluster: Rc<dyn Cluster>, clock: Rc<dyn Clock>, random: Rc<dyn Random>) -> Link {
+        let since = Cell::new(clock.now());
+        Link {
+            cluster,
+            clock,
+            random,
+            up: Cell::new(None),
+            since,
+            back: Event::new(),
+        }
+    }
+
+    pub fn is_up(&self) -> bool {
+        self.up.get() == Some(true)
+    }
+
+    /// Resolves the next time that the cluster answers after it did not, or for the first time.
+    pub async fn back(&self) {
+        self.back.listen().await;
+    }
+
+    pub async fn call(&self, call: Call) -> Result<Reply, NoAnswer> {
+        let answer = self.cluster.call(call).await;
+        self.note(answer.as_ref().err());
+        answer
+    }
+
+    pub async fn watch(&self, path: String) -> Result<Box<dyn Watch>, NoWatch> {
+        let opened = self.cluster.watch(path).await;
+        match &opened {
+            Err(NoWatch::NoAnswer(why)) => self.note(Some(why)),
+            Ok(_) | Err(NoWatch::Refused(_)) => self.note(None),
+        }
+        opened
+    }
+
+    /// A watch broke: that alone does not say that the cluster is gone, but the next call shall dial.
+    pub fn doubt(&self) {
+        self.cluster.reconnect();
+    }
+
+    fn note(&self, failure: Option<&NoAnswer>) {
+        let now = self.clock.now();
+        let lasted = now.since(self.since.get()).as_secs();
+        let before = self.up.replace(Some(failure.is_none()));
+        if before != self.up.get() {
+            self.since.set(now);
+        }
+        match (before, failure) {
+            (Some(false), None) => {
+                log::info!("the cluster answers again, after {lasted} s");
+                self.back.notify(usize::MAX);
+            }
+            (None, None) => {
+                log::info!("connected to the cluster");
+                self.back.notify(usize::MAX);
+            }
+            (Some(false), Some(why)) => log::debug!("the cluster does not answer: {why}"),
+            (None | Some(true), Some(why)) => {
+                log::warn!("the cluster does not answer: {why}; the node goes on by itself");
+                self.cluster.reconnect();
+            }
+            (Some(true), None) => {}
+        }
+    }
+
+    /// Waits before something that failed is tried again; less if the cluster answers somebody else
+    /// meanwhile, or if it asked for a pause itself.
+    pub async fn pause(&self, backoff: &mut Backoff, asked: Option<Duration>) {
+        let back = self.back.listen();
+        let span = asked.unwrap_or_else(|| backoff.next());
+        let sleep = self
+            .clock
+            .sleep_until(self.clock.now() + self.jittered(span));
+        futures_lite::future::or(sleep, back).await;
+    }
+
+    /// Between three quarters of the span and all of it: nodes that lost the same link together do
+    /// not come back in step.
+    fn jittered(&self, span: Duration) -> Duration {
+        let mut byte = [0];
+        self.random.fill(&mut byte);
+        span * (768 + u32::from(byte[0])) / 1024
+    }
+}

@@ -1,0 +1,220 @@
+//! Mirror pods: the cluster's pictures of pods that are this node's own. Pure.
+//!
+//! The cluster refuses a mirror that names an object of its API, so everything that does is taken
+//! out of the picture: a mount goes with its volume, a variable with its source. Source: Kubernetes
+//! pkg/kubelet/pod/mirror_client.go, plugin/pkg/admission/noderestriction,
+//! plugin/pkg/admission/serviceaccount.
+
+use serde_json::{Value, json};
+
+const MIRROR: &str = "kubernetes.io/config.mirror";
+const HASH: &str = "kubernetes.io/config.hash";
+
+/// Whether a pod of the cluster is somebody's picture, and nobody's to run.
+pub fn is_mirror(body: &Value) -> bool {
+    hash_of(body).is_some()
+}
+
+/// What the picture shows, as it was made.
+pub fn hash_of(mirror: &Value) -> Option<&str> {
+    mirror["metadata"]["annotations"][MIRROR].as_str()
+}
+
+/// What tells one content of a pod of this node from another.
+pub fn content(pod: &Value) -> &str {
+    let hash = pod["metadata"]["annotations"][HASH].as_str();
+    hash.or(pod["metadata"]["uid"].as_str()).unwrap_or_default()
+}
+
+/// The picture of a pod of this node, for the node that the cluster knows by this name and UID.
+pub fn picture(pod: &Value, node: &str, node_uid: &str) -> Value {
+    let metadata = &pod["metadata"];
+    let mut annotations = match &metadata["annotations"] {
+        Value::Object(annotations) => annotations.clone(),
+        _ => Default::default(),
+    };
+    annotations.insert(HASH.to_owned(), content(pod).into());
+    annotations.insert(MIRROR.to_owned(), content(pod).into());
+    // The cluster's own: what it says here would be about another apply.
+    annotations.remove("kubectl.kubernetes.io/last-applied-configuration");
+    let mut picture = json!({
+        "apiVersion": "v1",
+        "kind": "Pod",
+        "metadata": {
+            "name": metadata["name"],
+            "namespace": metadata["namespace"],
+            "annotations": annotations,
+            "ownerReferences": [{
+                "apiVersion": "v1", "kind": "Node", "name": node, "uid": node_uid, "controller": true,
+            }],
+        },
+        "spec": bare(pod["spec"].clone()),
+    });
+    if metadata["labels"].is_object() {
+        picture["metadata"]["labels"] = metadata["labels"].clone();
+    }
+    picture["spec"]["nodeName"] = node.into();
+    picture
+}
+
+/// The spec without what names objects of an API.
+fn bare(mut spec: Value) -> Value {
+    let mut gone = Vec::new();
+    if let Some(volumes) = array(&mut spec, "volumes") {
+        volumes.retain(|volume| {
+            let keep = stands_alone(volume);
+            if !keep {
+                gone.extend(volume["name"].as_str().map(str::to_owned));
+            }
+            keep
+        });
+    }
+    for list in ["initContainers", "containers"] {
+        for container in array(&mut spec, list).into_iter().flatten() {
+            strip(container, &gone);
+        }
+    }
+    if let Some(fields) = spec.as_object_mut() {
+        for refused in [
+            "serviceAccountName",
+            "serviceAccount",
+            "automountServiceAccountToken",
+            "imagePullSecrets",
+            "resourceClaims",
+            "ephemeralContainers",
+            // Worked out of the class, which the cluster may not know.
+            "priority",
+            "preemptionPolicy",
+        ] {
+            fields.remove(refused);
+        }
+    }
+    spec
+}
+
+fn stands_alone(volume: &Value) -> bool {
+    const SOURCES: [&str; 9] = [
+        "secret",
+        "configMap",
+        "persistentVolumeClaim",
+        "ephemeral",
+        "csi",
+        "glusterfs",
+        "azureFile",
+        "cephfs",
+        "rbd",
+    ];
+    if SOURCES.iter().any(|source| volume.get(source).is_some()) {
+        return false;
+    }
+    let sources = volume["projected"]["sources"].as_array();
+    let mut sources = sources.into_iter().flatten();
+    sources.all(|source| source.get("downwardAPI").is_some())
+}
+
+fn strip(container: &mut Value, gone: &[String]) {
+    let is_gone = |mount: &Value| gone.iter().any(|name| mount["name"] == name.as_str());
+    for list in ["volumeMounts", "volumeDevices"] {
+        if let Some(mounts) = array(container, list) {
+            mounts.retain(|mount| !is_gone(mount));
+        }
+    }
+    if let Some(variables) = array(container, "env") {
+        variables.retain(|variable| {
+            let from = &variable["valueFrom"];
+            from.get("secretKeyRef").is_none() && from.get("configMapKeyRef").is_none()
+        });
+    }
+    if let Some(fields) = container.as_object_mut() {
+        fields.remove("envFrom");
+        let claims = fields.get_mut("resources").and_then(Value::as_object_mut);
+        claims.map(|resources| resources.remove("claims"));
+    }
+}
+
+fn array<'a>(parent: &'a mut Value, list: &str) -> Option<&'a mut Vec<Value>> {
+    parent.get_mut(list)?.as_array_mut()
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_picture_names_nothing_that_the_cluster_would_refuse() {
+        let pod = json!({
+            "metadata": {
+                "name": "web-pi", "namespace": "default", "uid": "u1", "labels": {"app": "web"},
+                "annotations": {"kubernetes.io/config.hash": "h1", "kubernetes.io/config.source": "file"},
+            },
+            "spec": {
+                "serviceAccountName": "robot",
+                "imagePullSecrets": [{"name": "pull"}],
+                "priority": 7,
+                "volumes": [
+                    {"name": "secret", "secret": {"secretName": "s"}},
+                    {"name": "config", "configMap": {"name": "c"}},
+                    {"name": "token", "projected": {"sources": [{"serviceAccountToken": {"path": "t"}}]}},
+                    {"name": "down", "projected": {"sources": [{"downwardAPI": {"items": []}}]}},
+                    {"name": "empty", "emptyDir": {}},
+                ],
+                "initContainers": [{"name": "i", "envFrom": [{"secretRef": {"name": "s"}}]}],
+                "containers": [{
+                    "name": "c", "image": "x",
+                    "env": [
+                        {"name": "A", "value": "1"},
+                        {"name": "B", "valueFrom": {"secretKeyRef": {"name": "s", "key": "k"}}},
+                        {"name": "C", "valueFrom": {"configMapKeyRef": {"name": "c", "key": "k"}}},
+                        {"name": "D", "valueFrom": {"fieldRef": {"fieldPath": "metadata.name"}}},
+                    ],
+                    "volumeMounts": [
+                        {"name": "secret", "mountPath": "/s"}, {"name": "token", "mountPath": "/t"},
+                        {"name": "empty", "mountPath": "/e"}, {"name": "down", "mountPath": "/d"},
+                    ],
+                }],
+            },
+        });
+        let made = picture(&pod, "pi", "node-uid");
+        let wanted = json!({
+            "apiVersion": "v1",
+            "kind": "Pod",
+            "metadata": {
+                "name": "web-pi", "namespace": "default", "labels": {"app": "web"},
+                "annotations": {
+                    "kubernetes.io/config.hash": "h1", "kubernetes.io/config.mirror": "h1",
+                    "kubernetes.io/config.source": "file",
+                },
+                "ownerReferences": [{
+                    "apiVersion": "v1", "kind": "Node", "name": "pi", "uid": "node-uid",
+                    "controller": true,
+                }],
+            },
+            "spec": {
+                "nodeName": "pi",
+                "volumes": [
+                    {"name": "down", "projected": {"sources": [{"downwardAPI": {"items": []}}]}},
+                    {"name": "empty", "emptyDir": {}},
+                ],
+                "initContainers": [{"name": "i"}],
+                "containers": [{
+                    "name": "c", "image": "x",
+                    "env": [
+                        {"name": "A", "value": "1"},
+                        {"name": "D", "valueFrom": {"fieldRef": {"fieldPath": "metadata.name"}}},
+                    ],
+                    "volumeMounts": [
+                        {"name": "empty", "mountPath": "/e"}, {"name": "down", "mountPath": "/d"},
+                    ],
+                }],
+            },
+        });
+        assert_eq!(made, wanted);
+        assert!(is_mirror(&made) && !is_mirror(&pod));
+    }
+
+    #[test]
+    fn a_pod_of_the_local_api_is_told_by_its_uid() {
+        let pod = json!({"metadata": {"name": "a", "namespace": "b", "uid": "u"}, "spec": {}});
+        assert_eq!(hash_of(&picture(&pod, "pi", "n")), Some("u"));
+    }
+}

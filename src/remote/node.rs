@@ -1,0 +1,414 @@
+//! The cluster's Node of this machine, and the lease that says that it lives.
+//!
+//! ```text
+//!   every 10 s, and at once when the cluster answers again:
+//!     lease ──► Node there? make it ──► status changed, or five minutes old? send it
+//! ```
+//! What the Node says is the registry's Node: the kubelet keeps it true whether or not anybody asks.
+//! Source: Kubernetes pkg/kubelet/kubelet_node_status.go, component-helpers/apimachinery/lease.
+
+use std::cell::RefCell;
+use std::collections::BTreeMap;
+use std::rc::Rc;
+use std::time::Duration;
+
+use event_listener::{Event, EventListener};
+use futures_lite::future::or;
+use jiff::Timestamp;
+use serde_json::{Map, Value, json};
+
+use super::link::Link;
+use super::paths;
+use crate::object::{Key, Kind};
+use crate::registry::Registry;
+use crate::world::{BootTime, Call, Clock, NoAnswer, Reply, Verb};
+
+/// How long the lease lasts that is renewed every quarter of it.
+const LEASE_S: u32 = 40;
+const LEASE_PERIOD: Duration = Duration::from_secs(10);
+/// An unchanged status is sent this often.
+const REPORT_PERIOD: Duration = Duration::from_secs(300);
+/// While the cluster is silent it is asked this often, so that it hears of the node soon after it
+/// can: a SYN costs 60 bytes, and nothing at all where there is no route.
+const SILENT_PERIOD_MIN: Duration = Duration::from_secs(1);
+const SILENT_PERIOD_MAX: Duration = Duration::from_secs(5);
+const LEASES: &str = "kube-node-lease";
+
+/// Whether the cluster has a Node of this name, and which.
+#[derive(Default)]
+pub struct Enlisted {
+    uid: RefCell<Option<String>>,
+    changed: Event,
+}
+
+impl Enlisted {
+    /// UID of the cluster's Node.
+    pub fn uid(&self) -> Option<String> {
+        self.uid.borrow().clone()
+    }
+
+    pub fn listen(&self) -> EventListener {
+        self.changed.listen()
+    }
+
+    fn set(&self, uid: Option<String>) {
+        if *self.uid.borrow() != uid {
+            self.uid.replace(uid);
+            self.changed.notify(usize::MAX);
+        }
+    }
+}
+
+/// Who makes the Node.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Registration {
+    /// This node, if it is not there.
+    Own,
+    /// `--register-node=false`: an administrator. Until then nothing is reported.
+    Others,
+}
+
+pub struct Heartbeat {
+    pub link: Rc<Link>,
+    pub registry: Registry,
+    pub clock: Rc<dyn Clock>,
+    pub node_name: String,
+    pub registration: Registration,
+    pub provider_id: Option<String>,
+    pub enlisted: Rc<Enlisted>,
+}
+
+#[derive(Default)]
+struct State {
+    /// The lease as the cluster answered it last.
+    lease: Option<Value>,
+    /// What the Node's status was when it was last sent, without its heartbeats.
+    sent: Option<(Value, BootTime)>,
+    /// What the cluster refuses, and how; told once.
+    refused: BTreeMap<&'static str, String>,
+    failures: u32,
+}
+
+impl Heartbeat {
+    /// Never ends.
+    pub async fn run(self) {
+        let mut state = State::default();
+        let reader = self.registry.reader();
+        loop {
+            let version = reader.version();
+            let beat = self.beat(&mut state).await;
+            let pause = match beat {
+                Ok(()) => {
+                    state.failures = 0;
+                    LEASE_PERIOD
+                }
+                Err(_) => {
+                    state.failures += 1;
+                    (SILENT_PERIOD_MIN * state.failures).min(SILENT_PERIOD_MAX)
+                }
+            };
+            let sleep = self.clock.sleep_until(self.clock.now() + pause);
+            match self.link.is_up() {
+                // What the kubelet says of the node is news.
+                true => or(sleep, self.changed_status(&reader, version)).await,
+                false => or(sleep, self.link.back()).await,
+            }
+        }
+    }
+
+    async fn changed_status(&self, reader: &crate::registry::Reader, version: u64) {
+        reader.changed(&[Kind::Node], version).await;
+    }
+
+    async fn beat(&self, state: &mut State) -> Result<(), NoAnswer> {
+        let Some(uid) = self.enlist(state).await? else {
+            return Ok(());
+        };
+        self.renew_lease(state, &uid).await?;
+        self.report(state).await
+    }
+
+    /// Finds the Node, or makes it. `None`: it is not there and cannot be made.
+    async fn enlist(&self, state: &mut State) -> Result<Option<String>, NoAnswer> {
+        if let Some(uid) = self.enlisted.uid() {
+            return Ok(Some(uid));
+        }
+        let Some(own) = self.own() else {
+            return Ok(None);
+        };
+        let path = paths::object(&Key::local(Kind::Node, "", &self.node_name));
+        let found = self.link.call(Call::get(path.clone())).await?;
+        let reply = match (found.status, self.registration) {
+            (200, _) => {
+                self.refresh_labels(&path, &own, &found).await?;
+                found
+            }
+            (404, Registration::Own) => {
+                let made = node_of(&own, self.provider_id.as_deref());
+                let path = paths::collection(Kind::Node, "");
+                let made = self.link.call(Call::with(Verb::Create, path, made)).await?;
+                if made.is_success() {
+                    log::info!("node {} is registered", self.node_name);
+                }
+                made
+            }
+            _ => found,
+        };
+        if !reply.is_success() {
+            self.complain(state, "register the node", &reply);
+            return Ok(None);
+        }
+        state.refused.clear();
+        state.sent = None;
+        let uid = reply.body["metadata"]["uid"].as_str().map(str::to_owned);
+        self.enlisted.set(uid.clone());
+        Ok(uid)
+    }
+
+    /// The registry's Node as it is now.
+    fn own(&self) -> Option<Value> {
+        let key = Key::local(Kind::Node, "", &self.node_name);
+        let own = self.registry.reader().get_packed(&key)?.unpack().body;
+        // Before the kubelet has looked there is nothing to tell.
+        own["status"]["conditions"].is_array().then_some(own)
+    }
+
+    /// Labels that follow from the machine; those of the user are set when the Node is made.
+    async fn refresh_labels(&self, path: &str, own: &Value, found: &Reply) -> Result<(), NoAnswer> {
+        let theirs = &found.body["metadata"]["labels"];
+        let ours = own["metadata"]["labels"].as_object();
+        let changed: Map<String, Value> = ours
+            .into_iter()
+            .flatten()
+            .filter(|(name, value)| is_of_the_machine(name) && theirs.get(name) != Some(value))
+            .map(|(name, value)| (name.clone(), value.clone()))
+            .collect();
+        if changed.is_empty() {
+            return Ok(());
+        }
+        let patch = json!({"metadata": {"labels": changed}});
+        let call = Call::with(Verb::Patch, path, patch);
+        let reply = self.link.call(call).await?;
+        if !reply.is_success() {
+            log::warn!(
+                "label the node in the cluster: {} {}",
+                reply.status,
+                reply.message()
+            );
+        }
+        Ok(())
+    }
+
+    async fn renew_lease(&self, state: &mut State, node_uid: &str) -> Result<(), NoAnswer> {
+        let key = Key::local(Kind::Lease, LEASES, &self.node_name);
+        let path = paths::object(&key);
+        let now = micros(self.clock.wall());
+        let reply = match state.lease.take() {
+            Some(mut lease) => {
+                lease["spec"]["renewTime"] = now.into();
+                let call = Call::with(Verb::Update, path, lease);
+                self.link.call(call).await?
+            }
+            None => match self.link.call(Call::get(path)).await? {
+                found if found.status == 200 => {
+                    let mut lease = found.body;
+                    lease["spec"] = self.lease_spec(&now);
+                    let call = Call::with(Verb::Update, paths::object(&key), lease);
+                    self.link.call(call).await?
+                }
+                found if found.status == 404 => {
+                    let lease = json!({
+                        "apiVersion": "coordination.k8s.io/v1",
+                        "kind": "Lease",
+                        "metadata": {
+                            "name": self.node_name, "namespace": LEASES,
+                            "ownerReferences": [{
+                                "apiVersion": "v1", "kind": "Node",
+                                "name": self.node_name, "uid": node_uid,
+                            }],
+                        },
+                        "spec": self.lease_spec(&now),
+                    });
+                    let path = paths::collection(Kind::Lease, LEASES);
+                    self.link
+                        .call(Call::with(Verb::Create, path, lease))
+                        .await?
+                }
+                other => other,
+            },
+        };
+        match reply.is_success() {
+            true => {
+                let mut lease = reply.body;
+                lease["metadata"]
+                    .as_object_mut()
+                    .map(|fields| fields.remove("managedFields"));
+                state.lease = Some(lease);
+            }
+            // A conflict: somebody else wrote it; the next one looks first.
+            false if reply.status == 409 || reply.status == 404 => {}
+            false => self.complain(state, "renew the node's lease", &reply),
+        }
+        Ok(())
+    }
+
+    fn lease_spec(&self, now: &str) -> Value {
+        json!({
+            "holderIdentity": self.node_name,
+            "leaseDurationSeconds": LEASE_S,
+            "renewTime": now,
+        })
+    }
+
+    /// Sends the status if there is news, or none for a while.
+    async fn report(&self, state: &mut State) -> Result<(), NoAnswer> {
+        let Some(mut own) = self.own() else {
+            return Ok(());
+        };
+        let status = own["status"].take();
+        let news = without_heartbeats(status.clone());
+        let now = self.clock.now();
+        if let Some((sent, at)) = &state.sent
+            && *sent == news
+            && now.since(*at) < REPORT_PERIOD
+        {
+            return Ok(());
+        }
+        let before = state.sent.as_ref().map(|(sent, _)| sent);
+        let patch = status_patch(before, &news, status, self.clock.wall());
+        let key = Key::local(Kind::Node, "", &self.node_name);
+        let path = format!("{}/status", paths::object(&key));
+        let reply = self.link.call(Call::with(Verb::Patch, path, patch)).await?;
+        match reply.status {
+            200 => {
+                state.sent = Some((news, now));
+                let uid = reply.body["metadata"]["uid"].as_str();
+                self.enlisted.set(uid.map(str::to_owned));
+            }
+            // Somebody took it away: the next beat makes it anew.
+            404 => {
+                log::warn!("the cluster has no node {} any more", self.node_name);
+                state.lease = None;
+                self.enlisted.set(None);
+            }
+            _ => self.complain(state, "report the node's status", &reply),
+        }
+        Ok(())
+    }
+
+    fn complain(&self, state: &mut State, what: &'static str, reply: &Reply) {
+        let hint = match (reply.status, self.registration) {
+            (404, Registration::Others) => {
+                " (--register-node=false: an administrator has to make it)"
+            }
+            _ => "",
+        };
+        let text = format!("{what}: {} {}{hint}", reply.status, reply.message());
+        if state.refused.get(what) != Some(&text) {
+            log::warn!("{text}");
+            state.refused.insert(what, text);
+        }
+    }
+}
+
+/// Labels that no user gave. Source: Kubernetes pkg/kubelet/kubelet_node_status.go
+/// (updateDefaultLabels).
+fn is_of_the_machine(label: &str) -> bool {
+    matches!(
+        label,
+        "kubernetes.io/hostname"
+            | "kubernetes.io/os"
+            | "kubernetes.io/arch"
+            | "beta.kubernetes.io/os"
+            | "beta.kubernetes.io/arch"
+    )
+}
+
+/// The Node as it is made.
+fn node_of(own: &Value, provider_id: Option<&str>) -> Value {
+    let mut node = json!({
+        "apiVersion": "v1",
+        "kind": "Node",
+        "metadata": {
+            "name": own["metadata"]["name"],
+            "labels": own["metadata"]["labels"],
+            "annotations": {"volumes.kubernetes.io/controller-managed-attach-detach": "true"},
+        },
+        "spec": {},
+        "status": own["status"],
+    });
+    if let Some(taints) = own["spec"].get("taints") {
+        node["spec"]["taints"] = taints.clone();
+    }
+    if let Some(provider_id) = provider_id {
+        node["spec"]["providerID"] = provider_id.into();
+    }
+    node
+}
+
+fn without_heartbeats(mut status: Value) -> Value {
+    for condition in status["conditions"].as_array_mut().into_iter().flatten() {
+        condition
+            .as_object_mut()
+            .map(|fields| fields.remove("lastHeartbeatTime"));
+    }
+    status
+}
+
+/// Fields that changed since `before`, and every condition with the time of now.
+fn status_patch(before: Option<&Value>, news: &Value, mut status: Value, now: Timestamp) -> Value {
+    for condition in status["conditions"].as_array_mut().into_iter().flatten() {
+        condition["lastHeartbeatTime"] = seconds(now).into();
+    }
+    if let Some(fields) = status.as_object_mut() {
+        fields.retain(|name, _| {
+            let same = before.is_some_and(|before| before.get(name) == news.get(name));
+            name == "conditions" || !same
+        });
+        // Addresses that are gone would stay.
+        if let Some(addresses) = fields.get_mut("addresses").and_then(Value::as_array_mut) {
+            addresses.insert(0, json!({"$patch": "replace"}));
+        }
+    }
+    json!({"status": status})
+}
+
+fn seconds(at: Timestamp) -> String {
+    at.strftime("%Y-%m-%dT%H:%M:%SZ").to_string()
+}
+
+/// MicroTime of meta/v1.
+fn micros(at: Timestamp) -> String {
+    at.strftime("%Y-%m-%dT%H:%M:%S.%6fZ").to_string()
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn times_are_written_as_the_api_wants_them() {
+        let at: Timestamp = "2026-01-02T03:04:05.678901234Z".parse().unwrap();
+        assert_eq!(seconds(at), "2026-01-02T03:04:05Z");
+        assert_eq!(micros(at), "2026-01-02T03:04:05.678901Z");
+    }
+
+    #[test]
+    fn a_status_that_did_not_change_is_a_heartbeat_and_nothing_else() {
+        let status = json!({
+            "capacity": {"cpu": "4"}, "addresses": [{"type": "InternalIP", "address": "10.0.0.1"}],
+            "conditions": [{"type": "Ready", "status": "True", "lastHeartbeatTime": "old"}],
+        });
+        let news = without_heartbeats(status.clone());
+        let at: Timestamp = "2026-01-02T03:04:05Z".parse().unwrap();
+        let same = status_patch(Some(&news), &news, status.clone(), at);
+        let beat = json!([{"type": "Ready", "status": "True", "lastHeartbeatTime": "2026-01-02T03:04:05Z"}]);
+        assert_eq!(same, json!({"status": {"conditions": beat}}));
+        let first = status_patch(None, &news, status, at);
+        assert_eq!(first["status"]["capacity"], json!({"cpu": "4"}));
+        assert_eq!(
+            first["status"]["addresses"][0],
+            json!({"$patch": "replace"})
+        );
+    }
+}

@@ -1,0 +1,106 @@
+//! What to send of a pod's status, so that the cluster's becomes what the kubelet says. Pure.
+//!
+//! Conditions that others keep (readiness gates, the scheduler's) stay. Source: Kubernetes
+//! pkg/kubelet/status/status_manager.go (mergePodStatus), pkg/util/pod/pod.go.
+
+use serde_json::{Map, Value, json};
+
+/// Fields that others write.
+const FOREIGN: [&str; 3] = ["resourceClaimStatuses", "nominatedNodeName", "resize"];
+/// Lists that a strategic merge would add to.
+const MERGED: [&str; 3] = ["conditions", "podIPs", "hostIPs"];
+
+/// The body of a strategic merge patch of `pods/NAME/status`; `None`: the cluster has it right.
+pub fn patch(uid: &str, theirs: &Value, ours: &Value) -> Option<Value> {
+    let mut changes = Map::new();
+    let empty = Map::new();
+    let ours_fields = ours.as_object().unwrap_or(&empty);
+    let their_fields = theirs.as_object().unwrap_or(&empty);
+    for (name, value) in ours_fields {
+        let value = match name.as_str() {
+            "conditions" => conditions(&theirs["conditions"], value),
+            _ => value.clone(),
+        };
+        if theirs.get(name) != Some(&value) {
+            changes.insert(name.clone(), whole(name, value));
+        }
+    }
+    for name in their_fields.keys() {
+        if !ours_fields.contains_key(name) && !FOREIGN.contains(&name.as_str()) {
+            changes.insert(name.clone(), Value::Null);
+        }
+    }
+    (!changes.is_empty()).then(|| json!({"metadata": {"uid": uid}, "status": changes}))
+}
+
+/// Ours, and after them those of types that we do not know.
+fn conditions(theirs: &Value, ours: &Value) -> Value {
+    let known = |theirs: &Value| {
+        let mut ours = ours.as_array().into_iter().flatten();
+        ours.any(|ours| ours["type"] == theirs["type"])
+    };
+    let foreign = theirs.as_array().into_iter().flatten();
+    let foreign = foreign.filter(|theirs| !known(theirs));
+    let mut merged = ours.as_array().cloned().unwrap_or_default();
+    merged.extend(foreign.cloned());
+    // In the cluster's order, as far as there is one: a mere change of order is none.
+    let place = |one: &Value| {
+        let mut places = theirs.as_array().into_iter().flatten();
+        places
+            .position(|theirs| theirs["type"] == one["type"])
+            .unwrap_or(usize::MAX)
+    };
+    merged.sort_by_key(place);
+    merged.into()
+}
+
+/// The whole list in place of what is there.
+fn whole(name: &str, value: Value) -> Value {
+    match value {
+        Value::Array(mut items) if MERGED.contains(&name) => {
+            items.insert(0, json!({"$patch": "replace"}));
+            items.into()
+        }
+        value => value,
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn only_what_differs_is_sent_and_foreign_conditions_stay() {
+        let theirs = json!({
+            "phase": "Pending", "qosClass": "BestEffort", "reason": "Old",
+            "resourceClaimStatuses": [],
+            "conditions": [
+                {"type": "gate", "status": "True"}, {"type": "Ready", "status": "False"},
+            ],
+        });
+        let ours = json!({
+            "phase": "Running", "qosClass": "BestEffort",
+            "conditions": [{"type": "Ready", "status": "True"}, {"type": "Initialized", "status": "True"}],
+        });
+        let wanted = json!({
+            "metadata": {"uid": "u"},
+            "status": {
+                "phase": "Running", "reason": null,
+                "conditions": [
+                    {"$patch": "replace"},
+                    {"type": "gate", "status": "True"},
+                    {"type": "Ready", "status": "True"},
+                    {"type": "Initialized", "status": "True"},
+                ],
+            },
+        });
+        assert_eq!(patch("u", &theirs, &ours), Some(wanted));
+    }
+
+    #[test]
+    fn what_is_the_same_but_for_order_is_not_sent() {
+        let theirs = json!({"phase": "Running", "conditions": [{"type": "B"}, {"type": "x"}, {"type": "A"}]});
+        let ours = json!({"phase": "Running", "conditions": [{"type": "A"}, {"type": "B"}]});
+        assert_eq!(patch("u", &theirs, &ours), None);
+    }
+}

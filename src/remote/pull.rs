@@ -1,0 +1,312 @@
+//! The pods that the cluster binds to this node, and what they need, into the registry.
+//!
+//! ```text
+//!  pods (reflector) ──► what they name ──► a reflector each ──┐
+//!        │                                                    ▼
+//!        └── known, or waited for long enough ──► one complete list ──► registry.replace
+//! ```
+//! A pod that is new waits a little for its Secrets and ConfigMaps, so that all of them are on the
+//! disk together: after that it needs no cluster. What the cluster was not heard of since this agent
+//! was started stays as it is in the registry.
+//!
+//! A pod that has ended for good in the cluster's eyes and is unknown here is not taken: its work is
+//! done, and this node may have lost its records of that.
+
+use std::cell::RefCell;
+use std::collections::{BTreeMap, BTreeSet};
+use std::hash::{DefaultHasher, Hash, Hasher};
+use std::pin::Pin;
+use std::rc::Rc;
+use std::time::Duration;
+
+use async_executor::{LocalExecutor, Task};
+use event_listener::EventListener;
+use futures_lite::future::{or, poll_fn};
+use serde_json::Value;
+
+use super::link::Link;
+use super::paths::Selection;
+use super::reflector::{Held, Name, Reflector};
+use crate::object::{Key, Kind, Origin, Source, references};
+use crate::os::task;
+use crate::registry::{FieldLines, Incoming, Registry};
+use crate::world::{BootTime, Clock};
+
+/// How long a new pod waits for the first word on what it names. Then it is taken all the same, and
+/// waits in the kubelet, which says for what.
+const REFERENCES_MAX: Duration = Duration::from_secs(10);
+
+/// What the registry was told of an entry: a hash of all but its status.
+type Print = u64;
+
+/// What is remembered of a pod, so that only what changed is read again.
+struct Seen {
+    version: Box<str>,
+    uid: Box<str>,
+    print: Print,
+    names: BTreeSet<Key>,
+    since: BootTime,
+    /// The registry had it before this agent heard of it: it needs nothing more to run, and leaving
+    /// it out of a list would end it.
+    here: bool,
+    /// Its work is done and nothing of it is here.
+    over: bool,
+}
+
+/// A thing that pods name, followed by itself.
+struct Follower {
+    reflector: Rc<Reflector>,
+    _task: Task<()>,
+}
+
+pub struct Pull {
+    pub link: Rc<Link>,
+    pub registry: Registry,
+    pub clock: Rc<dyn Clock>,
+    pub executor: Rc<LocalExecutor<'static>>,
+    pub pods: Rc<Reflector>,
+    /// UIDs of pods of which the kubelet knows all there is to know.
+    pub taken: Rc<RefCell<BTreeSet<String>>>,
+}
+
+#[derive(Default)]
+struct State {
+    seen: BTreeMap<Name, Seen>,
+    followers: BTreeMap<Key, Follower>,
+    told: BTreeMap<Key, Print>,
+}
+
+impl Pull {
+    /// Never ends.
+    pub async fn run(self) {
+        let mut state = State::default();
+        loop {
+            let listeners = self.listeners(&state);
+            let again = match self.pods.has_listed() {
+                true => self.turn(&mut state).await,
+                false => None,
+            };
+            // A turn may have begun to follow something that nobody listened to.
+            if state.followers.len() + 1 != listeners.len() {
+                continue;
+            }
+            let changed = any(listeners);
+            match again {
+                None => changed.await,
+                Some(at) => or(changed, self.clock.sleep_until(at)).await,
+            }
+        }
+    }
+
+    fn listeners(&self, state: &State) -> Vec<EventListener> {
+        let followed = state.followers.values();
+        let followed = followed.map(|follower| follower.reflector.listen());
+        std::iter::once(self.pods.listen())
+            .chain(followed)
+            .collect()
+    }
+
+    /// Hands over what there is. Returns when to look again at the latest.
+    async fn turn(&self, state: &mut State) -> Option<BootTime> {
+        let pods = self.look(state);
+        self.follow(state);
+        let now = self.clock.now();
+        let (mut list, mut prints) = (Vec::new(), BTreeMap::new());
+        let (mut needed, mut again, mut taken) = (BTreeSet::new(), None, BTreeSet::new());
+        for (name, held) in &pods {
+            let seen = &state.seen[name];
+            if seen.over {
+                taken.insert(seen.uid.to_string());
+                continue;
+            }
+            let key = key_of(Kind::Pod, name);
+            let until = seen.since + REFERENCES_MAX;
+            let known = |key| {
+                state
+                    .followers
+                    .get(key)
+                    .is_some_and(|f: &Follower| f.reflector.has_listed())
+            };
+            if !seen.here && !state.told.contains_key(&key) && now < until && !seen.names.iter().all(known) {
+                again = again.map_or(Some(until), |at: BootTime| Some(at.min(until)));
+                continue;
+            }
+            needed.extend(seen.names.iter().cloned());
+            taken.insert(seen.uid.to_string());
+            list.push(entry(state, &key, seen.print, || stated(held.body())));
+            prints.insert(key, seen.print);
+        }
+        for key in needed {
+            let follower = state.followers.get(&key);
+            let Some(follower) = follower.filter(|follower| follower.reflector.has_listed()) else {
+                // Not heard of yet: whatever is here stays.
+                prints.extend(state.told.get(&key).map(|print| (key.clone(), *print)));
+                list.push(Incoming::AsBefore(key));
+                continue;
+            };
+            if let Some(held) = follower.reflector.get(&key.namespace, &key.name) {
+                let body = stated(held.body());
+                let print = print_of(&body);
+                list.push(entry(state, &key, print, || body));
+                prints.insert(key, print);
+            }
+        }
+        let fresh = |entry: &Incoming| !matches!(entry, Incoming::AsBefore(_));
+        if list.iter().any(fresh)
+            || prints != state.told
+            || !self.registry.has_listed(Source::Remote)
+        {
+            match self.registry.replace(Source::Remote, list).await {
+                Ok(replaced) => {
+                    for (key, problem) in replaced.problems {
+                        log::error!("{key} of the cluster cannot be taken: {}", problem.message);
+                    }
+                    for (key, warning) in replaced.warnings {
+                        log::debug!("{key} of the cluster: {}", warning.message);
+                    }
+                    state.told = prints;
+                }
+                Err(error) => {
+                    log::error!("keep what the cluster wants: {error}; trying again");
+                    return Some(now + REFERENCES_MAX);
+                }
+            }
+        }
+        self.taken.replace(taken);
+        again
+    }
+
+    /// Reads what changed among the pods. Returns those that are no mirrors.
+    fn look(&self, state: &mut State) -> Vec<(Name, Rc<Held>)> {
+        let mut pods = self.pods.all();
+        let reader = self.registry.reader();
+        let mut seen = BTreeMap::new();
+        pods.retain(|(name, held)| {
+            let before = state.seen.remove(name);
+            if let Some(same) = before
+                .as_ref()
+                .filter(|seen| *seen.version == *held.version())
+            {
+                let mirror = same.uid.is_empty();
+                seen.insert(name.clone(), before.expect("just looked at"));
+                return !mirror;
+            }
+            let body = held.body();
+            let mirror = super::mirror::is_mirror(&body);
+            let since = before.filter(|seen| *seen.uid == *held.uid());
+            let key = key_of(Kind::Pod, name);
+            let here = reader.get_packed(&key);
+            let here = here.is_some_and(|pod| pod.uid() == held.uid());
+            let phase = body["status"]["phase"].as_str();
+            seen.insert(
+                name.clone(),
+                Seen {
+                    version: held.version().into(),
+                    // A mirror is nobody's to run.
+                    uid: if mirror { "" } else { held.uid() }.into(),
+                    names: names_of(&body["spec"], &name.0),
+                    since: since.map_or_else(|| self.clock.now(), |seen| seen.since),
+                    here,
+                    over: !here && matches!(phase, Some("Succeeded" | "Failed")),
+                    print: print_of(&stated(body)),
+                },
+            );
+            !mirror
+        });
+        state.seen = seen;
+        pods
+    }
+
+    /// Follows what pods name, and nothing else.
+    fn follow(&self, state: &mut State) {
+        let pods = state
+            .seen
+            .values()
+            .filter(|seen| !seen.uid.is_empty() && !seen.over);
+        let named: BTreeSet<&Key> = pods.flat_map(|seen| &seen.names).collect();
+        state.followers.retain(|key, _| named.contains(key));
+        for key in named {
+            if state.followers.contains_key(key) {
+                continue;
+            }
+            let selection = Selection {
+                kind: key.kind,
+                namespace: key.namespace.clone(),
+                fields: format!("metadata.name={}", key.name),
+            };
+            let reflector = Reflector::new(self.link.clone(), selection);
+            let own = reflector.clone();
+            let task = task::spawn(&self.executor, async move { own.run().await });
+            let follower = Follower {
+                reflector,
+                _task: task,
+            };
+            state.followers.insert(key.clone(), follower);
+        }
+    }
+}
+
+fn entry(state: &State, key: &Key, print: Print, body: impl FnOnce() -> Value) -> Incoming {
+    match state.told.get(key) {
+        Some(told) if *told == print => Incoming::AsBefore(key.clone()),
+        _ => Incoming::Object {
+            key: key.clone(),
+            provenance: None,
+            body: body(),
+            lines: FieldLines::default(),
+        },
+    }
+}
+
+pub fn key_of(kind: Kind, (namespace, name): &Name) -> Key {
+    Key {
+        origin: Origin::Remote,
+        ..Key::local(kind, namespace, name)
+    }
+}
+
+/// An object as its source states it. How a pod is doing, the kubelet says.
+fn stated(mut body: Value) -> Value {
+    if let Some(fields) = body.as_object_mut() {
+        fields.remove("status");
+    }
+    if let Some(metadata) = body["metadata"].as_object_mut() {
+        metadata.remove("resourceVersion");
+    }
+    body
+}
+
+fn print_of(body: &Value) -> Print {
+    let mut hasher = DefaultHasher::new();
+    body.hash(&mut hasher);
+    hasher.finish()
+}
+
+fn names_of(spec: &Value, namespace: &str) -> BTreeSet<Key> {
+    let named = |kind: Kind| {
+        let key = move |name: &str| key_of(kind, &(namespace.to_owned(), name.to_owned()));
+        key
+    };
+    let secrets = references::secrets(spec).map(named(Kind::Secret));
+    let config_maps = references::config_maps(spec).map(named(Kind::ConfigMap));
+    // Where the API is, for its environment.
+    let api = key_of(
+        Kind::Service,
+        &("default".to_owned(), "kubernetes".to_owned()),
+    );
+    secrets.chain(config_maps).chain([api]).collect()
+}
+
+/// Resolves when one of them rings.
+async fn any(mut listeners: Vec<EventListener>) {
+    poll_fn(|context| {
+        let mut rung = listeners
+            .iter_mut()
+            .map(|listener| Future::poll(Pin::new(listener), context).is_ready());
+        match rung.any(|rung| rung) {
+            true => std::task::Poll::Ready(()),
+            false => std::task::Poll::Pending,
+        }
+    })
+    .await;
+}

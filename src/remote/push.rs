@@ -1,0 +1,338 @@
+//! What the cluster should know of this node's pods, compared with what it was last seen to hold.
+//!
+//! ```text
+//!  registry: pods of the cluster ── status differs ──────────────► PATCH pods/NAME/status
+//!            gone, and it asked for that ── last status, then ───► DELETE, grace 0, this UID
+//!  registry: pods of this node ── no mirror, or of another text ─► (DELETE and) POST
+//!                              ── status differs ────────────────► PATCH
+//!  mirror of a pod that is no more ──────────────────────────────► DELETE
+//! ```
+//! No memory of what was once sent decides, except that what the cluster did not take as it was is
+//! not sent again until one side changes.
+
+use std::cell::RefCell;
+use std::collections::{BTreeMap, BTreeSet};
+use std::hash::{DefaultHasher, Hash, Hasher};
+use std::rc::Rc;
+use std::time::Duration;
+
+use futures_lite::future::or;
+use serde_json::{Value, json};
+
+use super::link::{Backoff, Link};
+use super::node::Enlisted;
+use super::paths;
+use super::pull::key_of;
+use super::reflector::{Held, Name, Reflector};
+use super::{mirror, pod_status};
+use crate::object::{Key, Kind, Object, Origin, Source, Standing};
+use crate::registry::{ChangeType, EventRecord, Registry};
+use crate::world::{BootTime, Call, Clock, NoAnswer, Reply, Verb};
+
+/// Changes come in bursts: this long after the first of them, one look takes them all.
+const GATHER: Duration = Duration::from_millis(50);
+/// Before what the cluster refused is tried again though nothing changed.
+const REFUSED_AGAIN: Duration = Duration::from_secs(60);
+
+/// Why a turn was broken off.
+enum Stop {
+    NoAnswer,
+    /// It wants to be left alone for a while.
+    Busy(Option<Duration>),
+}
+
+/// What was sent last and to no avail: our side, their side.
+type Futile = (u64, u64);
+
+pub struct Push {
+    pub link: Rc<Link>,
+    pub registry: Registry,
+    pub clock: Rc<dyn Clock>,
+    pub node_name: String,
+    pub pods: Rc<Reflector>,
+    pub taken: Rc<RefCell<BTreeSet<String>>>,
+    pub enlisted: Rc<Enlisted>,
+    /// Sources of this node's own pods that must have listed before a mirror is called an orphan.
+    pub sources: Vec<Source>,
+}
+
+#[derive(Default)]
+struct State {
+    /// How pods of the cluster had ended when the registry let them go.
+    ended: BTreeMap<String, Value>,
+    /// Deletions that the cluster was asked for and that the watch has not shown yet.
+    asked: BTreeSet<String>,
+    futile: BTreeMap<String, Futile>,
+    /// Mirrors that the cluster refused, and when to try again.
+    refused: BTreeMap<Key, (String, BootTime)>,
+}
+
+impl Push {
+    /// Never ends.
+    pub async fn run(self) {
+        let mut state = State::default();
+        let mut backoff = Backoff::default();
+        let reader = self.registry.reader();
+        let mut version = reader.version();
+        loop {
+            let (theirs, node) = (self.pods.listen(), self.enlisted.listen());
+            let Ok(mut cursor) = reader.watch(Kind::Pod, version) else {
+                // History is short and somebody was quick: what it would have told is compared anyway.
+                version = reader.version();
+                continue;
+            };
+            while let Ok(Some(changes)) = cursor.ready_packed() {
+                for change in changes {
+                    version = version.max(change.resource_version());
+                    let object = &change.object;
+                    if change.change == ChangeType::Deleted && object.key().origin == Origin::Remote
+                    {
+                        let mut object = object.unpack();
+                        let status = object.body["status"].take();
+                        state.ended.insert(object.uid().to_owned(), status);
+                    }
+                }
+            }
+            match self.turn(&mut state).await {
+                Ok(()) => backoff.reset(),
+                Err(Stop::NoAnswer) => {
+                    self.link.pause(&mut backoff, None).await;
+                    continue;
+                }
+                Err(Stop::Busy(asked)) => {
+                    self.link.pause(&mut backoff, asked).await;
+                    continue;
+                }
+            }
+            let ours = async {
+                let _changed_or_gone = cursor.next_packed().await;
+            };
+            let again = state.refused.values().map(|(_, at)| *at).min();
+            let later = async {
+                match again {
+                    Some(at) => self.clock.sleep_until(at).await,
+                    None => std::future::pending().await,
+                }
+            };
+            or(or(ours, theirs), or(node, later)).await;
+            self.clock.sleep_until(self.clock.now() + GATHER).await;
+        }
+    }
+
+    async fn turn(&self, state: &mut State) -> Result<(), Stop> {
+        if !self.pods.has_listed() {
+            return Ok(());
+        }
+        let reader = self.registry.reader();
+        let (ours, _) = reader.list_packed(Kind::Pod, None);
+        let theirs = self.pods.all();
+        let uids: BTreeSet<&str> = theirs.iter().map(|(_, held)| held.uid()).collect();
+        state.asked.retain(|uid| uids.contains(uid.as_str()));
+        state.futile.retain(|uid, _| uids.contains(uid.as_str()));
+        state.ended.retain(|uid, _| uids.contains(uid.as_str()));
+
+        let mut pictured = BTreeSet::new();
+        for pod in ours {
+            let key = pod.key();
+            let name = (key.namespace.clone(), key.name.clone());
+            if key.origin == Origin::Remote {
+                let held = self.pods.get(&name.0, &name.1);
+                if let Some(held) = held.filter(|held| held.uid() == pod.uid()) {
+                    let mut object = pod.unpack();
+                    self.send_status(state, &name, &held, &object.body["status"].take())
+                        .await?;
+                }
+            } else if matches!(pod.standing(), Standing::Accepted | Standing::Stale(_)) {
+                let object = pod.unpack();
+                if object.body["spec"]["nodeName"] == self.node_name.as_str() {
+                    pictured.insert(name.clone());
+                    self.show(state, &name, &object).await?;
+                }
+            }
+        }
+        for (name, held) in theirs {
+            if state.asked.contains(held.uid()) {
+                continue;
+            }
+            let body = held.body();
+            match mirror::is_mirror(&body) {
+                true if pictured.contains(&name) || !self.knows_own() => {}
+                true => self.remove(state, &name, held.uid()).await?,
+                false => self.finish(state, &name, &held, &body).await?,
+            }
+        }
+        Ok(())
+    }
+
+    /// Whether every source of this node's own pods has said what there is.
+    fn knows_own(&self) -> bool {
+        let mut sources = self.sources.iter();
+        sources.all(|source| self.registry.has_listed(*source))
+    }
+
+    /// The second half of a deletion: nothing of the pod is left here.
+    async fn finish(
+        &self,
+        state: &mut State,
+        name: &Name,
+        held: &Held,
+        body: &Value,
+    ) -> Result<(), Stop> {
+        let here = self.registry.reader().get_packed(&key_of(Kind::Pod, name));
+        let here = here.is_some_and(|pod| pod.uid() == held.uid());
+        let deleting = body["metadata"]["deletionTimestamp"].is_string();
+        if here || !deleting || !self.taken.borrow().contains(held.uid()) {
+            return Ok(());
+        }
+        // It has to be seen to have ended before it is gone.
+        if let Some(status) = state.ended.get(held.uid()).cloned() {
+            self.send_status(state, name, held, &status).await?;
+        }
+        self.remove(state, name, held.uid()).await
+    }
+
+    async fn remove(&self, state: &mut State, name: &Name, uid: &str) -> Result<(), Stop> {
+        let options = json!({
+            "apiVersion": "v1", "kind": "DeleteOptions",
+            "gracePeriodSeconds": 0, "preconditions": {"uid": uid},
+        });
+        let path = paths::object(&key_of(Kind::Pod, name));
+        let reply = self.ask(Call::with(Verb::Delete, path, options)).await?;
+        match reply.status {
+            // Gone, or another one by now.
+            200 | 202 | 404 | 409 => {}
+            _ => self.complain("delete", name, &reply),
+        }
+        state.asked.insert(uid.to_owned());
+        Ok(())
+    }
+
+    async fn send_status(
+        &self,
+        state: &mut State,
+        name: &Name,
+        held: &Held,
+        ours: &Value,
+    ) -> Result<(), Stop> {
+        let mut body = held.body();
+        let theirs = body["status"].take();
+        // Before the kubelet has said anything there is nothing to tell.
+        let Some(patch) = pod_status::patch(held.uid(), &theirs, ours) else {
+            return Ok(());
+        };
+        if !ours["conditions"].is_array() {
+            return Ok(());
+        }
+        let futile = (hash(ours), hash(&theirs));
+        if state.futile.get(held.uid()) == Some(&futile) {
+            return Ok(());
+        }
+        let path = format!("{}/status", paths::object(&key_of(Kind::Pod, name)));
+        let reply = self.ask(Call::with(Verb::Patch, path, patch)).await?;
+        let theirs = match reply.status {
+            200 => {
+                let theirs = hash(&reply.body["status"]);
+                self.pods.learn(reply.body);
+                theirs
+            }
+            // Gone, or another one by now; the watch will say so.
+            404 | 409 => futile.1,
+            _ => {
+                self.complain("report the status of", name, &reply);
+                futile.1
+            }
+        };
+        state
+            .futile
+            .insert(held.uid().to_owned(), (futile.0, theirs));
+        Ok(())
+    }
+
+    /// Sees to the picture of a pod of this node.
+    async fn show(&self, state: &mut State, name: &Name, pod: &Object) -> Result<(), Stop> {
+        let held = self.pods.get(&name.0, &name.1);
+        if let Some(held) = &held {
+            let body = held.body();
+            let stale = mirror::hash_of(&body) != Some(mirror::content(&pod.body))
+                || body["metadata"]["deletionTimestamp"].is_string();
+            match (mirror::is_mirror(&body), stale) {
+                (true, false) => {
+                    let status = &pod.body["status"];
+                    return self.send_status(state, name, held, status).await;
+                }
+                (true, true) if state.asked.contains(held.uid()) => return Ok(()),
+                (true, true) => return self.remove(state, name, held.uid()).await,
+                // A pod that the cluster bound here has the name: reported below.
+                (false, _) => {}
+            }
+        }
+        let Some(node_uid) = self.enlisted.uid() else {
+            return Ok(());
+        };
+        if pod.is_deleting() || self.is_refused(state, pod) {
+            return Ok(());
+        }
+        let picture = mirror::picture(&pod.body, &self.node_name, &node_uid);
+        let path = paths::collection(Kind::Pod, &name.0);
+        let reply = self.ask(Call::with(Verb::Create, path, picture)).await?;
+        match reply.status {
+            200..300 => {
+                state.refused.remove(&pod.key);
+                self.pods.learn(reply.body);
+            }
+            _ => self.note_refusal(state, pod, &reply),
+        }
+        Ok(())
+    }
+
+    fn is_refused(&self, state: &State, pod: &Object) -> bool {
+        let refused = state.refused.get(&pod.key);
+        refused.is_some_and(|(uid, at)| uid == pod.uid() && self.clock.now() < *at)
+    }
+
+    /// Never adopted, never forced: whoever has the name keeps it.
+    fn note_refusal(&self, state: &mut State, pod: &Object, reply: &Reply) {
+        let again = self.clock.now() + REFUSED_AGAIN;
+        let new = (pod.uid().to_owned(), again);
+        let before = state.refused.insert(pod.key.clone(), new);
+        if before.is_some_and(|(uid, _)| uid == pod.uid()) {
+            return;
+        }
+        let why = match reply.status {
+            409 => "the cluster has another pod of this name",
+            _ => reply.message(),
+        };
+        log::warn!("{} has no mirror pod in the cluster: {why}", pod.key);
+        self.registry.record(EventRecord {
+            involved: pod.key.clone(),
+            uid: pod.uid().to_owned(),
+            field_path: None,
+            warning: true,
+            reason: "FailedMirrorPod".to_owned(),
+            message: format!("no mirror pod in the cluster: {why}"),
+        });
+    }
+
+    async fn ask(&self, call: Call) -> Result<Reply, Stop> {
+        let reply = self
+            .link
+            .call(call)
+            .await
+            .map_err(|_: NoAnswer| Stop::NoAnswer)?;
+        match reply.status {
+            429 | 500.. => Err(Stop::Busy(reply.retry_after)),
+            _ => Ok(reply),
+        }
+    }
+
+    fn complain(&self, what: &str, (namespace, name): &Name, reply: &Reply) {
+        let (status, message) = (reply.status, reply.message());
+        log::warn!("{what} pod {namespace}/{name} in the cluster: {status} {message}");
+    }
+}
+
+fn hash(value: &Value) -> u64 {
+    let mut hasher = DefaultHasher::new();
+    value.hash(&mut hasher);
+    hasher.finish()
+}

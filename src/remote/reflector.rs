@@ -1,0 +1,308 @@
+//! Some objects of the cluster, as it was last seen to hold them: a list, then a watch, for ever.
+//!
+//! ```text
+//!            ┌────────────── 410, a broken order ◄──────────────┐
+//!            ▼                                                  │
+//!   list (in pages) ──► all replaced ──► watch ──► one by one ──┴──► watch again, at the same version
+//! ```
+//! Source: Kubernetes client-go tools/cache/reflector.go.
+
+use std::cell::{Cell, RefCell};
+use std::collections::BTreeMap;
+use std::rc::Rc;
+
+use event_listener::{Event, EventListener};
+use serde_json::Value;
+
+use super::link::{Backoff, Link};
+use super::paths::Selection;
+use crate::world::{Call, NoAnswer, NoWatch, Reply};
+
+/// Namespace and name.
+pub type Name = (String, String);
+
+/// One object, without what nobody here asks for.
+#[derive(Debug)]
+pub struct Held {
+    /// As text: a value is about ten times as large.
+    body: Box<str>,
+    uid: Box<str>,
+    version: Box<str>,
+}
+
+impl Held {
+    fn new(mut body: Value) -> Held {
+        let text = |body: &Value, field: &str| {
+            let text = body["metadata"][field].as_str().unwrap_or_default();
+            text.into()
+        };
+        let (uid, version) = (text(&body, "uid"), text(&body, "resourceVersion"));
+        // A third of an object, and of use to nobody but its writers.
+        if let Some(metadata) = body["metadata"].as_object_mut() {
+            metadata.remove("managedFields");
+        }
+        Held {
+            body: body.to_string().into_boxed_str(),
+            uid,
+            version,
+        }
+    }
+
+    pub fn body(&self) -> Value {
+        serde_json::from_str(&self.body).unwrap_or_default()
+    }
+
+    pub fn uid(&self) -> &str {
+        &self.uid
+    }
+
+    /// Of one object's versions, and only where they are numbers. Source: Kubernetes API concepts,
+    /// resource versions (comparable since 1.35, numbers of etcd before).
+    fn is_newer_than(&self, other: &Held) -> bool {
+        let number = |held: &Held| held.version.parse::<u64>().ok();
+        let pair = number(self).zip(number(other));
+        self.uid == other.uid && pair.is_some_and(|(one, other)| one > other)
+    }
+
+    /// The cluster's resourceVersion: equal or not, and nothing else.
+    pub fn version(&self) -> &str {
+        &self.version
+    }
+}
+
+/// What one try has come to.
+enum Trouble {
+    NoAnswer(NoAnswer),
+    Refused(Reply),
+    /// List again.
+    Gone,
+}
+
+pub struct Reflector {
+    link: Rc<Link>,
+    selection: Selection,
+    objects: RefCell<BTreeMap<Name, Rc<Held>>>,
+    version: RefCell<String>,
+    listed: Cell<bool>,
+    changed: Event,
+    /// The cluster said no; told once.
+    refused: RefCell<Option<String>>,
+}
+
+impl Reflector {
+    pub fn new(link: Rc<Link>, selection: Selection) -> Rc<Reflector> {
+        Rc::new(Reflector {
+            link,
+            selection,
+            objects: RefCell::default(),
+            version: RefCell::default(),
+            listed: Cell::new(false),
+            changed: Event::new(),
+            refused: RefCell::default(),
+        })
+    }
+
+    /// Whether there was a complete list since this agent was started.
+    pub fn has_listed(&self) -> bool {
+        self.listed.get()
+    }
+
+    pub fn listen(&self) -> EventListener {
+        self.changed.listen()
+    }
+
+    pub fn get(&self, namespace: &str, name: &str) -> Option<Rc<Held>> {
+        let name = (namespace.to_owned(), name.to_owned());
+        self.objects.borrow().get(&name).cloned()
+    }
+
+    pub fn all(&self) -> Vec<(Name, Rc<Held>)> {
+        let objects = self.objects.borrow();
+        let pairs = objects.iter();
+        pairs
+            .map(|(name, held)| (name.clone(), held.clone()))
+            .collect()
+    }
+
+    /// Takes an answer of the cluster to a write of our own: the watch only repeats it. One that the
+    /// watch has overtaken is no news, least of all of an object that is gone by now.
+    pub fn learn(&self, body: Value) {
+        let number = |version: &str| version.parse::<u64>().unwrap_or(0);
+        let answered = body["metadata"]["resourceVersion"].as_str();
+        let overtaken = number(answered.unwrap_or_default()) <= number(&self.version.borrow());
+        if !overtaken {
+            self.put(body);
+            self.ring();
+        }
+    }
+
+    /// Follows the cluster; never ends.
+    pub async fn run(&self) {
+        let mut backoff = Backoff::default();
+        let mut follow_on = false;
+        loop {
+            let trouble = match follow_on {
+                true => self.watch(&mut backoff).await,
+                false => self
+                    .list()
+                    .await
+                    .inspect(|()| backoff.reset())
+                    .map(|()| true),
+            };
+            match trouble {
+                Ok(ordered) => {
+                    follow_on = ordered;
+                    continue;
+                }
+                Err(Trouble::Gone) => {
+                    follow_on = false;
+                    self.link.pause(&mut backoff, None).await;
+                }
+                Err(Trouble::NoAnswer(why)) => {
+                    log::debug!("{}: {why}", self.selection.kind.plural());
+                    self.link.pause(&mut backoff, None).await;
+                }
+                Err(Trouble::Refused(reply)) => {
+                    // Too many requests say nothing of the version; anything else may.
+                    follow_on &= matches!(reply.status, 429 | 503);
+                    self.tell(&reply);
+                    self.link.pause(&mut backoff, reply.retry_after).await;
+                }
+            }
+        }
+    }
+
+    fn tell(&self, reply: &Reply) {
+        let what = self.selection.list("");
+        let text = format!(
+            "the cluster refuses {what}: {} {}",
+            reply.status,
+            reply.message()
+        );
+        if self.refused.borrow().as_ref() != Some(&text) {
+            log::warn!("{text}");
+            self.refused.replace(Some(text));
+        }
+    }
+
+    async fn list(&self) -> Result<(), Trouble> {
+        let mut found = BTreeMap::new();
+        let mut continue_at = String::new();
+        let version = loop {
+            let call = Call::get(self.selection.list(&continue_at));
+            let mut reply = self.link.call(call).await.map_err(Trouble::NoAnswer)?;
+            match reply.status {
+                200 if reply.body["items"].is_array() || reply.body["items"].is_null() => {}
+                410 => return Err(Trouble::Gone),
+                _ => return Err(Trouble::Refused(reply)),
+            }
+            let items = reply.body["items"].take();
+            for body in items.as_array().into_iter().flatten() {
+                found.insert(name_of(body), Rc::new(Held::new(body.clone())));
+            }
+            let metadata = &reply.body["metadata"];
+            continue_at = metadata["continue"].as_str().unwrap_or_default().to_owned();
+            if continue_at.is_empty() {
+                break metadata["resourceVersion"]
+                    .as_str()
+                    .unwrap_or_default()
+                    .to_owned();
+            }
+        };
+        self.refused.replace(None);
+        self.objects.replace(found);
+        self.version.replace(version);
+        self.listed.set(true);
+        self.ring();
+        Ok(())
+    }
+
+    /// Follows a watch to its end. `Ok(true)`: the next one goes on where this one ended.
+    async fn watch(&self, backoff: &mut Backoff) -> Result<bool, Trouble> {
+        let version = self.version.borrow().clone();
+        let opened = self.link.watch(self.selection.watch(&version)).await;
+        let mut watch = opened.map_err(|why| match why {
+            NoWatch::NoAnswer(why) => Trouble::NoAnswer(why),
+            NoWatch::Refused(reply) if reply.status == 410 => Trouble::Gone,
+            NoWatch::Refused(reply) => Trouble::Refused(reply),
+        })?;
+        let mut told_anything = false;
+        loop {
+            match watch.next().await {
+                Ok(Some(mut event)) => {
+                    let object = event["object"].take();
+                    let kind = event["type"].as_str().unwrap_or_default();
+                    self.absorb(kind, object)?;
+                    told_anything = true;
+                    backoff.reset();
+                }
+                // One that ends at once, again and again, is not asked for in a tight loop.
+                Ok(None) if told_anything => return Ok(true),
+                Ok(None) => {
+                    self.link.pause(backoff, None).await;
+                    return Ok(true);
+                }
+                Err(why) => {
+                    self.link.doubt();
+                    return Err(Trouble::NoAnswer(why));
+                }
+            }
+        }
+    }
+
+    fn absorb(&self, kind: &str, object: Value) -> Result<(), Trouble> {
+        match kind {
+            "ERROR" => {
+                return Err(match object["code"].as_u64() {
+                    Some(410) => Trouble::Gone,
+                    code => Trouble::Refused(Reply {
+                        status: code.and_then(|code| code.try_into().ok()).unwrap_or(500),
+                        body: object,
+                        retry_after: None,
+                    }),
+                });
+            }
+            "BOOKMARK" => {}
+            "DELETED" => {
+                self.objects.borrow_mut().remove(&name_of(&object));
+                self.ring();
+            }
+            _ => {
+                self.put(object.clone());
+                self.ring();
+            }
+        }
+        let version = object["metadata"]["resourceVersion"].as_str();
+        if let Some(version) = version {
+            self.version.replace(version.to_owned());
+        }
+        Ok(())
+    }
+
+    fn put(&self, body: Value) {
+        let name = name_of(&body);
+        let held = Held::new(body);
+        let mut objects = self.objects.borrow_mut();
+        let newer = objects
+            .get(&name)
+            .filter(|known| known.is_newer_than(&held));
+        // An answer to a write of our own overtook the watch.
+        if newer.is_none() {
+            objects.insert(name, Rc::new(held));
+        }
+    }
+
+    fn ring(&self) {
+        self.changed.notify(usize::MAX);
+    }
+}
+
+fn name_of(body: &Value) -> Name {
+    let text = |field: &str| {
+        body["metadata"][field]
+            .as_str()
+            .unwrap_or_default()
+            .to_owned()
+    };
+    (text("namespace"), text("name"))
+}

@@ -1,0 +1,323 @@
+//! The sync against a cluster that behaves, under a virtual clock: stories first, then seeds.
+
+mod cluster;
+mod world;
+
+use std::collections::BTreeSet;
+use std::time::Duration;
+
+use serde_json::json;
+
+use self::cluster::Line;
+use self::world::{Life, NODE, World, bound, pod_path};
+use crate::object::Origin;
+
+const NODE_PATH: &str = "/api/v1/nodes/pi";
+const LEASE: &str = "/apis/coordination.k8s.io/v1/namespaces/kube-node-lease/leases/pi";
+const SECRET: &str = "/api/v1/namespaces/default/secrets/s";
+const SECONDS: fn(u64) -> Duration = Duration::from_secs;
+
+fn secret() -> serde_json::Value {
+    json!({"apiVersion": "v1", "kind": "Secret", "metadata": {"name": "s", "namespace": "default"}})
+}
+
+fn phase(world: &World, name: &str) -> Option<String> {
+    let pod = world.api.get(&pod_path(name))?;
+    pod["status"]["phase"].as_str().map(str::to_owned)
+}
+
+#[test]
+fn a_node_registers_renews_its_lease_and_is_otherwise_quiet() {
+    let world = World::started(1);
+    world.run(SECONDS(3));
+    let node = world.api.get(NODE_PATH).expect("a Node");
+    assert_eq!(node["status"]["conditions"][0]["status"], "True");
+    let lease = world.api.get(LEASE).expect("a lease");
+    assert_eq!(lease["spec"]["holderIdentity"], NODE);
+    let before = world.api.calls.borrow().len();
+    world.run(SECONDS(600));
+    let calls = world.api.calls.borrow()[before..].to_vec();
+    let leases = calls
+        .iter()
+        .filter(|call| call.contains("/leases/"))
+        .count();
+    let reports = calls
+        .iter()
+        .filter(|call| call.ends_with("/nodes/pi/status"))
+        .count();
+    assert!(
+        (58..=62).contains(&leases),
+        "{leases} renewals in ten minutes"
+    );
+    assert_eq!(reports, 2, "one report in five minutes");
+    assert_eq!(calls.len(), leases + reports, "{calls:#?}");
+}
+
+#[test]
+fn a_pod_of_the_cluster_comes_runs_and_goes_with_its_secret() {
+    let world = World::started(2);
+    world.run(SECONDS(2));
+    world.api.put(SECRET, secret());
+    let pod = world.api.put(&pod_path("web"), bound("web"));
+    world.run(SECONDS(3));
+    assert_eq!(phase(&world, "web").as_deref(), Some("Running"));
+    let known = world.pods();
+    assert_eq!(known.len(), 1);
+    assert_eq!(known[0].uid(), pod["metadata"]["uid"]);
+    world.api.delete_pod(&pod_path("web"));
+    world.run(SECONDS(3));
+    assert_eq!(world.api.get(&pod_path("web")), None);
+    assert!(world.pods().is_empty());
+    let calls = world.api.calls.borrow();
+    let last: Vec<&String> = calls
+        .iter()
+        .filter(|call| call.contains("/pods/web"))
+        .collect();
+    let ended = ["Patch", "Delete"].map(|verb| last.iter().rposition(|c| c.starts_with(verb)));
+    assert!(
+        ended[0] < ended[1] && ended[0].is_some(),
+        "its end is told before it goes: {last:?}"
+    );
+}
+
+#[test]
+fn a_pod_waits_for_what_it_names_and_comes_without_it_in_the_end() {
+    let world = World::started(3);
+    world.run(SECONDS(2));
+    world.api.put(&pod_path("web"), bound("web"));
+    world.run(SECONDS(1));
+    // That there is no such secret is known by now.
+    assert_eq!(world.pods().len(), 1);
+    let registry = world.registry.borrow().clone().expect("an agent");
+    let kinds = |kind| registry.reader().list(kind, None).0.len();
+    assert_eq!(kinds(crate::object::Kind::Secret), 0);
+    world.api.put(SECRET, secret());
+    world.run(SECONDS(1));
+    assert_eq!(kinds(crate::object::Kind::Secret), 1);
+}
+
+#[test]
+fn without_a_link_nothing_is_lost_and_afterwards_all_is_told_within_a_second() {
+    let world = World::started(4);
+    world.api.put(SECRET, secret());
+    world.api.put(&pod_path("web"), bound("web"));
+    world.run(SECONDS(5));
+    world.api.line.set(Line::Down);
+    world.api.broken.notify(usize::MAX);
+    world.run(SECONDS(3600));
+    // A reboot in the dark.
+    world.kill();
+    world.start();
+    world.run(SECONDS(60));
+    let pods = world.pods();
+    assert_eq!(pods.len(), 1, "the pod is known without the cluster");
+    assert_eq!(pods[0].key.origin, Origin::Remote);
+    world.api.delete_pod(&pod_path("web"));
+    world.api.put(&pod_path("new"), bound("new"));
+    let renewed = |world: &World| world.api.get(LEASE).unwrap()["spec"]["renewTime"].clone();
+    let before = renewed(&world);
+    world.api.line.set(Line::Up);
+    world.run(SECONDS(6));
+    assert_ne!(renewed(&world), before);
+    world.run(SECONDS(30));
+    assert_eq!(phase(&world, "new").as_deref(), Some("Running"));
+    assert_eq!(world.api.get(&pod_path("web")), None);
+}
+
+#[test]
+fn pods_of_the_node_have_mirrors_and_lose_them() {
+    let world = World::started(5);
+    world
+        .manifests
+        .borrow_mut()
+        .insert("web-pi".to_owned(), "h1".to_owned());
+    world.feed();
+    world.run(SECONDS(3));
+    let mirror = world.api.get(&pod_path("web-pi")).expect("a mirror");
+    assert_eq!(
+        mirror["metadata"]["annotations"]["kubernetes.io/config.mirror"],
+        "h1"
+    );
+    let node = world.api.get(NODE_PATH).unwrap();
+    assert_eq!(
+        mirror["metadata"]["ownerReferences"][0]["uid"],
+        node["metadata"]["uid"]
+    );
+    assert_eq!(phase(&world, "web-pi").as_deref(), Some("Running"));
+    // Deleted by a user: it comes again, and the pod does not notice.
+    let uids: Vec<String> = world
+        .pods()
+        .iter()
+        .map(|pod| pod.uid().to_owned())
+        .collect();
+    world.api.delete_pod(&pod_path("web-pi"));
+    world.run(SECONDS(3));
+    let again = world.api.get(&pod_path("web-pi")).expect("a mirror");
+    assert_ne!(again["metadata"]["uid"], mirror["metadata"]["uid"]);
+    let now: Vec<String> = world
+        .pods()
+        .iter()
+        .map(|pod| pod.uid().to_owned())
+        .collect();
+    assert_eq!(now, uids);
+    // Another text.
+    world
+        .manifests
+        .borrow_mut()
+        .insert("web-pi".to_owned(), "h2".to_owned());
+    world.feed();
+    world.run(SECONDS(5));
+    let mirror = world.api.get(&pod_path("web-pi")).expect("a mirror");
+    assert_eq!(
+        mirror["metadata"]["annotations"]["kubernetes.io/config.mirror"],
+        "h2"
+    );
+    world.manifests.borrow_mut().clear();
+    world.feed();
+    world.run(SECONDS(5));
+    assert_eq!(world.api.get(&pod_path("web-pi")), None);
+}
+
+#[test]
+fn a_name_that_is_taken_is_reported_and_never_adopted() {
+    let world = World::started(6);
+    let mut foreign = bound("web-pi");
+    foreign["spec"]["nodeName"] = json!("other");
+    let foreign = world.api.put(&pod_path("web-pi"), foreign);
+    world
+        .manifests
+        .borrow_mut()
+        .insert("web-pi".to_owned(), "h1".to_owned());
+    world.feed();
+    world.run(SECONDS(300));
+    assert_eq!(world.api.get(&pod_path("web-pi")), Some(foreign));
+    let registry = world.registry.borrow().clone().expect("an agent");
+    let (events, _) = registry.reader().list(crate::object::Kind::Event, None);
+    let told = events
+        .iter()
+        .filter(|e| e.body["reason"] == "FailedMirrorPod")
+        .count();
+    assert_eq!(told, 1);
+}
+
+#[test]
+fn a_node_that_was_deleted_registers_again() {
+    let world = World::started(7);
+    world.run(SECONDS(3));
+    let first = world.api.get(NODE_PATH).unwrap()["metadata"]["uid"].clone();
+    world.api.remove(NODE_PATH);
+    world.run(SECONDS(330));
+    let second = world.api.get(NODE_PATH).expect("a Node")["metadata"]["uid"].clone();
+    assert_ne!(first, second);
+}
+
+#[test]
+fn a_pod_that_has_ended_in_the_clusters_eyes_does_not_run_again() {
+    let world = World::new(8);
+    let mut done = bound("job");
+    done["status"]["phase"] = json!("Succeeded");
+    world.api.put(&pod_path("job"), done);
+    world.start();
+    world.run(SECONDS(60));
+    assert!(world.pods().is_empty());
+    assert_eq!(phase(&world, "job").as_deref(), Some("Succeeded"));
+}
+
+/// One storm, and what must be true after it.
+fn storm(seed: u64) {
+    let world = World::started(seed);
+    let luck = world.luck.clone();
+    world.api.put(SECRET, secret());
+    for _ in 0..40 {
+        let name = format!("p{}", luck.below(4));
+        let own = format!("s{}-pi", luck.below(2));
+        match luck.below(14) {
+            0..4 if world.api.get(&pod_path(&name)).is_none() => {
+                let _made = world.api.put(&pod_path(&name), bound(&name));
+            }
+            4 | 5 => world.api.delete_pod(&pod_path(&name)),
+            // Force-deleted, perhaps to come back under the same name at once.
+            6 => world.api.remove(&pod_path(&name)),
+            7 => {
+                let hash = format!("h{}", luck.below(1000));
+                world.manifests.borrow_mut().insert(own, hash);
+                world.feed();
+            }
+            8 => {
+                world.manifests.borrow_mut().remove(&own);
+                world.feed();
+            }
+            9 => {
+                let lines = [Line::Up, Line::Down, Line::Silent, Line::Deaf];
+                world.api.line.set(lines[luck.below(4) as usize]);
+                world.api.broken.notify(usize::MAX);
+            }
+            10 => world.api.forget(),
+            11 => {
+                world.api.broken.notify(usize::MAX);
+            }
+            12 => {
+                world.kill();
+                world.start();
+            }
+            _ => world.api.remove(if luck.below(2) == 0 {
+                NODE_PATH
+            } else {
+                SECRET
+            }),
+        }
+        world.run(Duration::from_millis(luck.below(20_000)));
+    }
+    world.api.line.set(Line::Up);
+    world.api.broken.notify(usize::MAX);
+    world.run(SECONDS(700));
+
+    let context = || format!("seed {seed}");
+    let objects = world.api.objects.borrow();
+    let pods = objects.iter().filter(|(path, _)| path.contains("/pods/"));
+    let (mut bound, mut mirrors) = (BTreeSet::new(), BTreeSet::new());
+    for (path, pod) in pods {
+        assert!(
+            pod["metadata"]["deletionTimestamp"].is_null(),
+            "{}: {path} stays",
+            context()
+        );
+        assert_eq!(pod["status"]["phase"], "Running", "{}: {path}", context());
+        let name = pod["metadata"]["name"].as_str().unwrap().to_owned();
+        match pod["metadata"]["annotations"]["kubernetes.io/config.mirror"].as_str() {
+            Some(hash) => mirrors.insert((name, hash.to_owned())),
+            None => bound.insert((name, pod["metadata"]["uid"].as_str().unwrap().to_owned())),
+        };
+    }
+    let here: BTreeSet<(String, String)> = world
+        .pods()
+        .iter()
+        .filter(|pod| pod.key.origin == Origin::Remote)
+        .map(|pod| (pod.key.name.clone(), pod.uid().to_owned()))
+        .collect();
+    assert_eq!(here, bound, "{}: the cluster's pods", context());
+    let manifests: BTreeSet<(String, String)> =
+        world.manifests.borrow().clone().into_iter().collect();
+    assert_eq!(mirrors, manifests, "{}: mirrors", context());
+    let node = &objects[NODE_PATH];
+    assert_eq!(
+        node["status"]["conditions"][0]["status"],
+        "True",
+        "{}",
+        context()
+    );
+    let kernel = world.kernel.borrow();
+    let runs = kernel.iter().filter(|(_, life)| **life == Life::Runs);
+    let runs: BTreeSet<&String> = runs.map(|(uid, _)| uid).collect();
+    let wanted: BTreeSet<&String> = bound.iter().map(|(_, uid)| uid).collect();
+    let own: BTreeSet<&String> = manifests.iter().map(|(_, hash)| hash).collect();
+    let runs: BTreeSet<&String> = runs.difference(&own).copied().collect();
+    assert_eq!(runs, wanted, "{}: what runs", context());
+}
+
+#[test]
+fn after_every_storm_cluster_and_node_agree() {
+    for seed in 0..150 {
+        storm(seed);
+    }
+}

@@ -1,0 +1,61 @@
+//! Tokens of the cluster's accounts, for its pods on this node.
+
+use std::rc::Rc;
+
+use serde_json::{Value, json};
+
+use super::link::Link;
+use super::paths;
+use crate::object::{Key, Kind};
+use crate::world::{Call, IssuedToken, LocalFuture, TokenRequest, TokenSource, Verb};
+
+pub struct ClusterTokens(pub Rc<Link>);
+
+impl TokenSource for ClusterTokens {
+    fn request(&self, request: TokenRequest) -> LocalFuture<'_, Result<IssuedToken, String>> {
+        Box::pin(async move {
+            if !self.0.is_up() {
+                return Err("the cluster does not answer".to_owned());
+            }
+            let account = Key::local(Kind::ServiceAccount, &request.namespace, &request.account);
+            let path = format!("{}/token", paths::object(&account));
+            let call = Call::with(Verb::Create, path, body(&request));
+            let reply = self.0.call(call).await.map_err(|why| why.to_string())?;
+            if !reply.is_success() {
+                return Err(format!("{} {}", reply.status, reply.message()));
+            }
+            let status = &reply.body["status"];
+            let expires = status["expirationTimestamp"].as_str();
+            let expires = expires.and_then(|text| text.parse().ok());
+            match (status["token"].as_str(), expires) {
+                (Some(token), Some(expires)) => Ok(IssuedToken {
+                    token: token.to_owned(),
+                    expires,
+                }),
+                _ => Err("the cluster's answer holds no token".to_owned()),
+            }
+        })
+    }
+
+    fn back(&self) -> LocalFuture<'_, ()> {
+        Box::pin(self.0.back())
+    }
+}
+
+fn body(request: &TokenRequest) -> Value {
+    let audiences: Vec<&str> = Some(&*request.audience)
+        .into_iter()
+        .filter(|audience| !audience.is_empty())
+        .collect();
+    json!({
+        "apiVersion": "authentication.k8s.io/v1",
+        "kind": "TokenRequest",
+        "spec": {
+            "audiences": audiences,
+            "expirationSeconds": request.life_s,
+            "boundObjectRef": {
+                "apiVersion": "v1", "kind": "Pod", "name": request.pod, "uid": request.pod_uid,
+            },
+        },
+    })
+}
