@@ -141,7 +141,11 @@ pub async fn work(shared: Rc<Shared>) {
         told: Told::default(),
         shared,
     };
-    while worker.turn().await == Turn::Continue {}
+    let figures = worker.shared.core.options.figures.clone();
+    while worker.turn().await == Turn::Continue {
+        figures.note_turn();
+    }
+    figures.forget(&worker.shared.uid);
     worker.shared.gone.set(true);
     worker.shared.core.departures.notify(usize::MAX);
 }

@@ -14,6 +14,7 @@
 
 mod clock;
 mod disk;
+pub mod figures;
 mod images;
 mod net;
 mod runtime;

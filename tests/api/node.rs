@@ -121,6 +121,7 @@ impl Node {
         };
         let options = Options {
             pod_logs_dir: directory.path().join("logs"),
+            figures: Default::default(),
             authenticator,
             authorizer: Authorizer::new(&modes, &policy, &reader),
             limits: setup.limits,

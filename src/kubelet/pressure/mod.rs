@@ -64,6 +64,8 @@ pub async fn run(kubelet: Rc<Kubelet>) {
     look(&kubelet, &mut memory).await;
     kubelet.core.pressure_known.notify(usize::MAX);
     loop {
+        // As often as upstream's lease is renewed; it needs no timer of its own.
+        kubelet.core.registry.renew_lease();
         clock.sleep_until(clock.now() + PERIOD).await;
         if let Some(shortage) = look(&kubelet, &mut memory).await {
             relieve(&kubelet, &mut memory, &shortage).await;
