@@ -230,6 +230,13 @@ impl Desk {
         }
         metadata["uid"] = json!(uid);
         match predecessor {
+            // The cluster keeps these itself; of a pod here, only how it is doing is known better.
+            _ if source == Source::Remote => {
+                let status = predecessor.and_then(|current| current.body.get("status"));
+                if let (Kind::Pod, Some(status)) = (key.kind, status) {
+                    body["status"] = status.clone();
+                }
+            }
             Some(current) => inherit(&mut body, &current.body, source, key.kind),
             None => {
                 if !metadata["creationTimestamp"].is_string() {
