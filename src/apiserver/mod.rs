@@ -24,6 +24,7 @@ mod format;
 mod health;
 mod images;
 mod list;
+mod list_options;
 mod logs;
 mod metrics;
 mod openapi;

@@ -12,6 +12,7 @@ use super::leftovers::Leftovers;
 use super::node_status::Machine;
 use super::pressure::thresholds::{Condition, Policy};
 use super::records::Records;
+use super::turnstile::Turnstile;
 use super::view::{ContainerView, PodView};
 use crate::object::token::Issuer;
 use crate::object::{Key, Kind, Object, Origin};
@@ -46,6 +47,7 @@ pub struct Core {
     /// What could not be written last, for the node's conditions.
     disk_trouble: RefCell<BTreeMap<Area, DiskError>>,
     pub leftovers: Leftovers,
+    pub turnstile: Turnstile,
     /// Fires when `disk_trouble` or `pressure` changes.
     pub troubles: event_listener::Event,
     /// What the node is short of.
@@ -71,6 +73,7 @@ impl Core {
             departures: event_listener::Event::new(),
             disk_trouble: RefCell::default(),
             leftovers: Leftovers::default(),
+            turnstile: Turnstile::default(),
             troubles: event_listener::Event::new(),
             pressure: RefCell::default(),
             pressure_known: event_listener::Event::new(),

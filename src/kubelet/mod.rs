@@ -37,6 +37,7 @@ pub mod security;
 pub mod status;
 mod steps;
 pub mod tokens;
+mod turnstile;
 pub mod view;
 pub mod volumes;
 

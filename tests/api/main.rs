@@ -13,6 +13,7 @@ mod node;
 mod objects;
 mod office;
 mod patches;
+mod semantics;
 mod spdy;
 mod streams;
 mod writes;
