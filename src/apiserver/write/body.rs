@@ -33,7 +33,7 @@ pub struct Sent {
     /// Fields that the form it was sent in does not have, and the stored one has.
     pub unknown: Vec<String>,
     /// The body counts while what came of it is in use.
-    pub weight: Counted,
+    pub _weight: Counted,
 }
 
 /// A whole body, and what it counts for among all that are in memory.
@@ -61,7 +61,7 @@ pub async fn sent(request: Request, shared: &Shared) -> Result<Sent, Refusal> {
     let media_type = media_type(request.headers());
     let Whole { bytes, weight } = whole(request, shared).await?;
     Ok(Sent {
-        weight,
+        _weight: weight,
         ..value(&media_type, &bytes)?
     })
 }
