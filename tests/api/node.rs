@@ -103,7 +103,7 @@ impl Node {
                 let work = backend::run(requests, side, registry.clone(), ours.clone());
                 ours.spawn(work).detach();
                 while let Ok(work) = todo.recv().await {
-                    work(registry.clone()).await;
+                    ours.spawn(work(registry.clone())).detach();
                 }
             }));
         });
@@ -148,6 +148,16 @@ impl Node {
         T: Send + 'static,
         F: FnOnce(Registry) -> LocalFuture<'static, T> + Send + 'static,
     {
+        let result = self.begin(work);
+        result.recv_timeout(PATIENCE).expect("the node answers")
+    }
+
+    /// The same without waiting.
+    pub fn begin<T, F>(&self, work: F) -> mpsc::Receiver<T>
+    where
+        T: Send + 'static,
+        F: FnOnce(Registry) -> LocalFuture<'static, T> + Send + 'static,
+    {
         let (done, result) = mpsc::channel();
         let work: Work = Box::new(move |registry| {
             Box::pin(async move {
@@ -156,7 +166,7 @@ impl Node {
         });
         let sender = self.work.as_ref().expect("until drop");
         sender.send_blocking(work).expect("the node runs");
-        result.recv_timeout(PATIENCE).expect("the node answers")
+        result
     }
 
     pub fn create(&self, kind: Kind, name: &str, body: Value) -> Value {

@@ -260,7 +260,7 @@ pub(super) async fn answer(
     if request.method() != http::Method::POST {
         return Err(Refusal::method_not_allowed());
     }
-    let sent = body::sent(request, &shared.clock).await?;
+    let sent = body::sent(request, &shared).await?;
     let now = not_before_build(shared.clock.wall());
     let authenticator = &shared.options.authenticator;
     if let Asked::Token { namespace, name } = &asked {
