@@ -208,6 +208,7 @@ impl Turn<'_> {
         lists.texts.get(&entry.key) == Some(&text)
             && current.is_some_and(|now| {
                 *now.standing() == Standing::Accepted
+                    && now.source() == self.source
                     && now.provenance() == entry.provenance.as_ref()
                     && !now.is_deleting()
             })
@@ -225,6 +226,9 @@ impl Turn<'_> {
             mut body,
             lines,
         } = entry;
+        if let Some(current) = current {
+            keep_filled(key.kind, &mut body, &current.body);
+        }
         // A list states wishes, not edits: versions in it mean nothing here.
         if let Some(metadata) = body.get_mut("metadata").and_then(Value::as_object_mut) {
             metadata.remove("resourceVersion");
@@ -261,13 +265,15 @@ impl Turn<'_> {
         let verdict = match &current {
             None => Verdict::Added,
             Some(now) if now.uid() != desired.uid() => Verdict::Added,
-            Some(now) if now.is_deleting() && !desired.is_deleting() => {
+            // A cluster says itself that its pod goes; here a list that has the pod wants it back.
+            Some(now) if now.is_deleting() && !goes_there(&desired) => {
                 // Same uid, stopping: it comes back as a new instance once it has stopped.
                 let mut successor = desired;
                 renew(&mut successor, &self.registry.desk);
                 self.returning.insert(key, successor);
                 return;
             }
+            Some(now) if now.source != desired.source => Verdict::Changed,
             Some(now) => compare(now, &desired),
         };
         match verdict {
@@ -396,7 +402,9 @@ impl Turn<'_> {
             let now = now.unpack();
             let key = now.key.clone();
             let shown_only = matches!(now.standing, Standing::Rejected(_));
-            if now.key.kind != Kind::Pod || shown_only {
+            if let Some(left) = left_to_the_api(&now) {
+                self.steps.push(Step::Put(Box::new(left)));
+            } else if now.key.kind != Kind::Pod || shown_only {
                 let uid = now.uid().to_owned();
                 self.steps.push(Step::Remove {
                     key: key.clone(),
@@ -480,7 +488,68 @@ fn compare(now: &Object, desired: &Object) -> Verdict {
 
 /// Nobody's but for want of a better: whoever states it may have it.
 fn is_provisioned(now: &Packed) -> bool {
-    now.key().kind == Kind::Namespace && now.unpack().annotation(PROVISIONED).is_some()
+    match now.key().kind {
+        Kind::Namespace => now.unpack().annotation(PROVISIONED).is_some(),
+        Kind::ServiceAccount => is_default_account(now.key()) && now.source() == Source::Api,
+        _ => false,
+    }
+}
+
+/// Whether the remote cluster is deleting it.
+fn goes_there(desired: &Object) -> bool {
+    desired.source == Source::Remote && desired.is_deleting()
+}
+
+/// The account that every namespace has.
+fn is_default_account(key: &Key) -> bool {
+    key.kind == Kind::ServiceAccount && key.name == "default"
+}
+
+/// What is there whether or not a manifest states it: without one it is the API's, as it was left,
+/// and may be stated again. A namespace does not go from under what is in it.
+fn left_to_the_api(now: &Object) -> Option<Object> {
+    let stays = now.key.kind == Kind::Namespace || is_default_account(&now.key);
+    let mut left = Object {
+        source: Source::Api,
+        provenance: None,
+        standing: Standing::Accepted,
+        ..now.clone()
+    };
+    if now.key.kind == Kind::Namespace {
+        let metadata = &mut left.body["metadata"];
+        if !metadata["annotations"].is_object() {
+            metadata["annotations"] = json!({});
+        }
+        metadata["annotations"][PROVISIONED] = json!("true");
+    }
+    stays.then_some(left)
+}
+
+/// What the node filled into a token Secret of a manifest stays, as long as it is for that account.
+fn keep_filled(kind: Kind, body: &mut Value, current: &Value) {
+    const TYPE: &str = "kubernetes.io/service-account-token";
+    const NAME: &str = "kubernetes.io/service-account.name";
+    const UID: &str = "kubernetes.io/service-account.uid";
+    let account = |body: &Value| body["metadata"]["annotations"][NAME].clone();
+    if kind != Kind::Secret || body["type"] != TYPE || account(body) != account(current) {
+        return;
+    }
+    let stated = |body: &Value, name: &str| {
+        body["data"].get(name).is_some() || body["stringData"].get(name).is_some()
+    };
+    for name in ["token", "ca.crt", "namespace"] {
+        if let Some(filled) = current["data"].get(name)
+            && !stated(body, name)
+        {
+            body["data"][name] = filled.clone();
+        }
+    }
+    let annotations = &mut body["metadata"]["annotations"];
+    if let Some(uid) = current["metadata"]["annotations"].get(UID)
+        && annotations.get(UID).is_none()
+    {
+        annotations[UID] = uid.clone();
+    }
 }
 
 /// Makes a fresh instance of what `complete` took for the continuation of the stopping one.
