@@ -19,6 +19,7 @@ use crate::object::token::Issuer;
 use crate::object::{Key, Kind, Object, Origin};
 use crate::os::task;
 use crate::registry::{EventRecord, Reader, Registry};
+use crate::world::figures::Figures;
 use crate::world::{Area, DiskError, TokenSource, World};
 
 /// Settings of the node loop that are not facts about the machine.
@@ -36,6 +37,8 @@ pub struct Options {
     pub issuer: Option<Arc<Issuer>>,
     /// Makes the tokens of the cluster's pods, where the node has joined one.
     pub cluster_tokens: Option<Rc<dyn TokenSource>>,
+    /// Where turns and probes are counted.
+    pub figures: Arc<Figures>,
 }
 
 pub struct Core {

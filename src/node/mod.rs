@@ -282,6 +282,7 @@ fn kubelet_options(
         },
         issuer: None,
         cluster_tokens: None,
+        figures: parts.figures.clone(),
     }
 }
 
@@ -458,6 +459,7 @@ fn start_api(
         || Ok(Rc::new(SystemClock::new()?)),
         apiserver::Options {
             pod_logs_dir: options.pod_logs_dir.clone(),
+            figures: parts.figures.clone(),
             authenticator,
             authorizer,
             limits: apiserver::Limits::default(),

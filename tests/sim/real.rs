@@ -104,6 +104,7 @@ fn options(host: &Host) -> kubelet::Options {
         eviction: Default::default(),
         issuer: None,
         cluster_tokens: None,
+        figures: Default::default(),
     }
 }
 
