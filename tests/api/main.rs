@@ -1,5 +1,6 @@
 //! The local API over its real socket: a real registry, a real serve thread, a fake node behind.
 
+mod abuse;
 mod admitted;
 mod callers;
 mod client;

@@ -15,7 +15,7 @@ use lowtide::apiserver::authn::Authenticator;
 use lowtide::apiserver::authz::{Authorizer, Mode, PolicyFile};
 use lowtide::apiserver::backend::{
     self, AttachSession, AttachStart, Backend, ExecExit, ExecIo, ExecSession, ExecStart, NodeSide,
-    NodeStatus, PullProgress,
+    NodeStatus, PullProgress, Reply,
 };
 use lowtide::apiserver::{Limits, Options, Secure, ServeThread, Sockets};
 use lowtide::net::unix;
@@ -103,7 +103,7 @@ impl Node {
                 let work = backend::run(requests, side, registry.clone(), ours.clone());
                 ours.spawn(work).detach();
                 while let Ok(work) = todo.recv().await {
-                    work(registry.clone()).await;
+                    ours.spawn(work(registry.clone())).detach();
                 }
             }));
         });
@@ -121,6 +121,7 @@ impl Node {
         };
         let options = Options {
             pod_logs_dir: directory.path().join("logs"),
+            figures: Default::default(),
             authenticator,
             authorizer: Authorizer::new(&modes, &policy, &reader),
             limits: setup.limits,
@@ -147,6 +148,16 @@ impl Node {
         T: Send + 'static,
         F: FnOnce(Registry) -> LocalFuture<'static, T> + Send + 'static,
     {
+        let result = self.begin(work);
+        result.recv_timeout(PATIENCE).expect("the node answers")
+    }
+
+    /// The same without waiting.
+    pub fn begin<T, F>(&self, work: F) -> mpsc::Receiver<T>
+    where
+        T: Send + 'static,
+        F: FnOnce(Registry) -> LocalFuture<'static, T> + Send + 'static,
+    {
         let (done, result) = mpsc::channel();
         let work: Work = Box::new(move |registry| {
             Box::pin(async move {
@@ -155,7 +166,7 @@ impl Node {
         });
         let sender = self.work.as_ref().expect("until drop");
         sender.send_blocking(work).expect("the node runs");
-        result.recv_timeout(PATIENCE).expect("the node answers")
+        result
     }
 
     pub fn create(&self, kind: Kind, name: &str, body: Value) -> Value {
@@ -347,10 +358,12 @@ impl NodeSide for FakeNode {
         })
     }
 
-    /// Every container runs the same script.
+    /// Every container runs the same script. Who is attached without standard error is cut off: the
+    /// container goes on.
     fn attach(&self, start: AttachStart) -> LocalFuture<'_, Result<AttachSession, RuntimeError>> {
         Box::pin(async move {
             let script = "echo ready; cat; echo end >&2";
+            let cut = !start.stderr;
             let session = spawn(ExecStart {
                 uid: start.uid,
                 container: start.container,
@@ -370,7 +383,15 @@ impl NodeSide for FakeNode {
             };
             let terminal = None;
             let typing = start.stdin.then(|| async_channel::bounded(1).0);
-            let attached = async_channel::bounded(1).0;
+            let (attached, asked) = async_channel::bounded::<Reply<bool>>(1);
+            if cut {
+                let answer = move || {
+                    while let Ok(reply) = asked.recv_blocking() {
+                        let _ = reply.try_send(true);
+                    }
+                };
+                blocking::unblock(answer).detach();
+            }
             Ok(AttachSession {
                 terminal,
                 stdin,

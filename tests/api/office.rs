@@ -192,14 +192,25 @@ pub struct Door {
 
 impl Door {
     pub fn new(node: &Node, authenticator: Authenticator, modes: &[Mode], policy: &str) -> Door {
+        Door::with_limits(node, authenticator, modes, policy, Limits::default())
+    }
+
+    pub fn with_limits(
+        node: &Node,
+        authenticator: Authenticator,
+        modes: &[Mode],
+        policy: &str,
+        limits: Limits,
+    ) -> Door {
         let path = node.directory.path().join("policy");
         std::fs::write(&path, policy).expect("policy");
         let policy = PolicyFile::open(Some(&path)).expect("policy");
         let options = Options {
             pod_logs_dir: node.directory.path().join("logs"),
+            figures: Default::default(),
             authenticator,
             authorizer: Authorizer::new(modes, &policy, &node.reader),
-            limits: Limits::default(),
+            limits,
         };
         let executor = Rc::new(LocalExecutor::new());
         let clock = Rc::new(SystemClock::new().expect("clock"));
@@ -269,13 +280,22 @@ impl Line {
             "{method} {path} HTTP/1.1\r\nHost: pi\r\n{authorization}Content-Type: {kind}\r\n\
              Content-Length: {length}\r\n\r\n{body}"
         );
-        let written = self.0.get_mut().write_all(request.as_bytes()).await;
-        written.expect("write");
-        self.0.get_mut().flush().await.expect("flush");
+        self.send(request.as_bytes()).await;
         self.answer().await
     }
 
-    async fn answer(&mut self) -> Answer {
+    /// Sends bytes as they are.
+    pub async fn send(&mut self, bytes: &[u8]) {
+        self.0.get_mut().write_all(bytes).await.expect("write");
+        self.0.get_mut().flush().await.expect("flush");
+    }
+
+    /// Waits for the end of a connection on which nothing comes any more.
+    pub async fn is_closed(&mut self) -> bool {
+        !matches!(self.0.read(&mut [0; 1]).await, Ok(1..))
+    }
+
+    pub async fn answer(&mut self) -> Answer {
         let (mut code, mut length, mut closes) = (0, 0, false);
         loop {
             let mut line = String::new();

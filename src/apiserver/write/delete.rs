@@ -103,10 +103,10 @@ impl Writing {
 
     async fn delete_options(&self, request: Request) -> Result<DeleteOptions, Refusal> {
         let media_type = body::media_type(request.headers());
-        let bytes = body::bytes(request, &self.shared.clock).await?;
-        let sent = match bytes.is_empty() {
+        let whole = body::whole(request, &self.shared).await?;
+        let sent = match whole.bytes.is_empty() {
             true => body::Sent::default(),
-            false => body::value(&media_type, &bytes)?,
+            false => body::value(&media_type, &whole.bytes)?,
         };
         DeleteOptions::parse(&sent.value, &self.query)
     }

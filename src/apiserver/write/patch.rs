@@ -11,6 +11,7 @@ use serde_json::Value;
 use super::fields;
 use super::options::{FieldValidation, WriteOptions};
 use super::{Outcome, ShownAs, Writing, body, events, metadata, refusals};
+use crate::apiserver::Counted;
 use crate::apiserver::backend::{self, Write, Written};
 use crate::apiserver::route::Place;
 use crate::apiserver::status::Refusal;
@@ -43,6 +44,8 @@ struct Patch {
     options: WriteOptions,
     /// Who is noted as the writer of what changes.
     manager: String,
+    /// What was read counts while it is in use.
+    _weight: Counted,
 }
 
 /// What a patch makes of an object.
@@ -101,14 +104,15 @@ impl Writing {
             }
             _ => {}
         }
-        let bytes = body::bytes(request, &self.shared.clock).await?;
-        let (value, duplicates) = read(form, &bytes)?;
+        let whole = body::whole(request, &self.shared).await?;
+        let (value, duplicates) = read(form, &whole.bytes)?;
         Ok(Patch {
             form,
             value,
             duplicates,
             manager: options.manager(&self.headers),
             options,
+            _weight: whole.weight,
         })
     }
 
