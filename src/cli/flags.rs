@@ -211,17 +211,13 @@ pub const FLAGS: &[Flag] = &[
         "",
         "taints of the node",
     ),
-    missing(
-        flag(
-            "provider-id",
-            "providerID",
-            Scalar,
-            "ID",
-            "",
-            "the cloud's name of this machine",
-        ),
-        &[""],
-        NO_REMOTE,
+    flag(
+        "provider-id",
+        "providerID",
+        Scalar,
+        "ID",
+        "",
+        "the cloud's name of this machine",
     ),
     flag(
         "pod-cidr",
@@ -510,17 +506,13 @@ pub const FLAGS: &[Flag] = &[
         "",
         "default admission plug-ins to leave out",
     ),
-    missing(
-        flag(
-            "kubeconfig",
-            "kubeconfig",
-            Scalar,
-            "FILE",
-            "",
-            "how to reach the remote cluster",
-        ),
-        &[""],
-        NO_REMOTE,
+    flag(
+        "kubeconfig",
+        "kubeconfig",
+        Scalar,
+        "FILE",
+        "",
+        "how to reach the remote cluster",
     ),
     missing(
         flag(
@@ -534,32 +526,24 @@ pub const FLAGS: &[Flag] = &[
         &[""],
         NO_REMOTE,
     ),
-    missing(
-        also(
-            flag(
-                "api-server",
-                "apiServer",
-                Scalar,
-                "URL",
-                "",
-                "the remote API server",
-            ),
-            &["api-servers", "master"],
-        ),
-        &[""],
-        NO_REMOTE,
-    ),
-    missing(
+    also(
         flag(
-            "register-node",
-            "registerNode",
-            Switch,
-            "BOOL",
-            "false",
-            "create the Node in the remote cluster",
+            "api-server",
+            "apiServer",
+            List,
+            "URL",
+            "",
+            "the remote API server",
         ),
-        &["false"],
-        NO_REMOTE,
+        &["api-servers", "master"],
+    ),
+    flag(
+        "register-node",
+        "registerNode",
+        Switch,
+        "BOOL",
+        "true",
+        "create the Node in the remote cluster",
     ),
     missing(
         flag(

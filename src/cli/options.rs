@@ -3,12 +3,14 @@
 //! Checks each value by itself and the few that depend on each other. Touches no file and no kernel.
 
 mod eviction;
+mod remote;
 
 use std::fmt;
 use std::net::{IpAddr, Ipv4Addr, SocketAddr};
 use std::path::PathBuf;
 use std::time::Duration;
 
+pub use self::remote::RemoteOptions;
 use super::flags::{self, Feature, Flag, Shape};
 use super::value::{self, Cidr, Taint};
 use crate::admission::{self, Selection};
@@ -63,6 +65,8 @@ pub struct RunOptions {
     pub image_gc_age_min: Duration,
     pub eviction: Policy,
     pub node_status_update_period: Duration,
+    /// `None`: the node stands alone.
+    pub remote: Option<RemoteOptions>,
     /// `None`: the API is served on RUN/api.sock only.
     pub secure: Option<SecureServing>,
     pub authentication: Paths,
@@ -290,6 +294,7 @@ fn read(given: &Given) -> Result<RunOptions, BadValue> {
             seconds(10),
             value::period,
         )?,
+        remote: remote::remote(given)?,
         secure: secure(given)?,
         authentication: Paths {
             client_ca: given.text("client-ca-file").map(PathBuf::from),

@@ -43,6 +43,9 @@ fn legal_value(name: &str) -> &'static str {
         "secure-port" => "6444",
         "seccomp-default" | "exit-stops-pods" | "anonymous-auth" => "true",
         "hostname-override" => "pi",
+        "api-server" => "https://h:6443",
+        "register-node" => "true",
+        "provider-id" => "",
         "authorization-mode" => "Node,AlwaysDeny",
         name if name.contains("admission") => "AlwaysPullImages,ResourceQuota",
         _ if name.contains("frequency") || name.contains("duration") => "30s",
@@ -87,12 +90,8 @@ fn every_flag_is_taken_in_each_spelling() {
 fn a_flag_of_a_missing_feature_is_fatal_and_says_what_to_do() {
     for (flag, instead) in [
         ("--authorization_mode=RBAC", "use ABAC"),
-        ("--kubeconfig=/x", "standalone"),
         ("--bootstrap-kubeconfig=/x", "standalone"),
-        ("--api-servers=https://h", "--api-server: not available"),
-        ("--register-node", "standalone"),
         ("--cloud-provider=external", "standalone"),
-        ("--provider-id=x", "standalone"),
         ("--cni-conf-dir=/x", "built-in pod network"),
         ("--address=0.0.0.0", "--port=0"),
         ("--port=10250", "--port=0"),
@@ -104,6 +103,30 @@ fn a_flag_of_a_missing_feature_is_fatal_and_says_what_to_do() {
     for flag in FLAGS.iter().filter(|flag| flag.shape == Shape::Switch) {
         wrong(&["run", &format!("--{}=perhaps", flag.name)]);
     }
+}
+
+#[test]
+fn a_cluster_is_joined_by_a_kubeconfig_or_a_bare_server() {
+    use crate::remote::Registration;
+    let remote = |flags: &[&str]| match parse(arguments(&[&["run"], flags].concat())) {
+        Ok(Invocation::Run(options)) => options.remote,
+        other => panic!("{flags:?}: {other:?}"),
+    };
+    assert_eq!(remote(&[]), None);
+    assert_eq!(remote(&["--register-node=true"]), None);
+    let joined = remote(&["--kubeconfig=/k", "--register-node=false"]).expect("joined");
+    assert_eq!(joined.kubeconfig, Some("/k".into()));
+    assert_eq!(joined.registration, Registration::Others);
+    let bare = remote(&["--api-servers=https://a:1,https://b"]).expect("joined");
+    assert_eq!((bare.kubeconfig, bare.servers.len()), (None, 2));
+    assert_eq!(bare.registration, Registration::Own);
+    let text = wrong(&["run", "--api-server=ftp://a"]);
+    assert!(
+        text.contains("--api-server") && text.contains("https://"),
+        "{text}"
+    );
+    let text = wrong(&["run", "--provider-id=x"]);
+    assert!(text.contains("--kubeconfig"), "{text}");
 }
 
 const WRONG: &[(&[&str], &[&str])] = &[

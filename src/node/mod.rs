@@ -10,6 +10,7 @@
 mod api_side;
 mod fetch;
 mod front;
+mod join;
 mod machine;
 mod parts;
 mod pki;
@@ -45,6 +46,7 @@ use crate::os::clock::SystemClock;
 use crate::os::signal::{Signal, Signals};
 use crate::os::task;
 use crate::registry::{self, Encryption, KeyFile, Registry};
+use crate::remote::Remote;
 use crate::runtime::shim::executable;
 use crate::world::{Clock, Random};
 
@@ -106,6 +108,7 @@ impl Node {
         let machine = machine::read(&options)?;
         let registry = open_registry(&options, &machine.node.node_name, clock.clone()).await?;
         let parts = Parts::make(&options, clock.clone(), executor.clone(), &machine).await?;
+        let remote = join::prepare(&options, &clock)?;
 
         // The first start has made the store's key and its directories; from here on pods move.
         os::thread::never_wait_here();
@@ -131,6 +134,7 @@ impl Node {
         let sources = start_sources(&options, &machine, &registry, &parts, &executor).await?;
         let mut settings = kubelet_options(&options, machine, services, &parts);
         settings.issuer = Some(front.issuer.clone());
+        settings.cluster_tokens = remote.as_ref().map(Remote::tokens);
         let world = parts.world.clone();
         let kubelet = Kubelet::start(world, registry.clone(), settings, executor.clone()).await;
         let authorizer = authorizer(&options, &policy, &registry);
@@ -143,6 +147,17 @@ impl Node {
             &parts,
             executor.clone(),
         )?;
+        let mut sources = sources;
+        if let Some(remote) = &remote {
+            let own = own_sources(&options);
+            sources.extend(join::follow(
+                remote,
+                &options,
+                (&node_name, own),
+                &registry,
+                &executor,
+            ));
+        }
         let mut background = controllers.start(&executor);
         background.extend(housekeeping(&registry, &parts, clock, &executor));
         background.extend([
@@ -288,6 +303,12 @@ fn kubelet_options(
 
 /// The sources that must have listed before a pod is called an orphan.
 fn listed_sources(options: &RunOptions) -> Vec<Source> {
+    let cluster = options.remote.as_ref().map(|_| Source::Remote);
+    own_sources(options).into_iter().chain(cluster).collect()
+}
+
+/// The sources of the node's own pods.
+fn own_sources(options: &RunOptions) -> Vec<Source> {
     let file = options.pod_manifest_path.as_ref().map(|_| Source::File);
     let http = options.manifest_url.as_ref().map(|_| Source::Http);
     file.into_iter().chain(http).collect()

@@ -127,7 +127,11 @@ impl Pull {
                     .get(key)
                     .is_some_and(|f: &Follower| f.reflector.has_listed())
             };
-            if !seen.here && !state.told.contains_key(&key) && now < until && !seen.names.iter().all(known) {
+            if !seen.here
+                && !state.told.contains_key(&key)
+                && now < until
+                && !seen.names.iter().all(known)
+            {
                 again = again.map_or(Some(until), |at: BootTime| Some(at.min(until)));
                 continue;
             }

@@ -8,6 +8,7 @@
 
 mod accounts;
 mod client;
+mod cluster;
 mod disk;
 mod health;
 #[path = "../support/host.rs"]

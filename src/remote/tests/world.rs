@@ -261,9 +261,14 @@ async fn kubelet(registry: Registry, time: Time, kernel: Kernel) {
     let reader = registry.reader();
     loop {
         let version = reader.version();
-        for pod in reader.list(Kind::Pod, None).0 {
-            if pod.standing == Standing::Accepted {
-                tend(&registry, &kernel, &pod);
+        let pods = reader.list(Kind::Pod, None).0;
+        for pod in pods.iter().filter(|pod| pod.standing == Standing::Accepted) {
+            tend(&registry, &kernel, pod);
+        }
+        // Another pod has the name: nobody asked this one to end, and it ends.
+        for (uid, life) in kernel.borrow_mut().iter_mut() {
+            if !pods.iter().any(|pod| pod.uid() == uid) {
+                *life = Life::Ended;
             }
         }
         reader.changed(&[Kind::Pod], version).await;

@@ -1,0 +1,77 @@
+//! The way to the remote cluster, as the flags say it.
+
+use std::path::Path;
+use std::rc::Rc;
+
+use async_executor::{LocalExecutor, Task};
+
+use crate::cli::options::{RemoteOptions, RunOptions};
+use crate::net::tls::Verification;
+use crate::object::Source;
+use crate::os::random::SystemRandom;
+use crate::registry::Registry;
+use crate::remote::http::HttpCluster;
+use crate::remote::kubeconfig::{self, Settings};
+use crate::remote::{self, Remote};
+use crate::world::Clock;
+
+/// Bytes of a kubeconfig.
+const KUBECONFIG_BYTES_MAX: u64 = 1 << 20;
+
+/// Reads the kubeconfig and makes ready to follow it; `None`: the node stands alone. Nothing is
+/// dialled yet. Errors: `PATH:LINE: FIELD: why`.
+pub fn prepare(options: &RunOptions, clock: &Rc<dyn Clock>) -> Result<Option<Remote>, String> {
+    let Some(remote) = &options.remote else {
+        return Ok(None);
+    };
+    let settings = settings(remote)?;
+    if settings.verification == Verification::Skip {
+        log::warn!("the cluster's certificate is not verified: whoever answers is believed");
+    }
+    let cluster = Rc::new(HttpCluster::new(clock.clone(), settings));
+    Ok(Some(Remote::new(
+        cluster,
+        clock.clone(),
+        Rc::new(SystemRandom),
+    )))
+}
+
+/// Follows the cluster from now on.
+pub fn follow(
+    remote: &Remote,
+    options: &RunOptions,
+    (node_name, sources): (&str, Vec<Source>),
+    registry: &Registry,
+    executor: &Rc<LocalExecutor<'static>>,
+) -> Vec<Task<()>> {
+    let Some(joined) = &options.remote else {
+        return Vec::new();
+    };
+    let settings = remote::Options {
+        node_name: node_name.to_owned(),
+        registration: joined.registration,
+        provider_id: joined.provider_id.clone(),
+        sources,
+    };
+    remote.start(registry.clone(), settings, executor)
+}
+
+fn settings(remote: &RemoteOptions) -> Result<Settings, String> {
+    let Some(path) = &remote.kubeconfig else {
+        return Ok(Settings::without_credentials(remote.servers.clone()));
+    };
+    let text = read(path).map_err(|why| format!("--kubeconfig: {}: {why}", path.display()))?;
+    let absolute = std::path::absolute(path).unwrap_or_else(|_| path.clone());
+    let (settings, warnings) = kubeconfig::parse(&absolute, &text, &remote.servers)
+        .map_err(|why| format!("--kubeconfig: {why}"))?;
+    for warning in warnings {
+        log::warn!("--kubeconfig: {warning}");
+    }
+    Ok(settings)
+}
+
+fn read(path: &Path) -> Result<String, String> {
+    let bytes = crate::os::file::read_bounded(path, KUBECONFIG_BYTES_MAX);
+    let bytes = bytes.map_err(|error| error.to_string())?;
+    String::from_utf8(bytes).map_err(|_| "is not UTF-8".to_owned())
+}

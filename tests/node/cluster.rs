@@ -1,0 +1,173 @@
+//! A node that joins a cluster: a second lowtide is its API server, with Node authorization and
+//! NodeRestriction on, and the link between the two is cut with nft.
+
+use std::fs;
+use std::os::unix::fs::PermissionsExt;
+use std::path::Path;
+
+use serde_json::{Value, json};
+
+use crate::isolation::{isolated, run};
+use crate::support::{FOREVER, IMAGE, Node, condition, container, eventually, pod, uid, wait_for};
+
+/// A cluster that knows the node by its token, and that node; neither is started.
+fn pair(place: &Path) -> (Node, Node) {
+    let (at_cloud, at_edge) = (place.join("cloud"), place.join("edge"));
+    for directory in [&at_cloud, &at_edge] {
+        fs::create_dir(directory).unwrap();
+    }
+    let tokens = place.join("tokens.csv");
+    fs::write(&tokens, "n0de,system:node:n,1,system:nodes\n").unwrap();
+    fs::set_permissions(&tokens, fs::Permissions::from_mode(0o600)).unwrap();
+    let cloud = Node::new(&at_cloud)
+        .flag("--hostname-override=cloud")
+        .flag("--authorization-mode=Node")
+        .flag("--enable-admission-plugins=NodeRestriction")
+        .flag(&format!("--token-auth-file={}", tokens.display()));
+    let config = place.join("edge.kubeconfig");
+    let text = format!(
+        "apiVersion: v1\nkind: Config\ncurrent-context: c\nclusters:\n- name: c\n  cluster:\n    \
+         server: https://127.0.0.1:6443\n    certificate-authority: {}\nusers:\n- name: edge\n  \
+         user: {{token: n0de}}\ncontexts:\n- name: c\n  context: {{cluster: c, user: edge}}\n",
+        cloud.root.join("pki/ca.crt").display()
+    );
+    fs::write(&config, text).unwrap();
+    let edge = Node::new(&at_edge)
+        .flag("--secure-port=0")
+        .flag(&format!("--kubeconfig={}", config.display()));
+    (cloud, edge)
+}
+
+fn cut() {
+    let rules = "add table inet cut; add chain inet cut i { type filter hook input priority 0; }; \
+                 add rule inet cut i tcp dport 6443 drop; add rule inet cut i tcp sport 6443 drop";
+    run("nft", &[rules]);
+}
+
+fn mend() {
+    run("nft", &["delete table inet cut"]);
+}
+
+fn node_of(cloud: &Node) -> Option<Value> {
+    let mut nodes = cloud.list("nodes").into_iter();
+    nodes.find(|node| node["metadata"]["name"] == "n")
+}
+
+fn is_ready(node: &Value) -> bool {
+    condition(node, "Ready") == Some("True")
+}
+
+/// A pod as a scheduler leaves it: bound to the node, with a Secret in its environment.
+fn bound(name: &str) -> String {
+    let pod = json!({
+        "apiVersion": "v1", "kind": "Pod",
+        "metadata": {"name": format!("{name}-n"), "namespace": "default"},
+        "spec": {
+            "nodeName": "n", "terminationGracePeriodSeconds": 1,
+            "containers": [{
+                "name": "c", "image": IMAGE, "imagePullPolicy": "Always",
+                "command": ["sh", "-c", FOREVER],
+                "env": [{"name": "WORD", "valueFrom": {"secretKeyRef": {"name": "s", "key": "word"}}}],
+            }],
+        },
+    });
+    pod.to_string()
+}
+
+fn apply(node: &Node, file: &str, text: &str) {
+    let path = node.place.join(file);
+    fs::write(&path, text).unwrap();
+    node.ok(&["create", "-f", path.to_str().unwrap()]);
+}
+
+const SECRET: &str = r#"{"apiVersion": "v1", "kind": "Secret",
+    "metadata": {"name": "s", "namespace": "default"}, "stringData": {"word": "tide"}}"#;
+
+#[test]
+fn a_joined_node_runs_the_clusters_pods_and_shows_its_own() {
+    isolated(|place| {
+        let (mut cloud, mut edge) = pair(place);
+        cloud.start();
+        edge.start();
+        let node = wait_for("the node is registered", || {
+            node_of(&cloud).filter(is_ready)
+        });
+        assert!(node["status"]["nodeInfo"]["kubeletVersion"].is_string());
+        apply(&cloud, "secret.json", SECRET);
+        apply(&cloud, "app.json", &bound("app"));
+        let there = cloud.up("app");
+        let here = edge.up("app");
+        assert_eq!(uid(&there), uid(&here));
+        assert_eq!(there["status"]["podIP"], here["status"]["podIP"]);
+        assert_eq!(edge.sh("app", "echo $WORD").trim(), "tide");
+        // The token that the cluster made for it, in a volume that the cluster's admission added.
+        let token = "/var/run/secrets/kubernetes.io/serviceaccount/token";
+        let token = edge.sh("app", &format!("cat {token}"));
+        assert_eq!(token.split('.').count(), 3, "{token}");
+
+        // The node's own pod has a picture there, without what the cluster refuses.
+        edge.manifest("own.yaml", &pod("own", FOREVER, "", ""));
+        let picture = cloud.up("own");
+        let own = edge.up("own");
+        assert_ne!(uid(&picture), uid(&own));
+        let mirror = &picture["metadata"]["annotations"]["kubernetes.io/config.mirror"];
+        assert_eq!(
+            *mirror,
+            own["metadata"]["annotations"]["kubernetes.io/config.hash"]
+        );
+        edge.remove_manifest("own.yaml");
+        cloud.gone("own");
+
+        cloud.ok(&["delete", "pod", "app-n"]);
+        cloud.gone("app");
+        edge.gone("app");
+        edge.finish();
+        cloud.finish();
+    });
+}
+
+#[test]
+fn a_cut_link_stops_nothing_and_all_is_told_when_it_is_mended() {
+    isolated(|place| {
+        let (mut cloud, mut edge) = pair(place);
+        cloud.start();
+        edge.start_plain();
+        apply(&cloud, "secret.json", SECRET);
+        apply(&cloud, "app.json", &bound("app"));
+        apply(&cloud, "gone.json", &bound("gone"));
+        let app = cloud.up("app");
+        cloud.up("gone");
+        let id = |pod: &Value| container(pod, "c")["containerID"].clone();
+
+        cut();
+        // Whatever was sent before the cut is lost: the node learns of nothing for a while.
+        cloud.ok(&["delete", "pod", "gone-n", "--wait=false"]);
+        apply(&cloud, "new.json", &bound("new"));
+        edge.kill();
+        edge.start_plain();
+        let here = edge.up("app");
+        assert_eq!(id(&here), id(&app), "the container did not notice");
+        edge.up("gone");
+        edge.manifest("own.yaml", &pod("own", FOREVER, "", ""));
+        edge.up("own");
+        assert!(cloud.pod("gone").is_some() && cloud.pod("own").is_none());
+
+        mend();
+        cloud.gone("gone");
+        cloud.up("new");
+        cloud.up("own");
+        let after = cloud.up("app");
+        assert_eq!(id(&after), id(&app));
+        eventually("the node is ready", || {
+            node_of(&cloud).is_some_and(|n| is_ready(&n))
+        });
+        assert_eq!(edge.pod("gone"), None);
+        for name in ["app-n", "new-n"] {
+            cloud.ok(&["delete", "pod", name, "--wait=false"]);
+        }
+        cloud.gone("app");
+        edge.terminate();
+        edge.finish();
+        cloud.finish();
+    });
+}
