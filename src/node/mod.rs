@@ -105,10 +105,10 @@ impl Node {
         let doors = Doors::open(&options)?;
         let clock = SystemClock::new().map_err(|error| format!("make the clock: {error}"))?;
         let clock: Rc<dyn Clock> = Rc::new(clock);
+        let remote = join::prepare(&options, &clock)?;
         let machine = machine::read(&options)?;
         let registry = open_registry(&options, &machine.node.node_name, clock.clone()).await?;
         let parts = Parts::make(&options, clock.clone(), executor.clone(), &machine).await?;
-        let remote = join::prepare(&options, &clock)?;
 
         // The first start has made the store's key and its directories; from here on pods move.
         os::thread::never_wait_here();

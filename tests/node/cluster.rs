@@ -12,7 +12,10 @@ use crate::support::{FOREVER, IMAGE, Node, condition, container, eventually, pod
 
 /// A cluster that knows the node by its token, and that node; neither is started.
 fn pair(place: &Path) -> (Node, Node) {
-    let (at_cloud, at_edge) = (place.join("cloud"), place.join("edge"));
+    // Their cgroups are named after these.
+    let name = place.file_name().unwrap().to_string_lossy();
+    let at = |which: &str| place.join(format!("{name}-{which}"));
+    let (at_cloud, at_edge) = (at("cloud"), at("edge"));
     for directory in [&at_cloud, &at_edge] {
         fs::create_dir(directory).unwrap();
     }
@@ -141,7 +144,9 @@ fn a_cut_link_stops_nothing_and_all_is_told_when_it_is_mended() {
 
         cut();
         // Whatever was sent before the cut is lost: the node learns of nothing for a while.
-        cloud.ok(&["delete", "pod", "gone-n", "--wait=false"]);
+        // It waits until the pod is gone.
+        let deleting = cloud.client_command(&["delete", "pod", "gone-n"]).spawn();
+        let mut deleting = deleting.unwrap();
         apply(&cloud, "new.json", &bound("new"));
         edge.kill();
         edge.start_plain();
@@ -153,6 +158,7 @@ fn a_cut_link_stops_nothing_and_all_is_told_when_it_is_mended() {
         assert!(cloud.pod("gone").is_some() && cloud.pod("own").is_none());
 
         mend();
+        assert!(deleting.wait().unwrap().success());
         cloud.gone("gone");
         cloud.up("new");
         cloud.up("own");
@@ -163,7 +169,7 @@ fn a_cut_link_stops_nothing_and_all_is_told_when_it_is_mended() {
         });
         assert_eq!(edge.pod("gone"), None);
         for name in ["app-n", "new-n"] {
-            cloud.ok(&["delete", "pod", name, "--wait=false"]);
+            cloud.ok(&["delete", "pod", name]);
         }
         cloud.gone("app");
         edge.terminate();
