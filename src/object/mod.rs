@@ -21,6 +21,7 @@ mod selector;
 pub mod token;
 pub mod user;
 mod validate;
+mod view;
 pub mod yaml;
 
 pub use decode::decode;
@@ -33,3 +34,4 @@ pub use quantity::{NotAQuantity, Quantity};
 pub use selector::{FieldSelector, LabelSelector};
 pub use user::User;
 pub use validate::{Cause, validate, validate_update};
+pub use view::view;
