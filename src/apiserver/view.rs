@@ -6,7 +6,7 @@ use std::sync::Arc;
 
 use super::route::Place;
 use super::status::Refusal;
-use crate::object::{Key, Kind, Object, Origin};
+use crate::object::{Key, Kind, Object, Origin, order};
 use crate::registry::{Packed, Reader};
 
 fn key(place: &Place, origin: Origin) -> Key {
@@ -27,7 +27,7 @@ pub fn get(reader: &Reader, place: &Place) -> Result<Arc<Object>, Refusal> {
 /// Objects in order of namespace and name, and the version that the list shows.
 pub fn list(reader: &Reader, kind: Kind, namespace: Option<&str>) -> (Vec<Arc<Packed>>, u64) {
     let (mut objects, version) = reader.list_packed(kind, namespace);
-    objects.sort_by(|a, b| a.key().cmp(b.key()));
+    order::sort_by(&mut objects, |a, b| a.key().cmp(b.key()));
     // Origin is the last part of a key, and local sorts before remote.
     objects.dedup_by(|later, kept| {
         let (later, kept) = (later.key(), kept.key());

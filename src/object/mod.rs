@@ -11,6 +11,7 @@ mod honoured;
 pub mod json;
 mod key;
 mod names;
+pub mod order;
 pub mod patch;
 pub mod protobuf;
 mod quantity;

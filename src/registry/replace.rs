@@ -22,7 +22,7 @@ use super::desk::{Desk, PROVISIONED, grace_of, same_but_for_versions, seconds_te
 use super::packed::Packed;
 use super::published::Step;
 use super::{Error, FieldLines, Incoming, Registry, Replaced, causes_text};
-use crate::object::{self, Cause, Key, Kind, Object, Problem, Provenance, Source, Standing};
+use crate::object::{self, Cause, Key, Kind, Object, Problem, Provenance, Source, Standing, order};
 use crate::world::LocalFuture;
 
 /// What is remembered between the lists of a source.
@@ -153,7 +153,9 @@ impl Turn<'_> {
             Kind::Pod => 2,
             _ => 1,
         };
-        entries.sort_by(|a, b| (rank(a), &a.provenance).cmp(&(rank(b), &b.provenance)));
+        order::sort_by(&mut entries, |a, b| {
+            (rank(a), &a.provenance).cmp(&(rank(b), &b.provenance))
+        });
         let mut first: BTreeMap<Key, Option<Provenance>> = BTreeMap::new();
         let mut once = Vec::new();
         for entry in entries {
