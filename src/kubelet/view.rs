@@ -211,12 +211,17 @@ impl PodView {
         self.containers.iter().find(|c| c.name == name)
     }
 
+    /// The pod without its status, made of its text.
+    pub fn body(&self) -> Value {
+        let body = serde_json::from_str(&self.text);
+        body.expect("a value written as text is read back")
+    }
+
     /// The typed pod; made of its text if nobody has it.
     pub fn typed(&self) -> Rc<Typed> {
         let make = || {
-            let body = serde_json::from_str(&self.text);
-            let body: Value = body.expect("a value written as text is read back");
-            Rc::new(Typed::new(&body).expect("PodView::new has read the same"))
+            let typed = Typed::new(&self.body());
+            Rc::new(typed.expect("PodView::new has read the same"))
         };
         self.typed.borrow_mut().get_or_insert_with(make).clone()
     }
