@@ -57,6 +57,7 @@ async fn route(
     let options = &shared.options;
     let now = not_before_build(shared.clock.wall());
     let user = options.authenticator.user(peer, request.headers(), now)?;
+    peer.introduce(&user);
     let user = authn::impersonate(user, request.headers(), &options.authorizer)?;
     options.authorizer.check(&user, &info)?;
     if let Some(asked) = authn::Asked::of(&info) {
@@ -81,7 +82,7 @@ async fn route(
             forward::start(&shared, request, &place, &query)
         }
         (Target::Review { review, namespace }, Method::POST) => {
-            let sent = write::body::sent(request, &shared.clock).await?;
+            let sent = write::body::sent(request, &shared).await?;
             let authorizer = &options.authorizer;
             let answer = authz::review::answer(review, authorizer, &user, &namespace, sent.value)?;
             Ok(json_response(StatusCode::CREATED, &answer))

@@ -57,6 +57,25 @@ pub fn to_stored(mut event: Value) -> Value {
     event
 }
 
+/// The stored field that a label of a field selector names here. Errors: upstream's words for others.
+pub fn stored_label(label: &str) -> Result<String, String> {
+    let regarding = [
+        "kind",
+        "namespace",
+        "name",
+        "uid",
+        "apiVersion",
+        "resourceVersion",
+        "fieldPath",
+    ];
+    match (label, label.strip_prefix("regarding.")) {
+        ("metadata.name" | "metadata.namespace" | "reason" | "type", _) => Ok(label.to_owned()),
+        ("reportingController", _) => Ok("reportingComponent".to_owned()),
+        (_, Some(field)) if regarding.contains(&field) => Ok(format!("involvedObject.{field}")),
+        _ => Err(format!("field label not supported: {label}")),
+    }
+}
+
 /// What a client sent in this form, as the stored one. Core's names mean nothing here.
 pub fn sent(mut sent: Sent) -> Sent {
     if let Some(fields) = sent.value.as_object_mut() {

@@ -1,131 +1,66 @@
 //! Get and list: one object, or all of a kind, from a snapshot.
 //!
-//! A listing in chunks shows the version of its first chunk. Later chunks read the newest state
-//! from where the one before ended: what changed in between is after that version, so a watch from
-//! it brings the client to the same state. Upstream instead keeps old snapshots.
+//! All chunks of a listing show the state that the first one did, as long as history reaches back to
+//! it; then the answer is 410 and a token that goes on with what there is now.
 
-use base64::Engine;
-use base64::engine::general_purpose::URL_SAFE_NO_PAD;
 use http::StatusCode;
-use serde_json::{Value, json};
 
 use super::format::{self, Columns, Format, ListMetadata};
+use super::list_options::{At, ListOptions, Resume};
 use super::query::Query;
 use super::route::Place;
-use super::selector::Selector;
 use super::status::{Refusal, json_response, typed_response};
 use super::view;
 use crate::net::serve::{Body, Response};
 use crate::object::Kind;
-use crate::registry::Reader;
+use crate::registry::{Packed, Reader};
 use jiff::Timestamp;
+use std::sync::Arc;
 
-/// What a list is narrowed to and where it starts.
-#[derive(Debug)]
-struct ListOptions {
-    selector: Selector,
-    limit: Option<usize>,
-    resume: Option<Resume>,
-}
-
-/// A decoded `continue` token: upstream's shape, opaque to clients.
-#[derive(Debug, PartialEq, Eq)]
-struct Resume {
-    version: u64,
-    /// The last object of the chunk before.
-    namespace: String,
-    name: String,
-}
-
-impl Resume {
-    fn token(&self) -> String {
-        let start = format!("{}/{}", self.namespace, self.name);
-        let token = json!({"v": "meta.k8s.io/v1", "rv": self.version, "start": start});
-        URL_SAFE_NO_PAD.encode(token.to_string())
-    }
-
-    fn parse(token: &str) -> Option<Resume> {
-        let bytes = URL_SAFE_NO_PAD.decode(token).ok()?;
-        let token: Value = serde_json::from_slice(&bytes).ok()?;
-        let (namespace, name) = token["start"].as_str()?.split_once('/')?;
-        Some(Resume {
-            version: token["rv"].as_u64()?,
-            namespace: namespace.to_owned(),
-            name: name.to_owned(),
-        })
-    }
-}
-
-fn options(kind: Kind, query: &Query, reader: &Reader) -> Result<ListOptions, Refusal> {
-    let invalid = |field, why| Err(Refusal::invalid_option("ListOptions", field, why));
-    let resume = query.get("continue");
-    let version = query.get("resourceVersion");
-    if query.get("sendInitialEvents").is_some() {
-        return invalid(
-            "sendInitialEvents",
-            "Forbidden: sendInitialEvents is forbidden for list",
-        );
-    }
-    if let Some(matching) = query.get("resourceVersionMatch") {
-        match (matching, version) {
-            _ if resume.is_some() => {
-                return invalid(
-                    "resourceVersionMatch",
-                    "Forbidden: resourceVersionMatch is forbidden when continue is provided",
-                );
-            }
-            (_, None) => {
-                return invalid(
-                    "resourceVersionMatch",
-                    "Forbidden: resourceVersionMatch is forbidden unless resourceVersion is provided",
-                );
-            }
-            ("Exact", Some("0")) => {
-                return invalid(
-                    "resourceVersionMatch",
-                    "Forbidden: resourceVersionMatch \"Exact\" is forbidden for resourceVersion \"0\"",
-                );
-            }
-            ("NotOlderThan" | "Exact", _) => {}
-            _ => {
-                return invalid(
-                    "resourceVersionMatch",
-                    "Unsupported value: supported values: \"Exact\", \"NotOlderThan\"",
-                );
-            }
+/// Objects in order, and the version that the list shows. Errors: 410 for a state that is no longer
+/// known, 504 for one that is not there yet.
+fn objects_at(
+    reader: &Reader,
+    kind: Kind,
+    namespace: Option<&str>,
+    options: &ListOptions,
+) -> Result<(Vec<Arc<Packed>>, u64), Refusal> {
+    let current = reader.version();
+    match (options.at, &options.resume) {
+        (At::NotOlderThan(version), _) => {
+            check_not_newer(version, current)?;
+            Ok(view::list(reader, kind, namespace))
+        }
+        // The version of a token was the newest once: here it is from a store that is no more.
+        (At::Exactly(version), Some(resume)) if version > current => {
+            Err(Refusal::continue_expired(&inconsistent(resume)))
+        }
+        (At::Exactly(version), resume) => {
+            check_not_newer(version, current)?;
+            let expired = |_| match resume {
+                Some(resume) => Refusal::continue_expired(&inconsistent(resume)),
+                None => Refusal::list_expired(),
+            };
+            let objects = view::list_at(reader, kind, namespace, version).map_err(expired)?;
+            Ok((objects, version))
         }
     }
-    check_version(query, reader)?;
-    let labels = query.get("labelSelector").unwrap_or_default();
-    let fields = query.get("fieldSelector").unwrap_or_default();
-    let resume = match resume.map(Resume::parse) {
-        Some(None) => return Err(Refusal::bad_request("continue key is not valid")),
-        Some(resume) => resume,
-        None => None,
-    };
-    Ok(ListOptions {
-        selector: Selector::parse(kind, labels, fields)?,
-        limit: query
-            .number("limit")?
-            .filter(|limit| *limit > 0)
-            .map(|limit| usize::try_from(limit).unwrap_or(usize::MAX)),
-        resume,
-    })
 }
 
-/// A snapshot is always the newest state: every version up to it is served, an exact older one is
-/// gone, a newer one is not there yet.
-fn check_version(query: &Query, reader: &Reader) -> Result<(), Refusal> {
-    let (Some(wanted), current) = (query.number("resourceVersion")?, reader.version()) else {
-        return Ok(());
+/// The token that goes on at the same place in the newest state.
+fn inconsistent(resume: &Resume) -> String {
+    let resume = Resume {
+        version: None,
+        ..resume.clone()
     };
-    if wanted > current {
-        return Err(Refusal::version_too_large(wanted, current));
+    resume.token()
+}
+
+fn check_not_newer(wanted: u64, current: u64) -> Result<(), Refusal> {
+    match wanted > current {
+        true => Err(Refusal::version_too_large(wanted, current)),
+        false => Ok(()),
     }
-    if query.get("resourceVersionMatch") == Some("Exact") && wanted < current {
-        return Err(Refusal::expired(wanted, current));
-    }
-    Ok(())
 }
 
 /// All objects of `kind`, or those of one namespace.
@@ -137,8 +72,8 @@ pub fn list(
     format: Format,
     now: Timestamp,
 ) -> Result<Response, Refusal> {
-    let options = options(kind, query, reader)?;
-    let (mut objects, version) = view::list(reader, kind, namespace);
+    let options = ListOptions::parse(kind, format.version, query)?;
+    let (mut objects, version) = objects_at(reader, kind, namespace, &options)?;
     let mut metadata = ListMetadata {
         version,
         go_on: None,
@@ -147,7 +82,6 @@ pub fn list(
     if let Some(resume) = &options.resume {
         let after = (resume.namespace.as_str(), resume.name.as_str());
         objects.retain(|o| (o.key().namespace.as_str(), o.key().name.as_str()) > after);
-        metadata.version = resume.version;
     }
     if !options.selector.is_everything() {
         objects.retain(|object| options.selector.selects(object));
@@ -155,7 +89,7 @@ pub fn list(
     if let Some(limit) = options.limit.filter(|limit| *limit < objects.len()) {
         let last = objects[limit - 1].key();
         let resume = Resume {
-            version: metadata.version,
+            version: Some(metadata.version),
             namespace: last.namespace.clone(),
             name: last.name.clone(),
         };
@@ -180,26 +114,10 @@ pub fn get(
     format: Format,
     now: Timestamp,
 ) -> Result<Response, Refusal> {
-    check_version(query, reader)?;
+    let wanted = query.number("resourceVersion")?.unwrap_or_default();
+    check_not_newer(wanted, reader.version())?;
     let object = view::get(reader, place)?;
     let body = &object.body;
     let shown = format::object(format, place.kind, body, Columns::Defined, now);
     Ok(json_response(StatusCode::OK, &shown))
-}
-
-#[cfg(test)]
-mod tests {
-    use super::*;
-
-    #[test]
-    fn continue_tokens_come_back_as_they_went() {
-        let resume = Resume {
-            version: 42,
-            namespace: "kube-system".to_owned(),
-            name: "a.b".to_owned(),
-        };
-        assert_eq!(Resume::parse(&resume.token()), Some(resume));
-        assert_eq!(Resume::parse("bm9uc2Vuc2U"), None);
-        assert_eq!(Resume::parse("%%%"), None);
-    }
 }

@@ -24,6 +24,7 @@ mod format;
 mod health;
 mod images;
 mod list;
+mod list_options;
 mod logs;
 mod metrics;
 mod openapi;
@@ -47,6 +48,7 @@ use std::os::fd::AsFd;
 use std::os::unix::net::UnixListener;
 use std::path::PathBuf;
 use std::rc::Rc;
+use std::sync::Arc;
 use std::thread::JoinHandle;
 use std::time::Duration;
 
@@ -54,17 +56,19 @@ use async_channel::Sender;
 use async_executor::LocalExecutor;
 use async_io::Async;
 use futures_lite::FutureExt;
+use futures_lite::future::yield_now;
 
 use self::authn::{Authenticator, Peer};
 use self::authz::Authorizer;
 use self::backend::Backend;
-use self::secure::Handshakes;
+use self::secure::Strangers;
 pub use self::secure::{Secure, Sockets};
 use crate::net::serve::{self, Duplex};
 use crate::os;
 use crate::os::task;
 use crate::registry::Reader;
 use crate::world::Clock;
+use crate::world::figures::Figures;
 
 /// How long the listener rests when it is out of descriptors.
 const ACCEPT_PAUSE: Duration = Duration::from_millis(100);
@@ -74,8 +78,8 @@ const ACCEPT_PAUSE: Duration = Duration::from_millis(100);
 pub struct Limits {
     /// Open connections, of the local socket and over TLS each; the next ones wait in the backlog.
     pub connections: usize,
-    /// TLS handshakes under way; one more drops the oldest.
-    pub handshakes: usize,
+    /// Peers over TLS who have not shown yet who they are; one more drops the oldest of them.
+    pub strangers: usize,
     /// Watches and followed logs.
     pub streams: usize,
     /// Commands and attached clients.
@@ -87,6 +91,10 @@ pub struct Limits {
     /// A session in which nothing moves for so long is closed.
     /// Source: Kubernetes kubelet, `streamingConnectionIdleTimeout`.
     pub stream_idle: Duration,
+    /// Bodies of all requests under way together; who sends more is answered 429.
+    pub body_bytes: usize,
+    /// From the end of a head to the end of its body. Upstream gives whole requests 60 s.
+    pub body_timeout: Duration,
     pub http: serve::Limits,
 }
 
@@ -94,12 +102,14 @@ impl Default for Limits {
     fn default() -> Limits {
         Limits {
             connections: 1200,
-            handshakes: 64,
+            strangers: 128,
             streams: 1000,
             execs: 32,
             forwards: 32,
             forwarded: 256,
             stream_idle: Duration::from_secs(4 * 3600),
+            body_bytes: 16 << 20,
+            body_timeout: Duration::from_secs(30),
             http: serve::Limits::default(),
         }
     }
@@ -109,6 +119,8 @@ impl Default for Limits {
 pub struct Options {
     /// `--pod-logs-dir`
     pub pod_logs_dir: PathBuf,
+    /// What the node counts while it works.
+    pub figures: Arc<Figures>,
     pub authenticator: Authenticator,
     pub authorizer: Authorizer,
     pub limits: Limits,
@@ -126,7 +138,8 @@ struct Shared {
     executor: Rc<LocalExecutor<'static>>,
     connections: Counter,
     secure_connections: Counter,
-    handshakes: Handshakes,
+    strangers: Strangers,
+    bodies: Counter,
     streams: Counter,
     execs: Counter,
     metrics: metrics::Metrics,
@@ -144,6 +157,7 @@ impl Server {
         executor: Rc<LocalExecutor<'static>>,
     ) -> Server {
         Server(Rc::new(Shared {
+            metrics: metrics::Metrics::new(clock.wall()),
             reader,
             backend,
             clock,
@@ -151,10 +165,10 @@ impl Server {
             executor,
             connections: Counter::default(),
             secure_connections: Counter::default(),
-            handshakes: Handshakes::default(),
+            strangers: Strangers::default(),
+            bodies: Counter::default(),
             streams: Counter::default(),
             execs: Counter::default(),
-            metrics: metrics::Metrics::default(),
             forwards: Counter::default(),
             forwarded: Counter::default(),
         }))
@@ -184,6 +198,8 @@ impl Server {
                     continue;
                 }
             };
+            // A crowd at the door must not keep those inside from being served.
+            yield_now().await;
             match listener.accept().await {
                 Ok((socket, _)) => match allowed(&socket) {
                     Ok(()) => {
@@ -278,26 +294,47 @@ impl fmt::Debug for ServeThread {
 }
 
 /// How many of something are under way.
-#[derive(Clone, Default)]
+#[derive(Clone, Debug, Default)]
 struct Counter(Rc<Cell<usize>>);
 
-/// One of them, until dropped.
-struct Counted(Counter);
+/// So many of them, until dropped.
+#[derive(Debug, Default)]
+struct Counted {
+    counter: Counter,
+    count: usize,
+}
 
 impl Counter {
-    fn take(&self, max: usize) -> Option<Counted> {
-        if self.0.get() >= max {
-            return None;
+    fn none(&self) -> Counted {
+        Counted {
+            counter: self.clone(),
+            count: 0,
         }
-        self.0.set(self.0.get() + 1);
-        Some(Counted(self.clone()))
+    }
+
+    fn take(&self, max: usize) -> Option<Counted> {
+        let mut counted = self.none();
+        counted.grow(1, max).then_some(counted)
+    }
+}
+
+impl Counted {
+    /// Takes `more` unless that would make more than `max` of all together.
+    fn grow(&mut self, more: usize, max: usize) -> bool {
+        let all = &self.counter.0;
+        let fits = all.get() + more <= max;
+        if fits {
+            all.set(all.get() + more);
+            self.count += more;
+        }
+        fits
     }
 }
 
 impl Drop for Counted {
     fn drop(&mut self) {
-        let count = &self.0.0;
-        count.set(count.get() - 1);
+        let all = &self.counter.0;
+        all.set(all.get() - self.count);
     }
 }
 
@@ -325,6 +362,10 @@ mod tests {
         let first = counter.take(1);
         assert!(first.is_some() && counter.take(1).is_none());
         drop(first);
+        let mut some = counter.none();
+        assert!(some.grow(3, 4) && !some.grow(2, 4) && some.grow(1, 4));
+        assert!(counter.take(4).is_none());
+        drop(some);
         assert!(counter.take(1).is_some());
     }
 }

@@ -2,17 +2,22 @@
 
 use super::status::Refusal;
 
-/// Most parameters looked at in one query.
-const PARAMETERS_MAX: usize = 256;
+/// Most parameters of one query: a command has one for each argument.
+const PARAMETERS_MAX: usize = 4096;
 
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
 pub struct Query(Vec<(String, String)>);
 
 impl Query {
-    /// `a=1&b=x%20y+z`. Errors: a broken escape, or what is not UTF-8.
+    /// `a=1&b=x%20y+z`. Errors: a broken escape, what is not UTF-8, or too many of them: none is
+    /// left out, since it might be the one that makes a request harmless.
     pub fn parse(text: &str) -> Result<Query, Refusal> {
         let pairs = text.split('&').filter(|pair| !pair.is_empty());
-        let pairs = pairs.take(PARAMETERS_MAX).map(|pair| {
+        if pairs.clone().count() > PARAMETERS_MAX {
+            let text = format!("the URL has more than {PARAMETERS_MAX} parameters");
+            return Err(Refusal::bad_request(text));
+        }
+        let pairs = pairs.map(|pair| {
             let (name, value) = pair.split_once('=').unwrap_or((pair, ""));
             let value = value.replace('+', " ");
             Ok((decode(&name.replace('+', " "))?, decode(&value)?))

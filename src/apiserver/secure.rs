@@ -1,22 +1,25 @@
 //! The API over TLS: accepts, shakes hands, and hands the connection to the server.
 //!
 //! ```text
-//!   accept ─► counted ─► handshake (bounded in number and time) ─► Peer::Network ─► Server::serve
+//!   accept ─► counted ─► handshake (bounded in time) ─► Peer::Network ─► Server::serve
+//!             └──────── a stranger, until a request says who it is ────────┘
 //! ```
-//! Strangers get no further than a handshake: when too many are under way the oldest is dropped, so
-//! that peers who say nothing cannot keep others out. The local socket has a count of its own and
-//! is reached whatever happens here.
+//! Strangers are few: with one too many the oldest is dropped, be it in its handshake or behind it,
+//! so that peers who say nothing cannot keep others out. The local socket has a count of its own
+//! and is reached whatever happens here.
 
 use std::cell::{Cell, RefCell};
 use std::collections::BTreeMap;
 use std::io;
 use std::net::{SocketAddr, TcpListener, TcpStream};
 use std::os::unix::net::UnixListener;
+use std::rc::Rc;
 use std::time::Duration;
 
 use async_executor::{LocalExecutor, Task};
 use async_io::Async;
 use futures_lite::FutureExt;
+use futures_lite::future::yield_now;
 use futures_rustls::TlsAcceptor;
 use futures_rustls::server::TlsStream;
 
@@ -50,19 +53,34 @@ pub struct Secure {
     pub config: SharedConfig,
 }
 
-/// Handshakes under way, the oldest first.
+/// Peers who have not shown yet who they are, the oldest first.
 #[derive(Default)]
-pub(super) struct Handshakes {
+pub(super) struct Strangers {
     next: Cell<u64>,
-    tasks: RefCell<BTreeMap<u64, Task<()>>>,
+    tasks: RefCell<BTreeMap<u64, Stranger>>,
 }
 
-impl Handshakes {
+struct Stranger {
+    task: Task<()>,
+    /// Is one no more.
+    introduced: Rc<Cell<bool>>,
+}
+
+impl Strangers {
     /// Makes room for one more, and names it.
     fn begin(&self, max: usize) -> u64 {
+        if self.tasks.borrow().len() >= max.max(1) {
+            let introduced = |_: &u64, one: &mut Stranger| one.introduced.get();
+            let known = self
+                .tasks
+                .borrow_mut()
+                .extract_if(.., introduced)
+                .collect::<Vec<_>>();
+            known.into_iter().for_each(|(_, one)| one.task.detach());
+        }
         while self.tasks.borrow().len() >= max.max(1) {
             let oldest = self.tasks.borrow_mut().pop_first();
-            log::debug!("{max} TLS handshakes are under way: the oldest is dropped");
+            log::debug!("{max} peers have not said who they are: the oldest is dropped");
             drop(oldest);
         }
         let number = self.next.get();
@@ -70,10 +88,15 @@ impl Handshakes {
         number
     }
 
-    /// The handshake is done: its task goes on by itself.
+    fn add(&self, number: u64, task: Task<()>, introduced: Rc<Cell<bool>>) {
+        let stranger = Stranger { task, introduced };
+        self.tasks.borrow_mut().insert(number, stranger);
+    }
+
+    /// The connection is over.
     fn end(&self, number: u64) {
-        if let Some(task) = self.tasks.borrow_mut().remove(&number) {
-            task.detach();
+        if let Some(one) = self.tasks.borrow_mut().remove(&number) {
+            one.task.detach();
         }
     }
 }
@@ -87,6 +110,8 @@ impl Server {
                 self.pause().await;
                 continue;
             };
+            // A crowd at the door must not keep those inside from being served.
+            yield_now().await;
             let (socket, address) = match listener.accept().await {
                 Ok(accepted) => accepted,
                 Err(error) => {
@@ -99,20 +124,20 @@ impl Server {
                 log::debug!("prepare the connection of {address}: {error}");
                 continue;
             }
-            let number = self.0.handshakes.begin(limits.handshakes);
+            let number = self.0.strangers.begin(limits.strangers);
             let acceptor = TlsAcceptor::from(config.get());
-            let server = self.clone();
+            let (server, introduced) = (self.clone(), Rc::new(Cell::new(false)));
+            let tells = introduced.clone();
             let work = async move {
-                let shaken = server.shake_hands(acceptor, socket).await;
-                server.0.handshakes.end(number);
-                match shaken {
-                    Ok(stream) => server.serve_network(stream, address).await,
+                match server.shake_hands(acceptor, socket).await {
+                    Ok(stream) => server.serve_network(stream, address, tells).await,
                     Err(error) => log::debug!("TLS handshake with {address}: {error}"),
                 }
+                server.0.strangers.end(number);
                 drop(counted);
             };
             let task = self.0.executor.spawn(work);
-            self.0.handshakes.tasks.borrow_mut().insert(number, task);
+            self.0.strangers.add(number, task, introduced);
         }
     }
 
@@ -130,11 +155,16 @@ impl Server {
         acceptor.accept(socket).or(late).await
     }
 
-    async fn serve_network(&self, stream: TlsStream<Async<TcpStream>>, address: SocketAddr) {
+    async fn serve_network(
+        &self,
+        stream: TlsStream<Async<TcpStream>>,
+        address: SocketAddr,
+        tells: Rc<Cell<bool>>,
+    ) {
         let (_, session) = stream.get_ref();
         let chain = session.peer_certificates().unwrap_or_default();
         let chain = chain.iter().map(|one| one.clone().into_owned()).collect();
-        let peer = Peer::Network(Network::new(address, chain));
+        let peer = Peer::Network(Network::new(address, chain).telling(tells));
         self.serve(Box::new(stream), peer).await;
     }
 }
@@ -167,14 +197,12 @@ impl Listening {
 
 #[cfg(test)]
 mod tests {
-    use std::rc::Rc;
-
     use super::*;
 
     #[test]
-    fn one_handshake_too_many_drops_the_oldest() {
+    fn one_stranger_too_many_drops_the_oldest() {
         let executor = LocalExecutor::new();
-        let handshakes = Handshakes::default();
+        let strangers = Strangers::default();
         let ended = Rc::new(RefCell::new(Vec::new()));
         struct Told(u64, Rc<RefCell<Vec<u64>>>);
         impl Drop for Told {
@@ -183,23 +211,20 @@ mod tests {
             }
         }
         for _ in 0..4 {
-            let number = handshakes.begin(3);
+            let number = strangers.begin(3);
             let told = Told(number, ended.clone());
             let work = async move {
                 let _told = told;
                 std::future::pending::<()>().await;
             };
             let task = executor.spawn(work);
-            handshakes.tasks.borrow_mut().insert(number, task);
-            if number == 1 {
-                handshakes.end(1);
-            }
+            strangers.add(number, task, Rc::new(Cell::new(number == 1)));
         }
         assert!(
             ended.borrow().is_empty(),
-            "one is done, three are under way"
+            "one has shown who it is, three have not"
         );
-        handshakes.begin(3);
+        strangers.begin(3);
         while executor.try_tick() {}
         assert_eq!(*ended.borrow(), [0]);
     }

@@ -4,6 +4,9 @@
 
 use serde_json::{Value, json};
 
+use super::events;
+use super::format::ShownAs;
+use super::query::Query;
 use super::status::Refusal;
 use crate::object::{FieldSelector, Kind, LabelSelector};
 use crate::registry::Packed;
@@ -18,14 +21,24 @@ pub struct Selector {
 }
 
 impl Selector {
-    /// From `labelSelector` and `fieldSelector`. Errors: 400 with what cannot be parsed, or the
-    /// field that the kind cannot be selected by.
-    pub fn parse(kind: Kind, labels: &str, fields: &str) -> Result<Selector, Refusal> {
+    /// From `labelSelector` and `fieldSelector` of a query. Errors: those of `parse`.
+    pub fn of_query(kind: Kind, shown: ShownAs, query: &Query) -> Result<Selector, Refusal> {
+        let labels = query.get("labelSelector").unwrap_or_default();
+        let fields = query.get("fieldSelector").unwrap_or_default();
+        Selector::parse(kind, shown, labels, fields)
+    }
+
+    /// Errors: 400 with what cannot be parsed, or the field that the kind cannot be selected by.
+    fn parse(kind: Kind, shown: ShownAs, labels: &str, fields: &str) -> Result<Selector, Refusal> {
+        let labels = LabelSelector::parse(labels)
+            .map_err(|why| Refusal::bad_request(format!("unable to parse requirement: {why}")))?;
+        let fields = match shown {
+            ShownAs::Stored => FieldSelector::parse(kind, fields),
+            ShownAs::NewEvent => FieldSelector::parse_as(fields, events::stored_label),
+        };
         Ok(Selector {
-            labels: LabelSelector::parse(labels).map_err(|why| {
-                Refusal::bad_request(format!("unable to parse requirement: {why}"))
-            })?,
-            fields: FieldSelector::parse(kind, fields).map_err(Refusal::bad_request)?,
+            labels,
+            fields: fields.map_err(Refusal::bad_request)?,
             name: None,
         })
     }
@@ -34,10 +47,15 @@ impl Selector {
         self.labels.is_everything() && self.fields.is_everything() && self.name.is_none()
     }
 
-    /// Narrows to one name, as a watch on a single object does.
-    pub fn and_name(mut self, name: &str) -> Selector {
+    /// Narrows to one name, as a watch on a single object does. Errors: 400 if a field selector asks
+    /// for another.
+    pub fn and_name(mut self, name: &str) -> Result<Selector, Refusal> {
+        if !self.fields.is_everything() && self.fields.name() != Some(name) {
+            let text = "fieldSelector metadata.name doesn't match requested name";
+            return Err(Refusal::bad_request(text));
+        }
         self.name = Some(name.to_owned());
-        self
+        Ok(self)
     }
 
     /// Reads no more of the object's text than the selector asks of it.
@@ -70,6 +88,10 @@ impl Selector {
 mod tests {
     use super::*;
 
+    fn parsed(kind: Kind, labels: &str, fields: &str) -> Result<Selector, Refusal> {
+        Selector::parse(kind, ShownAs::Stored, labels, fields)
+    }
+
     fn pod() -> Value {
         json!({
             "metadata": {"name": "web", "namespace": "default", "labels": {"app": "web", "tier": "x"}},
@@ -98,7 +120,7 @@ mod tests {
             ("example.com/app notin (a,b),app in (web)", true),
         ];
         for (text, expected) in table {
-            let selector = Selector::parse(Kind::Pod, text, "").expect(text);
+            let selector = parsed(Kind::Pod, text, "").expect(text);
             assert_eq!(selector.matches(&pod()), expected, "{text}");
         }
     }
@@ -113,7 +135,7 @@ mod tests {
             "app of (x)",
             "a$b=c",
         ] {
-            assert!(Selector::parse(Kind::Pod, text, "").is_err(), "{text}");
+            assert!(parsed(Kind::Pod, text, "").is_err(), "{text}");
         }
     }
 
@@ -130,15 +152,47 @@ mod tests {
             ("spec.hostNetwork=false", true),
         ];
         for (text, expected) in table {
-            let selector = Selector::parse(Kind::Pod, "", text).expect(text);
+            let selector = parsed(Kind::Pod, "", text).expect(text);
             assert_eq!(selector.matches(&pod()), expected, "{text}");
         }
     }
 
     #[test]
     fn a_field_that_cannot_be_selected_by_is_named() {
-        let refused = Selector::parse(Kind::ConfigMap, "", "data.x=1").expect_err("must refuse");
+        let refused = parsed(Kind::Pod, "", "data.x=1").expect_err("must refuse");
         assert_eq!(refused.message, "field label not supported: data.x");
-        assert!(Selector::parse(Kind::Pod, "", "metadata.name").is_err());
+        assert!(parsed(Kind::Pod, "", "metadata.name").is_err());
+    }
+
+    #[test]
+    fn a_watch_on_one_object_is_no_watch_on_another() {
+        for (fields, agrees) in [
+            ("", true),
+            ("metadata.name=web", true),
+            ("metadata.name=db", false),
+            ("status.phase=Running", false),
+        ] {
+            let selector = parsed(Kind::Pod, "", fields).expect(fields);
+            assert_eq!(selector.and_name("web").is_ok(), agrees, "{fields}");
+        }
+    }
+
+    #[test]
+    fn events_of_the_new_group_are_selected_by_its_names() {
+        let event =
+            json!({"metadata": {"name": "e"}, "involvedObject": {"kind": "Pod", "name": "web"}});
+        let shown = ShownAs::NewEvent;
+        let selector = Selector::parse(
+            Kind::Event,
+            shown,
+            "",
+            "regarding.name=web,regarding.kind=Pod",
+        );
+        assert!(selector.expect("known").matches(&event));
+        let refused = Selector::parse(Kind::Event, shown, "", "involvedObject.name=web");
+        assert_eq!(
+            refused.expect_err("must refuse").message,
+            "field label not supported: involvedObject.name"
+        );
     }
 }

@@ -20,6 +20,8 @@ pub struct Refusal {
     pub reason: &'static str,
     pub message: String,
     details: Option<Value>,
+    /// Of the Status itself.
+    metadata: Value,
 }
 
 impl Refusal {
@@ -29,6 +31,7 @@ impl Refusal {
             reason,
             message: message.into(),
             details: None,
+            metadata: json!({}),
         }
     }
 
@@ -82,6 +85,34 @@ impl Refusal {
         Refusal {
             details: Some(about(kind, name)),
             ..Refusal::new(StatusCode::CONFLICT, "AlreadyExists", text)
+        }
+    }
+
+    /// 409 of a name that the server made up is worth another try; other refusals stay.
+    pub fn of_generated_name(mut self) -> Refusal {
+        if self.reason == "AlreadyExists" {
+            self.message
+                .push_str(", the server was not able to generate a unique name for the object");
+            self.details.get_or_insert_with(|| json!({}))["retryAfterSeconds"] = json!(1);
+        }
+        self
+    }
+
+    /// 422: the kind takes no update that does not say what it is based on. Upstream names the
+    /// resource where others name the kind.
+    pub fn version_required(kind: Kind, name: &str) -> Refusal {
+        let what = "Invalid value: 0: must be specified for an update";
+        let causes = [("metadata.resourceVersion".to_owned(), what.to_owned())];
+        let mut details = about(kind, name);
+        details["causes"] = refusals::causes(&causes);
+        let text = format!(
+            "{} {name:?} is invalid: {}",
+            resource(kind),
+            causes_text(&causes)
+        );
+        Refusal {
+            details: Some(details),
+            ..Refusal::new(StatusCode::UNPROCESSABLE_ENTITY, "Invalid", text)
         }
     }
 
@@ -179,8 +210,9 @@ impl Refusal {
         Refusal::new(code, "UnsupportedMediaType", text)
     }
 
-    pub fn timeout(message: impl Into<String>) -> Refusal {
-        Refusal::new(StatusCode::GATEWAY_TIMEOUT, "Timeout", message)
+    pub fn timeout(what: &str) -> Refusal {
+        let text = format!("Timeout: {what}");
+        Refusal::new(StatusCode::GATEWAY_TIMEOUT, "Timeout", text)
     }
 
     pub fn method_not_allowed() -> Refusal {
@@ -202,9 +234,29 @@ impl Refusal {
         Refusal::new(StatusCode::GONE, "Expired", text)
     }
 
+    /// 410: a list of a state that is no longer known.
+    pub fn list_expired() -> Refusal {
+        let text = "The resourceVersion for the provided list is too old.";
+        Refusal::new(StatusCode::GONE, "Expired", text)
+    }
+
+    /// 410 with the token that goes on with another state than the one it began with.
+    pub fn continue_expired(token: &str) -> Refusal {
+        let text = "The provided continue parameter is too old to display a consistent list result. \
+                    You can start a new list without the continue parameter, or use the continue token \
+                    in this response to retrieve the remainder of the results. Continuing with the \
+                    provided token results in an inconsistent list - objects that were created, \
+                    modified, or deleted between the time the first chunk was returned and now may \
+                    show up in the list.";
+        Refusal {
+            metadata: json!({"continue": token}),
+            ..Refusal::new(StatusCode::GONE, "Expired", text)
+        }
+    }
+
     /// 504: the version is newer than anything here.
     pub fn version_too_large(version: u64, current: u64) -> Refusal {
-        let text = format!("Too large resource version: {version}, current: {current}");
+        let text = format!("Timeout: Too large resource version: {version}, current: {current}");
         let cause =
             json!({"reason": "ResourceVersionTooLarge", "message": "Too large resource version"});
         Refusal {
@@ -213,15 +265,23 @@ impl Refusal {
         }
     }
 
-    /// 422 for request options: `ListOptions.meta.k8s.io "" is invalid: field: Forbidden: why`.
+    /// 422 for one request option: `ListOptions.meta.k8s.io "" is invalid: field: Forbidden: why`.
     pub fn invalid_option(options: &str, field: &str, why: &str) -> Refusal {
-        let cause = json!({"reason": "FieldValueForbidden", "message": why, "field": field});
+        Refusal::invalid_options(options, &[(field.to_owned(), why.to_owned())])
+    }
+
+    /// 422 for request options, with all that is wrong with them.
+    pub fn invalid_options(options: &str, causes: &[(String, String)]) -> Refusal {
+        let listed = refusals::causes(causes);
         Refusal {
-            details: Some(json!({"group": "meta.k8s.io", "kind": options, "causes": [cause]})),
+            details: Some(json!({"group": "meta.k8s.io", "kind": options, "causes": listed})),
             ..Refusal::new(
                 StatusCode::UNPROCESSABLE_ENTITY,
                 "Invalid",
-                format!("{options}.meta.k8s.io \"\" is invalid: {field}: {why}"),
+                format!(
+                    "{options}.meta.k8s.io \"\" is invalid: {}",
+                    causes_text(causes)
+                ),
             )
         }
     }
@@ -336,7 +396,7 @@ impl Refusal {
         let mut status = json!({
             "kind": "Status",
             "apiVersion": "v1",
-            "metadata": {},
+            "metadata": self.metadata,
             "status": "Failure",
             "message": self.message,
             "reason": self.reason,
@@ -374,7 +434,10 @@ fn resource(kind: Kind) -> String {
 
 /// `details` about one object.
 pub fn about(kind: Kind, name: &str) -> Value {
-    let mut details = json!({"name": name, "kind": kind.plural()});
+    let mut details = json!({"kind": kind.plural()});
+    if !name.is_empty() {
+        details["name"] = json!(name);
+    }
     if !kind.group().is_empty() {
         details["group"] = json!(kind.group());
     }

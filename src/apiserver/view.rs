@@ -7,7 +7,7 @@ use std::sync::Arc;
 use super::route::Place;
 use super::status::Refusal;
 use crate::object::{Key, Kind, Object, Origin, order};
-use crate::registry::{Packed, Reader};
+use crate::registry::{Gone, Packed, Reader};
 
 fn key(place: &Place, origin: Origin) -> Key {
     Key {
@@ -26,14 +26,28 @@ pub fn get(reader: &Reader, place: &Place) -> Result<Arc<Object>, Refusal> {
 
 /// Objects in order of namespace and name, and the version that the list shows.
 pub fn list(reader: &Reader, kind: Kind, namespace: Option<&str>) -> (Vec<Arc<Packed>>, u64) {
-    let (mut objects, version) = reader.list_packed(kind, namespace);
+    let (objects, version) = reader.list_packed(kind, namespace);
+    (seen(objects), version)
+}
+
+/// The same as it was at `version`. Errors: history does not reach so far.
+pub fn list_at(
+    reader: &Reader,
+    kind: Kind,
+    namespace: Option<&str>,
+    version: u64,
+) -> Result<Vec<Arc<Packed>>, Gone> {
+    Ok(seen(reader.list_packed_at(kind, namespace, version)?))
+}
+
+fn seen(mut objects: Vec<Arc<Packed>>) -> Vec<Arc<Packed>> {
     order::sort_by(&mut objects, |a, b| a.key().cmp(b.key()));
     // Origin is the last part of a key, and local sorts before remote.
     objects.dedup_by(|later, kept| {
         let (later, kept) = (later.key(), kept.key());
         later.name == kept.name && later.namespace == kept.namespace
     });
-    (objects, version)
+    objects
 }
 
 /// Whether a local object hides this one.

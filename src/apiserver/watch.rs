@@ -4,7 +4,7 @@
 //!   no version, or 0 ──► ADDED for all ─┐
 //!   sendInitialEvents ─► ADDED for all, BOOKMARK "initial-events-end" ─┤
 //!   version N ──────────────────────────┴──► changes after N … ──► timeout: clean end
-//!                                                └── fell off history: ERROR 410, end
+//!                                                └── not in history (any more): ERROR 410, end
 //! ```
 //!
 //! The stream is pulled by the connection: a slow reader holds one batch of changes, no queue; if
@@ -21,6 +21,7 @@ use http::StatusCode;
 use serde_json::{Value, json};
 
 use super::format::{self, Columns, Format, Shape, ShownAs};
+use super::list_options::InitialEvents;
 use super::query::Query;
 use super::selector::Selector;
 use super::status::{Refusal, typed_response};
@@ -72,7 +73,8 @@ struct Watch {
     _counted: Counted,
 }
 
-/// Starts a watch. Errors: options that cannot be; 410 for a version outside history.
+/// Starts a watch. Errors: options that cannot be. A version outside of history is told in the stream,
+/// as upstream does: what comes after authorization and parsing is an event.
 pub fn start(
     reader: Reader,
     clock: Rc<dyn Clock>,
@@ -80,39 +82,29 @@ pub fn start(
     query: &Query,
     counted: Counted,
 ) -> Result<Response, Refusal> {
-    let initial_events = initial_events(query)?;
-    let labels = query.get("labelSelector").unwrap_or_default();
-    let fields = query.get("fieldSelector").unwrap_or_default();
-    let mut selector = Selector::parse(watched.kind, labels, fields)?;
+    let initial_events = InitialEvents::parse(query)?;
+    let mut selector = Selector::of_query(watched.kind, watched.format.version, query)?;
     if let Some(name) = &watched.name {
-        selector = selector.and_name(name);
+        selector = selector.and_name(name)?;
     }
     let version = query
         .number("resourceVersion")?
         .filter(|version| *version > 0);
-    let (initial, from) = match (version, initial_events) {
-        (Some(version), InitialEvents::Default | InitialEvents::Left) => (Vec::new(), version),
-        (None, InitialEvents::Left) => (Vec::new(), reader.version()),
-        (_, InitialEvents::Sent) | (None, InitialEvents::Default) => {
-            view::list(&reader, watched.kind, watched.namespace.as_deref())
-        }
-    };
-    let current = reader.version();
-    if version.is_some_and(|version| version > current) {
-        // From a store that is no more: only a new list can help.
-        return Err(Refusal::expired(version.unwrap_or_default(), current));
-    }
-    let gone = |gone: Gone| Refusal::expired(from, gone.oldest);
-    let cursor = reader.watch(watched.kind, from).map_err(gone)?;
     let timeout = query
         .number("timeoutSeconds")?
         .filter(|seconds| *seconds > 0);
     let timeout = timeout.map_or(TIMEOUT_DEFAULT, Duration::from_secs);
+    let begun = begin(&reader, &watched, version, initial_events);
+    let (initial, from, cursor) = match begun {
+        Ok(begun) => begun,
+        Err(refusal) => return Ok(broken(&refusal)),
+    };
     let now = clock.now();
+    let bookmarks = query.is_set("allowWatchBookmarks");
     let watch = Watch {
         initial: initial.into(),
-        mark_initial_end: initial_events == InitialEvents::Sent,
-        bookmarks: query.is_set("allowWatchBookmarks"),
+        mark_initial_end: initial_events == InitialEvents::Sent && bookmarks,
+        bookmarks,
         next_bookmark: now + BOOKMARK_PERIOD,
         deadline: now + timeout.min(TIMEOUT_MAX),
         seen: from,
@@ -125,44 +117,48 @@ pub fn start(
         cursor,
         _counted: counted,
     };
-    let body = Body::stream(watch.lines());
-    Ok(typed_response(StatusCode::OK, "application/json", body))
+    Ok(stream_response(Body::stream(watch.lines())))
 }
 
-#[derive(Clone, Copy, PartialEq, Eq)]
-enum InitialEvents {
-    Sent,
-    Left,
-    /// As before WatchList: sent without an end mark if no version is given.
-    Default,
+/// What there is, its version, and what comes after it.
+type Begun = (Vec<Arc<Packed>>, u64, Cursor);
+
+/// Errors: 410 for a version outside of history, 504 for initial events of a time to come.
+fn begin(
+    reader: &Reader,
+    watched: &Watched,
+    version: Option<u64>,
+    initial_events: InitialEvents,
+) -> Result<Begun, Refusal> {
+    let current = reader.version();
+    if let Some(version) = version.filter(|version| *version > current) {
+        return Err(match initial_events {
+            InitialEvents::Sent => Refusal::version_too_large(version, current),
+            // From a store that is no more: only a new list can help.
+            InitialEvents::Left | InitialEvents::Default => Refusal::expired(version, current),
+        });
+    }
+    let (initial, from) = match (version, initial_events) {
+        (Some(version), InitialEvents::Default | InitialEvents::Left) => (Vec::new(), version),
+        (None, InitialEvents::Left) => (Vec::new(), current),
+        (_, InitialEvents::Sent) | (None, InitialEvents::Default) => {
+            view::list(reader, watched.kind, watched.namespace.as_deref())
+        }
+    };
+    let gone = |gone: Gone| Refusal::expired(from, gone.oldest);
+    let cursor = reader.watch(watched.kind, from).map_err(gone)?;
+    Ok((initial, from, cursor))
 }
 
-fn initial_events(query: &Query) -> Result<InitialEvents, Refusal> {
-    let invalid = |field, why| Err(Refusal::invalid_option("ListOptions", field, why));
-    let matching = query.get("resourceVersionMatch");
-    if query.get("sendInitialEvents").is_none() {
-        return match matching {
-            None => Ok(InitialEvents::Default),
-            Some(_) => invalid(
-                "resourceVersionMatch",
-                "Forbidden: resourceVersionMatch is forbidden for watch unless sendInitialEvents is provided",
-            ),
-        };
-    }
-    if matching != Some("NotOlderThan") {
-        return invalid(
-            "resourceVersionMatch",
-            "Forbidden: sendInitialEvents requires setting resourceVersionMatch to NotOlderThan",
-        );
-    }
-    match query.is_set("sendInitialEvents") {
-        true if !query.is_set("allowWatchBookmarks") => invalid(
-            "allowWatchBookmarks",
-            "Forbidden: sendInitialEvents requires setting allowWatchBookmarks to true",
-        ),
-        true => Ok(InitialEvents::Sent),
-        false => Ok(InitialEvents::Left),
-    }
+/// A watch that ends with the first event.
+fn broken(refusal: &Refusal) -> Response {
+    let mut out = Vec::new();
+    line(&mut out, "ERROR", &refusal.status());
+    stream_response(Body::stream(stream::once(Bytes::from(out))))
+}
+
+fn stream_response(body: Body) -> Response {
+    typed_response(StatusCode::OK, "application/json", body)
 }
 
 /// Why a wait ended.
@@ -308,10 +304,13 @@ impl Watch {
         }
         let object = json!({
             "kind": self.watched.kind.name(),
-            "apiVersion": self.watched.format.version.api_version(self.watched.kind),
+            "apiVersion": self.watched.kind.api_version(),
             "metadata": metadata,
         });
-        line(out, "BOOKMARK", &object);
+        // In the form of the other events, or their decoder cannot read it.
+        let (format, kind, now) = (self.watched.format, self.watched.kind, self.clock.wall());
+        let shown = format::object(format, kind, &object, self.columns, now);
+        line(out, "BOOKMARK", &shown);
     }
 }
 

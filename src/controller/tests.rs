@@ -387,6 +387,37 @@ fn in_the_foreground_what_blocks_goes_first() {
 }
 
 #[test]
+fn owners_in_a_circle_go_in_the_foreground() {
+    for length in [2, 3] {
+        let node = Node::start();
+        let block = json!({"blockOwnerDeletion": true});
+        let first = node.make(&config("c0"), json!({}));
+        let mut last = first.clone();
+        let mut circle = vec![first.key.clone()];
+        for n in 1..length {
+            let key = node.owned_with(&format!("c{n}"), &[&*last], block.clone());
+            last = node.get(&key).expect("there");
+            circle.push(key);
+        }
+        let mut body = first.body.clone();
+        body["metadata"]["ownerReferences"] = json!([{
+            "apiVersion": "v1", "kind": "ConfigMap", "name": last.key.name, "uid": last.uid(),
+            "blockOwnerDeletion": true,
+        }]);
+        let key = first.key.clone();
+        let closed = node
+            .registry
+            .update(Source::Api, key, body, Precondition::default());
+        wait(closed).expect("the circle is closed");
+        node.settle();
+        node.delete(&first.key, Some(Propagation::Foreground));
+        for key in &circle {
+            assert!(node.get(key).is_none(), "{key} of {length}");
+        }
+    }
+}
+
+#[test]
 fn orphans_stay_without_their_owner() {
     let node = Node::start();
     let one = config("one");

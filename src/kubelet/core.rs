@@ -12,11 +12,13 @@ use super::leftovers::Leftovers;
 use super::node_status::Machine;
 use super::pressure::thresholds::{Condition, Policy};
 use super::records::Records;
+use super::turnstile::Turnstile;
 use super::view::{ContainerView, PodView};
 use crate::object::token::Issuer;
 use crate::object::{Key, Kind, Object, Origin};
 use crate::os::task;
 use crate::registry::{EventRecord, Reader, Registry};
+use crate::world::figures::Figures;
 use crate::world::{Area, DiskError, World};
 
 /// Settings of the node loop that are not facts about the machine.
@@ -32,6 +34,8 @@ pub struct Options {
     pub eviction: Policy,
     /// Signs the tokens of pods; without it no pod gets one.
     pub issuer: Option<Arc<Issuer>>,
+    /// Where turns and probes are counted.
+    pub figures: Arc<Figures>,
 }
 
 pub struct Core {
@@ -46,6 +50,7 @@ pub struct Core {
     /// What could not be written last, for the node's conditions.
     disk_trouble: RefCell<BTreeMap<Area, DiskError>>,
     pub leftovers: Leftovers,
+    pub turnstile: Turnstile,
     /// Fires when `disk_trouble` or `pressure` changes.
     pub troubles: event_listener::Event,
     /// What the node is short of.
@@ -71,6 +76,7 @@ impl Core {
             departures: event_listener::Event::new(),
             disk_trouble: RefCell::default(),
             leftovers: Leftovers::default(),
+            turnstile: Turnstile::default(),
             troubles: event_listener::Event::new(),
             pressure: RefCell::default(),
             pressure_known: event_listener::Event::new(),

@@ -35,7 +35,8 @@ pub async fn run(shared: Rc<Shared>, view: Rc<PodView>, step: Step) -> Outcome {
     match step {
         Step::SetUpVolumes => Outcome::Volumes(set_up_volumes(&shared, &view).await),
         Step::StartSandbox { attempt } => {
-            Outcome::Sandbox(start_sandbox(&shared, &view, attempt).await)
+            let work = start_sandbox(&shared, &view, attempt);
+            Outcome::Sandbox(core.turnstile.pass(&*core.world.clock, work).await)
         }
         Step::EnsureImage { container } => {
             let container = view.container(&container);
@@ -50,7 +51,8 @@ pub async fn run(shared: Rc<Shared>, view: Rc<PodView>, step: Step) -> Outcome {
             attempt,
             after,
         } => {
-            let result = start_container(&shared, &view, &container, attempt).await;
+            let work = start_container(&shared, &view, &container, attempt);
+            let result = core.turnstile.pass(&*core.world.clock, work).await;
             Outcome::Started { after, result }
         }
         Step::PostStart { container, id } => {
@@ -428,7 +430,7 @@ async fn tear_down(shared: &Shared, view: &PodView, cause: EndCause) -> Result<(
             }
             Err(RemoveError::Held(why)) => Err(why),
         },
-        EndCause::Deleted | EndCause::DeadlineExceeded | EndCause::Evicted => {
+        EndCause::Deleted | EndCause::DeadlineExceeded | EndCause::Evicted | EndCause::Rejected => {
             match leftovers::clear(core, &shared.uid, &view.key).await {
                 Ok(()) => {}
                 Err(RemoveError::Held(why)) => return Err(why),

@@ -269,7 +269,7 @@ fn a_fault_is_told_with_the_line_of_its_field() {
         (
             format!("{HEAD}  containers:\n  - name: c\n  restartPolicy: Maybe\n"),
             "7: [spec.containers[0].image: Required value, spec.restartPolicy: Unsupported value: \
-             \"Maybe\": supported values: \"Always\", \"Never\", \"OnFailure\" (line 8)]",
+             \"Maybe\": supported values: \"Always\", \"OnFailure\", \"Never\" (line 8)]",
         ),
         (json.to_owned(), "7: spec.containers[0].image: Required value"),
         (
@@ -342,4 +342,19 @@ fn an_unknown_field_is_warned_of_at_its_line() {
     assert_eq!(node.pods(), accepted(&["web-pi"]));
     let told = "web-pi UnknownField /m/web.yaml:6: unknown field \"spec.containers[0].imgae\" x1";
     assert_eq!(events(&node), [told]);
+}
+
+#[test]
+fn an_unknown_field_is_named_beside_the_fault_that_it_causes() {
+    let mut node = Node::new();
+    let text = format!("# web\n{}", pod("web")).replace("image: busybox", "\n imgae: j");
+    node.put("/m/web.yaml", &text);
+    node.turn();
+    let told = events(&node).concat();
+    assert!(
+        told.contains("spec.containers[0].image: Required value"),
+        "{told}"
+    );
+    let unknown = "; unknown field \"spec.containers[0].imgae\" (line 6)";
+    assert!(told.contains(unknown), "{told}");
 }

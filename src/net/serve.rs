@@ -25,6 +25,8 @@ use std::time::Duration;
 
 use bytes::Bytes;
 use futures_lite::{AsyncRead, AsyncWrite, Stream};
+use http::StatusCode;
+use http::header::{CONNECTION, CONTENT_LENGTH, HeaderValue, TRANSFER_ENCODING};
 use http_body::Frame;
 use hyper::body::Incoming;
 use hyper::server::conn::http1;
@@ -275,9 +277,15 @@ where
     let pace = Arc::new(Pace::default());
     let service = hyper::service::service_fn(|request: Request| {
         let busy = Busy::begin(&pace);
-        let answer = handler(request);
+        let answer = match is_ambiguous(&request) {
+            true => None,
+            false => Some(handler(request)),
+        };
         async move {
-            let mut response = answer.await;
+            let mut response = match answer {
+                Some(answer) => answer.await,
+                None => bad_request(),
+            };
             response.body_mut()._busy = Some(busy);
             Ok::<_, Infallible>(response)
         }
@@ -295,6 +303,22 @@ where
         .serve_connection(FuturesIo::new(socket), service)
         .with_upgrades();
     watched(serving, &pace, &limits, clock).await
+}
+
+/// Two lengths of one body: what is the next request to one reader is part of this one to another.
+/// Source: RFC 9112, section 6.1.
+fn is_ambiguous(request: &Request) -> bool {
+    let headers = request.headers();
+    headers.contains_key(TRANSFER_ENCODING) && headers.contains_key(CONTENT_LENGTH)
+}
+
+/// The answer to it, and the end of the connection.
+fn bad_request() -> Response {
+    let mut response = Response::new(Body::empty());
+    *response.status_mut() = StatusCode::BAD_REQUEST;
+    let close = HeaderValue::from_static("close");
+    response.headers_mut().insert(CONNECTION, close);
+    response
 }
 
 /// Polls `serving` beside the timer that fits what the connection is doing.

@@ -24,6 +24,9 @@ enum Demand {
     NotIn(Vec<String>),
     Exists,
     Absent,
+    /// Whole numbers.
+    Above(i64),
+    Below(i64),
 }
 
 impl LabelSelector {
@@ -42,12 +45,14 @@ impl LabelSelector {
             }
             let (key, demand) = requirement(part)?;
             if let Some(problem) = qualified_name_problem(key) {
-                return Err(format!("key {key:?}: {problem}"));
+                // Upstream names no field here.
+                return Err(format!("<nil>: Invalid value: {key:?}: {problem}"));
             }
             if let Demand::In(values) | Demand::NotIn(values) = &demand {
-                for value in values {
+                for (at, value) in values.iter().enumerate() {
                     if let Some(problem) = label_value_problem(value) {
-                        return Err(format!("value {value:?}: {problem}"));
+                        let field = format!("values[{at}][{key}]");
+                        return Err(format!("{field}: Invalid value: {value:?}: {problem}"));
                     }
                 }
             }
@@ -74,9 +79,15 @@ impl LabelSelector {
                 Demand::NotIn(values) => !among(values),
                 Demand::Exists => value.is_some(),
                 Demand::Absent => value.is_none(),
+                Demand::Above(bound) => number(value).is_some_and(|number| number > *bound),
+                Demand::Below(bound) => number(value).is_some_and(|number| number < *bound),
             }
         })
     }
+}
+
+fn number(label: Option<&str>) -> Option<i64> {
+    label?.parse().ok()
 }
 
 /// Parts between commas that are in no brackets.
@@ -121,8 +132,22 @@ fn requirement(part: &str) -> Result<(&str, Demand), String> {
     match comparison(part) {
         Some((key, Equality::Equal, value)) => Ok((key, Demand::In(vec![value.to_owned()]))),
         Some((key, Equality::Unequal, value)) => Ok((key, Demand::NotIn(vec![value.to_owned()]))),
-        None => Ok((part, Demand::Exists)),
+        None => bounded(part).unwrap_or(Ok((part, Demand::Exists))),
     }
+}
+
+/// `key>5`, `key<5`
+fn bounded(part: &str) -> Option<Result<(&str, Demand), String>> {
+    let at = part.find(['<', '>'])?;
+    let (key, bound) = (part[..at].trim(), part[at + 1..].trim());
+    let Ok(bound) = bound.parse() else {
+        return Some(Err(format!("{part:?}: {bound:?} must be an integer")));
+    };
+    let demand = match part.as_bytes()[at] {
+        b'>' => Demand::Above(bound),
+        _ => Demand::Below(bound),
+    };
+    Some(Ok((key, demand)))
 }
 
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -148,17 +173,24 @@ pub struct FieldSelector {
 }
 
 impl FieldSelector {
-    /// Errors: a text for the user; `field label not supported: X` as upstream says it.
+    /// Errors: a text for the user, for a field that the kind cannot be selected by as upstream says it.
     pub fn parse(kind: Kind, text: &str) -> Result<FieldSelector, String> {
+        FieldSelector::parse_as(text, |label| match selects_by(kind, label) {
+            true => Ok(label.to_owned()),
+            false => Err(unsupported(kind, label)),
+        })
+    }
+
+    /// The same with names of fields that `stored` turns into the stored kind's.
+    pub fn parse_as(
+        text: &str,
+        stored: impl Fn(&str) -> Result<String, String>,
+    ) -> Result<FieldSelector, String> {
         let mut requirements = Vec::new();
         for part in text.split(',').map(str::trim).filter(|p| !p.is_empty()) {
-            let (field, equality, value) = comparison(part)
+            let (label, equality, value) = comparison(part)
                 .ok_or_else(|| format!("invalid selector: {part:?}; can't understand {part:?}"))?;
-            let both = ["metadata.name", "metadata.namespace"];
-            if !both.contains(&field) && !fields_of(kind).contains(&field) {
-                return Err(format!("field label not supported: {field}"));
-            }
-            requirements.push((field.to_owned(), equality, value.to_owned()));
+            requirements.push((stored(label)?, equality, value.to_owned()));
         }
         if requirements.len() > REQUIREMENTS_MAX {
             return Err(format!("more than {REQUIREMENTS_MAX} requirements"));
@@ -179,7 +211,6 @@ impl FieldSelector {
         asked.map(|(_, _, name)| name.as_str())
     }
 
-    /// Whether an object (whole) is selected.
     /// The one value that `field` must have, if the selector asks for that.
     pub fn required_value(&self, field: &str) -> Option<&str> {
         let asked = self
@@ -189,6 +220,7 @@ impl FieldSelector {
         asked.map(|(_, _, value)| value.as_str())
     }
 
+    /// Whether an object (whole) is selected.
     pub fn matches(&self, object: &Value) -> bool {
         self.requirements.iter().all(|(field, equality, wanted)| {
             let same = field_text(object, field) == *wanted;
@@ -197,6 +229,24 @@ impl FieldSelector {
                 Equality::Unequal => !same,
             }
         })
+    }
+}
+
+fn selects_by(kind: Kind, label: &str) -> bool {
+    match label {
+        "metadata.name" => true,
+        // Kinds with fields of their own and no namespace do not list it.
+        "metadata.namespace" => !matches!(kind, Kind::Node | Kind::Namespace),
+        other => fields_of(kind).contains(&other),
+    }
+}
+
+fn unsupported(kind: Kind, label: &str) -> String {
+    match fields_of(kind) {
+        [] => format!(
+            "{label:?} is not a known field selector: only \"metadata.name\", \"metadata.namespace\""
+        ),
+        _ => format!("field label not supported: {label}"),
     }
 }
 
@@ -217,6 +267,7 @@ fn fields_of(kind: Kind) -> &'static [&'static str] {
         Kind::Node => &["spec.unschedulable"],
         Kind::Namespace => &["status.phase"],
         Kind::Secret => &["type"],
+        Kind::Service => &["spec.clusterIP", "spec.type"],
         Kind::Event => &[
             "involvedObject.kind",
             "involvedObject.namespace",
@@ -237,7 +288,11 @@ fn fields_of(kind: Kind) -> &'static [&'static str] {
 /// A field as text; absent ones are empty, absent flags `false`.
 fn field_text(object: &Value, field: &str) -> String {
     match field {
-        "source" => return field_text(object, "source.component"),
+        // Who reports it, for events that have no source.
+        "source" => match field_text(object, "source.component") {
+            none if none.is_empty() => return field_text(object, "reportingComponent"),
+            component => return component,
+        },
         // Its name before 1.0, still taken.
         "spec.host" => return field_text(object, "spec.nodeName"),
         "status.podIPs" => return field_text(object, "status.podIP"),
@@ -260,7 +315,8 @@ mod tests {
 
     #[test]
     fn label_selectors_select_as_upstream() {
-        let object = json!({"metadata": {"labels": {"app": "web", "tier": "a", "x.io/y": ""}}});
+        let object =
+            json!({"metadata": {"labels": {"app": "web", "tier": "a", "x.io/y": "", "size": "5"}}});
         for (text, expected) in [
             ("", true),
             ("app", true),
@@ -276,6 +332,11 @@ mod tests {
             ("!app", false),
             ("x.io/y=", true),
             ("app=web,nope", false),
+            ("size>4", true),
+            ("size > 5", false),
+            ("size<6,size>-1", true),
+            ("app>1", false),
+            ("nope<1", false),
         ] {
             let selector = LabelSelector::parse(text).expect(text);
             assert_eq!(selector.matches(&object), expected, "{text}");
@@ -289,6 +350,8 @@ mod tests {
             "-a",
             "app=a b",
             "a in b (c)",
+            "size>x",
+            ">1",
         ] {
             assert!(LabelSelector::parse(text).is_err(), "{text}");
         }
@@ -312,15 +375,33 @@ mod tests {
             let selector = FieldSelector::parse(Kind::Pod, text).expect(text);
             assert_eq!(selector.matches(&pod), expected, "{text}");
         }
-        let refused = FieldSelector::parse(Kind::Pod, "spec.foo=x");
-        assert_eq!(
-            refused,
-            Err("field label not supported: spec.foo".to_owned())
-        );
+        let unknown =
+            "is not a known field selector: only \"metadata.name\", \"metadata.namespace\"";
+        for (kind, label, refusal) in [
+            (
+                Kind::Pod,
+                "spec.foo",
+                "field label not supported: spec.foo".to_owned(),
+            ),
+            (
+                Kind::Node,
+                "metadata.namespace",
+                "field label not supported: metadata.namespace".to_owned(),
+            ),
+            (Kind::ConfigMap, "data.x", format!("\"data.x\" {unknown}")),
+            (Kind::PriorityClass, "value", format!("\"value\" {unknown}")),
+        ] {
+            let refused = FieldSelector::parse(kind, &format!("{label}=x"));
+            assert_eq!(refused, Err(refusal), "{kind} {label}");
+        }
+        let service = json!({"spec": {"clusterIP": "None", "type": "ClusterIP"}});
+        let headless = FieldSelector::parse(Kind::Service, "spec.clusterIP=None");
+        assert!(headless.expect("known").matches(&service));
         let named = FieldSelector::parse(Kind::Pod, "metadata.name=web").expect("known");
         assert_eq!(named.name(), Some("web"));
         let event = json!({"source": {"component": "kubelet"}});
         let selector = FieldSelector::parse(Kind::Event, "source=kubelet").expect("known");
         assert!(selector.matches(&event));
+        assert!(selector.matches(&json!({"reportingComponent": "kubelet"})));
     }
 }

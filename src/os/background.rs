@@ -9,8 +9,7 @@
 use std::future::Future;
 use std::io;
 
-/// Stack of a job: inflating and tar reading keep their buffers on the heap.
-const STACK_BYTES: usize = 512 * 1024;
+use super::thread::STACK_BYTES;
 
 /// Niceness while working: a tenth of the weight of a container's process (sched(7)).
 const NICENESS: i32 = 10;

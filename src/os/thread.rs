@@ -7,8 +7,12 @@ use std::os::fd::AsFd;
 use std::thread::{Builder, JoinHandle};
 
 /// Enough for TLS, JSON and image formats; the standard 2 MiB (8 on the main thread) is only
-/// address space, but it is counted by `ulimit -v` and by 32-bit machines.
-pub const STACK_BYTES: usize = 512 * 1024;
+/// address space, but it is counted by `ulimit -v` and by 32-bit machines. The deepest YAML that is
+/// read takes 180 KiB; frames that are not optimised are several times as large.
+pub const STACK_BYTES: usize = match cfg!(debug_assertions) {
+    true => 2 << 20,
+    false => 512 << 10,
+};
 
 /// Starts a thread. `name` shows in `ps -L` and is cut to 15 bytes by the kernel.
 pub fn spawn<F>(name: &str, work: F) -> io::Result<JoinHandle<()>>

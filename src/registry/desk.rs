@@ -8,7 +8,6 @@ use std::cell::RefCell;
 use std::collections::{BTreeMap, BTreeSet};
 use std::rc::Rc;
 use std::sync::Arc;
-use std::time::Duration;
 
 use serde_json::{Value, json};
 
@@ -19,15 +18,10 @@ use super::options::Limits;
 use super::published::Step;
 use super::reader::Reader;
 use super::replace::Lists;
-use super::write::{Deletion, Propagation};
 use super::{Actor, Error};
 use crate::object::apply::Writer;
 use crate::object::{self, Cause, Key, Kind, Object, Provenance, Source, Standing};
 use crate::world::{Clock, Random, Stamp, Uid};
-
-/// Seconds between SIGTERM and SIGKILL when the pod does not say. Upstream:
-/// `DefaultTerminationGracePeriodSeconds`.
-const GRACE_DEFAULT_S: i64 = 30;
 
 /// Annotation of namespaces that nobody asked for by name: a manifest that states one takes it over.
 pub const PROVISIONED: &str = "lowtide.io/provisioned";
@@ -236,13 +230,22 @@ impl Desk {
         }
         metadata["uid"] = json!(uid);
         match predecessor {
+            // The cluster keeps these itself; of a pod here, only how it is doing is known better.
+            _ if source == Source::Remote => {
+                let status = predecessor.and_then(|current| current.body.get("status"));
+                if let (Kind::Pod, Some(status)) = (key.kind, status) {
+                    body["status"] = status.clone();
+                }
+            }
             Some(current) => inherit(&mut body, &current.body, source, key.kind),
             None => {
                 if !metadata["creationTimestamp"].is_string() {
                     metadata["creationTimestamp"] = json!(seconds_text(self.clock.wall()));
                 }
-                if key.kind == Kind::Pod {
+                if matches!(key.kind, Kind::Pod | Kind::PriorityClass) {
                     metadata["generation"] = json!(1);
+                }
+                if key.kind == Kind::Pod {
                     for ours in ["deletionTimestamp", "deletionGracePeriodSeconds"] {
                         metadata.as_object_mut().map(|fields| fields.remove(ours));
                     }
@@ -259,57 +262,12 @@ impl Desk {
         })
     }
 
-    /// What a deletion makes of an object. Errors: a namespace that is being emptied.
-    pub fn departing(&self, current: &Object, deletion: &Deletion) -> Result<Departing, Error> {
-        let mut next = current.clone();
-        set_policy(&mut next, deletion.propagation);
-        let grace_s = self.grace_for(current, deletion.grace_s);
-        if next.key.kind == Kind::Namespace && is_held(&next) {
-            if current.is_deleting() {
-                return Err(Error::Conflict {
-                    key: current.key.clone(),
-                    message: NAMESPACE_BUSY.to_owned(),
-                });
-            }
-            next.body["status"]["phase"] = json!("Terminating");
-        }
-        if grace_s == 0 && !is_held(&next) {
-            return Ok(Departing::Goes);
-        }
-        Ok(match self.deleting(&next, grace_s) {
-            Some(object) => Departing::Changes(Box::new(object)),
-            None if next.body != current.body => Departing::Changes(Box::new(next)),
-            None => Departing::Stays,
-        })
-    }
-
-    /// Seconds that the object is given: only pods that a node has and that have not ended get any.
-    fn grace_for(&self, object: &Object, asked: Option<i64>) -> i64 {
-        let bound = object.body["spec"]["nodeName"].as_str().unwrap_or_default() != "";
-        let ended = matches!(
-            object.body["status"]["phase"].as_str(),
-            Some("Succeeded" | "Failed")
-        );
-        if object.key.kind != Kind::Pod || !bound || ended {
-            return 0;
-        }
-        match asked {
-            Some(negative) if negative < 0 => 1,
-            Some(asked) => asked,
-            None => grace_of(object),
-        }
-    }
-
-    /// Gives a new pod to this node, if nobody else is to place it.
+    /// Gives a pod to this node, if nobody else is to place it.
     pub fn bind(&self, body: &mut Value) {
-        body["status"] = json!({"phase": "Pending"});
         let spec = &body["spec"];
         let placed = spec["nodeName"].as_str().unwrap_or_default() != "";
         let ours = spec["schedulerName"] == "default-scheduler";
-        let gated = spec["schedulingGates"]
-            .as_array()
-            .is_some_and(|g| !g.is_empty());
-        if !placed && ours && !gated {
+        if !placed && ours && !is_gated(body) {
             body["spec"]["nodeName"] = json!(self.node_name);
         }
     }
@@ -339,30 +297,6 @@ impl Desk {
         body["metadata"]["name"] = json!(key.name);
     }
 
-    /// The object on its way out, or `None` if it already has no longer than `grace_s` seconds.
-    pub fn deleting(&self, current: &Object, grace_s: i64) -> Option<Object> {
-        if current
-            .deletion_grace_s()
-            .is_some_and(|running| running <= grace_s)
-        {
-            return None;
-        }
-        let mut object = current.clone();
-        let ends = self
-            .clock
-            .wall()
-            .saturating_add(Duration::from_secs(grace_s.unsigned_abs()))
-            .unwrap_or(jiff::Timestamp::MAX);
-        let generation = object.metadata()["generation"].as_i64().unwrap_or(0);
-        let metadata = &mut object.body["metadata"];
-        if !current.is_deleting() && generation > 0 {
-            metadata["generation"] = json!(generation + 1);
-        }
-        metadata["deletionTimestamp"] = json!(seconds_text(ends));
-        metadata["deletionGracePeriodSeconds"] = json!(grace_s);
-        Some(object)
-    }
-
     /// A random version 4 UUID (RFC 9562 section 5.4).
     pub fn random_uid(&self) -> String {
         let mut b = [0u8; 16];
@@ -373,50 +307,6 @@ impl Desk {
         let parts = [&b[..4], &b[4..6], &b[6..8], &b[8..10], &b[10..]];
         parts.map(hex).join("-")
     }
-}
-
-/// What a deletion makes of an object.
-pub(super) enum Departing {
-    Goes,
-    Changes(Box<Object>),
-    /// It goes already, and no slower than asked for.
-    Stays,
-}
-
-/// Finalizers of the garbage collector: they say what is to become of dependants.
-pub(super) const FINALIZER_ORPHAN: &str = "orphan";
-pub(super) const FINALIZER_FOREGROUND: &str = "foregroundDeletion";
-
-/// Source: Kubernetes pkg/registry/core/namespace/storage.
-const NAMESPACE_BUSY: &str = "The system is ensuring all content is removed from this namespace.  \
-    Upon completion, this namespace will automatically be purged by the system.";
-
-fn set_policy(object: &mut Object, propagation: Option<Propagation>) {
-    let wanted = match propagation {
-        None => return,
-        Some(Propagation::Background) => None,
-        Some(Propagation::Foreground) => Some(FINALIZER_FOREGROUND),
-        Some(Propagation::Orphan) => Some(FINALIZER_ORPHAN),
-    };
-    let metadata = &mut object.body["metadata"];
-    let mut finalizers = metadata["finalizers"]
-        .as_array()
-        .cloned()
-        .unwrap_or_default();
-    finalizers.retain(|one| one != FINALIZER_ORPHAN && one != FINALIZER_FOREGROUND);
-    finalizers.extend(wanted.map(Value::from));
-    if !finalizers.is_empty() {
-        metadata["finalizers"] = Value::Array(finalizers);
-    } else if let Some(metadata) = metadata.as_object_mut() {
-        metadata.remove("finalizers");
-    }
-}
-
-/// Whether finalizers keep the object once it is deleted.
-pub(super) fn is_held(object: &Object) -> bool {
-    let holds = |list: &Value| list.as_array().is_some_and(|list| !list.is_empty());
-    holds(&object.metadata()["finalizers"])
-        || object.key.kind == Kind::Namespace && holds(&object.body["spec"]["finalizers"])
 }
 
 impl View for Desk {
@@ -460,12 +350,10 @@ fn denied(key: &Key, denial: Denial) -> Error {
     }
 }
 
-/// Seconds that a pod is given to stop.
-pub(super) fn grace_of(pod: &Object) -> i64 {
-    pod.body["spec"]["terminationGracePeriodSeconds"]
-        .as_i64()
-        .unwrap_or(GRACE_DEFAULT_S)
-        .max(0)
+/// Whether a pod waits for somebody to take its scheduling gates away.
+pub(super) fn is_gated(pod: &Value) -> bool {
+    let gates = pod["spec"]["schedulingGates"].as_array();
+    gates.is_some_and(|gates| !gates.is_empty())
 }
 
 /// Carries over what the source does not own.

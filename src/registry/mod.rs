@@ -24,6 +24,7 @@ mod actor;
 mod admission;
 mod commit;
 mod cursors;
+mod departing;
 mod desk;
 mod events;
 mod open;

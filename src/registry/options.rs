@@ -41,7 +41,7 @@ impl Default for Limits {
     fn default() -> Limits {
         Limits {
             history_changes: 1024,
-            history_bytes: 256 << 10,
+            history_bytes: 128 << 10,
             events: 1000,
             event_ttl: Duration::from_secs(3600),
         }

@@ -5,6 +5,7 @@
 use serde_json::{Map, Value, json};
 
 use super::Error;
+use super::desk::is_gated;
 use crate::object::{Key, Kind};
 
 /// Metadata that nobody but the registry sets.
@@ -60,12 +61,16 @@ pub(super) fn update(
     };
     match subresource {
         "status" => {
-            let status = fields.remove("status");
-            let metadata = fields.remove("metadata");
+            let (status, metadata) = (fields.remove("status"), fields.remove("metadata"));
             *fields = current.as_object().cloned().unwrap_or_default();
             set(fields, "status", status);
             if let Some(metadata) = metadata {
-                status_metadata(fields, &metadata);
+                // Old kubelets broke the owners of pods.
+                let owners = current["metadata"].get("ownerReferences").cloned();
+                set(fields, "metadata", Some(metadata));
+                if let (Kind::Pod, Some(metadata)) = (kind, fields["metadata"].as_object_mut()) {
+                    set(metadata, "ownerReferences", owners);
+                }
             }
         }
         "ephemeralcontainers" => {
@@ -122,8 +127,7 @@ fn bound(key: &Key, binding: &Value, current: &Value) -> Result<Value, Error> {
         let text = format!("pod {name} is already assigned to node {node:?}");
         return Err(conflict(text));
     }
-    let gates = current["spec"]["schedulingGates"].as_array();
-    if gates.is_some_and(|gates| !gates.is_empty()) {
+    if is_gated(current) {
         let text = format!("pod {name} has non-empty .spec.schedulingGates");
         return Err(conflict(text));
     }
@@ -138,23 +142,18 @@ fn bound(key: &Key, binding: &Value, current: &Value) -> Result<Value, Error> {
     Ok(pod)
 }
 
-/// Labels and annotations may come with a status, as upstream has it; nothing else may.
-fn status_metadata(fields: &mut Map<String, Value>, given: &Value) {
-    let metadata = &mut fields["metadata"];
-    for name in ["labels", "annotations"] {
-        match given.get(name) {
-            Some(value) if value.is_object() => metadata[name] = value.clone(),
-            _ => {
-                metadata.as_object_mut().map(|fields| fields.remove(name));
-            }
-        }
+/// What a new pod's status says, whatever its author wrote.
+pub(super) fn first_status(pod: &Value) -> Value {
+    let mut status = json!({"phase": "Pending"});
+    if is_gated(pod) {
+        status["conditions"] = json!([{
+            "type": "PodScheduled",
+            "status": "False",
+            "reason": "SchedulingGated",
+            "message": "Scheduling is blocked due to non-empty scheduling gates",
+        }]);
     }
-    metadata["resourceVersion"] = given["resourceVersion"].clone();
-    metadata["uid"] = given["uid"].clone();
-    metadata["managedFields"] = given["managedFields"].clone();
-    if let Some(metadata) = metadata.as_object_mut() {
-        metadata.retain(|_, value| !value.is_null());
-    }
+    status
 }
 
 fn set(fields: &mut Map<String, Value>, name: &str, value: Option<Value>) {

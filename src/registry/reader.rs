@@ -1,5 +1,6 @@
 //! The reading side: snapshots and watch cursors, from any thread.
 
+use std::collections::BTreeMap;
 use std::sync::Arc;
 
 use event_listener::EventListener;
@@ -50,6 +51,35 @@ impl Reader {
             namespace.is_none_or(|namespace| object.key().namespace == namespace)
         };
         (objects.values().filter(inside).cloned().collect(), version)
+    }
+
+    /// The same as it was at `version`: the changes since are taken back. Errors: history does not
+    /// reach so far. The version must not be newer than the newest.
+    pub fn list_packed_at(
+        &self,
+        kind: Kind,
+        namespace: Option<&str>,
+        version: u64,
+    ) -> Result<Vec<Arc<Packed>>, Gone> {
+        let (objects, since) = {
+            let state = self.shared.look();
+            let (since, _) = state.after(kind, version, usize::MAX)?;
+            (state.objects(kind), since)
+        };
+        // Oldest first: what was there before the first change of an object is what was there.
+        let mut before: BTreeMap<&Key, Option<&Arc<Packed>>> = BTreeMap::new();
+        for change in &since {
+            let first = before.entry(change.object.key());
+            first.or_insert(change.previous.as_ref());
+        }
+        let unchanged = objects
+            .values()
+            .filter(|one| !before.contains_key(one.key()));
+        let changed = before.values().flatten().copied();
+        let inside = |object: &&Arc<Packed>| {
+            namespace.is_none_or(|namespace| object.key().namespace == namespace)
+        };
+        Ok(unchanged.chain(changed).filter(inside).cloned().collect())
     }
 
     /// The newest version given out.

@@ -18,7 +18,8 @@ use serde_json::{Value, json};
 
 use super::admission::Operation;
 use super::commit::Visible;
-use super::desk::{Desk, PROVISIONED, grace_of, same_but_for_versions, seconds_text};
+use super::departing::grace_of;
+use super::desk::{Desk, PROVISIONED, same_but_for_versions, seconds_text};
 use super::packed::Packed;
 use super::published::Step;
 use super::{Error, FieldLines, Incoming, Registry, Replaced, causes_text};
@@ -236,20 +237,24 @@ impl Turn<'_> {
             _ => Operation::Create,
         };
         let at = place(&provenance, self.source);
-        let admitted = desk
-            .admit(operation, &self.source.into(), &key, current, &mut body)
-            .and_then(|warnings| {
-                // A rejected placeholder is no predecessor: it was never an object.
-                let current = current.filter(|now| !matches!(now.standing, Standing::Rejected(_)));
-                let object = desk.complete(self.source, key.clone(), provenance, current, body)?;
-                let warnings = warnings.into_iter();
-                let warnings = warnings.map(|cause| warning(&at, &lines, cause)).collect();
-                Ok((object, warnings))
-            });
-        if let Ok((object, _)) = &admitted {
-            desk.decide(object);
-        }
-        admitted.map_err(|error| refusal(at, &lines, error))
+        let admitted = desk.admit(operation, &self.source.into(), &key, current, &mut body);
+        let unknown = match admitted {
+            Ok(unknown) => unknown,
+            Err(error) => {
+                // A misspelt field may be the reason: it is still in the body, and looked up again.
+                let unknown = object::decode(key.kind, &body).unwrap_or_default();
+                return Err(refusal(at, &lines, error, &unknown));
+            }
+        };
+        // A rejected placeholder is no predecessor: it was never an object.
+        let current = current.filter(|now| !matches!(now.standing, Standing::Rejected(_)));
+        let object = desk
+            .complete(self.source, key, provenance, current, body)
+            .map_err(|error| refusal(at.clone(), &lines, error, &unknown))?;
+        desk.decide(&object);
+        let warnings = unknown.into_iter();
+        let warnings = warnings.map(|cause| warning(&at, &lines, cause)).collect();
+        Ok((object, warnings))
     }
 
     /// An admitted entry meets what is there.
@@ -258,7 +263,7 @@ impl Turn<'_> {
         let verdict = match &current {
             None => Verdict::Added,
             Some(now) if now.uid() != desired.uid() => Verdict::Added,
-            Some(now) if now.is_deleting() => {
+            Some(now) if now.is_deleting() && !desired.is_deleting() => {
                 // Same uid, stopping: it comes back as a new instance once it has stopped.
                 let mut successor = desired;
                 renew(&mut successor, &self.registry.desk);
@@ -501,9 +506,10 @@ fn fixed_hash(body: &Value) -> u64 {
     hasher.finish()
 }
 
-/// What is wrong with an entry, at the line of the first field that is.
-fn refusal(mut at: Provenance, lines: &FieldLines, error: Error) -> Problem {
-    let (reason, message) = match error {
+/// What is wrong with an entry, at the line of the first field that is; and the fields that nobody
+/// knows, which have no other chance to be told.
+fn refusal(mut at: Provenance, lines: &FieldLines, error: Error, unknown: &[Cause]) -> Problem {
+    let (reason, mut message) = match error {
         Error::Invalid { causes, .. } => {
             let first = causes.first().and_then(|(path, _)| lines.get(path));
             at.line = first.map_or(at.line, |line| *line);
@@ -519,6 +525,10 @@ fn refusal(mut at: Provenance, lines: &FieldLines, error: Error) -> Problem {
         Error::NotFound(missing) => ("AdmissionDenied", Error::NotFound(missing).to_string()),
         other => ("InvalidManifest", other.to_string()),
     };
+    for (path, what) in unknown {
+        let line = lines.get(path).copied().unwrap_or(at.line);
+        message.push_str(&format!("; {what} (line {line})"));
+    }
     Problem {
         at,
         reason: reason.to_owned(),

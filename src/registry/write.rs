@@ -10,7 +10,8 @@ use serde_json::Value;
 
 use super::admission::Operation;
 use super::commit::Visible;
-use super::desk::{Departing, Desk, is_held, same_but_for_versions};
+use super::departing::{Departing, is_held};
+use super::desk::{Desk, is_gated, same_but_for_versions};
 use super::prepare;
 use super::published::Step;
 use super::reader::Reader;
@@ -123,6 +124,7 @@ impl Registry {
             let remarks = remarks(desk.admit(Operation::Create, &actor, &key, None, &mut body)?);
             desk.ascribe(&actor, key.kind, None, &mut body);
             if source == Source::Api && key.kind == Kind::Pod {
+                body["status"] = prepare::first_status(&body);
                 desk.bind(&mut body);
             }
             let object = desk.complete(source, key, None, None, body)?;
@@ -166,6 +168,7 @@ impl Registry {
             if actor.source == Source::Api {
                 prepare::update(&key, actor.subresource, &mut body, &current.body)?;
             }
+            let freed = key.kind == Kind::Pod && is_gated(&current.body) && !is_gated(&body);
             let admitted =
                 desk.admit(Operation::Update, &actor, &key, Some(&current), &mut body)?;
             let remarks = remarks(admitted);
@@ -177,6 +180,10 @@ impl Registry {
             let causes = object::validate_update(key.kind, actor.subresource, new, old);
             if !causes.is_empty() {
                 return Err(Error::Invalid { key, causes });
+            }
+            let mut object = object;
+            if freed {
+                desk.bind(&mut object.body);
             }
             if same_but_for_versions(&object.body, &current.body) {
                 return Ok((current, remarks));
@@ -222,7 +229,7 @@ impl Registry {
             let desk = &self.desk;
             desk.committer.settled(|busy| busy == &key).await;
             let current = self.writable(&actor, &key)?;
-            deletion.precondition.check(&current)?;
+            deletion.precondition.check_deletion(&current)?;
             desk.admit_deletion(&actor, &current)?;
             let departing = desk.departing(&current, &deletion)?;
             let object = match departing {
@@ -382,27 +389,55 @@ impl Precondition {
         }
     }
 
+    /// Of an update.
     pub(super) fn check(&self, current: &Object) -> Result<(), Error> {
-        let conflict = |message: String| Error::Conflict {
-            key: current.key.clone(),
-            message,
-        };
         if let Some(uid) = &self.uid
             && uid != current.uid()
         {
-            return Err(conflict(format!(
+            let text = format!(
+                "Precondition failed: UID in precondition: {uid}, UID in object meta: {}",
+                current.uid()
+            );
+            return Err(conflict(current, text));
+        }
+        match &self.resource_version {
+            Some(version) if *version != current.resource_version.to_string() => {
+                let text = "the object has been modified; please apply your changes to the latest \
+                            version and try again";
+                Err(conflict(current, text.to_owned()))
+            }
+            _ => Ok(()),
+        }
+    }
+
+    fn check_deletion(&self, current: &Object) -> Result<(), Error> {
+        if let Some(uid) = &self.uid
+            && uid != current.uid()
+        {
+            let text = format!(
                 "the UID in the precondition ({uid}) does not match the UID in record ({}). The \
                  object might have been deleted and then recreated",
                 current.uid()
-            )));
+            );
+            return Err(conflict(current, text));
         }
         match &self.resource_version {
-            Some(version) if *version != current.resource_version.to_string() => Err(conflict(
-                "the object has been modified; please apply your changes to the latest version \
-                 and try again"
-                    .to_owned(),
-            )),
+            Some(version) if *version != current.resource_version.to_string() => {
+                let text = format!(
+                    "the ResourceVersion in the precondition ({version}) does not match the \
+                     ResourceVersion in record ({}). The object might have been modified",
+                    current.resource_version
+                );
+                Err(conflict(current, text))
+            }
             _ => Ok(()),
         }
+    }
+}
+
+fn conflict(current: &Object, message: String) -> Error {
+    Error::Conflict {
+        key: current.key.clone(),
+        message,
     }
 }

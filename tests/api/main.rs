@@ -1,13 +1,19 @@
 //! The local API over its real socket: a real registry, a real serve thread, a fake node behind.
 
+mod abuse;
 mod admitted;
+mod callers;
 mod client;
 mod exec;
 mod forward;
+mod golden;
 mod logs;
+mod matrix;
 mod node;
 mod objects;
+mod office;
 mod patches;
+mod semantics;
 mod spdy;
 mod streams;
 mod writes;

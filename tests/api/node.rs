@@ -14,8 +14,8 @@ use lowtide::admission;
 use lowtide::apiserver::authn::Authenticator;
 use lowtide::apiserver::authz::{Authorizer, Mode, PolicyFile};
 use lowtide::apiserver::backend::{
-    self, AttachSession, AttachStart, ExecExit, ExecIo, ExecSession, ExecStart, NodeSide,
-    NodeStatus, PullProgress,
+    self, AttachSession, AttachStart, Backend, ExecExit, ExecIo, ExecSession, ExecStart, NodeSide,
+    NodeStatus, PullProgress, Reply,
 };
 use lowtide::apiserver::{Limits, Options, Secure, ServeThread, Sockets};
 use lowtide::net::unix;
@@ -54,6 +54,9 @@ type Work = Box<dyn FnOnce(Registry) -> LocalFuture<'static, ()> + Send>;
 
 pub struct Node {
     pub directory: tempfile::TempDir,
+    /// For another server beside the one that listens.
+    pub reader: Reader,
+    pub backend: Backend,
     work: Option<async_channel::Sender<Work>>,
     serve: Option<ServeThread>,
     thread: Option<std::thread::JoinHandle<()>>,
@@ -100,7 +103,7 @@ impl Node {
                 let work = backend::run(requests, side, registry.clone(), ours.clone());
                 ours.spawn(work).detach();
                 while let Ok(work) = todo.recv().await {
-                    work(registry.clone()).await;
+                    ours.spawn(work(registry.clone())).detach();
                 }
             }));
         });
@@ -118,6 +121,7 @@ impl Node {
         };
         let options = Options {
             pod_logs_dir: directory.path().join("logs"),
+            figures: Default::default(),
             authenticator,
             authorizer: Authorizer::new(&modes, &policy, &reader),
             limits: setup.limits,
@@ -127,9 +131,11 @@ impl Node {
             local: listener,
             secure,
         };
-        let serve = ServeThread::start(sockets, reader, backend, clock, options);
+        let serve = ServeThread::start(sockets, reader.clone(), backend.clone(), clock, options);
         Node {
             directory,
+            reader,
+            backend,
             work: Some(work),
             serve: Some(serve.expect("serve thread")),
             thread: Some(thread),
@@ -142,6 +148,16 @@ impl Node {
         T: Send + 'static,
         F: FnOnce(Registry) -> LocalFuture<'static, T> + Send + 'static,
     {
+        let result = self.begin(work);
+        result.recv_timeout(PATIENCE).expect("the node answers")
+    }
+
+    /// The same without waiting.
+    pub fn begin<T, F>(&self, work: F) -> mpsc::Receiver<T>
+    where
+        T: Send + 'static,
+        F: FnOnce(Registry) -> LocalFuture<'static, T> + Send + 'static,
+    {
         let (done, result) = mpsc::channel();
         let work: Work = Box::new(move |registry| {
             Box::pin(async move {
@@ -150,7 +166,7 @@ impl Node {
         });
         let sender = self.work.as_ref().expect("until drop");
         sender.send_blocking(work).expect("the node runs");
-        result.recv_timeout(PATIENCE).expect("the node answers")
+        result
     }
 
     pub fn create(&self, kind: Kind, name: &str, body: Value) -> Value {
@@ -342,10 +358,12 @@ impl NodeSide for FakeNode {
         })
     }
 
-    /// Every container runs the same script.
+    /// Every container runs the same script. Who is attached without standard error is cut off: the
+    /// container goes on.
     fn attach(&self, start: AttachStart) -> LocalFuture<'_, Result<AttachSession, RuntimeError>> {
         Box::pin(async move {
             let script = "echo ready; cat; echo end >&2";
+            let cut = !start.stderr;
             let session = spawn(ExecStart {
                 uid: start.uid,
                 container: start.container,
@@ -365,7 +383,15 @@ impl NodeSide for FakeNode {
             };
             let terminal = None;
             let typing = start.stdin.then(|| async_channel::bounded(1).0);
-            let attached = async_channel::bounded(1).0;
+            let (attached, asked) = async_channel::bounded::<Reply<bool>>(1);
+            if cut {
+                let answer = move || {
+                    while let Ok(reply) = asked.recv_blocking() {
+                        let _ = reply.try_send(true);
+                    }
+                };
+                blocking::unblock(answer).detach();
+            }
             Ok(AttachSession {
                 terminal,
                 stdin,

@@ -1,6 +1,8 @@
 //! Get, list, tables, discovery, refusals.
 
+use lowtide::apiserver::Limits;
 use lowtide::object::Kind;
+use lowtide::registry;
 use serde_json::json;
 
 use crate::node::Node;
@@ -67,9 +69,63 @@ fn pages_put_together_are_the_whole_list() {
             node.pod("p9", json!({}));
         }
     }
-    assert_eq!(names, ["p0", "p1", "p2", "p3", "p4", "p9"]);
+    assert_eq!(names, ["p0", "p1", "p2", "p3", "p4"]);
     versions.dedup();
-    assert_eq!(versions.len(), 1, "all pages show the version of the first");
+    assert_eq!(versions.len(), 1, "all pages show the state of the first");
+}
+
+#[test]
+fn an_earlier_state_is_listed_while_history_reaches_back_to_it() {
+    let limits = registry::Limits {
+        history_changes: 4,
+        ..registry::Limits::default()
+    };
+    let node = Node::with_limits(Limits::default(), limits);
+    let names = |list: &serde_json::Value| -> Vec<String> {
+        let items = list["items"].as_array().expect("items");
+        let name = |item: &serde_json::Value| item["metadata"]["name"].as_str().map(str::to_owned);
+        items.iter().filter_map(name).collect()
+    };
+    let maps = "/api/v1/namespaces/default/configmaps";
+    let create = |name: &str| {
+        let body = json!({"metadata": {"name": name}});
+        assert_eq!(node.send("POST", maps, &body).code, 201);
+    };
+    ["a", "b", "c"].into_iter().for_each(create);
+    let first = node.get(&format!("{maps}?limit=1")).json();
+    let metadata = first["metadata"].clone();
+    let text = |name: &str| metadata[name].as_str().expect("text").to_owned();
+    assert_eq!(node.delete(&format!("{maps}/b")).code, 200);
+    create("d");
+    let then = format!("{maps}?resourceVersion={}", text("resourceVersion"));
+    let exact = node
+        .get(&format!("{then}&resourceVersionMatch=Exact"))
+        .json();
+    assert_eq!(names(&exact), ["a", "b", "c"]);
+    assert_eq!(
+        exact["metadata"]["resourceVersion"],
+        metadata["resourceVersion"]
+    );
+    assert_eq!(
+        names(&node.get(&then).json()),
+        ["a", "c", "d"],
+        "not older than"
+    );
+    assert_eq!(
+        names(&node.get(&format!("{then}&limit=2")).json()),
+        ["a", "b"],
+        "as of old"
+    );
+    let rest = format!("{maps}?continue={}", text("continue"));
+    assert_eq!(names(&node.get(&rest).json()), ["b", "c"]);
+    ["e", "f", "g"].into_iter().for_each(create);
+    let expired = node.get(&rest);
+    assert_eq!(expired.code, 410);
+    let status = expired.json();
+    assert_eq!(status["reason"], "Expired");
+    let fresh = status["metadata"]["continue"].as_str().expect("a token");
+    let rest = node.get(&format!("{maps}?continue={fresh}")).json();
+    assert_eq!(names(&rest), ["c", "d", "e", "f", "g"], "what there is now");
 }
 
 #[test]
@@ -98,7 +154,7 @@ fn refusals_are_status_objects() {
             "/api/v1/pods?resourceVersion=9223372036854775807",
             504,
             "Timeout",
-            "Too large resource version",
+            "Timeout: Too large resource version",
         ),
         (
             "/api/v1/pods?sendInitialEvents=true",

@@ -95,7 +95,6 @@ fn initial_events_end_with_a_marked_bookmark() {
     for query in [
         "watch=1&sendInitialEvents=true",
         "watch=1&resourceVersionMatch=NotOlderThan",
-        "watch=1&sendInitialEvents=true&resourceVersionMatch=NotOlderThan",
     ] {
         assert_eq!(
             node.get(&format!("/api/v1/pods?{query}")).code,
@@ -135,11 +134,48 @@ fn a_version_that_fell_off_history_is_gone() {
             json!({"phase": "Running", "podIP": format!("10.0.0.{index}")}),
         );
     }
-    let answer = node.get(&format!("/api/v1/pods?watch=1&resourceVersion={first}"));
-    assert_eq!(answer.code, 410);
-    assert_eq!(answer.json()["reason"], "Expired");
-    let future = node.get("/api/v1/pods?watch=1&resourceVersion=9223372036854775807");
-    assert_eq!(future.code, 410);
+    let watch = "/api/v1/pods?watch=1&resourceVersion";
+    for version in [first.as_str(), "9223372036854775807"] {
+        let mut answer = node.get(&format!("{watch}={version}"));
+        assert_eq!(answer.code, 200, "told in the stream");
+        let events = answer.events();
+        assert_eq!(events[0]["type"], "ERROR");
+        assert_eq!(events[0]["object"]["reason"], "Expired");
+        assert_eq!(answer.chunk(), None, "and that is all");
+    }
+    let exact = format!("/api/v1/pods?resourceVersion={first}&resourceVersionMatch=Exact");
+    let answer = node.get(&exact);
+    assert_eq!(
+        (answer.code, &answer.json()["reason"]),
+        (410, &json!("Expired"))
+    );
+}
+
+#[test]
+fn a_bookmark_has_the_form_of_the_other_events() {
+    let node = Node::start();
+    node.pod("web", json!({}));
+    let query = "watch=true&sendInitialEvents=true&resourceVersionMatch=NotOlderThan&allowWatchBookmarks=true";
+    let path = format!("/api/v1/pods?{query}");
+    let metadata_only = "application/json;as=PartialObjectMetadata;g=meta.k8s.io;v=v1";
+    let events = node.get_as(&path, metadata_only).events();
+    assert_eq!(kinds(&events), [pair("ADDED", "web"), pair("BOOKMARK", "")]);
+    for event in &events {
+        let object = &event["object"];
+        assert_eq!(
+            (&object["kind"], &object["apiVersion"]),
+            (&json!("PartialObjectMetadata"), &json!("meta.k8s.io/v1"))
+        );
+    }
+    let without =
+        "watch=true&sendInitialEvents=true&resourceVersionMatch=NotOlderThan&timeoutSeconds=1";
+    let mut watch = node.get(&format!("/api/v1/pods?{without}"));
+    assert_eq!(kinds(&watch.events()), [pair("ADDED", "web")]);
+    assert_eq!(
+        watch.chunk(),
+        None,
+        "no end is marked for who takes no bookmarks"
+    );
 }
 
 #[test]

@@ -141,7 +141,7 @@ fn bodies_that_do_not_fit_their_place_are_refused() {
             "PUT",
             &one,
             in_namespace("other"),
-            "the namespace of the object (other) does not match the namespace on the request (default)",
+            "the namespace of the provided object does not match the namespace sent on the request",
         ),
         (
             "PUT",

@@ -238,7 +238,7 @@ fn silent_peers_keep_nobody_out() {
         }
         let node = Node::started(place);
         let connect = || TcpStream::connect("127.0.0.1:6443").expect("connect");
-        let mut silent: Vec<TcpStream> = (0..200).map(|_| connect()).collect();
+        let mut silent: Vec<TcpStream> = (0..300).map(|_| connect()).collect();
         assert_eq!(curl(&node, &[], "/version").0, 401);
         let mut oldest = silent.remove(0);
         let mut byte = [0];

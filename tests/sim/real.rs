@@ -12,7 +12,7 @@ use lowtide::kubelet::facts::{Allocatable, NodeFacts};
 use lowtide::kubelet::{self, Kubelet};
 use lowtide::manifest::{Content, Decoding, FileSource, FileText, Listing, ManifestFiles};
 use lowtide::object::{Kind, Object, Quantity, Source, Standing};
-use lowtide::registry::{self, FaultyDisk, Limits, Place, Reader, Registry};
+use lowtide::registry::{self, FaultyDisk, Limits, Packed, Place, Reader, Registry};
 use lowtide::world::{Clock, LocalFuture, Uid};
 use serde_json::{Value, json};
 
@@ -37,6 +37,7 @@ pub struct RealNode {
     kubelet: Rc<RefCell<Option<Rc<Kubelet>>>>,
     tasks: Vec<Task<()>>,
     ledger: Rc<RefCell<Ledger>>,
+    read: Rc<RefCell<Pods>>,
     failure: Option<io::ErrorKind>,
     erase: bool,
     host: Option<Rc<Host>>,
@@ -102,6 +103,7 @@ fn options(host: &Host) -> kubelet::Options {
         image_gc: Default::default(),
         eviction: Default::default(),
         issuer: None,
+        figures: Default::default(),
     }
 }
 
@@ -113,10 +115,40 @@ impl RealNode {
     }
 }
 
-fn pods(reader: &Reader) -> Vec<Arc<Object>> {
-    let (mut pods, _) = reader.list(Kind::Pod, None);
-    pods.retain(|pod| !matches!(pod.standing, Standing::Rejected(_)));
+fn packed_pods(reader: &Reader) -> Vec<Arc<Packed>> {
+    let (mut pods, _) = reader.list_packed(Kind::Pod, None);
+    pods.retain(|pod| !matches!(pod.standing(), Standing::Rejected(_)));
     pods
+}
+
+/// Pods as the checkers look at them, at each step of a run: only what changed is read again.
+#[derive(Default)]
+struct Pods {
+    read: Vec<(Arc<Packed>, Arc<Object>)>,
+    desired: Rc<Vec<Desired>>,
+}
+
+impl Pods {
+    fn refresh(&mut self, reader: &Reader) {
+        let now = packed_pods(reader);
+        let before = std::mem::take(&mut self.read);
+        let mut stated = now.len() != before.len();
+        for (index, packed) in now.into_iter().enumerate() {
+            let known = before.iter().find(|(known, _)| Arc::ptr_eq(known, &packed));
+            let object = match known {
+                Some((_, object)) => Arc::clone(object),
+                None => Arc::new(packed.unpack()),
+            };
+            let same = |(old, _): &(Arc<Packed>, _)| packed.shares_all_but_status(old);
+            stated |= !before.get(index).is_some_and(same);
+            self.read.push((packed, object));
+        }
+        if stated {
+            let desired = self.read.iter();
+            let desired = desired.filter_map(|(_, pod)| Desired::from_body(&pod.body));
+            self.desired = Rc::new(desired.collect());
+        }
+    }
 }
 
 impl Node for RealNode {
@@ -202,16 +234,12 @@ impl Node for RealNode {
 
     fn desired(&self) -> Rc<dyn Fn() -> Option<Rc<Vec<Desired>>>> {
         let registry = Rc::clone(&self.registry);
-        let read = RefCell::new((0, Rc::default()));
+        let read = Rc::clone(&self.read);
         Rc::new(move || {
             let reader = registry.borrow().as_ref()?.reader();
-            let (version, known): &mut (u64, Rc<Vec<Desired>>) = &mut read.borrow_mut();
-            if *version != reader.version() {
-                let pods = pods(&reader);
-                let pods = pods.iter().filter_map(|pod| Desired::from_body(&pod.body));
-                (*version, *known) = (reader.version(), Rc::new(pods.collect()));
-            }
-            Some(Rc::clone(known))
+            let mut read = read.borrow_mut();
+            read.refresh(&reader);
+            Some(Rc::clone(&read.desired))
         })
     }
 
@@ -226,8 +254,10 @@ impl Node for RealNode {
         let Some(reader) = self.registry.borrow().as_ref().map(Registry::reader) else {
             return Vec::new();
         };
-        let pods = pods(&reader).into_iter();
-        pods.filter_map(|pod| Some((Uid::new(pod.uid())?, pod.body["status"].clone())))
+        let mut read = self.read.borrow_mut();
+        read.refresh(&reader);
+        let pods = read.read.iter();
+        pods.filter_map(|(_, pod)| Some((Uid::new(pod.uid())?, pod.body["status"].clone())))
             .collect()
     }
 
@@ -276,7 +306,7 @@ impl Node for RealNode {
 }
 
 fn erase_all(registry: &Registry) {
-    for pod in pods(&registry.reader()) {
-        registry.update_status(&pod.key, pod.uid(), json!({}));
+    for pod in packed_pods(&registry.reader()) {
+        registry.update_status(pod.key(), pod.uid(), json!({}));
     }
 }

@@ -2,8 +2,9 @@
 //!
 //! Source: Kubernetes apiserver, authentication/request/x509 (CommonNameUserConversion).
 
-use std::cell::RefCell;
+use std::cell::{Cell, RefCell};
 use std::net::SocketAddr;
+use std::rc::Rc;
 use std::sync::{Arc, Weak};
 
 use jiff::Timestamp;
@@ -14,6 +15,7 @@ use super::Files;
 use super::secret_file::authenticated;
 use crate::net::certificates;
 use crate::object::User;
+use crate::object::user::USER_ANONYMOUS;
 
 /// What a connection proved before its first request.
 #[derive(Debug)]
@@ -21,6 +23,17 @@ pub enum Peer {
     /// `RUN/api.sock`, by peer uid.
     Local,
     Network(Network),
+}
+
+impl Peer {
+    /// Notes that a request was from `user`, who may be nobody in particular.
+    pub fn introduce(&self, user: &User) {
+        if let Peer::Network(network) = self
+            && user.name != USER_ANONYMOUS
+        {
+            network.introduced.set(true);
+        }
+    }
 }
 
 /// A connection over TLS.
@@ -31,6 +44,8 @@ pub struct Network {
     pub chain: Vec<CertificateDer<'static>>,
     /// Verifying is two signatures: done once for a connection and a set of files.
     known: RefCell<Option<Known>>,
+    /// Set once the peer has shown who it is.
+    introduced: Rc<Cell<bool>>,
 }
 
 /// A verified certificate, until it expires or the files are read anew.
@@ -48,7 +63,13 @@ impl Network {
             address,
             chain,
             known: RefCell::default(),
+            introduced: Rc::default(),
         }
+    }
+
+    /// Tells `introduced` when the peer has shown who it is.
+    pub fn telling(self, introduced: Rc<Cell<bool>>) -> Network {
+        Network { introduced, ..self }
     }
 
     /// Who the certificate is: CN the user, each O a group. `None`: good, but names nobody.

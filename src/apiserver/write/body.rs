@@ -2,18 +2,15 @@
 //!
 //! Source: Kubernetes apiserver, endpoints/handlers/{rest,negotiation}.
 
-use std::rc::Rc;
-use std::time::Duration;
-
 use futures_lite::FutureExt;
 use http::header::{CONTENT_TYPE, HeaderMap};
 use http_body_util::BodyExt;
 use serde_json::Value;
 
 use crate::apiserver::status::Refusal;
+use crate::apiserver::{Counted, Shared};
 use crate::net::serve::Request;
 use crate::object::{json, protobuf, yaml};
-use crate::world::Clock;
 
 /// Upstream: `MaxRequestBodyBytes`.
 const BODY_BYTES_MAX: usize = 3 << 20;
@@ -21,9 +18,6 @@ const BODY_BYTES_MAX: usize = 3 << 20;
 /// So much of a body that is too large is still read: a client that is cut off while it writes does
 /// not see why.
 const DISCARDED_BYTES_MAX: usize = 8 << 20;
-
-/// From the end of the head to the end of the body. Upstream gives whole requests 60 s.
-const BODY_TIMEOUT: Duration = Duration::from_secs(30);
 
 const JSON: &str = "application/json";
 const YAML: &str = "application/yaml";
@@ -38,6 +32,15 @@ pub struct Sent {
     pub duplicates: Vec<String>,
     /// Fields that the form it was sent in does not have, and the stored one has.
     pub unknown: Vec<String>,
+    /// The body counts while what came of it is in use.
+    pub _weight: Counted,
+}
+
+/// A whole body, and what it counts for among all that are in memory.
+#[derive(Debug)]
+pub struct Whole {
+    pub bytes: Vec<u8>,
+    pub weight: Counted,
 }
 
 /// The media type of the body, without parameters; empty if none is named.
@@ -53,17 +56,24 @@ pub fn media_type(headers: &HeaderMap) -> String {
     kind.trim().to_ascii_lowercase()
 }
 
-/// The value that a request brings. Errors: those of [`bytes`] and [`value`].
-pub async fn sent(request: Request, clock: &Rc<dyn Clock>) -> Result<Sent, Refusal> {
+/// The value that a request brings. Errors: those of [`whole`] and [`value`].
+pub async fn sent(request: Request, shared: &Shared) -> Result<Sent, Refusal> {
     let media_type = media_type(request.headers());
-    value(&media_type, &bytes(request, clock).await?)
+    let Whole { bytes, weight } = whole(request, shared).await?;
+    Ok(Sent {
+        _weight: weight,
+        ..value(&media_type, &bytes)?
+    })
 }
 
-/// Reads the whole body. Errors: 413; 504 if it comes too slowly; 400 if it breaks off.
-pub async fn bytes(request: Request, clock: &Rc<dyn Clock>) -> Result<Vec<u8>, Refusal> {
+/// Reads the whole body. Errors: 413; 429 if too much is in memory already; 504 if it comes too
+/// slowly; 400 if it breaks off.
+pub async fn whole(request: Request, shared: &Shared) -> Result<Whole, Refusal> {
+    let (clock, limits) = (&shared.clock, &shared.options.limits);
     let mut body = request.into_body();
     let whole = async {
         let (mut bytes, mut length) = (Vec::new(), 0);
+        let (mut weight, mut crowded) = (shared.bodies.none(), false);
         while let Some(frame) = body.frame().await {
             let broken = |error: hyper::Error| {
                 Refusal::bad_request(format!("the request's body broke off: {error}"))
@@ -72,21 +82,24 @@ pub async fn bytes(request: Request, clock: &Rc<dyn Clock>) -> Result<Vec<u8>, R
                 continue;
             };
             length += data.len();
-            if length <= BODY_BYTES_MAX {
-                bytes.extend_from_slice(&data);
-            } else if length > DISCARDED_BYTES_MAX {
+            if length > DISCARDED_BYTES_MAX {
                 break;
+            }
+            crowded |= !weight.grow(data.len(), limits.body_bytes);
+            if crowded || length > BODY_BYTES_MAX {
+                (bytes, weight) = (Vec::new(), shared.bodies.none());
             } else {
-                bytes = Vec::new();
+                bytes.extend_from_slice(&data);
             }
         }
         match length {
-            0..=BODY_BYTES_MAX => Ok(bytes),
+            0..=BODY_BYTES_MAX if crowded => Err(Refusal::too_many("large requests")),
+            0..=BODY_BYTES_MAX => Ok(Whole { bytes, weight }),
             _ => Err(Refusal::too_large(BODY_BYTES_MAX)),
         }
     };
     let late = async {
-        clock.sleep_until(clock.now() + BODY_TIMEOUT).await;
+        clock.sleep_until(clock.now() + limits.body_timeout).await;
         Err(Refusal::timeout(
             "request did not complete within the allotted timeout",
         ))
@@ -120,13 +133,12 @@ pub fn value(media_type: &str, bytes: &[u8]) -> Result<Sent, Refusal> {
             Ok(Sent {
                 value,
                 duplicates,
-                unknown: Vec::new(),
+                ..Sent::default()
             })
         }
         YAML => Ok(Sent {
             value: yaml::parse(text).map_err(|(line, message)| unreadable(line, &message))?,
-            duplicates: Vec::new(),
-            unknown: Vec::new(),
+            ..Sent::default()
         }),
         _ => Err(Refusal::unsupported_media_type(&[JSON, YAML, PROTOBUF])),
     }

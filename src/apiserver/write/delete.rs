@@ -8,8 +8,8 @@ use super::options::DeleteOptions;
 use super::{Outcome, Writing};
 use crate::apiserver::backend::{Write, Written};
 use crate::apiserver::format;
+use crate::apiserver::list_options::ListOptions;
 use crate::apiserver::route::Place;
-use crate::apiserver::selector::Selector;
 use crate::apiserver::status::{Refusal, about, json_response};
 use crate::apiserver::view;
 use crate::net::serve::{Request, Response};
@@ -25,10 +25,15 @@ impl Writing {
         let written = self
             .ask(actor, key, Write::Delete(options.deletion))
             .await?;
-        Ok(self.deleted(place.kind, written))
+        // Only who asks for dependants in the older way is told that it is not over.
+        let code = match options.orphan_dependents {
+            Some(false) if !written.gone => StatusCode::ACCEPTED,
+            _ => StatusCode::OK,
+        };
+        Ok(self.deleted(place.kind, code, written))
     }
 
-    fn deleted(&self, kind: Kind, written: Written) -> Response {
+    fn deleted(&self, kind: Kind, code: StatusCode, written: Written) -> Response {
         if written.gone && !kind.returned_when_deleted() {
             let object = &written.object;
             let mut details = about(kind, &object.key.name);
@@ -43,7 +48,7 @@ impl Writing {
             return json_response(StatusCode::OK, &status);
         }
         let outcome = Outcome {
-            code: StatusCode::OK,
+            code,
             written,
             warnings: Vec::new(),
         };
@@ -61,16 +66,15 @@ impl Writing {
         if kind == Kind::Namespace || kind.namespaced() && namespace.is_none() {
             return Err(Refusal::method_not_allowed());
         }
-        let labels = self.query.get("labelSelector").unwrap_or_default();
-        let fields = self.query.get("fieldSelector").unwrap_or_default();
-        let selector = Selector::parse(kind, labels, fields)?;
+        let list = ListOptions::parse(kind, self.format.version, &self.query)?;
         let options = self.delete_options(request).await?;
         let (objects, version) = view::list(&self.shared.reader, kind, namespace.as_deref());
         let local = |key: &Key| key.origin == Origin::Local;
         let keys: Vec<Key> = objects
             .iter()
-            .filter(|object| local(object.key()) && selector.selects(object))
+            .filter(|object| local(object.key()) && list.selector.selects(object))
             .map(|object| object.key().clone())
+            .take(list.limit.unwrap_or(usize::MAX))
             .collect();
         let version_shown = self.format.version;
         let mut items = Vec::new();
@@ -88,21 +92,21 @@ impl Writing {
                 Err(refusal) => return Err(refusal),
             }
         }
-        let list = json!({
+        let deleted = json!({
             "kind": format!("{kind}List"),
             "apiVersion": version_shown.api_version(kind),
             "metadata": {"resourceVersion": version.to_string()},
             "items": items,
         });
-        Ok(json_response(StatusCode::OK, &list))
+        Ok(json_response(StatusCode::OK, &deleted))
     }
 
     async fn delete_options(&self, request: Request) -> Result<DeleteOptions, Refusal> {
         let media_type = body::media_type(request.headers());
-        let bytes = body::bytes(request, &self.shared.clock).await?;
-        let sent = match bytes.is_empty() {
+        let whole = body::whole(request, &self.shared).await?;
+        let sent = match whole.bytes.is_empty() {
             true => body::Sent::default(),
-            false => body::value(&media_type, &bytes)?,
+            false => body::value(&media_type, &whole.bytes)?,
         };
         DeleteOptions::parse(&sent.value, &self.query)
     }

@@ -46,11 +46,10 @@ pub fn unknown(kind: Kind, body: &Value) -> Result<Vec<String>, String> {
 /// Makes an applied configuration one for its place. Errors: 400 if it is for another.
 pub fn settle_apply(body: &mut Value, place: &Place) -> Result<(), Refusal> {
     check_kind(place.kind, body)?;
-    let given = metadata(body, "name");
-    if !given.is_empty() {
-        check_name(body, &place.name, &place.namespace)?;
-    }
     settle_namespace(body, &place.namespace)?;
+    if !metadata(body, "name").is_empty() {
+        check_name(body, &place.name)?;
+    }
     body["metadata"]["name"] = json!(place.name);
     Ok(())
 }
@@ -88,7 +87,7 @@ fn check_kind(kind: Kind, body: &Value) -> Result<(), Refusal> {
     Ok(())
 }
 
-/// Gives a new object the namespace of its place. Errors: 400 if it names another.
+/// Gives an object the namespace of its place. Errors: 400 if it names another.
 pub fn settle_namespace(body: &mut Value, namespace: &str) -> Result<(), Refusal> {
     if !body["metadata"].is_object() {
         body["metadata"] = json!({});
@@ -113,21 +112,15 @@ pub fn settle_namespace(body: &mut Value, namespace: &str) -> Result<(), Refusal
     Ok(())
 }
 
-/// Whether a body that replaces the object at a place names that object. Errors: 400.
-pub fn check_name(body: &Value, name: &str, namespace: &str) -> Result<(), Refusal> {
+/// Whether a body that replaces the object of a name names that object. Errors: 400.
+pub fn check_name(body: &Value, name: &str) -> Result<(), Refusal> {
     let given = metadata(body, "name");
-    let given_namespace = metadata(body, "namespace");
     let text = if given.is_empty() {
         format!(
             "the name of the object ({name} based on URL) was undeterminable: name must be provided"
         )
     } else if given != name {
         format!("the name of the object ({given}) does not match the name on the URL ({name})")
-    } else if !namespace.is_empty() && !given_namespace.is_empty() && given_namespace != namespace {
-        format!(
-            "the namespace of the object ({given_namespace}) does not match the namespace on the \
-             request ({namespace})"
-        )
     } else {
         return Ok(());
     };

@@ -133,7 +133,7 @@ impl Writing {
     }
 
     async fn body(&self, request: Request) -> Result<body::Sent, Refusal> {
-        let sent = body::sent(request, &self.shared.clock).await?;
+        let sent = body::sent(request, &self.shared).await?;
         Ok(match self.format.version {
             ShownAs::Stored => sent,
             ShownAs::NewEvent => events::sent(sent),

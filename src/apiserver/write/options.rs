@@ -102,6 +102,8 @@ fn dry_run<'a>(values: impl Iterator<Item = &'a str>, options: &str) -> Result<b
 pub struct DeleteOptions {
     pub deletion: Deletion,
     pub dry_run: bool,
+    /// The older way to say what becomes of dependants.
+    pub orphan_dependents: Option<bool>,
 }
 
 impl DeleteOptions {
@@ -125,6 +127,7 @@ impl DeleteOptions {
         let values = values.map(|value| value.as_str().unwrap_or_default());
         let text = |value: &Value| value.as_str().map(str::to_owned);
         Ok(DeleteOptions {
+            orphan_dependents: body["orphanDependents"].as_bool(),
             dry_run: dry_run(values, "DeleteOptions")?,
             deletion: Deletion {
                 grace_s: grace.as_i64(),
@@ -149,6 +152,7 @@ impl DeleteOptions {
             .get("orphanDependents")
             .map(|_| query.is_set("orphanDependents"));
         Ok(DeleteOptions {
+            orphan_dependents: orphan,
             dry_run: dry_run(query.all("dryRun"), "DeleteOptions")?,
             deletion: Deletion {
                 grace_s: grace.transpose()?,

@@ -28,6 +28,7 @@ impl Writing {
     ) -> Result<Response, Refusal> {
         let options = self.options("CreateOptions")?;
         let binding = self.body(request).await?.value;
+        check_kind(&binding, "Binding", &["v1"])?;
         let inside = binding["metadata"]["name"].as_str().unwrap_or_default();
         let name = match name {
             Some(name) if !inside.is_empty() && inside != name => {
@@ -61,7 +62,11 @@ impl Writing {
         };
         let actor = self.actor("binding", options.dry_run);
         let key = self.key(&place)?;
-        let write = Write::Update(json!({"target": {"name": node}}), Precondition::default());
+        let precondition = Precondition {
+            resource_version: text(&binding["metadata"]["resourceVersion"]),
+            uid: text(&binding["metadata"]["uid"]),
+        };
+        let write = Write::Update(json!({"target": {"name": node}}), precondition);
         self.ask(actor, key, write).await?;
         Ok(success(StatusCode::CREATED))
     }
@@ -70,26 +75,34 @@ impl Writing {
     /// here, so nothing forbids it.
     pub async fn evict(&self, place: &Place, request: Request) -> Result<Response, Refusal> {
         let eviction = self.body(request).await?.value;
+        check_kind(&eviction, "Eviction", &["policy/v1", "policy/v1beta1"])?;
         let named = eviction["metadata"]["name"].as_str().unwrap_or_default();
         if !named.is_empty() && named != place.name {
             let text = "name in URL does not match name in Eviction object";
             return Err(Refusal::bad_request(text));
         }
-        let options = DeleteOptions::parse(&eviction["deleteOptions"], &self.query)?;
+        let mut options = DeleteOptions::parse(&eviction["deleteOptions"], &self.query)?;
         let dry_run = options.dry_run || self.options("CreateOptions")?.dry_run;
         let key = self.key(place)?;
         let act = Write::Act(eviction);
         let actor = self.actor("eviction", dry_run);
         self.ask(actor, key.clone(), act).await?;
-        self.mark_disrupted(&key, dry_run).await?;
+        let precondition = &mut options.deletion.precondition;
+        self.mark_disrupted(&key, precondition, dry_run).await?;
         let actor = self.actor("eviction", dry_run);
         self.ask(actor, key, Write::Delete(options.deletion))
             .await?;
         Ok(success(StatusCode::CREATED))
     }
 
-    /// Puts the condition `DisruptionTarget` on a pod that is about to be evicted.
-    async fn mark_disrupted(&self, key: &Key, dry_run: bool) -> Result<(), Refusal> {
+    /// Puts the condition `DisruptionTarget` on a pod that is about to be evicted. What the client
+    /// demands of the pod holds for this write, and then for what it makes of the pod.
+    async fn mark_disrupted(
+        &self,
+        key: &Key,
+        precondition: &mut Precondition,
+        dry_run: bool,
+    ) -> Result<(), Refusal> {
         let mut left = TRIES_MAX;
         loop {
             let pod = self.shared.reader.get(key);
@@ -118,16 +131,47 @@ impl Writing {
             let request = WriteRequest {
                 actor: self.actor("status", false),
                 key: key.clone(),
-                write: Write::Update(body, Precondition::default()),
+                write: Write::Update(body, precondition.clone()),
             };
             left -= 1;
-            match self.ask_registry(request).await? {
-                Ok(_) => return Ok(()),
-                Err(registry::Error::Conflict { .. }) if left > 0 => {}
-                Err(error) => return Err(super::refusals::refusal(error, &self.shared.reader)),
+            let asks = precondition.resource_version.as_mut();
+            match (self.ask_registry(request).await?, asks) {
+                (Ok(marked), Some(version)) => {
+                    *version = marked.object.resource_version.to_string();
+                    return Ok(());
+                }
+                (Ok(_), None) => return Ok(()),
+                (Err(registry::Error::Conflict { .. }), None) if left > 0 => {}
+                (Err(error), _) => {
+                    return Err(super::refusals::refusal(error, &self.shared.reader));
+                }
             }
         }
     }
+}
+
+/// Errors: 400 for a body that says it is something else.
+fn check_kind(body: &Value, kind: &str, versions: &[&str]) -> Result<(), Refusal> {
+    let named = |field: &str| body[field].as_str().unwrap_or_default();
+    let (given, version) = (named("kind"), named("apiVersion"));
+    if !given.is_empty() && given != kind {
+        let text = format!("{given} in version {version:?} cannot be handled as a {kind}");
+        return Err(Refusal::bad_request(text));
+    }
+    if !version.is_empty() && !versions.contains(&version) {
+        let text = format!(
+            "the API version in the data ({version}) does not match the expected API version ({})",
+            versions[0]
+        );
+        return Err(Refusal::bad_request(text));
+    }
+    Ok(())
+}
+
+/// `None` for what is empty.
+fn text(value: &Value) -> Option<String> {
+    let text = value.as_str().filter(|text| !text.is_empty());
+    text.map(str::to_owned)
 }
 
 fn put_condition(pod: &mut Value, condition: Value) {

@@ -11,6 +11,7 @@ use serde_json::Value;
 use super::fields;
 use super::options::{FieldValidation, WriteOptions};
 use super::{Outcome, ShownAs, Writing, body, events, metadata, refusals};
+use crate::apiserver::Counted;
 use crate::apiserver::backend::{self, Write, Written};
 use crate::apiserver::route::Place;
 use crate::apiserver::status::Refusal;
@@ -43,6 +44,8 @@ struct Patch {
     options: WriteOptions,
     /// Who is noted as the writer of what changes.
     manager: String,
+    /// What was read counts while it is in use.
+    _weight: Counted,
 }
 
 /// What a patch makes of an object.
@@ -101,14 +104,15 @@ impl Writing {
             }
             _ => {}
         }
-        let bytes = body::bytes(request, &self.shared.clock).await?;
-        let (value, duplicates) = read(form, &bytes)?;
+        let whole = body::whole(request, &self.shared).await?;
+        let (value, duplicates) = read(form, &whole.bytes)?;
         Ok(Patch {
             form,
             value,
             duplicates,
             manager: options.manager(&self.headers),
             options,
+            _weight: whole.weight,
         })
     }
 
@@ -126,6 +130,14 @@ impl Writing {
             }
             self.check_creates()?;
             let patched = self.work_out(place, subresource, None, patch)?;
+            let uid = metadata(&patched.body, "uid");
+            if !uid.is_empty() {
+                let why = format!(
+                    "uid mismatch: the provided object specified uid {uid}, and no existing object \
+                     was found"
+                );
+                return Err(Refusal::conflict(place.kind, &place.name, &why));
+            }
             let written = self.make(key, patched.body, &patch.options, None).await?;
             return Ok(Tried::done(StatusCode::CREATED, written, patched.warnings));
         };
@@ -156,7 +168,7 @@ impl Writing {
     ) -> Result<Patched, Refusal> {
         let kind = place.kind;
         let before = live.map(|object| &object.body);
-        let body = match (patch.form, before) {
+        let mut body = match (patch.form, before) {
             (Form::Apply, before) => {
                 let time = self.shared.clock.wall();
                 let writer = Writer {
@@ -185,7 +197,8 @@ impl Writing {
             }
         };
         self.check_version_rules(&place.name, before, &body)?;
-        fields::check_name(&body, &place.name, &place.namespace)?;
+        fields::settle_namespace(&mut body, &place.namespace)?;
+        fields::check_name(&body, &place.name)?;
         let warnings = check(kind, before, &body, patch)?;
         Ok(Patched { body, warnings })
     }
@@ -220,15 +233,19 @@ impl Tried {
 fn read(form: Form, bytes: &[u8]) -> Result<(Value, Vec<String>), Refusal> {
     let unreadable = |what: String| Refusal::bad_request(format!("error decoding patch: {what}"));
     let text = std::str::from_utf8(bytes).map_err(|_| unreadable("not UTF-8".to_owned()))?;
-    match form {
-        Form::Apply if !text.trim_start().starts_with('{') => {
-            let value = yaml::parse(text)
-                .map_err(|(line, what)| unreadable(format!("line {line}: {what}")))?;
-            Ok((value, Vec::new()))
-        }
-        _ => json::parse_lenient(text, yaml::DEPTH_MAX)
-            .map_err(|(line, what)| unreadable(format!("line {line}: {what}"))),
+    let json = || json::parse_lenient(text, yaml::DEPTH_MAX);
+    let in_line = |line: u64, what: String| unreadable(format!("line {line}: {what}"));
+    if form != Form::Apply {
+        return json().map_err(|(line, what)| in_line(line as u64, what));
     }
+    // JSON first, for keys that stand twice; braces may be YAML's own, too.
+    if text.trim_start().starts_with('{')
+        && let Ok(read) = json()
+    {
+        return Ok(read);
+    }
+    let value = yaml::parse(text).map_err(|(line, what)| in_line(line, what))?;
+    Ok((value, Vec::new()))
 }
 
 /// Types and unknown fields of what the patch gave; what was unknown before is not its fault.

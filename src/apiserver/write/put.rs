@@ -63,7 +63,12 @@ impl Writing {
         }
         let mut actor = self.actor("", options.dry_run);
         actor.manager = manager;
-        self.ask(actor, key, Write::Create(body)).await
+        let generated = !metadata(&body, "generateName").is_empty();
+        let made = self.ask(actor, key, Write::Create(body)).await;
+        made.map_err(|refusal| match generated {
+            true => refusal.of_generated_name(),
+            false => refusal,
+        })
     }
 
     /// `PUT` of an object or of a part of it: 200 and the object, 201 if it was made.
@@ -77,23 +82,30 @@ impl Writing {
         let options = self.options("UpdateOptions")?;
         let sent = self.body(request).await?;
         let warnings = fields::check(kind, &sent, options.field_validation)?;
-        let body = sent.value;
-        fields::check_name(&body, &place.name, &place.namespace)?;
+        let mut body = sent.value;
+        fields::settle_namespace(&mut body, &place.namespace)?;
+        fields::check_name(&body, &place.name)?;
         let key = self.key(place)?;
         let manager = Some(options.manager(&self.headers));
         let before = self.shared.reader.get(&key);
         let before = before.as_ref().map(|object| &object.body);
         self.check_version_rules(&place.name, before, &body)?;
         let creates = kind.created_by_update() && subresource.is_empty();
-        let (code, written) = if creates && before.is_none() {
+        let (code, written) = if before.is_none() && creates {
             self.check_creates()?;
+            let uid = metadata(&body, "uid");
+            if !uid.is_empty() {
+                let why = format!(
+                    "Precondition failed: UID in precondition: {uid}, UID in object meta: "
+                );
+                return Err(Refusal::conflict(kind, &place.name, &why));
+            }
             let made = self.make(key, body, &options, manager).await?;
             (StatusCode::CREATED, made)
         } else {
-            if metadata(&body, "resourceVersion").is_empty() && !kind.updated_unconditionally() {
-                let what = "Invalid value: 0: must be specified for an update".to_owned();
-                let causes = [("metadata.resourceVersion".to_owned(), what)];
-                return Err(Refusal::invalid(kind, &place.name, &causes));
+            let asks = !metadata(&body, "resourceVersion").is_empty();
+            if before.is_some() && !asks && !kind.updated_unconditionally() {
+                return Err(Refusal::version_required(kind, &place.name));
             }
             let mut actor = self.actor(subresource, options.dry_run);
             actor.manager = manager;

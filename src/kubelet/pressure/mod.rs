@@ -62,6 +62,8 @@ pub async fn run(kubelet: Rc<Kubelet>) {
     look(&kubelet, &mut memory).await;
     kubelet.core.pressure_known.notify(usize::MAX);
     loop {
+        // As often as upstream's lease is renewed; it needs no timer of its own.
+        kubelet.core.registry.renew_lease();
         clock.sleep_until(clock.now() + PERIOD).await;
         if let Some(shortage) = look(&kubelet, &mut memory).await {
             relieve(&kubelet, &mut memory, &shortage).await;
@@ -260,7 +262,7 @@ fn evict(shared: &Shared, view: &PodView, message: String, grace: Duration) {
     log::warn!("evicting pod {}: {message}", view.key);
     let core = &shared.core;
     core.event(view, None, EventKind::Warning, "Evicted", message.as_str());
-    shared.evict(message, grace);
+    shared.end_by_node(EndCause::Evicted, message, grace);
 }
 
 /// Pods that exceed a limit of their own.

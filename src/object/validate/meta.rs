@@ -41,8 +41,56 @@ pub(super) fn validate(key: &Key, top: &At<'_>, report: &mut Report) {
     if bytes > ANNOTATIONS_BYTES_MAX {
         report.too_long(&metadata.get("annotations"), ANNOTATIONS_BYTES_MAX);
     }
-    for finalizer in metadata.items("finalizers") {
-        report.name(&finalizer, qualified_name_problem);
+    finalizers(key.kind, &metadata, report);
+    owners(&metadata, report);
+}
+
+fn finalizers(kind: Kind, metadata: &At<'_>, report: &mut Report) {
+    const STANDARD: [&str; 3] = ["kubernetes", "orphan", "foregroundDeletion"];
+    let listed = metadata.items("finalizers");
+    for finalizer in &listed {
+        report.name(finalizer, qualified_name_problem);
+        let name = finalizer.text();
+        // Core kinds ask for more than their neighbours do.
+        if kind.group().is_empty() && !name.contains('/') && !STANDARD.contains(&name) {
+            let why = "name is neither a standard finalizer name nor is it fully qualified";
+            report.invalid(finalizer, why);
+        }
+    }
+    let has = |name: &str| listed.iter().any(|one| one.text() == name);
+    if has("orphan") && has("foregroundDeletion") {
+        let why = "finalizer orphan and foregroundDeletion cannot be both set";
+        report.invalid(&metadata.get("finalizers"), why);
+    }
+}
+
+fn owners(metadata: &At<'_>, report: &mut Report) {
+    let mut controller: Option<String> = None;
+    for owner in metadata.items("ownerReferences") {
+        for field in ["apiVersion", "kind", "name", "uid"] {
+            if owner.get(field).text().is_empty() {
+                report.required_since(&owner.get(field), "must not be empty");
+            }
+        }
+        let (version, kind) = (owner.get("apiVersion"), owner.get("kind"));
+        let slashes = version.text().matches('/').count();
+        if slashes > 1 || version.text().ends_with('/') {
+            report.invalid(&version, "must be <group>/<version> or <version>");
+        }
+        if (version.text(), kind.text()) == ("v1", "Event") {
+            report.invalid(&owner, "/v1, Kind=Event is disallowed from being an owner");
+        }
+        if owner.get("controller").is_true() {
+            let name = format!("{}/{}", kind.text(), owner.get("name").text());
+            if let Some(first) = &controller {
+                let why = format!(
+                    "Only one reference can have Controller set to true. Found \"true\" in references \
+                     for {first} and {name}"
+                );
+                report.invalid(&metadata.get("ownerReferences"), why);
+            }
+            controller.get_or_insert(name);
+        }
     }
 }
 

@@ -17,7 +17,7 @@ pub(super) fn validate(spec: &At<'_>, report: &mut Report) {
     container::validate_all(spec, &volumes, report);
     report.one_of(
         &spec.get("restartPolicy"),
-        &["Always", "Never", "OnFailure"],
+        &["Always", "OnFailure", "Never"],
     );
     dns(spec, report);
     security::validate_pod(spec, report);

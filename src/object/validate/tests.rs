@@ -175,3 +175,128 @@ fn what_is_immutable_stays() {
     set(&mut command, "/spec/containers/0/command", json!(["x"]));
     assert_eq!(paths(Kind::Pod, &command, &old), ["spec"]);
 }
+
+#[test]
+fn a_pod_changes_in_few_ways_only() {
+    let pod = |spec: Value| {
+        let mut pod = good_pod();
+        let fields = spec.as_object().expect("a spec").clone();
+        pod["spec"].as_object_mut().expect("a spec").extend(fields);
+        pod
+    };
+    let toleration = |value: &str, seconds: u32| json!([{"key": "k", "value": value, "tolerationSeconds": seconds}]);
+    let deadline = |seconds: u32| json!({"activeDeadlineSeconds": seconds});
+    let gates = |names: &[&str]| {
+        let gates: Vec<Value> = names.iter().map(|name| json!({"name": name})).collect();
+        json!({"schedulingGates": gates})
+    };
+    let farther = "spec.activeDeadlineSeconds: Invalid value: 20: must be less than or equal to \
+                   previous value";
+    let lost = "spec.activeDeadlineSeconds: Invalid value: null: must not update from a positive \
+                integer to nil value";
+    let tolerated = "spec.tolerations: Forbidden: existing toleration can not be modified except its \
+                     tolerationSeconds";
+    let gate = "spec.schedulingGates[0].name: Forbidden: only deletion is allowed, but found new \
+                scheduling gate 'b'";
+    let grace = |seconds: i32| json!({"terminationGracePeriodSeconds": seconds});
+    for (before, after, told) in [
+        (json!({}), deadline(10), None),
+        (deadline(10), deadline(5), None),
+        (deadline(10), deadline(20), Some(farther)),
+        (deadline(10), json!({}), Some(lost)),
+        (
+            json!({"tolerations": toleration("v", 3)}),
+            json!({"tolerations": toleration("v", 9)}),
+            None,
+        ),
+        (
+            json!({"tolerations": toleration("v", 3)}),
+            json!({"tolerations": toleration("w", 3)}),
+            Some(tolerated),
+        ),
+        (gates(&["a", "b"]), gates(&["b"]), None),
+        (gates(&["a"]), gates(&["b"]), Some(gate)),
+        (grace(-1), grace(1), None),
+        (
+            grace(5),
+            grace(1),
+            Some("spec: Forbidden: pod updates may not change fields"),
+        ),
+    ] {
+        let causes = validate_update(Kind::Pod, "", &pod(after.clone()), &pod(before.clone()));
+        let first = causes.first().map(|(path, text)| format!("{path}: {text}"));
+        let fits = match (told, &first) {
+            (None, None) => true,
+            (Some(told), Some(first)) => first.starts_with(told) && causes.len() == 1,
+            _ => false,
+        };
+        assert!(fits, "{before} to {after}: {causes:?}");
+    }
+}
+
+#[test]
+fn finalizers_and_owners_are_what_they_say() {
+    let told = |metadata: Value| {
+        let mut body = json!({"metadata": {"name": "c", "namespace": "default"}});
+        let fields = metadata.as_object().expect("metadata").clone();
+        body["metadata"]
+            .as_object_mut()
+            .expect("metadata")
+            .extend(fields);
+        causes(Kind::ConfigMap, body)
+    };
+    let owner = |name: &str, more: Value| {
+        let mut owner =
+            json!({"apiVersion": "apps/v1", "kind": "ReplicaSet", "name": name, "uid": "u"});
+        let fields = more.as_object().expect("fields").clone();
+        owner.as_object_mut().expect("owner").extend(fields);
+        owner
+    };
+    let controller = |name: &str| owner(name, json!({"controller": true}));
+    for (metadata, expected) in [
+        (json!({"finalizers": ["orphan", "example.com/x"]}), &[][..]),
+        (
+            json!({"finalizers": ["mine"]}),
+            &[
+                "metadata.finalizers[0]: Invalid value: \"mine\": name is neither a standard finalizer name",
+            ],
+        ),
+        (
+            json!({"finalizers": ["orphan", "foregroundDeletion"]}),
+            &[
+                "metadata.finalizers: Invalid value: [\"orphan\",\"foregroundDeletion\"]: finalizer orphan and",
+            ],
+        ),
+        (
+            json!({"ownerReferences": [controller("a"), owner("b", json!({}))]}),
+            &[],
+        ),
+        (
+            json!({"ownerReferences": [owner("", json!({"uid": ""}))]}),
+            &[
+                "metadata.ownerReferences[0].name: Required value: must not be empty",
+                "metadata.ownerReferences[0].uid: Required value: must not be empty",
+            ],
+        ),
+        (
+            json!({"ownerReferences": [owner("a", json!({"apiVersion": "a/b/c"}))]}),
+            &[
+                "metadata.ownerReferences[0].apiVersion: Invalid value: \"a/b/c\": must be <group>/<version>",
+            ],
+        ),
+        (
+            json!({"ownerReferences": [owner("a", json!({"apiVersion": "v1", "kind": "Event"}))]}),
+            &["metadata.ownerReferences[0]: Invalid value:"],
+        ),
+        (
+            json!({"ownerReferences": [controller("a"), controller("b")]}),
+            &["metadata.ownerReferences: Invalid value:"],
+        ),
+    ] {
+        let found = told(metadata.clone());
+        assert_eq!(found.len(), expected.len(), "{metadata}: {found:?}");
+        for (found, expected) in found.iter().zip(expected) {
+            assert!(found.starts_with(expected), "{found}");
+        }
+    }
+}

@@ -24,6 +24,16 @@ pub fn validate_update(kind: Kind, subresource: &str, body: &Value, current: &Va
             frozen(&new, &old, &["data"], &mut report);
         }
         Kind::ConfigMap => frozen(&new, &old, &["data", "binaryData"], &mut report),
+        Kind::PriorityClass => {
+            let value = |top: &At<'_>| top.get("value").number().unwrap_or_default();
+            if value(&new) != value(&old) {
+                report.forbidden(&new.get("value"), "may not be changed in an update.");
+            }
+            let (policy, before) = (new.get("preemptionPolicy"), old.get("preemptionPolicy"));
+            if policy.text() != before.text() {
+                report.invalid(&policy, "field is immutable");
+            }
+        }
         _ => {}
     }
     report.causes
@@ -92,6 +102,13 @@ fn frozen(new: &At<'_>, old: &At<'_>, fields: &[&str], report: &mut Report) {
     }
 }
 
+/// Whether a negative grace period is put right.
+#[derive(Clone, Copy, PartialEq, Eq)]
+enum Grace {
+    Stays,
+    Mended,
+}
+
 /// Of a running pod only images, the deadline and further tolerations may change.
 fn pod(new: &At<'_>, old: &At<'_>, report: &mut Report) {
     let (new_spec, old_spec) = (new.get("spec"), old.get("spec"));
@@ -102,29 +119,71 @@ fn pod(new: &At<'_>, old: &At<'_>, report: &mut Report) {
             return;
         }
     }
-    let tolerations = |spec: &At<'_>| {
-        let list = spec.get("tolerations").value.as_array();
-        list.cloned().unwrap_or_default()
-    };
-    let kept = tolerations(&new_spec);
-    if tolerations(&old_spec).iter().any(|t| !kept.contains(t)) {
-        let why = "existing toleration can not be modified except its tolerationSeconds";
-        report.forbidden(&new_spec.get("tolerations"), why);
+    deadline(&new_spec, &old_spec, report);
+    tolerations(&new_spec, &old_spec, report);
+    let before = old_spec.items("schedulingGates");
+    for gate in new_spec.items("schedulingGates") {
+        let (name, name_at) = (gate.get("name").text(), gate.get("name"));
+        if !before.iter().any(|old| old.get("name").text() == name) {
+            let why = format!("only deletion is allowed, but found new scheduling gate '{name}'");
+            report.forbidden(&name_at, why);
+        }
     }
-    if changeless(old_spec.value) != changeless(new_spec.value) {
+    let grace = |spec: &At<'_>| spec.get("terminationGracePeriodSeconds").number();
+    let grace = match (grace(&old_spec), grace(&new_spec)) {
+        (Some(..0), Some(1)) => Grace::Mended,
+        _ => Grace::Stays,
+    };
+    if changeless(old_spec.value, grace) != changeless(new_spec.value, grace) {
         let why = "pod updates may not change fields other than `spec.containers[*].image`,\
                    `spec.initContainers[*].image`,`spec.activeDeadlineSeconds`,`spec.tolerations` \
-                   (only additions to existing tolerations)";
+                   (only additions to existing tolerations),`spec.terminationGracePeriodSeconds` \
+                   (allow it to be set to 1 if it was previously negative)";
         report.forbidden(&new_spec, why);
     }
 }
 
+/// A deadline may come and come nearer.
+fn deadline(new: &At<'_>, old: &At<'_>, report: &mut Report) {
+    let new = new.get("activeDeadlineSeconds");
+    match (new.number(), old.get("activeDeadlineSeconds").number()) {
+        (Some(after), Some(before)) if before < after => {
+            report.invalid(&new, "must be less than or equal to previous value");
+        }
+        (None, Some(_)) => {
+            report.invalid(&new, "must not update from a positive integer to nil value");
+        }
+        _ => {}
+    }
+}
+
+/// Tolerations stay, for as long as is wished, and others may come.
+fn tolerations(new: &At<'_>, old: &At<'_>, report: &mut Report) {
+    let listed = |spec: &At<'_>| {
+        let list = spec.get("tolerations").value.as_array();
+        let mut list = list.cloned().unwrap_or_default();
+        for one in list.iter_mut().filter_map(Value::as_object_mut) {
+            one.remove("tolerationSeconds");
+        }
+        list
+    };
+    let kept = listed(new);
+    if listed(old).iter().any(|one| !kept.contains(one)) {
+        let why = "existing toleration can not be modified except its tolerationSeconds";
+        report.forbidden(&new.get("tolerations"), why);
+    }
+}
+
 /// The spec without what may change.
-fn changeless(spec: &Value) -> Value {
+fn changeless(spec: &Value, grace: Grace) -> Value {
     let mut spec = spec.clone();
     if let Some(fields) = spec.as_object_mut() {
         fields.remove("activeDeadlineSeconds");
         fields.remove("tolerations");
+        fields.remove("schedulingGates");
+        if grace == Grace::Mended {
+            fields.remove("terminationGracePeriodSeconds");
+        }
         for list in ["containers", "initContainers"] {
             let list = fields.get_mut(list).and_then(Value::as_array_mut);
             for container in list.into_iter().flatten() {

@@ -1,0 +1,1 @@
+//! How to reach the cluster and as whom: kubeconfig files.
