@@ -95,14 +95,14 @@ pub struct AttachSession {
     pub terminal: Option<OwnedFd>,
     /// Where to write what is typed, if there is no terminal.
     pub stdin: Option<OwnedFd>,
-    /// They end when the container has.
+    /// They end when the container has, or when they were not read for too long.
     pub stdout: Option<OwnedFd>,
     pub stderr: Option<OwnedFd>,
     /// Whether the client may type. Dropped, it types no more: with `stdinOnce` the container's
     /// input ends.
     pub typing: Option<Sender<()>>,
-    /// Dropped with the session.
-    pub attached: Sender<()>,
+    /// Asks whether the container still runs; dropped with the session.
+    pub attached: Sender<Reply<bool>>,
 }
 
 /// One step of a pull, as a JSON line.

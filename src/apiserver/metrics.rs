@@ -10,6 +10,7 @@ use std::fmt::Write as _;
 use std::time::Duration;
 
 use http::StatusCode;
+use jiff::Timestamp;
 
 use super::Shared;
 use super::discovery::served::SERVED;
@@ -18,6 +19,7 @@ use super::request_info::RequestInfo;
 use super::status::typed_response;
 use crate::net::serve::{Body, Response};
 use crate::object::Kind;
+use crate::runtime;
 
 /// Upper bounds of the durations, in seconds; a few of upstream's.
 const BUCKETS_S: [f64; 5] = [0.005, 0.05, 0.5, 5.0, 60.0];
@@ -92,13 +94,23 @@ struct Durations {
 }
 
 /// Counted since the start of the program.
-#[derive(Debug, Default)]
+#[derive(Debug)]
 pub struct Metrics {
+    started: Timestamp,
     requests: RefCell<BTreeMap<(Labels, u16), u64>>,
     durations: RefCell<BTreeMap<Labels, Durations>>,
 }
 
 impl Metrics {
+    /// `started`: when the program did, as far as its server knows.
+    pub fn new(started: Timestamp) -> Metrics {
+        Metrics {
+            started,
+            requests: RefCell::default(),
+            durations: RefCell::default(),
+        }
+    }
+
     /// Notes an answer. Of streams only the time until they began is known, and not kept.
     pub fn note(&self, labels: Labels, code: StatusCode, took: Duration) {
         *self
@@ -203,6 +215,7 @@ pub fn answer(shared: &Shared) -> Response {
         head(&mut text, name, "gauge", help);
         text.push_str(&format!("{name} {value}\n"));
     }
+    process(shared, &mut text);
     head(
         &mut text,
         "kubernetes_build_info",
@@ -222,6 +235,49 @@ pub fn answer(shared: &Shared) -> Response {
     )
 }
 
+/// What the program itself uses, and how often its workers looked at their pods. What cannot be read
+/// is left out. Source: Prometheus, "Standard and runtime collectors".
+fn process(shared: &Shared, text: &mut String) {
+    let usage = runtime::stats::this_process();
+    let cpu_s = usage
+        .cpu
+        .map(|cpu| Duration::from_nanos(cpu.total_ns).as_secs_f64());
+    let resident = usage.memory.map(|memory| memory.usage as f64);
+    let started_s = shared.metrics.started.as_millisecond() as f64 / 1000.0;
+    let turns = shared.options.figures.turns() as f64;
+    for (name, kind, help, value) in [
+        (
+            "process_cpu_seconds_total",
+            "counter",
+            "Processor time of user and system.",
+            cpu_s,
+        ),
+        (
+            "process_resident_memory_bytes",
+            "gauge",
+            "Resident memory.",
+            resident,
+        ),
+        (
+            "process_start_time_seconds",
+            "gauge",
+            "Start, since 1970.",
+            Some(started_s),
+        ),
+        (
+            "lowtide_pod_worker_turns_total",
+            "counter",
+            "Looks at a pod and what was due.",
+            Some(turns),
+        ),
+    ] {
+        if let Some(value) = value {
+            head(text, name, kind, help);
+            text.push_str(&format!("{name} {value}\n"));
+        }
+    }
+}
+
 #[cfg(test)]
 mod tests {
     use super::*;
@@ -235,7 +291,7 @@ mod tests {
 
     #[test]
     fn answers_are_counted_by_what_is_served_only() {
-        let metrics = Metrics::default();
+        let metrics = Metrics::new(Timestamp::UNIX_EPOCH);
         let get = labels(&Method::GET, "/api/v1/namespaces/a/pods/p/log");
         metrics.note(get, StatusCode::OK, Duration::from_millis(20));
         metrics.note(get, StatusCode::OK, Duration::from_secs(2));

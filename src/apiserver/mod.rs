@@ -48,6 +48,7 @@ use std::os::fd::AsFd;
 use std::os::unix::net::UnixListener;
 use std::path::PathBuf;
 use std::rc::Rc;
+use std::sync::Arc;
 use std::thread::JoinHandle;
 use std::time::Duration;
 
@@ -67,6 +68,7 @@ use crate::os;
 use crate::os::task;
 use crate::registry::Reader;
 use crate::world::Clock;
+use crate::world::figures::Figures;
 
 /// How long the listener rests when it is out of descriptors.
 const ACCEPT_PAUSE: Duration = Duration::from_millis(100);
@@ -117,6 +119,8 @@ impl Default for Limits {
 pub struct Options {
     /// `--pod-logs-dir`
     pub pod_logs_dir: PathBuf,
+    /// What the node counts while it works.
+    pub figures: Arc<Figures>,
     pub authenticator: Authenticator,
     pub authorizer: Authorizer,
     pub limits: Limits,
@@ -153,6 +157,7 @@ impl Server {
         executor: Rc<LocalExecutor<'static>>,
     ) -> Server {
         Server(Rc::new(Shared {
+            metrics: metrics::Metrics::new(clock.wall()),
             reader,
             backend,
             clock,
@@ -164,7 +169,6 @@ impl Server {
             bodies: Counter::default(),
             streams: Counter::default(),
             execs: Counter::default(),
-            metrics: metrics::Metrics::default(),
             forwards: Counter::default(),
             forwarded: Counter::default(),
         }))

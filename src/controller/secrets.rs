@@ -6,9 +6,10 @@
 //!                      account gone, or another of that name ──► deleted
 //!  Secret gone ──► no longer listed
 //! ```
-//! None is made by itself: that ended upstream with 1.24. Those of manifests are left as they are,
-//! since their file says what they hold. Source: Kubernetes pkg/controller/serviceaccount
-//! (tokens_controller.go); listing in `secrets` is what its early versions did.
+//! None is made by itself: that ended upstream with 1.24. Those of manifests are filled too, and go
+//! with their file only; an account of a manifest lists what its file says. Source: Kubernetes
+//! pkg/controller/serviceaccount (tokens_controller.go); listing in `secrets` is what its early
+//! versions did.
 
 use std::collections::{BTreeMap, BTreeSet};
 use std::sync::Arc;
@@ -159,6 +160,9 @@ async fn settle(
 }
 
 async fn end(controllers: &Controllers, secret: &Object) -> Outcome {
+    if secret.source != Source::Api {
+        return Outcome::Settled;
+    }
     let deletion = Deletion {
         precondition: Precondition {
             uid: Some(secret.uid().to_owned()),
@@ -171,9 +175,12 @@ async fn end(controllers: &Controllers, secret: &Object) -> Outcome {
 }
 
 async fn fill(controllers: &Controllers, account: &Arc<Object>, secret: &Object) -> Outcome {
-    if secret.source != Source::Api {
-        return Outcome::Settled;
-    }
+    let writer = match secret.source {
+        Source::Api => actor(),
+        // Only who owns it may write it.
+        source @ (Source::File | Source::Http) => source.into(),
+        Source::Remote | Source::Node => return Outcome::Settled,
+    };
     let authority = controllers.trust.certificate();
     match filled(&controllers.issuer, account, secret, &authority) {
         Err(error) => {
@@ -186,7 +193,7 @@ async fn fill(controllers: &Controllers, account: &Arc<Object>, secret: &Object)
             let registry = &controllers.registry;
             Outcome::of(
                 registry
-                    .update(actor(), key, body, Precondition::default())
+                    .update(writer, key, body, Precondition::default())
                     .await,
             )
         }
@@ -221,6 +228,9 @@ async fn list(
     names: &[String],
     gone: &BTreeSet<String>,
 ) -> Outcome {
+    if account.source != Source::Api {
+        return Outcome::Settled;
+    }
     let Some(body) = listing(account, names, gone) else {
         return Outcome::Settled;
     };

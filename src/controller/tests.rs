@@ -8,7 +8,7 @@ use crate::object::token::SigningKey;
 use crate::object::{Key, Kind, Object};
 use crate::os::clock::SystemClock;
 use crate::os::random::SystemRandom;
-use crate::registry::{Deletion, Limits, Options, Place, Precondition, Propagation};
+use crate::registry::{Deletion, Incoming, Limits, Options, Place, Precondition, Propagation};
 
 const TOKEN_TYPE: &str = "kubernetes.io/service-account-token";
 
@@ -312,6 +312,84 @@ fn token_secrets_are_filled_listed_and_end_with_their_account() {
     node.make(&key, body);
     node.delete(&robot, None);
     assert!(node.get(&key).is_none(), "goes with its account");
+}
+
+/// A complete list of a manifest directory.
+fn state(node: &Node, objects: &[(&Key, Value)]) {
+    let incoming = objects.iter().map(|(key, body)| {
+        let mut body = body.clone();
+        body["metadata"]["name"] = json!(key.name);
+        Incoming::Object {
+            key: (*key).clone(),
+            provenance: None,
+            body,
+            lines: Default::default(),
+        }
+    });
+    let replaced = wait(node.registry.replace(Source::File, incoming.collect()));
+    assert_eq!(replaced.expect("taken").problems, []);
+    node.settle();
+}
+
+#[test]
+fn what_manifests_state_of_accounts_is_filled_and_kept() {
+    let node = Node::start();
+    let robot = account("default", "robot");
+    let key = Key::local(Kind::Secret, "default", "robot-token");
+    let secret = || {
+        let annotations = json!({"kubernetes.io/service-account.name": "robot"});
+        (
+            &key,
+            json!({"type": TOKEN_TYPE, "metadata": {"annotations": annotations}}),
+        )
+    };
+    state(&node, &[(&robot, json!({})), secret()]);
+    let filled = node.get(&key).expect("there");
+    let token = filled.body["data"]["token"].clone();
+    assert!(token.is_string(), "{}", filled.body);
+    let made = node.get(&robot).expect("there");
+    assert_eq!(
+        made.body.get("secrets"),
+        None,
+        "its file says what it lists"
+    );
+    // The same text read again, and a text that says more.
+    let version = filled.resource_version;
+    state(&node, &[(&robot, json!({})), secret()]);
+    assert_eq!(node.get(&key).expect("there").resource_version, version);
+    let (_, mut more) = secret();
+    more["stringData"] = json!({"extra": "1"});
+    state(&node, &[(&robot, json!({})), (&key, more)]);
+    assert_eq!(node.get(&key).expect("there").body["data"]["token"], token);
+    // Without its account it is nobody's, and still the file's.
+    state(&node, &[secret()]);
+    assert!(node.get(&robot).is_none() && node.get(&key).is_some());
+}
+
+#[test]
+fn what_is_there_without_a_manifest_is_left_when_its_manifest_goes() {
+    let node = Node::start();
+    let space = Key::local(Kind::Namespace, "", "plant");
+    let default = account("plant", "default");
+    let labels = json!({"pod-security.kubernetes.io/enforce": "baseline"});
+    let pull = json!({"imagePullSecrets": [{"name": "registry"}]});
+    let stated = [
+        (&space, json!({"metadata": {"labels": labels}})),
+        (&default, pull),
+    ];
+    for _ in 0..2 {
+        state(&node, &stated);
+        let uids = [&space, &default].map(|key| {
+            let object = node.get(key).expect("there");
+            assert_eq!(object.source, Source::File, "{key}");
+            object.uid().to_owned()
+        });
+        state(&node, &[]);
+        for (key, uid) in [&space, &default].into_iter().zip(uids) {
+            let left = node.get(key).expect("stays");
+            assert_eq!((left.source, left.uid()), (Source::Api, &*uid), "{key}");
+        }
+    }
 }
 
 #[test]

@@ -18,6 +18,7 @@ use crate::object::token::Issuer;
 use crate::object::{Key, Kind, Object, Origin};
 use crate::os::task;
 use crate::registry::{EventRecord, Reader, Registry};
+use crate::world::figures::Figures;
 use crate::world::{Area, DiskError, World};
 
 /// Settings of the node loop that are not facts about the machine.
@@ -33,6 +34,8 @@ pub struct Options {
     pub eviction: Policy,
     /// Signs the tokens of pods; without it no pod gets one.
     pub issuer: Option<Arc<Issuer>>,
+    /// Where turns and probes are counted.
+    pub figures: Arc<Figures>,
 }
 
 pub struct Core {

@@ -161,7 +161,7 @@ pub struct Ending {
     /// The agent leaves while the pod's time is up: it ends as a failed one all the same.
     #[serde(default)]
     pub overdue: bool,
-    /// Why the node evicts it; stays when another cause comes on top.
+    /// Why the node evicts or rejects it; stays when another cause comes on top.
     #[serde(default)]
     pub eviction: Option<String>,
 }
@@ -169,7 +169,10 @@ pub struct Ending {
 impl Ending {
     /// Whether the pod stays as a failed one.
     pub fn is_failure(&self) -> bool {
-        matches!(self.cause, EndCause::DeadlineExceeded | EndCause::Evicted)
+        match self.cause {
+            EndCause::DeadlineExceeded | EndCause::Evicted | EndCause::Rejected => true,
+            EndCause::Deleted | EndCause::Shutdown => false,
+        }
     }
 
     /// When what still runs is killed. At least one second is given.
@@ -186,6 +189,8 @@ pub enum EndCause {
     DeadlineExceeded,
     /// The node is short of something, or the pod exceeds a limit: stop, keep as Failed.
     Evicted,
+    /// The node is short of something and never let it in: keep as Failed.
+    Rejected,
     /// The agent leaves and takes the pods along (`--exit-stops-pods`).
     Shutdown,
 }

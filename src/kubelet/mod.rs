@@ -70,6 +70,8 @@ pub struct Kubelet {
     followers: RefCell<Vec<Task<()>>>,
     /// The node takes its pods along: no more are started.
     stopping: Cell<bool>,
+    /// The registry's version before anything was followed.
+    began_at: u64,
 }
 
 struct Worker {
@@ -87,6 +89,7 @@ impl Kubelet {
         options: Options,
         executor: Rc<LocalExecutor<'static>>,
     ) -> Rc<Kubelet> {
+        let began_at = registry.reader().version();
         let core = Core::new(world, registry, options, executor);
         let recovered = core.world.runtime.recover().await.unwrap_or_else(|error| {
             log::error!("recover running pods: {error}; going on with what the registry has");
@@ -97,6 +100,7 @@ impl Kubelet {
             workers: RefCell::default(),
             followers: RefCell::default(),
             stopping: Cell::new(false),
+            began_at,
         });
         let known = core.pressure_known.listen();
         let pressure = core.spawn(pressure::run(kubelet.clone()));
@@ -166,7 +170,14 @@ impl Kubelet {
                 return;
             }
         };
+        let uid = view.uid.clone();
         self.run(view);
+        if object.resource_version > self.began_at
+            && let Some(worker) = self.workers.borrow().get(&uid)
+            && !worker.shared.recalled.get()
+        {
+            worker.shared.fresh.set(true);
+        }
     }
 
     /// Gives the view to its worker, made if there is none.
@@ -254,10 +265,9 @@ impl Kubelet {
         }
     }
 
-    /// Why the pod waits until the node has more of something. Who was let in stays in.
-    ///
-    /// Upstream's node fails such a pod for good; there a taint keeps others away meanwhile and a
-    /// scheduler finds another node. Here is no other: it waits, as it would before the scheduler.
+    /// Why the pod waits until the node has more of something. Who was let in stays in; who comes now is
+    /// turned away for good, as upstream's node does; who was here before this agent waits: after a
+    /// reboot nobody would make another in its place.
     fn under_pressure(&self, shared: &Shared, view: &PodView) -> Option<Waiting> {
         let over = shared.memory.borrow().finals.phase.is_some();
         if over || !shared.recalled.get() {
@@ -267,7 +277,15 @@ impl Kubelet {
         let refused = pressure::refuses(&self.core.pressure.borrow(), view);
         let refused = refused.filter(|_| !shared.let_in.get() && !runs());
         shared.let_in.set(refused.is_none());
-        refused.map(|why| Waiting::new("NodePressure", why))
+        let why = refused?;
+        if !shared.fresh.get() {
+            return Some(Waiting::new("NodePressure", why));
+        }
+        log::warn!("{} is rejected: {why}", view.key);
+        let core = &self.core;
+        core.event(view, None, EventKind::Warning, "Evicted", why.as_str());
+        shared.end_by_node(EndCause::Rejected, why, Duration::ZERO);
+        None
     }
 
     /// The pods for which `--max-pods` leaves no room. Who was let in stays in.
@@ -402,6 +420,9 @@ fn forget_shutdown(memory: &mut Memory) {
         (EndCause::Shutdown, true) if ending.eviction.is_some() => ending.cause = EndCause::Evicted,
         (EndCause::Shutdown, true) => ending.cause = EndCause::DeadlineExceeded,
         (EndCause::Shutdown, false) => memory.checkpoint.ending = None,
-        (EndCause::Deleted | EndCause::DeadlineExceeded | EndCause::Evicted, _) => {}
+        (
+            EndCause::Deleted | EndCause::DeadlineExceeded | EndCause::Evicted | EndCause::Rejected,
+            _,
+        ) => {}
     }
 }

@@ -19,6 +19,7 @@ use super::memory::Condemned;
 use super::probe::{Figures, Threshold, Verdict};
 use super::view::{PodView, ProbeKind};
 use super::worker::Shared;
+use crate::world::figures::{ProbeResult, Probed};
 use crate::world::{BootTime, ContainerId, ContainerState, PodObserved};
 
 /// How often a probe is tried at once when it could not be made at all.
@@ -106,6 +107,7 @@ async fn probe_for_ever(shared: Rc<Shared>, view: Rc<PodView>, order: Order) {
         clock.sleep_until(due).await;
         let begun = clock.now();
         let verdict = attempt(&shared, &view, &order).await;
+        count(&shared, &view, &order, verdict, clock.now().since(begun));
         if let Some(verdict) = verdict
             && let Some(change) = threshold.observe(verdict)
             && apply(&shared, &view, &order, change) == Next::Stop
@@ -114,6 +116,23 @@ async fn probe_for_ever(shared: Rc<Shared>, view: Rc<PodView>, order: Order) {
         }
         due = (begun + order.figures.period).max(clock.now());
     }
+}
+
+fn count(shared: &Shared, view: &PodView, order: &Order, verdict: Option<Verdict>, took: Duration) {
+    let probed = Probed {
+        uid: view.uid.clone(),
+        namespace: view.key.namespace.clone(),
+        pod: view.key.name.clone(),
+        container: order.name.clone(),
+        probe: order.kind.name(),
+    };
+    let result = match verdict {
+        Some(Verdict::Success) => ProbeResult::Successful,
+        Some(Verdict::Failure) => ProbeResult::Failed,
+        None => ProbeResult::Unknown,
+    };
+    let figures = &shared.core.options.figures;
+    figures.note_probe(probed, result, took);
 }
 
 /// After the initial delay; for a container that has run longer than a period (an adopted one),

@@ -430,7 +430,7 @@ async fn tear_down(shared: &Shared, view: &PodView, cause: EndCause) -> Result<(
             }
             Err(RemoveError::Held(why)) => Err(why),
         },
-        EndCause::Deleted | EndCause::DeadlineExceeded | EndCause::Evicted => {
+        EndCause::Deleted | EndCause::DeadlineExceeded | EndCause::Evicted | EndCause::Rejected => {
             match leftovers::clear(core, &shared.uid, &view.key).await {
                 Ok(()) => {}
                 Err(RemoveError::Held(why)) => return Err(why),

@@ -40,6 +40,8 @@ pub struct Shared {
     pub admitted: Cell<bool>,
     /// The node was not short of anything when it asked: what comes later does not hold it back.
     pub let_in: Cell<bool>,
+    /// It was made after this agent began: nothing of it can have run before.
+    pub fresh: Cell<bool>,
     /// What is on record of it is known.
     pub recalled: Cell<bool>,
     pub(super) outcomes: RefCell<Vec<(Target, Outcome)>>,
@@ -60,6 +62,7 @@ impl Shared {
             held: RefCell::new(None),
             admitted: Cell::new(false),
             let_in: Cell::new(false),
+            fresh: Cell::new(false),
             recalled: Cell::new(false),
             outcomes: RefCell::new(Vec::new()),
             pulse: Event::new(),
@@ -103,11 +106,11 @@ impl Shared {
     }
 
     /// Ends the pod for the node's sake, unless it is ending already.
-    pub fn evict(&self, why: String, grace: Duration) {
+    pub fn end_by_node(&self, cause: EndCause, why: String, grace: Duration) {
         let ending = &mut self.memory.borrow_mut().checkpoint.ending;
         if ending.is_none() {
             *ending = Some(Ending {
-                cause: EndCause::Evicted,
+                cause,
                 since: self.core.world.clock.now(),
                 grace,
                 overdue: false,
@@ -138,7 +141,11 @@ pub async fn work(shared: Rc<Shared>) {
         told: Told::default(),
         shared,
     };
-    while worker.turn().await == Turn::Continue {}
+    let figures = worker.shared.core.options.figures.clone();
+    while worker.turn().await == Turn::Continue {
+        figures.note_turn();
+    }
+    figures.forget(&worker.shared.uid);
     worker.shared.gone.set(true);
     worker.shared.core.departures.notify(usize::MAX);
 }

@@ -1,7 +1,7 @@
 //! Manifest text to JSON objects: YAML with go-yaml's meaning, or JSON; several documents a file.
 //!
 //! ```text
-//! text ──► documents (first line of each) ──► Value ──► List opened ──► Pod | ConfigMap | Secret
+//! text ──► documents (first line of each) ──► Value ──► List opened ──► Pod | ConfigMap | Secret | …
 //! ```
 //!
 //! Refuses what could exhaust memory or stack (alias bombs, depth) and what two readers would
@@ -268,20 +268,23 @@ fn list_item_kind(value: &Value) -> Option<Option<&'static str>> {
         "PodList" => Some(Some("Pod")),
         "ConfigMapList" => Some(Some("ConfigMap")),
         "SecretList" => Some(Some("Secret")),
+        "ServiceAccountList" => Some(Some("ServiceAccount")),
+        "NamespaceList" => Some(Some("Namespace")),
         _ => None,
     }
 }
 
 /// Errors: the field that tells, and why the value is not one that is read.
 fn check_kind(value: Value) -> Result<Value, (&'static str, String)> {
-    const LEGAL: &str = "a manifest holds v1 Pod, ConfigMap, Secret or a List of these";
+    const LEGAL: &str = "a manifest holds v1 Pod, ConfigMap, Secret, ServiceAccount, Namespace or a \
+                         List of these";
     if !value.is_object() {
         return Err(("", format!("not an object: {LEGAL}")));
     }
     let version = value["apiVersion"].as_str().unwrap_or_default();
     let kind = value["kind"].as_str().unwrap_or_default();
     match (version, kind) {
-        ("v1", "Pod" | "ConfigMap" | "Secret") => Ok(value),
+        ("v1", "Pod" | "ConfigMap" | "Secret" | "ServiceAccount" | "Namespace") => Ok(value),
         ("", _) => Err(("apiVersion", format!("apiVersion: Required value; {LEGAL}"))),
         (_, "") => Err(("kind", format!("kind: Required value; {LEGAL}"))),
         _ => Err((

@@ -66,6 +66,10 @@ fn lists_are_opened() {
         .collect();
     assert_eq!(names, ["a", "b"]);
     assert_eq!(values(text)[1]["kind"], "Pod");
+    let accounts = "apiVersion: v1\nkind: ServiceAccountList\nitems:\n- metadata: {name: a}\n---\n\
+                    apiVersion: v1\nkind: Namespace\nmetadata: {name: plant}\n";
+    let kinds: Vec<Value> = values(accounts).iter().map(|v| v["kind"].clone()).collect();
+    assert_eq!(kinds, ["ServiceAccount", "Namespace"]);
     assert!(decode(b"apiVersion: v1\nkind: List\n").is_empty());
     let lines: Vec<u32> = decode(text.as_bytes()).iter().map(|d| d.line).collect();
     assert_eq!(lines, [4, 5]);

@@ -30,7 +30,7 @@ const CONFIG_SOURCE: &str = "kubernetes.io/config.source";
 /// Annotation: when this content was first seen, RFC 3339.
 pub const CONFIG_SEEN: &str = "kubernetes.io/config.seen";
 
-/// Completes a Pod, ConfigMap or Secret. Errors: the field and what is wrong with it.
+/// Completes an object of a manifest. Errors: the field and what is wrong with it.
 pub fn apply(mut body: Value, origin: Origin<'_>) -> Result<Defaulted, Cause> {
     let kind = body["kind"]
         .as_str()
@@ -41,8 +41,14 @@ pub fn apply(mut body: Value, origin: Origin<'_>) -> Result<Defaulted, Cause> {
     let name = text(metadata, "name")?
         .ok_or_else(|| required("metadata.name"))?
         .to_owned();
-    let namespace = text(metadata, "namespace")?.unwrap_or("default").to_owned();
-    metadata.insert("namespace".to_owned(), namespace.clone().into());
+    let namespace = match kind.namespaced() {
+        true => text(metadata, "namespace")?.unwrap_or("default").to_owned(),
+        false => String::new(),
+    };
+    match kind.namespaced() {
+        true => metadata.insert("namespace".to_owned(), namespace.clone().into()),
+        false => metadata.remove("namespace"),
+    };
     let name = match kind {
         Kind::Pod => complete_pod(&mut body, &name, hash, origin)?,
         _ => name,
@@ -246,6 +252,11 @@ mod tests {
                          "metadata": {"name": "conf", "namespace": "apps"}});
         let map = file(map);
         assert_eq!(map.key, Key::local(Kind::ConfigMap, "apps", "conf"));
+        let space = json!({"apiVersion": "v1", "kind": "Namespace",
+            "metadata": {"name": "plant", "namespace": "apps"}});
+        let space = file(space);
+        assert_eq!(space.key, Key::local(Kind::Namespace, "", "plant"));
+        assert_eq!(space.body["metadata"].get("namespace"), None);
         assert_eq!(map.body["metadata"]["annotations"], Value::Null);
     }
 

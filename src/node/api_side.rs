@@ -8,11 +8,12 @@ use std::sync::Arc;
 
 use async_channel::Sender;
 use async_executor::LocalExecutor;
+use futures_lite::future::zip;
 
 use super::parts::Parts;
 use crate::apiserver::backend::{
     AttachSession, AttachStart, ExecExit, ExecIo, ExecSession, ExecStart, NodeSide, NodeStatus,
-    PullProgress,
+    PullProgress, Reply,
 };
 use crate::os::pipe;
 use crate::os::task;
@@ -78,7 +79,8 @@ impl ApiSide {
     /// has left.
     fn hold(&self, mut attachment: Attachment, start: &AttachStart) -> AttachSession {
         let (typing, typed) = async_channel::bounded(1);
-        let (attached, left) = async_channel::bounded::<()>(1);
+        let (attached, asked) = async_channel::bounded::<Reply<bool>>(1);
+        let watched = attachment.watched();
         let session = AttachSession {
             terminal: attachment.terminal.take(),
             stdin: attachment.stdin.take(),
@@ -88,10 +90,18 @@ impl ApiSide {
             attached,
         };
         let work = async move {
-            // Nothing is ever sent on either: they are closed.
-            let _: Result<(), _> = typed.recv().await;
-            attachment.close_input();
-            let _ = left.recv().await;
+            let input = async {
+                // Nothing is ever sent: it is closed.
+                let _: Result<(), _> = typed.recv().await;
+                attachment.close_input();
+            };
+            let questions = async {
+                while let Ok(reply) = asked.recv().await {
+                    // Who asked may have left.
+                    let _ = reply.try_send(watched.runs().await);
+                }
+            };
+            zip(input, questions).await;
         };
         task::spawn(&self.executor, work).detach();
         session

@@ -281,6 +281,7 @@ fn kubelet_options(
             age_min: options.image_gc_age_min,
         },
         issuer: None,
+        figures: parts.figures.clone(),
     }
 }
 
@@ -457,6 +458,7 @@ fn start_api(
         || Ok(Rc::new(SystemClock::new()?)),
         apiserver::Options {
             pod_logs_dir: options.pod_logs_dir.clone(),
+            figures: parts.figures.clone(),
             authenticator,
             authorizer,
             limits: apiserver::Limits::default(),

@@ -20,6 +20,7 @@ use crate::runtime::oci::OciRuntime;
 use crate::runtime::shim::executable;
 use crate::runtime::stats::{self, HostStats};
 use crate::runtime::volumes::DiskVolumes;
+use crate::world::figures::Figures;
 use crate::world::{Clock, Random, World};
 
 /// Who follows a log has read a rotated file by then; a log that fills files faster than that is
@@ -30,6 +31,7 @@ pub struct Parts {
     pub world: World,
     pub images: Rc<ImageStore>,
     pub runtime: Rc<HostRuntime>,
+    pub figures: Arc<Figures>,
 }
 
 impl Parts {
@@ -97,6 +99,7 @@ impl Parts {
             world,
             images,
             runtime,
+            figures: Arc::default(),
         })
     }
 }

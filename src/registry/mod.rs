@@ -38,6 +38,7 @@ mod reader;
 mod replace;
 mod reseal;
 mod store;
+mod takeover;
 mod write;
 
 use std::collections::BTreeMap;

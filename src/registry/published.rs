@@ -21,6 +21,9 @@ use super::packed::{Packed, PackedChange};
 use super::{ChangeType, Gone};
 use crate::object::{Key, Kind, Object};
 
+/// Changes of leases that are kept for watchers.
+const LEASE_CHANGES_MAX: usize = 32;
+
 /// Objects of one kind in key order.
 pub(super) type Objects = BTreeMap<Key, Arc<Packed>>;
 
@@ -249,7 +252,8 @@ impl Published {
     fn publish(&mut self, change: ChangeType, object: Packed, previous: Option<Arc<Packed>>) {
         self.version += 1;
         let object = Arc::new(object.at_version(self.version));
-        let kind = &mut self.kinds[object.key().kind as usize];
+        let kind_changed = object.key().kind;
+        let kind = &mut self.kinds[kind_changed as usize];
         let objects = Arc::make_mut(&mut kind.objects);
         match change {
             ChangeType::Added | ChangeType::Modified => {
@@ -267,7 +271,15 @@ impl Published {
             previous,
         };
         kind.history.push_back((bytes, Arc::new(change)));
-        kind.trim(self.limits);
+        let limits = match kind_changed {
+            // Renewed for ever, and nobody needs to know how it once was.
+            Kind::Lease => HistoryLimits {
+                changes: self.limits.changes.min(LEASE_CHANGES_MAX),
+                ..self.limits
+            },
+            _ => self.limits,
+        };
+        kind.trim(limits);
     }
 }
 

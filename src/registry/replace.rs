@@ -19,11 +19,12 @@ use serde_json::{Value, json};
 use super::admission::Operation;
 use super::commit::Visible;
 use super::departing::grace_of;
-use super::desk::{Desk, PROVISIONED, same_but_for_versions, seconds_text};
+use super::desk::{Desk, same_but_for_versions, seconds_text};
 use super::packed::Packed;
 use super::published::Step;
+use super::takeover::{goes_there, is_provisioned, keep_filled, left_to_the_api};
 use super::{Error, FieldLines, Incoming, Registry, Replaced, causes_text};
-use crate::object::{self, Cause, Key, Kind, Object, Problem, Provenance, Source, Standing};
+use crate::object::{self, Cause, Key, Kind, Object, Problem, Provenance, Source, Standing, order};
 use crate::world::LocalFuture;
 
 /// What is remembered between the lists of a source.
@@ -154,7 +155,9 @@ impl Turn<'_> {
             Kind::Pod => 2,
             _ => 1,
         };
-        entries.sort_by(|a, b| (rank(a), &a.provenance).cmp(&(rank(b), &b.provenance)));
+        order::sort_by(&mut entries, |a, b| {
+            (rank(a), &a.provenance).cmp(&(rank(b), &b.provenance))
+        });
         let mut first: BTreeMap<Key, Option<Provenance>> = BTreeMap::new();
         let mut once = Vec::new();
         for entry in entries {
@@ -208,6 +211,7 @@ impl Turn<'_> {
         lists.texts.get(&entry.key) == Some(&text)
             && current.is_some_and(|now| {
                 *now.standing() == Standing::Accepted
+                    && now.source() == self.source
                     && now.provenance() == entry.provenance.as_ref()
                     && !now.is_deleting()
             })
@@ -225,6 +229,9 @@ impl Turn<'_> {
             mut body,
             lines,
         } = entry;
+        if let Some(current) = current {
+            keep_filled(key.kind, &mut body, &current.body);
+        }
         // A list states wishes, not edits: versions in it mean nothing here.
         if let Some(metadata) = body.get_mut("metadata").and_then(Value::as_object_mut) {
             metadata.remove("resourceVersion");
@@ -261,13 +268,15 @@ impl Turn<'_> {
         let verdict = match &current {
             None => Verdict::Added,
             Some(now) if now.uid() != desired.uid() => Verdict::Added,
-            Some(now) if now.is_deleting() && !desired.is_deleting() => {
+            // A cluster says itself that its pod goes; here a list that has the pod wants it back.
+            Some(now) if now.is_deleting() && !goes_there(&desired) => {
                 // Same uid, stopping: it comes back as a new instance once it has stopped.
                 let mut successor = desired;
                 renew(&mut successor, &self.registry.desk);
                 self.returning.insert(key, successor);
                 return;
             }
+            Some(now) if now.source != desired.source => Verdict::Changed,
             Some(now) => compare(now, &desired),
         };
         match verdict {
@@ -396,7 +405,9 @@ impl Turn<'_> {
             let now = now.unpack();
             let key = now.key.clone();
             let shown_only = matches!(now.standing, Standing::Rejected(_));
-            if now.key.kind != Kind::Pod || shown_only {
+            if let Some(left) = left_to_the_api(&now) {
+                self.steps.push(Step::Put(Box::new(left)));
+            } else if now.key.kind != Kind::Pod || shown_only {
                 let uid = now.uid().to_owned();
                 self.steps.push(Step::Remove {
                     key: key.clone(),
@@ -476,11 +487,6 @@ fn compare(now: &Object, desired: &Object) -> Verdict {
     } else {
         Verdict::Unchanged
     }
-}
-
-/// Nobody's but for want of a better: whoever states it may have it.
-fn is_provisioned(now: &Packed) -> bool {
-    now.key().kind == Kind::Namespace && now.unpack().annotation(PROVISIONED).is_some()
 }
 
 /// Makes a fresh instance of what `complete` took for the continuation of the stopping one.

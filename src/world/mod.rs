@@ -15,6 +15,7 @@
 mod clock;
 mod cluster;
 mod disk;
+pub mod figures;
 mod images;
 mod net;
 mod runtime;

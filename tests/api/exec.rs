@@ -27,14 +27,23 @@ pub fn start_with(limits: lowtide::apiserver::Limits) -> Node {
     node
 }
 
-/// Runs a session: sends `frames`, collects output until the Status. Returns stdout, stderr, Status.
 fn run(
     node: &Node,
     query: &str,
     protocols: &[&str],
     frames: Vec<Frame>,
 ) -> (String, String, Value) {
-    let path = format!("/api/v1/namespaces/default/pods/web/exec?{query}");
+    session(node, &format!("exec?{query}"), protocols, frames)
+}
+
+/// Runs a session: sends `frames`, collects output until the Status. Returns stdout, stderr, Status.
+fn session(
+    node: &Node,
+    what: &str,
+    protocols: &[&str],
+    frames: Vec<Frame>,
+) -> (String, String, Value) {
+    let path = format!("/api/v1/namespaces/default/pods/web/{what}");
     let session = async {
         let stream: Async<UnixStream> =
             Async::new(unix::connect(&node.socket()).expect("connect")).expect("async");
@@ -187,6 +196,21 @@ fn what_a_command_leaves_behind_does_not_hold_the_session() {
         ("done\n", &json!("Success"))
     );
     assert!(PATIENCE < Duration::from_secs(30));
+}
+
+#[test]
+fn a_client_that_is_cut_off_is_told_so_and_one_that_saw_the_end_is_not() {
+    let node = start();
+    for (query, code) in [("stdout=1&stderr=1", Value::Null), ("stdout=1", json!(500))] {
+        let what = format!("attach?{query}");
+        let (stdout, _, status) = session(&node, &what, V5, Vec::new());
+        assert_eq!((stdout.as_str(), &status["code"]), ("ready\n", &code));
+        let cut = status["message"]
+            .as_str()
+            .unwrap_or_default()
+            .contains("not read for too long");
+        assert_eq!(cut, code != Value::Null, "{status}");
+    }
 }
 
 #[test]

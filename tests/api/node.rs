@@ -15,7 +15,7 @@ use lowtide::apiserver::authn::Authenticator;
 use lowtide::apiserver::authz::{Authorizer, Mode, PolicyFile};
 use lowtide::apiserver::backend::{
     self, AttachSession, AttachStart, Backend, ExecExit, ExecIo, ExecSession, ExecStart, NodeSide,
-    NodeStatus, PullProgress,
+    NodeStatus, PullProgress, Reply,
 };
 use lowtide::apiserver::{Limits, Options, Secure, ServeThread, Sockets};
 use lowtide::net::unix;
@@ -121,6 +121,7 @@ impl Node {
         };
         let options = Options {
             pod_logs_dir: directory.path().join("logs"),
+            figures: Default::default(),
             authenticator,
             authorizer: Authorizer::new(&modes, &policy, &reader),
             limits: setup.limits,
@@ -357,10 +358,12 @@ impl NodeSide for FakeNode {
         })
     }
 
-    /// Every container runs the same script.
+    /// Every container runs the same script. Who is attached without standard error is cut off: the
+    /// container goes on.
     fn attach(&self, start: AttachStart) -> LocalFuture<'_, Result<AttachSession, RuntimeError>> {
         Box::pin(async move {
             let script = "echo ready; cat; echo end >&2";
+            let cut = !start.stderr;
             let session = spawn(ExecStart {
                 uid: start.uid,
                 container: start.container,
@@ -380,7 +383,15 @@ impl NodeSide for FakeNode {
             };
             let terminal = None;
             let typing = start.stdin.then(|| async_channel::bounded(1).0);
-            let attached = async_channel::bounded(1).0;
+            let (attached, asked) = async_channel::bounded::<Reply<bool>>(1);
+            if cut {
+                let answer = move || {
+                    while let Ok(reply) = asked.recv_blocking() {
+                        let _ = reply.try_send(true);
+                    }
+                };
+                blocking::unblock(answer).detach();
+            }
             Ok(AttachSession {
                 terminal,
                 stdin,

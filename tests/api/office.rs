@@ -207,6 +207,7 @@ impl Door {
         let policy = PolicyFile::open(Some(&path)).expect("policy");
         let options = Options {
             pod_logs_dir: node.directory.path().join("logs"),
+            figures: Default::default(),
             authenticator,
             authorizer: Authorizer::new(modes, &policy, &node.reader),
             limits,

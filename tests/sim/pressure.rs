@@ -126,20 +126,22 @@ fn a_full_disk_takes_pods_by_rank_and_never_a_static_one_or_one_that_ended() {
     fill(&mut run, &registry);
     assert_evicted(&await_eviction(&mut run, &registry));
 
-    // Who comes now waits until the pressure has been over for a while.
-    let late = pod("late", 0, &["forever"], "Always");
-    post(&mut run, &registry, "late", late);
-    pass(&mut run, 60);
-    let late = status(&registry, "late");
-    let waiting = &late["containerStatuses"][0]["state"]["waiting"];
-    assert_eq!(waiting["reason"], "NodePressure", "{late}");
-    assert_eq!(
-        waiting["message"],
-        "The node had condition: [DiskPressure]. "
+    // Who comes now is turned away, and no more than that.
+    post(
+        &mut run,
+        &registry,
+        "late",
+        pod("late", 0, &["forever"], "Always"),
     );
+    pass(&mut run, 5);
+    let late = status(&registry, "late");
+    let told = (&late["phase"], &late["reason"], &late["message"]);
+    let message = "Pod was rejected: The node had condition: [DiskPressure]. ";
+    assert_eq!(told, (&json!("Failed"), &json!("Evicted"), &json!(message)));
+    assert_eq!(condition(&late, "DisruptionTarget"), None, "it never ran");
     pass(&mut run, 300);
     assert_eq!(disk_pressure(&registry).as_deref(), Some("False"));
-    for name in ["static-sim", "worthy", "small", "late"] {
+    for name in ["static-sim", "worthy", "small"] {
         let stays = status(&registry, name);
         assert_eq!(stays["phase"], "Running", "{name}: {stays}");
     }
@@ -156,4 +158,28 @@ fn a_full_disk_takes_pods_by_rank_and_never_a_static_one_or_one_that_ended() {
         pods.any(|pod| pod.containers.iter().any(|c| c.config.pod_name == name))
     };
     assert!(started("worthy") && !started("large") && !started("job"));
+    assert_eq!(status(&registry, "late")["reason"], "Evicted");
+}
+
+#[test]
+fn pods_that_were_here_before_a_reboot_wait_until_the_pressure_is_over() {
+    let (mut run, registry) = begin(12);
+    pass(&mut run, 5);
+    post(
+        &mut run,
+        &registry,
+        "kept",
+        pod("kept", 0, &["forever"], "Always"),
+    );
+    pass(&mut run, 10);
+    run.cut_power();
+    run.host.gauges.borrow_mut().disk_available = Some(MIB);
+    run.start_agent();
+    pass(&mut run, 20);
+    let kept = status(&registry, "kept");
+    let waiting = &kept["containerStatuses"][0]["state"]["waiting"];
+    assert_eq!(waiting["reason"], "NodePressure", "{kept}");
+    run.host.gauges.borrow_mut().disk_available = Some(1000 * MIB);
+    pass(&mut run, 400);
+    assert_eq!(status(&registry, "kept")["phase"], "Running");
 }

@@ -103,6 +103,7 @@ fn options(host: &Host) -> kubelet::Options {
         image_gc: Default::default(),
         eviction: Default::default(),
         issuer: None,
+        figures: Default::default(),
     }
 }
 

@@ -7,8 +7,9 @@
 //!   Authorization: Basic ──► password file                     ┘
 //!   nothing ───────────────► --anonymous-auth, else 401
 //! ```
-//! A credential that is wrong is 401, even where anonymous requests are let in; a wrong certificate
-//! beside a good token does no harm. Secrets are compared in constant time and never logged.
+//! A credential that is wrong is 401, even where anonymous requests are let in; what is no credential
+//! that is read here, an empty token or another scheme, is nothing. A wrong certificate beside a good
+//! token does no harm. Secrets are compared in constant time and never logged.
 //! Source: Kubernetes apiserver, authentication/request/union and kubeapiserver/authenticator.
 
 mod basic_file;
@@ -204,18 +205,20 @@ impl Authenticator {
                 Err(why) => problems.push(why),
             },
             Ok(Some(Credential::Basic(name, password))) => {
-                let passwords = files.passwords.as_ref();
-                match passwords.and_then(|known| known.user(&name, &password)) {
-                    Some(user) => return Ok(Arc::new(authenticated(&user))),
-                    None => problems.push("invalid username/password combination".to_owned()),
+                // Without a file nobody reads passwords.
+                if let Some(passwords) = &files.passwords {
+                    match passwords.user(&name, &password) {
+                        Some(user) => return Ok(Arc::new(authenticated(&user))),
+                        None => problems.push("invalid username/password combination".to_owned()),
+                    }
                 }
-            }
-            Ok(None) if problems.is_empty() && self.anonymous => {
-                let user = User::new(USER_ANONYMOUS, &[GROUP_UNAUTHENTICATED]);
-                return Ok(Arc::new(user));
             }
             Ok(None) => {}
             Err(why) => problems.push(why.to_owned()),
+        }
+        if problems.is_empty() && self.anonymous {
+            let user = User::new(USER_ANONYMOUS, &[GROUP_UNAUTHENTICATED]);
+            return Ok(Arc::new(user));
         }
         if !problems.is_empty() {
             let address = network.address;
@@ -283,41 +286,48 @@ enum Credential {
     Basic(String, String),
 }
 
-/// What the headers claim. Errors: a header that cannot be read.
+/// What the headers claim; schemes that nobody here reads, and empty tokens, claim nothing.
+/// Errors: a token that cannot be read.
+/// Source: Kubernetes apiserver, authentication/request/{bearertoken,websocket}.
 fn credential(headers: &HeaderMap) -> Result<Option<Credential>, &'static str> {
-    if let Some(value) = headers.get(header::AUTHORIZATION) {
-        let text = value
-            .to_str()
-            .map_err(|_| "unreadable Authorization header")?;
-        let (scheme, rest) = text.trim().split_once(' ').unwrap_or((text, ""));
-        let rest = rest.trim();
-        if scheme.eq_ignore_ascii_case("bearer") && !rest.is_empty() {
-            return Ok(Some(Credential::Bearer(rest.to_owned())));
+    let stated = headers.get(header::AUTHORIZATION);
+    if let Some(text) = stated.and_then(|value| value.to_str().ok()) {
+        let mut words = text.trim().split(' ');
+        let scheme = words.next().unwrap_or_default().to_ascii_lowercase();
+        let claimed = words.next().unwrap_or_default();
+        match scheme.as_str() {
+            "bearer" if !claimed.is_empty() => {
+                return Ok(Some(Credential::Bearer(claimed.to_owned())));
+            }
+            "basic" => return Ok(basic(claimed)),
+            _ => {}
         }
-        if scheme.eq_ignore_ascii_case("basic") {
-            let decoded = STANDARD.decode(rest).ok();
-            let decoded = decoded.and_then(|bytes| String::from_utf8(bytes).ok());
-            let decoded = decoded.ok_or("invalid Basic credentials")?;
-            let (name, password) = decoded.split_once(':').ok_or("invalid Basic credentials")?;
-            return Ok(Some(Credential::Basic(
-                name.to_owned(),
-                password.to_owned(),
-            )));
-        }
-        return Err("unknown Authorization scheme");
     }
-    let protocols = headers.get_all(header::SEC_WEBSOCKET_PROTOCOL).iter();
-    let protocols = protocols.filter_map(|value| value.to_str().ok());
-    let mut names = protocols.flat_map(|value| value.split(',').map(str::trim));
-    let Some(encoded) = names.find_map(|name| name.strip_prefix(PROTOCOL_BEARER)) else {
-        return Ok(None);
+    let names = headers.get_all(header::SEC_WEBSOCKET_PROTOCOL).iter();
+    let names = names.filter_map(|value| value.to_str().ok());
+    let names = names.flat_map(|value| value.split(',').map(str::trim));
+    let (tokens, others): (Vec<&str>, Vec<&str>) =
+        names.partition(|name| name.starts_with(PROTOCOL_BEARER));
+    let encoded = match tokens.as_slice() {
+        [] => return Ok(None),
+        [one] => one.strip_prefix(PROTOCOL_BEARER).unwrap_or_default(),
+        _ => return Err("several bearer subprotocols"),
     };
     let token = URL_SAFE_NO_PAD.decode(encoded).ok();
     let token = token.and_then(|bytes| String::from_utf8(bytes).ok());
-    match token.filter(|token| !token.is_empty()) {
-        Some(token) => Ok(Some(Credential::Bearer(token))),
-        None => Err("invalid bearer subprotocol"),
+    match token.ok_or("invalid bearer subprotocol")? {
+        empty if empty.is_empty() => Ok(None),
+        // One is answered, and that cannot be the token.
+        _ if others.is_empty() => Err("missing additional subprotocol"),
+        token => Ok(Some(Credential::Bearer(token))),
     }
+}
+
+/// `None` for what is no name and password.
+fn basic(encoded: &str) -> Option<Credential> {
+    let decoded = String::from_utf8(STANDARD.decode(encoded).ok()?).ok()?;
+    let (name, password) = decoded.split_once(':')?;
+    Some(Credential::Basic(name.to_owned(), password.to_owned()))
 }
 
 #[cfg(test)]

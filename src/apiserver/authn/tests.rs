@@ -93,16 +93,19 @@ const ANONYMOUS: &str = "system:anonymous system:unauthenticated";
 const HEADERS: &[(&str, Option<&str>, Option<&str>)] = &[
     ("", None, Some(ANONYMOUS)),
     ("Bearer t1", Some(JANE), Some(JANE)),
-    ("bearer  t1 ", Some(JANE), Some(JANE)),
+    ("bearer t1 ", Some(JANE), Some(JANE)),
+    ("Bearer t1 x", Some(JANE), Some(JANE)),
+    // The first word behind the scheme is the token, and here it is empty.
+    ("Bearer  t1", None, Some(ANONYMOUS)),
     ("Bearer t2", None, None),
-    ("Bearer", None, None),
-    ("Bearer ", None, None),
-    ("t1", None, None),
+    ("Bearer", None, Some(ANONYMOUS)),
+    ("Bearer ", None, Some(ANONYMOUS)),
+    ("t1", None, Some(ANONYMOUS)),
     ("Basic am9lOnB3", Some(JOE), Some(JOE)),
     ("Basic am9lOnB4", None, None),
-    ("Basic am9l", None, None),
-    ("Basic ###", None, None),
-    ("Negotiate x", None, None),
+    ("Basic am9l", None, Some(ANONYMOUS)),
+    ("Basic ###", None, Some(ANONYMOUS)),
+    ("Negotiate x", None, Some(ANONYMOUS)),
 ];
 
 #[test]
@@ -130,8 +133,20 @@ fn browsers_carry_their_token_in_a_subprotocol() {
             Some(JANE),
         ),
         ("v4.channel.k8s.io", Some(ANONYMOUS)),
-        ("base64url.bearer.authorization.k8s.io.", None),
-        ("base64url.bearer.authorization.k8s.io.dDI", None),
+        ("base64url.bearer.authorization.k8s.io.", Some(ANONYMOUS)),
+        ("base64url.bearer.authorization.k8s.io.dDE", None),
+        (
+            "base64url.bearer.authorization.k8s.io.dDI, v4.channel.k8s.io",
+            None,
+        ),
+        (
+            "base64url.bearer.authorization.k8s.io.###, v4.channel.k8s.io",
+            None,
+        ),
+        (
+            "base64url.bearer.authorization.k8s.io.dDE, base64url.bearer.authorization.k8s.io.dDE, v4",
+            None,
+        ),
     ];
     for (protocols, expected) in table {
         let got = fixture.ask(

@@ -4,6 +4,7 @@
 
 use std::fmt::Write;
 
+use crate::object::order;
 use crate::world::Stamp;
 
 pub const CONTENT_TYPE: &str = "text/plain; version=0.0.4; charset=utf-8";
@@ -12,6 +13,7 @@ pub const CONTENT_TYPE: &str = "text/plain; version=0.0.4; charset=utf-8";
 pub enum Type {
     Counter,
     Gauge,
+    Histogram,
 }
 
 /// One metric with all its samples.
@@ -37,34 +39,62 @@ impl Family {
     pub fn add(&mut self, labels: &[(&str, &str)], value: f64, at: Option<Stamp>) {
         let mut labels = labels.to_vec();
         labels.sort_unstable();
-        let mut line = String::new();
-        for (index, (name, text)) in labels.iter().enumerate() {
-            let open = if index == 0 { '{' } else { ',' };
-            let _ = write!(line, "{open}{name}=\"{}\"", escaped(text));
-        }
-        if !labels.is_empty() {
-            line.push('}');
-        }
-        let _ = write!(line, " {}", number(value));
+        let mut line = format!("{} {}", braced(&labels), number(value));
         if let Some(at) = at {
             let _ = write!(line, " {}", at.wall.as_millisecond());
         }
         self.samples.push(line);
     }
+
+    /// Adds one histogram: counts up to and with each bound, of all, and the sum of all values.
+    pub fn add_histogram(
+        &mut self,
+        labels: &[(&str, &str)],
+        buckets: impl Iterator<Item = (f64, u64)>,
+        count: u64,
+        sum: f64,
+    ) {
+        let bounds = buckets.map(|(bound, count)| (number(bound), count));
+        for (bound, below) in bounds.chain([("+Inf".to_owned(), count)]) {
+            let labels = [labels, &[("le", bound.as_str())]].concat();
+            self.samples
+                .push(format!("_bucket{} {below}", braced(&labels)));
+        }
+        let labels = braced(labels);
+        self.samples.push(format!("_sum{labels} {}", number(sum)));
+        self.samples.push(format!("_count{labels} {count}"));
+    }
+}
+
+/// `{a="x",b="y"}`; nothing for none.
+fn braced(labels: &[(&str, &str)]) -> String {
+    let mut text = String::new();
+    for (index, (name, value)) in labels.iter().enumerate() {
+        let open = if index == 0 { '{' } else { ',' };
+        let _ = write!(text, "{open}{name}=\"{}\"", escaped(value));
+    }
+    if !labels.is_empty() {
+        text.push('}');
+    }
+    text
 }
 
 /// Families without a sample are left out.
 pub fn render(mut families: Vec<Family>) -> String {
-    families.sort_by_key(|family| family.name);
+    order::sort_by_key(&mut families, |family| family.name);
     let mut text = String::new();
     for family in families.iter_mut().filter(|f| !f.samples.is_empty()) {
         let Family { name, help, .. } = *family;
         let kind = match family.kind {
             Type::Counter => "counter",
             Type::Gauge => "gauge",
+            Type::Histogram => "histogram",
         };
         let _ = writeln!(text, "# HELP {name} {help}\n# TYPE {name} {kind}");
-        family.samples.sort_unstable();
+        // Buckets come in the order of their bounds.
+        if family.kind != Type::Histogram {
+            family.samples.sort_unstable();
+        }
         for sample in &family.samples {
             let _ = writeln!(text, "{name}{sample}");
         }

@@ -1,7 +1,7 @@
 //! Statistics over HTTP: the kubelet's four documents, and `metrics.k8s.io` for `kubectl top`.
 //!
 //! ```text
-//!   /stats/summary  /metrics/resource  /metrics/cadvisor      the node's own face
+//!   /stats/summary  /metrics/{resource,cadvisor,probes}       the node's own face
 //!   /api/v1/nodes/NAME/proxy/…                                the same, as kubectl get --raw asks
 //!   /apis/metrics.k8s.io/v1beta1/{nodes,pods}                 NodeMetrics, PodMetrics
 //! ```
@@ -11,6 +11,7 @@
 mod cadvisor;
 mod exposition;
 mod metrics_api;
+mod probes;
 mod resource;
 mod summary;
 
@@ -37,6 +38,7 @@ pub enum Document {
     Summary,
     Resource,
     Cadvisor,
+    Probes,
 }
 
 impl Document {
@@ -46,6 +48,7 @@ impl Document {
             ["stats", "summary"] => Some(Document::Summary),
             ["metrics", "resource"] => Some(Document::Resource),
             ["metrics", "cadvisor"] => Some(Document::Cadvisor),
+            ["metrics", "probes"] => Some(Document::Probes),
             _ => None,
         }
     }
@@ -116,18 +119,18 @@ pub async fn document(
         true => Scope::CpuAndMemory,
         false => Scope::All,
     };
-    let detail = match (document, scope) {
-        (Document::Resource, _) | (Document::Summary, Scope::CpuAndMemory) => Detail::Counters,
-        (Document::Summary | Document::Cadvisor, _) => Detail::Trees,
-    };
-    let sample = look(shared, detail).await?;
     let text = match document {
         Document::Summary => {
-            let summary = summary::summary(&sample, &name, scope);
+            let detail = match scope {
+                Scope::CpuAndMemory => Detail::Counters,
+                Scope::All => Detail::Trees,
+            };
+            let summary = summary::summary(&look(shared, detail).await?, &name, scope);
             return Ok(json_response(StatusCode::OK, &summary));
         }
-        Document::Resource => resource::text(&sample),
-        Document::Cadvisor => cadvisor::text(&sample),
+        Document::Resource => resource::text(&look(shared, Detail::Counters).await?),
+        Document::Cadvisor => cadvisor::text(&look(shared, Detail::Trees).await?),
+        Document::Probes => probes::text(&shared.options.figures),
     };
     let body = Body::bytes(text);
     Ok(typed_response(

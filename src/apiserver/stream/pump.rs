@@ -33,12 +33,16 @@ const CHUNK_BYTES: usize = 32 << 10;
 /// How long output is still taken after the command itself has ended.
 const DRAIN: Duration = Duration::from_secs(2);
 
+/// What a client hears whose container went on without it.
+const TOO_SLOW: &str =
+    "detached: the container's output was not read for too long; the container goes on";
+
 /// What is at the other end of a session.
 pub struct Running {
     channels: Channels,
     end: End,
     /// Held until the session is over.
-    _attached: Option<AttachSession>,
+    attached: Option<AttachSession>,
 }
 
 /// When a session is over.
@@ -92,7 +96,7 @@ impl Running {
         Ok(Running {
             channels,
             end: End::Exit(session.exit),
-            _attached: None,
+            attached: None,
         })
     }
 
@@ -116,7 +120,7 @@ impl Running {
         Ok(Running {
             channels,
             end,
-            _attached: Some(session),
+            attached: Some(session),
         })
     }
 }
@@ -160,7 +164,7 @@ async fn move_all(
     let Running {
         channels,
         end,
-        _attached,
+        attached,
     } = running;
     let stdout = copy_out(channels.stdout, told, idle, Told::Stdout);
     let stderr = copy_out(channels.stderr, told, idle, Told::Stderr);
@@ -187,13 +191,25 @@ async fn move_all(
                 future::pending().await
             };
             drained.or(input).await;
-            answer::success()
+            match still_runs(attached.as_ref()).await {
+                true => answer::failure(TOO_SLOW),
+                false => answer::success(),
+            }
         }
         End::Input => {
             input.copy(said, idle).await;
             answer::success()
         }
     }
+}
+
+/// Whether the container goes on without the client that was attached to it.
+async fn still_runs(attached: Option<&AttachSession>) -> bool {
+    let Some(session) = attached else {
+        return false;
+    };
+    let (reply, answer) = async_channel::bounded(1);
+    session.attached.send(reply).await.is_ok() && answer.recv().await.unwrap_or(false)
 }
 
 /// The command's exit, once its output is told.

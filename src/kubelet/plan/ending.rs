@@ -4,13 +4,14 @@
 //! ```text
 //!   live regular and init ─► killed together ─► sidecars, last started first ─► nothing live
 //!        Deleted, Shutdown: ─► TearDown ─► done
-//!        DeadlineExceeded, Evicted: ─► Record ─► Release
+//!        DeadlineExceeded, Evicted, Rejected: ─► Record ─► Release
 //! ```
 
-use super::super::memory::{Ending, Final, FinalExit, FinalPhase, LastExit, Target};
+use super::super::memory::{EndCause, Ending, Final, FinalExit, FinalPhase, LastExit, Target};
 use super::super::view::Role;
 use super::living::record_final_exits;
 use super::{Plan, Situation, Step, exit_of, is_live, latest, previous};
+use crate::object::order;
 use crate::world::ContainerObserved;
 
 /// The pod is not wanted any more.
@@ -48,18 +49,21 @@ pub(super) fn stop_and_record(situation: &Situation<'_>, ending: &Ending, plan: 
 }
 
 fn failed(situation: &Situation<'_>, ending: &Ending) -> Final {
+    let rejected = ending.cause == EndCause::Rejected;
     let (reason, text) = match &ending.eviction {
-        Some(why) => ("Evicted", why.as_str()),
-        None => (
-            "DeadlineExceeded",
-            "Pod was active on the node longer than the specified deadline",
-        ),
+        // Source: Kubernetes pkg/kubelet/kubelet.go (rejectPod).
+        Some(why) if rejected => ("Evicted", format!("Pod was rejected: {why}")),
+        Some(why) => ("Evicted", why.clone()),
+        None => {
+            let text = "Pod was active on the node longer than the specified deadline";
+            ("DeadlineExceeded", text.to_owned())
+        }
     };
     let mut record = with_exits(situation);
     record.phase = Some(FinalPhase {
         reason: Some(reason.to_owned()),
-        disrupted: ending.eviction.is_some(),
-        message: Some(text.to_owned()),
+        disrupted: ending.eviction.is_some() && !rejected,
+        message: Some(text),
         ..final_phase(situation, "Failed")
     });
     record
@@ -108,7 +112,7 @@ fn stop_all(situation: &Situation<'_>, ending: &Ending, plan: &mut Plan) -> bool
     if others || starting {
         return false;
     }
-    sidecars.sort_by_key(|(position, _)| *position);
+    order::sort_by_key(&mut sidecars, |(position, _)| *position);
     match sidecars.last() {
         Some((_, instance)) => {
             let message = format!("Stopping container {}", instance.name);

@@ -17,8 +17,6 @@ use std::collections::BTreeSet;
 use std::rc::Rc;
 use std::time::Duration;
 
-use serde_json::json;
-
 use self::rank::Candidate;
 use self::state::{Shortage, State};
 use self::thresholds::{Condition, Kind, Policy};
@@ -64,6 +62,8 @@ pub async fn run(kubelet: Rc<Kubelet>) {
     look(&kubelet, &mut memory).await;
     kubelet.core.pressure_known.notify(usize::MAX);
     loop {
+        // As often as upstream's lease is renewed; it needs no timer of its own.
+        kubelet.core.registry.renew_lease();
         clock.sleep_until(clock.now() + PERIOD).await;
         if let Some(shortage) = look(&kubelet, &mut memory).await {
             relieve(&kubelet, &mut memory, &shortage).await;
@@ -252,8 +252,7 @@ fn of_pod<'a>(sample: &'a Sample, shared: &Shared) -> Option<&'a PodStats> {
 }
 
 fn requested(view: &PodView, resource: &str) -> u64 {
-    let spec = json!(view.typed().pod.spec);
-    let requests = pod_requests(&spec);
+    let requests = pod_requests(&view.body()["spec"]);
     let request = requests.get(resource).map_or(0, |amount| amount.value());
     u64::try_from(request).unwrap_or(0)
 }
@@ -263,7 +262,7 @@ fn evict(shared: &Shared, view: &PodView, message: String, grace: Duration) {
     log::warn!("evicting pod {}: {message}", view.key);
     let core = &shared.core;
     core.event(view, None, EventKind::Warning, "Evicted", message.as_str());
-    shared.evict(message, grace);
+    shared.end_by_node(EndCause::Evicted, message, grace);
 }
 
 /// Pods that exceed a limit of their own.

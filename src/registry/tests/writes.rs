@@ -3,7 +3,7 @@
 use serde_json::{Value, json};
 
 use super::fixture::{config, in_memory, options, pod, pod_key, start_with, stated, wait};
-use crate::object::{Object, Source};
+use crate::object::{Key, Kind, Object, Source};
 use crate::registry::{Admit, Attributes, Deletion, Denial, Error, Operation, Place, Precondition};
 
 #[test]
@@ -74,6 +74,36 @@ fn the_registry_fills_in_what_it_owns() {
     assert_eq!(updated.metadata()["generation"], 2);
     assert_eq!(updated.body["status"]["phase"], "Running", "one writer");
     assert_eq!(updated.uid(), created.uid());
+}
+
+#[test]
+fn the_lease_of_the_node_is_renewed_and_anothers_is_left_alone() {
+    let node = in_memory();
+    let key = Key::local(Kind::Lease, "kube-node-lease", "pi-4");
+    node.registry.renew_lease();
+    let first = node.reader.get(&key).expect("made");
+    let spec = json!({
+        "holderIdentity": "pi-4", "leaseDurationSeconds": 40,
+        "renewTime": "2025-06-15T15:06:40.000000Z",
+    });
+    assert_eq!(first.body["spec"], spec);
+    node.clock
+        .wall
+        .set(node.clock.wall.get() + std::time::Duration::from_secs(10));
+    node.registry.renew_lease();
+    let again = node.reader.get(&key).expect("there");
+    assert_eq!(
+        again.body["spec"]["renewTime"],
+        "2025-06-15T15:06:50.000000Z"
+    );
+    assert_eq!(again.uid(), first.uid());
+    assert!(again.resource_version > first.resource_version);
+
+    let node = in_memory();
+    let body = json!({"metadata": {"name": "pi-4", "namespace": "kube-node-lease"}});
+    let made = wait(node.registry.create(Source::Api, key.clone(), body)).expect("created");
+    node.registry.renew_lease();
+    assert_eq!(node.reader.get(&key).expect("there"), made);
 }
 
 #[test]

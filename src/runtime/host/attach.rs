@@ -31,13 +31,39 @@ pub struct Attachment {
     /// Where to write what is typed, if the container has no terminal and reads its input. To end
     /// it, drop it and call `close_input`.
     pub stdin: Option<OwnedFd>,
-    /// Read ends, blocking; they end when the container has.
+    /// Read ends, blocking; they end when the container has, and before it for a reader that takes
+    /// nothing for too long.
     pub stdout: Option<OwnedFd>,
     pub stderr: Option<OwnedFd>,
     input: Option<(Client, String)>,
+    watched: Watched,
+}
+
+/// Tells whether an attached container still runs.
+#[derive(Clone)]
+pub struct Watched {
+    client: Client,
+    container: String,
+}
+
+impl Watched {
+    /// The shim is asked: it has seen the end of a container before it closes what followed it. A shim
+    /// that is gone knows of none.
+    pub async fn runs(&self) -> bool {
+        let listing = self.client.list().await;
+        listing.is_ok_and(|all| {
+            all.containers
+                .iter()
+                .any(|one| one.container == self.container)
+        })
+    }
 }
 
 impl Attachment {
+    pub fn watched(&self) -> Watched {
+        self.watched.clone()
+    }
+
     /// The client types no more: with `stdinOnce` the container sees the end of its input.
     pub fn close_input(&mut self) {
         self.stdin = None;
@@ -85,6 +111,10 @@ pub async fn attach(
         stdin: attached.input,
         stdout: stdout.map(|pipe| pipe.read),
         stderr: stderr.map(|pipe| pipe.read),
-        input: types.then_some((client, name)),
+        input: types.then(|| (client.clone(), name.clone())),
+        watched: Watched {
+            client,
+            container: name,
+        },
     })
 }

@@ -67,7 +67,7 @@ fn processes() -> Option<Level> {
 }
 
 /// The agent alone: shims and pauses are in their pods' figures.
-fn this_process() -> Usage {
+pub fn this_process() -> Usage {
     Usage {
         cpu: procfs::process_cpu(&text("/proc/self/stat")),
         memory: procfs::process_memory(&text("/proc/self/status")),

@@ -15,6 +15,8 @@ mod rates;
 pub mod subjects;
 mod trees;
 
+pub use self::look::this_process;
+
 use std::cell::RefCell;
 use std::path::PathBuf;
 use std::rc::Rc;
