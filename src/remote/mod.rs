@@ -14,3 +14,5 @@ mod credentials;
 mod exec;
 pub mod http;
 pub mod kubeconfig;
+#[cfg(test)]
+mod testing;
