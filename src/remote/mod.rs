@@ -120,3 +120,5 @@ impl Remote {
         ]
     }
 }
+#[cfg(test)]
+mod testing;

@@ -13,7 +13,7 @@ use jiff::Timestamp;
 use serde_json::{Value, json};
 
 use super::cluster::{Api, Door};
-use crate::object::{Key, Kind, Object, Source, Standing};
+use crate::object::{Key, Kind, Object, Origin, Source, Standing};
 use crate::registry::{FaultyDisk, FieldLines, Incoming, Limits, Options, Place, Registry};
 use crate::remote::{self, Registration, Remote};
 use crate::world::{BootTime, Clock, LocalFuture, Random};
@@ -284,13 +284,18 @@ fn tend(registry: &Registry, kernel: &Kernel, pod: &Object) {
     match (pod.is_deleting(), phase) {
         (false, Some("Running")) => {}
         (false, _) => {
-            let before = kernel.insert(pod.uid().to_owned(), Life::Runs);
             let key = &pod.key;
-            assert_ne!(before, Some(Life::Ended), "{key} {} runs again", pod.uid());
+            // The same manifest again is the same UID; a cluster never gives one twice.
+            if key.origin == Origin::Remote {
+                let before = kernel.insert(pod.uid().to_owned(), Life::Runs);
+                assert_ne!(before, Some(Life::Ended), "{key} {} runs again", pod.uid());
+            }
             registry.update_status(key, pod.uid(), told("Running", "True"));
         }
         (true, Some("Failed")) => {
-            kernel.insert(pod.uid().to_owned(), Life::Ended);
+            if let Some(life) = kernel.get_mut(pod.uid()) {
+                *life = Life::Ended;
+            }
             registry.finish_deletion(&pod.key, pod.uid());
         }
         (true, _) => registry.update_status(&pod.key, pod.uid(), told("Failed", "False")),
