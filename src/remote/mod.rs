@@ -11,6 +11,7 @@
 //! of a pod is decided here, and nothing is removed because the cluster is silent.
 
 mod credentials;
+mod events;
 mod exec;
 pub mod http;
 pub mod kubeconfig;
@@ -31,6 +32,7 @@ use std::rc::Rc;
 
 use async_executor::{LocalExecutor, Task};
 
+use self::events::Events;
 use self::link::Link;
 pub use self::node::Registration;
 use self::node::{Enlisted, Heartbeat};
@@ -94,6 +96,11 @@ impl Remote {
             provider_id: options.provider_id,
             enlisted: enlisted.clone(),
         };
+        let events = Events {
+            link: link.clone(),
+            registry: registry.clone(),
+            clock: clock.clone(),
+        };
         let pull = Pull {
             link: link.clone(),
             registry: registry.clone(),
@@ -117,6 +124,7 @@ impl Remote {
             task::spawn(executor, heartbeat.run()),
             task::spawn(executor, pull.run()),
             task::spawn(executor, push.run()),
+            task::spawn(executor, events.run()),
         ]
     }
 }

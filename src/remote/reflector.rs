@@ -264,7 +264,13 @@ impl Reflector {
             }
             "BOOKMARK" => {}
             "DELETED" => {
-                self.objects.borrow_mut().remove(&name_of(&object));
+                let (name, uid) = (name_of(&object), object["metadata"]["uid"].as_str());
+                let mut objects = self.objects.borrow_mut();
+                // Another may have the name already, by an answer that overtook this.
+                if objects.get(&name).is_some_and(|held| Some(held.uid()) == uid) {
+                    objects.remove(&name);
+                }
+                drop(objects);
                 self.ring();
             }
             _ => {

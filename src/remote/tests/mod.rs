@@ -201,6 +201,57 @@ fn a_name_that_is_taken_is_reported_and_never_adopted() {
 }
 
 #[test]
+fn events_are_told_once_and_what_happened_without_a_link_afterwards() {
+    let world = World::started(9);
+    world.run(SECONDS(2));
+    let registry = world.registry.borrow().clone().expect("an agent");
+    let record = |reason: &str| {
+        registry.record(crate::registry::EventRecord {
+            involved: crate::object::Key::local(crate::object::Kind::Pod, "default", "web"),
+            uid: "u".to_owned(),
+            field_path: None,
+            warning: true,
+            reason: reason.to_owned(),
+            message: "m".to_owned(),
+        });
+    };
+    let told = |world: &World| -> Vec<(String, u64)> {
+        let objects = world.api.objects.borrow();
+        let events = objects.iter().filter(|(path, _)| path.contains("/events/"));
+        let mut told: Vec<_> = events
+            .map(|(_, e)| {
+                (
+                    e["reason"].as_str().unwrap().to_owned(),
+                    e["count"].as_u64().unwrap(),
+                )
+            })
+            .collect();
+        told.sort();
+        told
+    };
+    record("First");
+    world.run(SECONDS(3));
+    assert_eq!(told(&world), [("First".to_owned(), 1)]);
+    world.api.line.set(Line::Down);
+    record("First");
+    record("Second");
+    world.run(SECONDS(100));
+    record("First");
+    world.api.line.set(Line::Up);
+    world.run(SECONDS(40));
+    assert_eq!(
+        told(&world),
+        [("First".to_owned(), 3), ("Second".to_owned(), 1)]
+    );
+    let calls = world.api.calls.borrow();
+    let made = calls
+        .iter()
+        .filter(|c| c.starts_with("Create") && c.ends_with("/events"))
+        .count();
+    assert!(made <= 2 + 8, "{made} tries for two events");
+}
+
+#[test]
 fn a_node_that_was_deleted_registers_again() {
     let world = World::started(7);
     world.run(SECONDS(3));

@@ -187,6 +187,8 @@ impl World {
     pub fn kill(&self) {
         self.tasks.borrow_mut().clear();
         self.registry.replace(None);
+        // What was cancelled is dropped in its next turn, and its store closed.
+        while self.executor.try_tick() {}
     }
 
     /// Hands the manifests over.
@@ -214,7 +216,7 @@ impl World {
                 .await
                 .expect("a list is taken");
         });
-        fed.detach();
+        self.tasks.borrow_mut().push(fed);
     }
 
     /// Lets everybody act for so long.
