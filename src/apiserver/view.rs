@@ -6,7 +6,7 @@ use std::sync::Arc;
 
 use super::route::Place;
 use super::status::Refusal;
-use crate::object::{Key, Kind, Object, Origin};
+use crate::object::{Key, Kind, Object, Origin, order};
 use crate::registry::{Gone, Packed, Reader};
 
 fn key(place: &Place, origin: Origin) -> Key {
@@ -41,7 +41,7 @@ pub fn list_at(
 }
 
 fn seen(mut objects: Vec<Arc<Packed>>) -> Vec<Arc<Packed>> {
-    objects.sort_by(|a, b| a.key().cmp(b.key()));
+    order::sort_by(&mut objects, |a, b| a.key().cmp(b.key()));
     // Origin is the last part of a key, and local sorts before remote.
     objects.dedup_by(|later, kept| {
         let (later, kept) = (later.key(), kept.key());

@@ -8,7 +8,7 @@ use super::facts::NodeFacts;
 use super::plan::Waiting;
 use super::sandbox_config;
 use super::view::PodView;
-use crate::object::{Effect, Unhonoured};
+use crate::object::{Effect, Unhonoured, order};
 use crate::world::Uid;
 
 /// Reason of a static pod that waits for the pod it replaces.
@@ -57,7 +57,9 @@ pub fn reason<'a>(
 /// reason, since a scheduler makes another pod elsewhere; for a manifest there is no elsewhere.
 /// Source: Kubernetes pkg/kubelet/lifecycle/predicate.go (`OutOfpods`).
 pub fn over_capacity(mut applicants: Vec<(Uid, bool)>, pods_max: u32) -> BTreeMap<Uid, Waiting> {
-    applicants.sort_by(|(a, a_in), (b, b_in)| b_in.cmp(a_in).then_with(|| a.cmp(b)));
+    order::sort_by(&mut applicants, |(a, a_in), (b, b_in)| {
+        b_in.cmp(a_in).then_with(|| a.cmp(b))
+    });
     let text = format!(
         "Node didn't have enough resource: pods, requested: 1, used: {pods_max}, capacity: {pods_max}"
     );

@@ -11,7 +11,7 @@ use std::time::Duration;
 
 use super::Kubelet;
 use super::core::Core;
-use crate::object::{Key, Kind};
+use crate::object::{Key, Kind, order};
 use crate::registry::EventRecord;
 use crate::world::{BootTime, DiskUse, Image};
 
@@ -94,7 +94,9 @@ fn candidates(
         .filter_map(|image| Some((*seen.0.get(&image.id)?, image)))
         .filter(|(record, _)| now.since(record.first_seen) >= policy.age_min)
         .collect();
-    unused.sort_by_key(|(record, image)| (record.last_used, record.first_seen, image.id.clone()));
+    order::sort_by(&mut unused, |(a, a_image), (b, b_image)| {
+        (a.last_used, a.first_seen, &a_image.id).cmp(&(b.last_used, b.first_seen, &b_image.id))
+    });
     unused.into_iter().map(|(_, image)| image.clone()).collect()
 }
 

@@ -15,7 +15,7 @@ use super::core::Core;
 use super::memory::Transitions;
 use super::pressure::thresholds::{Condition, Kind as ThresholdKind, Signal};
 use super::status::rfc3339;
-use crate::object::{Key, Kind};
+use crate::object::{Key, Kind, order};
 use crate::world::{Area, Image};
 
 /// What the machine says of itself; read once at the start by the composition root.
@@ -239,7 +239,9 @@ fn allocatable(core: &Core) -> Value {
 
 /// The largest first; of each, names by digest first.
 fn images(mut images: Vec<Arc<Image>>) -> Value {
-    images.sort_by(|a, b| (b.size_bytes, &a.id).cmp(&(a.size_bytes, &b.id)));
+    order::sort_by(&mut images, |a, b| {
+        (b.size_bytes, &a.id).cmp(&(a.size_bytes, &b.id))
+    });
     let shown = images.iter().take(IMAGES_MAX).map(|image| {
         let names = image.digests.iter().chain(&image.tags).take(NAMES_MAX);
         let names: Vec<&String> = names.collect();

@@ -11,14 +11,15 @@ use std::rc::Rc;
 use std::time::Duration;
 
 use k8s_openapi::api::core::v1::{Container, Lifecycle, Pod, PodSpec, Probe, Volume};
-use serde::Deserialize;
 use serde_json::Value;
 
 use super::container_config::container_hash;
 use super::pressure::limits;
 use super::resources::qos_class;
 use super::tokens;
-use crate::object::{Key, Kind, Object, Problem, Provenance, Standing, Unhonoured, unhonoured};
+use crate::object::{
+    self, Key, Kind, Object, Problem, Provenance, Standing, Unhonoured, unhonoured,
+};
 use crate::world::{QosClass, Uid};
 
 /// What a container is for; decides order, restarts and whether the pod's end waits for it.
@@ -210,12 +211,17 @@ impl PodView {
         self.containers.iter().find(|c| c.name == name)
     }
 
+    /// The pod without its status, made of its text.
+    pub fn body(&self) -> Value {
+        let body = serde_json::from_str(&self.text);
+        body.expect("a value written as text is read back")
+    }
+
     /// The typed pod; made of its text if nobody has it.
     pub fn typed(&self) -> Rc<Typed> {
         let make = || {
-            let body = serde_json::from_str(&self.text);
-            let body: Value = body.expect("a value written as text is read back");
-            Rc::new(Typed::new(&body).expect("PodView::new has read the same"))
+            let typed = Typed::new(&self.body());
+            Rc::new(typed.expect("PodView::new has read the same"))
         };
         self.typed.borrow_mut().get_or_insert_with(make).clone()
     }
@@ -252,14 +258,16 @@ impl PodView {
 
 impl Typed {
     fn new(body: &Value) -> Result<Typed, String> {
-        let pod = Pod::deserialize(body).map_err(|error| error.to_string())?;
+        let at = |(path, error): (String, _)| format!("{path}: {error}");
+        let (pod, _) = object::view(body).map_err(at)?;
         // An ephemeral container has a container's fields and one more.
         let list = body["spec"]["ephemeralContainers"].as_array();
-        let containers = list.into_iter().flatten().map(Container::deserialize);
-        let ephemeral: Result<_, _> = containers.collect();
+        let containers = list.into_iter().flatten();
+        let ephemeral = containers.map(|value| Ok(object::view(value).map_err(at)?.0));
+        let ephemeral: Result<_, String> = ephemeral.collect();
         Ok(Typed {
             pod,
-            ephemeral: ephemeral.map_err(|e| format!("spec.ephemeralContainers: {e}"))?,
+            ephemeral: ephemeral.map_err(|why| format!("spec.ephemeralContainers: {why}"))?,
         })
     }
 

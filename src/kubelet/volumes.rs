@@ -174,10 +174,44 @@ fn check_name(name: &str) -> Result<(), String> {
 }
 
 /// The field that the volume's source is in, if it is one that this node does not have.
-fn unsupported_source(volume: &Volume) -> Option<String> {
-    let value = serde_json::to_value(volume).ok()?;
-    let fields = value.as_object()?;
-    fields.keys().find(|field| *field != "name").cloned()
+fn unsupported_source(volume: &Volume) -> Option<&'static str> {
+    let sources = [
+        (
+            "awsElasticBlockStore",
+            volume.aws_elastic_block_store.is_some(),
+        ),
+        ("azureDisk", volume.azure_disk.is_some()),
+        ("azureFile", volume.azure_file.is_some()),
+        ("cephfs", volume.cephfs.is_some()),
+        ("cinder", volume.cinder.is_some()),
+        ("csi", volume.csi.is_some()),
+        ("ephemeral", volume.ephemeral.is_some()),
+        ("fc", volume.fc.is_some()),
+        ("flexVolume", volume.flex_volume.is_some()),
+        ("flocker", volume.flocker.is_some()),
+        ("gcePersistentDisk", volume.gce_persistent_disk.is_some()),
+        ("gitRepo", volume.git_repo.is_some()),
+        ("glusterfs", volume.glusterfs.is_some()),
+        ("image", volume.image.is_some()),
+        ("iscsi", volume.iscsi.is_some()),
+        ("nfs", volume.nfs.is_some()),
+        (
+            "persistentVolumeClaim",
+            volume.persistent_volume_claim.is_some(),
+        ),
+        (
+            "photonPersistentDisk",
+            volume.photon_persistent_disk.is_some(),
+        ),
+        ("portworxVolume", volume.portworx_volume.is_some()),
+        ("quobyte", volume.quobyte.is_some()),
+        ("rbd", volume.rbd.is_some()),
+        ("scaleIO", volume.scale_io.is_some()),
+        ("storageos", volume.storageos.is_some()),
+        ("vsphereVolume", volume.vsphere_volume.is_some()),
+    ];
+    let mut sources = sources.into_iter();
+    sources.find_map(|(name, is_set)| is_set.then_some(name))
 }
 
 /// tmpfs is as large as the smallest that is stated: sizeLimit, the pod's memory, the node's.

@@ -1,16 +1,15 @@
 //! Strict decoding: wrong types are errors that name the field, unknown fields are warnings.
 //!
-//! The known fields are those of k8s-openapi's types: what is in the input and not in its
-//! re-serialised view is unknown. Unknown fields stay in the body; a newer cluster may mean them.
+//! The known fields are those of k8s-openapi's types. Unknown fields stay in the body; a newer
+//! cluster may mean them.
 
 use k8s_openapi::api::coordination::v1::Lease;
 use k8s_openapi::api::core::v1;
 use k8s_openapi::api::scheduling::v1::PriorityClass;
-use serde::Serialize;
 use serde::de::DeserializeOwned;
-use serde_json::{Map, Value};
+use serde_json::Value;
 
-use super::{Cause, Kind};
+use super::{Cause, Kind, view};
 
 /// Unknown fields that are named one by one.
 const UNKNOWN_MAX: usize = 16;
@@ -35,19 +34,14 @@ pub fn decode(kind: Kind, body: &Value) -> Result<Vec<Cause>, Cause> {
     }
 }
 
-fn decode_as<T: DeserializeOwned + Serialize>(body: &Value) -> Result<Vec<Cause>, Cause> {
-    let typed = match T::deserialize(body) {
-        Ok(typed) => typed,
-        Err(error) => {
-            let fits = |value: &Value| T::deserialize(value).is_ok();
-            let path = culprit(body, &fits);
-            return Err((path, format!("Invalid value: {error}")));
-        }
-    };
-    let mut unknown = Vec::new();
-    if let Ok(known) = serde_json::to_value(&typed) {
-        compare(body, &known, "", &mut unknown);
+fn decode_as<T: DeserializeOwned>(body: &Value) -> Result<Vec<Cause>, Cause> {
+    match view::<T>(body) {
+        Ok((_, unknown)) => Ok(warnings(unknown)),
+        Err((path, error)) => Err((path, format!("Invalid value: {error}"))),
     }
+}
+
+fn warnings(mut unknown: Vec<String>) -> Vec<Cause> {
     let more = unknown.len().saturating_sub(UNKNOWN_MAX);
     unknown.truncate(UNKNOWN_MAX);
     let mut warnings: Vec<Cause> = unknown
@@ -60,84 +54,7 @@ fn decode_as<T: DeserializeOwned + Serialize>(body: &Value) -> Result<Vec<Cause>
     if more > 0 {
         warnings.push((String::new(), format!("{more} more unknown fields")));
     }
-    Ok(warnings)
-}
-
-fn child(path: &str, name: &str) -> String {
-    match path {
-        "" => name.to_owned(),
-        path => format!("{path}.{name}"),
-    }
-}
-
-fn compare(given: &Value, known: &Value, path: &str, unknown: &mut Vec<String>) {
-    match (given, known) {
-        (Value::Object(given), Value::Object(known)) => {
-            for (name, value) in given {
-                let path = child(path, name);
-                match known.get(name) {
-                    Some(known) => compare(value, known, &path, unknown),
-                    None if value.is_null() => {}
-                    None => unknown.push(path),
-                }
-            }
-        }
-        (Value::Array(given), Value::Array(known)) => {
-            for (n, (given, known)) in given.iter().zip(known).enumerate() {
-                compare(given, known, &format!("{path}[{n}]"), unknown);
-            }
-        }
-        _ => {}
-    }
-}
-
-/// The path of the first value that does not fit: fields are added one by one, in order, until it
-/// fails, and then the same inside the field that made it fail.
-fn culprit(body: &Value, fits: &dyn Fn(&Value) -> bool) -> String {
-    let empty = match body {
-        Value::Object(_) => Value::Object(Map::new()),
-        Value::Array(_) => Value::Array(Vec::new()),
-        _ => return String::new(),
-    };
-    // If not even an empty one fits, it is the map or list that is wrong here.
-    if !fits(&empty) {
-        return String::new();
-    }
-    let (step, inside): (String, &Value) = match body {
-        Value::Object(fields) => {
-            let mut grown = Map::new();
-            let first = fields.iter().find(|(name, value)| {
-                grown.insert((*name).clone(), (*value).clone());
-                !fits(&Value::Object(grown.clone()))
-            });
-            match first {
-                Some((name, value)) => (name.clone(), value),
-                None => return String::new(),
-            }
-        }
-        Value::Array(items) => {
-            // Elements fail or fit by themselves.
-            let first = items
-                .iter()
-                .enumerate()
-                .find(|(_, item)| !fits(&Value::Array(vec![(*item).clone()])));
-            match first {
-                Some((n, value)) => (format!("[{n}]"), value),
-                None => return String::new(),
-            }
-        }
-        _ => return String::new(),
-    };
-    let wrap = |value: &Value| match body {
-        Value::Array(_) => Value::Array(vec![value.clone()]),
-        _ => Value::Object(Map::from_iter([(step.clone(), value.clone())])),
-    };
-    let rest = culprit(inside, &|value| fits(&wrap(value)));
-    if rest.is_empty() || rest.starts_with('[') {
-        step + &rest
-    } else {
-        child(&step, &rest)
-    }
+    warnings
 }
 
 #[cfg(test)]
@@ -187,6 +104,11 @@ mod tests {
                 json!({"metadata": {"labels": {"a": 1}}}),
                 "metadata.labels.a",
             ),
+            (
+                json!({"metadata": {"creationTimestamp": "noon"}}),
+                "metadata.creationTimestamp",
+            ),
+            (json!({"kind": "Node"}), "kind"),
         ] {
             let (found, text) = decode(Kind::Pod, &pod).expect_err(path);
             assert_eq!(found, path);

@@ -2,7 +2,6 @@
 
 use std::fmt;
 
-use serde::de::DeserializeOwned;
 use serde::{Deserialize, Serialize};
 use serde_json::Value;
 
@@ -124,11 +123,6 @@ impl Object {
     /// Seconds; present once deletion was asked for.
     pub fn deletion_grace_s(&self) -> Option<i64> {
         self.metadata()["deletionGracePeriodSeconds"].as_i64()
-    }
-
-    /// A typed view of the whole object. Errors name the JSON type that did not fit.
-    pub fn view<T: DeserializeOwned>(&self) -> Result<T, serde_json::Error> {
-        T::deserialize(&self.body)
     }
 
     /// A mirror pod (a cluster's picture of a static pod): recognised and never run.

@@ -36,4 +36,6 @@ pub mod tcp;
 pub mod terminal;
 pub mod thread;
 pub mod tree;
+#[cfg(all(panic = "abort", target_feature = "crt-static"))]
+mod unwind;
 pub mod volume_fs;

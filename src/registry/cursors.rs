@@ -8,7 +8,7 @@ use std::task::Poll;
 use super::Gone;
 use super::packed::PackedChange;
 use super::reader::{Cursor, Reader};
-use crate::object::Kind;
+use crate::object::{Kind, order};
 
 /// A watch over several kinds: changes of all of them, in the order of their versions.
 pub struct Cursors(Vec<Cursor>);
@@ -59,7 +59,7 @@ impl Cursors {
         for cursor in &mut self.0 {
             all.extend(cursor.ready_packed()?.into_iter().flatten());
         }
-        all.sort_by_key(|change| change.resource_version());
+        order::sort_by_key(&mut all, |change| change.resource_version());
         Ok((!all.is_empty()).then_some(all))
     }
 }

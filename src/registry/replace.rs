@@ -24,7 +24,7 @@ use super::packed::Packed;
 use super::published::Step;
 use super::takeover::{goes_there, is_provisioned, keep_filled, left_to_the_api};
 use super::{Error, FieldLines, Incoming, Registry, Replaced, causes_text};
-use crate::object::{self, Cause, Key, Kind, Object, Problem, Provenance, Source, Standing};
+use crate::object::{self, Cause, Key, Kind, Object, Problem, Provenance, Source, Standing, order};
 use crate::world::LocalFuture;
 
 /// What is remembered between the lists of a source.
@@ -155,7 +155,9 @@ impl Turn<'_> {
             Kind::Pod => 2,
             _ => 1,
         };
-        entries.sort_by(|a, b| (rank(a), &a.provenance).cmp(&(rank(b), &b.provenance)));
+        order::sort_by(&mut entries, |a, b| {
+            (rank(a), &a.provenance).cmp(&(rank(b), &b.provenance))
+        });
         let mut first: BTreeMap<Key, Option<Provenance>> = BTreeMap::new();
         let mut once = Vec::new();
         for entry in entries {

@@ -4,6 +4,7 @@
 
 use std::fmt::Write;
 
+use crate::object::order;
 use crate::world::Stamp;
 
 pub const CONTENT_TYPE: &str = "text/plain; version=0.0.4; charset=utf-8";
@@ -80,7 +81,7 @@ fn braced(labels: &[(&str, &str)]) -> String {
 
 /// Families without a sample are left out.
 pub fn render(mut families: Vec<Family>) -> String {
-    families.sort_by_key(|family| family.name);
+    order::sort_by_key(&mut families, |family| family.name);
     let mut text = String::new();
     for family in families.iter_mut().filter(|f| !f.samples.is_empty()) {
         let Family { name, help, .. } = *family;

@@ -8,7 +8,7 @@ use super::print::{self, Columns, Single};
 use super::transport::{Client, Error, Lines, TABLE};
 use super::{JSON, namespace, put, resource, text, texts};
 use crate::apiserver::query::encode;
-use crate::object::Kind;
+use crate::object::{Kind, order};
 
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 enum Output {
@@ -158,7 +158,7 @@ async fn table(client: &Client, request: &Request<'_>) -> Result<(), Error> {
             .map(str::to_owned));
     }
     if request.kind == Kind::Event {
-        rows.sort_by(|a, b| a.seen.cmp(&b.seen));
+        order::sort_by(&mut rows, |a, b| a.seen.cmp(&b.seen));
     }
     if rows.is_empty() && missing.is_none() && !request.watch {
         eprintln!("{}", nothing(request));

@@ -14,6 +14,7 @@ use super::transport::{Client, Error, Lines, read_json};
 use super::{JSON, put, text, texts};
 use crate::apiserver::backend::PullProgress;
 use crate::apiserver::query::encode;
+use crate::object::order;
 
 /// How many digits of a digest are shown. Source: docker, crictl.
 const SHORT_DIGEST: usize = 12;
@@ -34,7 +35,7 @@ pub fn list(client: &Client, matches: &ArgMatches) -> Result<(), Error> {
         eprintln!("No images found.");
         return Ok(());
     }
-    rows.sort();
+    order::sort(&mut rows);
     rows.insert(0, head);
     put(Columns::default().print(&rows))
 }

@@ -11,6 +11,7 @@ use super::super::memory::{EndCause, Ending, Final, FinalExit, FinalPhase, LastE
 use super::super::view::Role;
 use super::living::record_final_exits;
 use super::{Plan, Situation, Step, exit_of, is_live, latest, previous};
+use crate::object::order;
 use crate::world::ContainerObserved;
 
 /// The pod is not wanted any more.
@@ -111,7 +112,7 @@ fn stop_all(situation: &Situation<'_>, ending: &Ending, plan: &mut Plan) -> bool
     if others || starting {
         return false;
     }
-    sidecars.sort_by_key(|(position, _)| *position);
+    order::sort_by_key(&mut sidecars, |(position, _)| *position);
     match sidecars.last() {
         Some((_, instance)) => {
             let message = format!("Stopping container {}", instance.name);

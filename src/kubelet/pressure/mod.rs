@@ -17,8 +17,6 @@ use std::collections::BTreeSet;
 use std::rc::Rc;
 use std::time::Duration;
 
-use serde_json::json;
-
 use self::rank::Candidate;
 use self::state::{Shortage, State};
 use self::thresholds::{Condition, Kind, Policy};
@@ -254,8 +252,7 @@ fn of_pod<'a>(sample: &'a Sample, shared: &Shared) -> Option<&'a PodStats> {
 }
 
 fn requested(view: &PodView, resource: &str) -> u64 {
-    let spec = json!(view.typed().pod.spec);
-    let requests = pod_requests(&spec);
+    let requests = pod_requests(&view.body()["spec"]);
     let request = requests.get(resource).map_or(0, |amount| amount.value());
     u64::try_from(request).unwrap_or(0)
 }

@@ -9,6 +9,7 @@ use std::cmp::Reverse;
 use super::state::Shortage;
 use super::thresholds::Signal;
 use crate::object::Quantity;
+use crate::object::order::sort_by_key;
 use crate::world::{ContainerStats, PodStats, Tree};
 
 /// From this priority on a pod is critical. Source: scheduling.SystemCriticalPriority.
@@ -26,7 +27,7 @@ pub struct Candidate {
 /// The order of candidates: the first goes first; of equals the one that was listed first.
 pub fn order(signal: Signal, candidates: &[Candidate]) -> Vec<usize> {
     let mut places: Vec<usize> = (0..candidates.len()).collect();
-    places.sort_by_key(|place| {
+    sort_by_key(&mut places, |place| {
         let one = &candidates[*place];
         let over = i128::from(one.used) - i128::from(one.requested);
         match signal {

@@ -7,6 +7,7 @@ use std::collections::BTreeMap;
 use serde_json::{Value, json};
 
 use super::set::Set;
+use crate::object::order;
 
 /// Managers by update of one object; the oldest beyond are put together.
 /// Source: `DefaultMaxUpdateManagers`.
@@ -134,7 +135,7 @@ pub fn write(managers: &Managers, object: &mut Value) {
         return;
     }
     let mut sorted: Vec<(&Id, &Entry)> = managers.iter().collect();
-    sorted.sort_by_key(|(id, entry)| (id.operation, &entry.time, *id));
+    order::sort_by_key(&mut sorted, |(id, entry)| (id.operation, &entry.time, *id));
     let entries = sorted.into_iter().map(|(id, entry)| {
         let mut json = json!({
             "manager": id.manager,
@@ -161,7 +162,7 @@ pub fn cap(managers: &mut Managers) {
         .filter(|(id, _)| id.operation == Operation::Update)
         .map(|(id, entry)| (entry.time.clone(), id.clone()))
         .collect();
-    updates.sort();
+    order::sort(&mut updates);
     let mut left = updates.len();
     let mut first: BTreeMap<String, Id> = BTreeMap::new();
     for (time, id) in updates {

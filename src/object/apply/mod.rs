@@ -20,6 +20,7 @@ use self::managers::{Id, Managers, Operation};
 use self::set::{Set, path_text};
 use self::walk::{compare, field_set};
 use super::Kind;
+use super::order;
 use super::schema::Place;
 
 /// Where `kubectl apply` keeps what it applied last.
@@ -66,7 +67,7 @@ pub enum ApplyError {
 
 impl ApplyError {
     fn of_conflicts(mut conflicts: Vec<(Id, Vec<String>)>) -> ApplyError {
-        conflicts.sort();
+        order::sort(&mut conflicts);
         let all = conflicts.into_iter().map(|(id, path)| Conflict {
             field: path_text(&path),
             message: format!("conflict with {}", id.text()),

@@ -6,6 +6,7 @@ use std::collections::{BTreeMap, BTreeSet};
 
 use serde_json::Value;
 
+use crate::object::order::sort_by_key;
 use crate::object::schema::Patch;
 
 /// What tells elements of a list apart.
@@ -85,8 +86,10 @@ pub fn arrange(
     let (mut named, mut others): (Vec<Value>, Vec<Value>) = items
         .into_iter()
         .partition(|item| place(&wanted, item).is_some());
-    named.sort_by_key(|item| place(&wanted, item));
-    others.sort_by_key(|item| place(&present, item).unwrap_or(usize::MAX));
+    sort_by_key(&mut named, |item| place(&wanted, item));
+    sort_by_key(&mut others, |item| {
+        place(&present, item).unwrap_or(usize::MAX)
+    });
     let mut arranged = Vec::with_capacity(named.len() + others.len());
     let mut others = others.into_iter().peekable();
     for item in named {

@@ -4,6 +4,7 @@ use serde_json::{Value, json};
 
 use super::process::clean_path;
 use super::{Access, BundleError, BundleInput, ResolvedMount};
+use crate::object::order;
 use crate::world::Propagation;
 
 /// Single files below /proc that a runtime lets a mount cover. Source: runc `checkProcMount`.
@@ -38,7 +39,7 @@ pub(super) fn mounts(input: &BundleInput) -> Result<Value, BundleError> {
     for mount in input.mounts {
         volumes.push((destination(mount)?, mount));
     }
-    volumes.sort_by(|a, b| a.0.split('/').cmp(b.0.split('/')));
+    order::sort_by(&mut volumes, |a, b| a.0.split('/').cmp(b.0.split('/')));
     mounts.extend(
         volumes
             .into_iter()

@@ -7,6 +7,8 @@ use std::fs;
 use std::io;
 use std::path::{Path, PathBuf};
 
+use crate::object::order;
+
 /// Controllers that containers use, where the kernel has them. Others (rdma, misc, …) stay off.
 const CONTROLLERS: [&str; 6] = ["cpuset", "cpu", "io", "memory", "hugetlb", "pids"];
 
@@ -225,7 +227,7 @@ pub fn parse_mountinfo(text: &str) -> Vec<Hierarchy> {
             found.push(hierarchy);
         }
     }
-    found.sort_by_key(|hierarchy| match hierarchy.version {
+    order::sort_by_key(&mut found, |hierarchy| match hierarchy.version {
         Version::V1 => 0,
         Version::V2 => 1,
     });

@@ -6,6 +6,7 @@ use std::io;
 use std::os::unix::fs::{FileTypeExt, MetadataExt};
 use std::path::Path;
 
+use crate::object::order;
 use crate::runtime::bundle::{
     Architecture, CapabilitySet, CgroupVersion, DeviceKind, HostDevice, HostFacts,
     MemoryController, OomLowering,
@@ -78,7 +79,7 @@ fn throttling_cpus() -> Vec<u32> {
 pub fn devices() -> Vec<HostDevice> {
     let mut found = Vec::new();
     collect(Path::new("/dev"), DEPTH_MAX, &mut found);
-    found.sort_by(|a, b| a.path.cmp(&b.path));
+    order::sort_by(&mut found, |a, b| a.path.cmp(&b.path));
     found
 }
 

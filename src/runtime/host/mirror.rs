@@ -37,7 +37,8 @@ pub struct Pod {
 /// All pods, and which of them changed since somebody asked.
 #[derive(Default)]
 pub struct Mirror {
-    pods: RefCell<BTreeMap<Uid, Pod>>,
+    /// Boxed, as above.
+    pods: RefCell<BTreeMap<Uid, Box<Pod>>>,
     changed: RefCell<BTreeSet<Uid>>,
     event: Event,
 }
@@ -45,7 +46,7 @@ pub struct Mirror {
 impl Mirror {
     pub fn observe(&self, uid: &Uid) -> PodObserved {
         let pods = self.pods.borrow();
-        pods.get(uid).map(observed).unwrap_or_default()
+        pods.get(uid).map(|pod| observed(pod)).unwrap_or_default()
     }
 
     /// Resolves with a pod that changed; one consumer.
@@ -61,7 +62,7 @@ impl Mirror {
 
     /// Reads one pod. `None` if it is not known.
     pub fn read<T>(&self, uid: &Uid, look: impl FnOnce(&Pod) -> T) -> Option<T> {
-        self.pods.borrow().get(uid).map(look)
+        self.pods.borrow().get(uid).map(|pod| look(pod))
     }
 
     /// Changes a pod (made if unknown) and wakes the consumer if what is observed differs.

@@ -69,7 +69,8 @@ type PullKey = (String, Vec<Vec<u8>>);
 pub(super) struct State {
     pub catalog: Catalog,
     /// Images that are wholly here.
-    pub present: BTreeMap<Digest, Present>,
+    /// Boxed: a map makes room for eleven at once.
+    pub present: BTreeMap<Digest, Box<Present>>,
     pub generation: u64,
     pub scanned: bool,
 }
@@ -237,10 +238,10 @@ impl ImageStore {
         .await?;
         let mut state = self.state.borrow_mut();
         for image in stored {
-            let present = Present {
+            let present = Box::new(Present {
                 config: image.config.clone(),
                 size_bytes: image.size_bytes,
-            };
+            });
             state.present.insert(image.id, present);
         }
         state.generation += 1;
@@ -382,7 +383,7 @@ pub(super) async fn background<T: Send + 'static>(
     done.map_err(|error| local("start a worker thread", &error))
 }
 
-type Opened = (Content, Catalog, BTreeMap<Digest, Present>);
+type Opened = (Content, Catalog, BTreeMap<Digest, Box<Present>>);
 
 fn open(root: &Path, limits: Limits, mark: &Path, boot_id: &str) -> Result<Opened, PullError> {
     let content = Content::open(root, limits)?;
@@ -408,7 +409,7 @@ fn open(root: &Path, limits: Limits, mark: &Path, boot_id: &str) -> Result<Opene
     Ok((content, loaded.catalog, present))
 }
 
-type Examined = (BTreeMap<Digest, Present>, BTreeMap<Digest, String>);
+type Examined = (BTreeMap<Digest, Box<Present>>, BTreeMap<Digest, String>);
 
 /// Sorts the catalogue's images into those that are whole and those that are not, with the reason.
 fn examine(content: &Content, catalog: &Catalog, depth: Depth) -> Examined {
@@ -428,7 +429,7 @@ fn examine(content: &Content, catalog: &Catalog, depth: Depth) -> Examined {
             }
         }
         match whole {
-            Ok(config) => drop(present.insert(*id, Present { config, size_bytes })),
+            Ok(config) => drop(present.insert(*id, Box::new(Present { config, size_bytes }))),
             Err(problem) => {
                 let (tags, digests) = catalog.names_of(id);
                 let name = tags.into_iter().chain(digests).next();

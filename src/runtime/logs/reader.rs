@@ -21,6 +21,7 @@ use jiff::Timestamp;
 
 use super::line;
 use super::rotation_stamp;
+use crate::object::order;
 use crate::os::changes::ChangeWatch;
 use crate::os::file;
 
@@ -264,7 +265,7 @@ fn list_rotated(current: &Path) -> Vec<(PathBuf, u64)> {
             Some((entry.path(), entry.metadata().ok()?.ino()))
         })
         .collect();
-    found.sort();
+    order::sort(&mut found);
     found
 }
 

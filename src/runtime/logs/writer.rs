@@ -16,6 +16,7 @@ use jiff::{SignedDuration, Timestamp};
 
 use super::line::{self, LineSplitter, Stream, Tag};
 use super::rotation_stamp;
+use crate::object::order;
 use crate::os::file;
 
 /// Lines are gathered up to this before they are written. One page: a shim counts them.
@@ -244,7 +245,7 @@ impl LogWriter {
                 Some((stamp, entry.path()))
             })
             .collect();
-        rotated.sort();
+        order::sort(&mut rotated);
         let keep = self.files_max as usize - 1;
         let surplus = rotated.len().saturating_sub(keep);
         for (_, path) in rotated.drain(..surplus) {

@@ -9,6 +9,7 @@ use std::path::Path;
 use std::time::Duration;
 
 use super::subjects::PodSubject;
+use crate::object::order;
 use crate::os::tree::{self, Budget};
 use crate::world::{ContainerId, Medium, Sample, Tree, Uid, VolumeStats};
 
@@ -72,7 +73,7 @@ fn walk_pod(pod: &PodSubject, budget: &mut Budget) -> PodTrees {
         })
     });
     let mut volumes: Vec<VolumeStats> = volumes.collect();
-    volumes.sort_by(|a, b| a.name.cmp(&b.name));
+    order::sort_by(&mut volumes, |a, b| a.name.cmp(&b.name));
     let on_disk = volumes
         .iter()
         .filter(|volume| volume.medium == Medium::Disk);

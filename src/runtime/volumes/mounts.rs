@@ -5,6 +5,7 @@ use std::io;
 use std::os::fd::AsFd;
 use std::path::{Path, PathBuf};
 
+use crate::object::order;
 use crate::os::volume_fs;
 
 /// Layers of mounts over one place that are ended in one go.
@@ -110,7 +111,9 @@ pub(super) fn unmount_below(directory: &Path) -> Vec<String> {
             return Vec::new();
         }
         targets.reverse();
-        targets.sort_by_key(|target| std::cmp::Reverse(target.components().count()));
+        order::sort_by_key(&mut targets, |target| {
+            std::cmp::Reverse(target.components().count())
+        });
         errors.clear();
         for target in targets {
             if let Err(error) = volume_fs::unmount(&target) {

@@ -11,7 +11,7 @@ use serde_json::Value;
 use super::transport::{Client, Error};
 use super::{JSON, namespace, put, resource, text, texts};
 use crate::apiserver::query::encode;
-use crate::object::Kind;
+use crate::object::{Kind, order};
 use crate::os::clock;
 
 pub fn run(client: &Client, matches: &ArgMatches) -> Result<(), Error> {
@@ -103,6 +103,6 @@ async fn events(client: &Client, object: &Value) -> Result<Vec<Value>, Error> {
             .unwrap_or_default()
             .to_owned()
     };
-    events.sort_by_key(last);
+    order::sort_by_key(&mut events, last);
     Ok(events)
 }
