@@ -8,7 +8,7 @@ use serde_json::{Map, Value};
 use super::flags::{self, Flag, Shape};
 use super::options::{BadValue, Place, Setting};
 use crate::manifest::decode::parse_one;
-use crate::manifest::locate::line_of;
+use crate::object::locate::line_of;
 
 /// Reads the text of a configuration file; `path` is for messages only.
 pub fn read(path: &str, text: &str) -> Result<Vec<Setting>, BadValue> {

@@ -9,8 +9,7 @@
 
 use serde_json::Value;
 
-use super::locate;
-use crate::object::{json, yaml};
+use crate::object::{locate, text};
 
 /// An object of a file, in the file's order, or why there is none.
 #[derive(Clone, Debug)]
@@ -161,29 +160,8 @@ fn push_document<'a>(text: &'a str, lines_before: u32, documents: &mut Vec<Docum
 }
 
 fn parse(document: Document<'_>) -> Result<Value, (u32, String)> {
-    let at = |line: u64| {
-        let line = u32::try_from(line).unwrap_or(u32::MAX);
-        document.lines_before.saturating_add(line.max(1))
-    };
-    if document.text.trim_start().starts_with('{') {
-        return json::parse(document.text, yaml::DEPTH_MAX)
-            .map_err(|(line, message)| (at(line as u64), one_line(&message)));
-    }
-    yaml::parse(document.text).map_err(|(line, message)| (at(line), one_line(&message)))
-}
-
-/// A parser's message on one line, so that a log line stays one, and without the place at its end,
-/// which counts from the start of the document.
-fn one_line(message: &str) -> String {
-    let line = message.split_whitespace().collect::<Vec<_>>().join(" ");
-    let is_place = |text: &str| {
-        let mut words = text.split(' ');
-        words.all(|word| word == "column" || word.trim_end_matches(',').parse::<u32>().is_ok())
-    };
-    match line.rsplit_once(" at line ") {
-        Some((what, place)) if is_place(place) => what.to_owned(),
-        _ => line,
-    }
+    text::parse(document.text)
+        .map_err(|(line, why)| (document.lines_before.saturating_add(line), why))
 }
 
 fn line_number(before: &[u8]) -> u32 {

@@ -13,7 +13,6 @@ pub mod decode;
 pub mod defaults;
 mod directory;
 mod file;
-pub mod locate;
 mod problems;
 mod source;
 #[cfg(test)]

@@ -1,5 +1,9 @@
-//! One HTTP/1.1 request over a connection of its own, every wait bounded by the world's clock.
+//! HTTP/1.1 requests over a connection each, or several over one; every wait bounded by the
+//! world's clock.
 //!
+//! ```text
+//!   Client ── open ──► Session ── send ──► Response ── into_session ──► Session …
+//! ```
 //! No pool, no redirects, no retries: callers decide those, since each of them is a question of
 //! whom a credential may reach. The connection is driven by whoever reads the answer, so dropping
 //! the answer closes it and no task is left behind.
@@ -27,7 +31,8 @@ use smol_hyper::rt::FuturesIo;
 
 use super::dial::{self, Stream, within};
 use super::proxy::{Proxies, Proxy};
-use crate::world::Clock;
+use crate::os::tcp;
+use crate::world::{BootTime, Clock};
 
 /// Bytes of an answer's head, and the read buffer of its body.
 const HEAD_BYTES_MAX: usize = 64 * 1024;
@@ -100,14 +105,40 @@ pub struct Client {
 
 type Connection = Pin<Box<dyn Future<Output = hyper::Result<()>>>>;
 
+/// An open connection to one server, with no request under way.
+///
+/// Nobody reads it meanwhile: that the peer has closed it shows when it is used again.
+pub struct Session {
+    sender: http1::SendRequest<Full<Bytes>>,
+    connection: Option<Connection>,
+    clock: Rc<dyn Clock>,
+    timeouts: Timeouts,
+    host: String,
+}
+
+/// How much of a request that has no answer the peer may have seen.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Sent {
+    Nothing,
+    /// All of it, perhaps: it may have been carried out.
+    Perhaps,
+}
+
+/// A request that has no answer.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Unanswered {
+    pub error: Error,
+    pub sent: Sent,
+}
+
 /// An answer whose body is still on its way.
 pub struct Response {
     pub status: StatusCode,
     pub headers: HeaderMap,
     incoming: Incoming,
-    connection: Option<Connection>,
-    clock: Rc<dyn Clock>,
-    idle: Duration,
+    /// The body is read to its proper end.
+    ended: bool,
+    session: Session,
 }
 
 impl Client {
@@ -124,66 +155,69 @@ impl Client {
         Client { proxies, ..self }
     }
 
-    /// Sends the request and resolves with the head of the answer.
-    pub async fn send(&self, request: Request) -> Result<Response, Error> {
-        let host = request.url.host().unwrap_or_default().to_owned();
-        let proxy = self.proxies.for_url(&request.url).map_err(Error::Request)?;
-        let late = |stage: &str| Error::Timeout(format!("{stage} {host}: timeout"));
-        let stream = within(
-            &*self.clock,
-            self.timeouts.connect,
-            self.connect(&request, proxy),
-        )
-        .await
-        .ok_or_else(|| late("connect to"))??;
+    /// Sends the request over a connection of its own and resolves with the head of the answer.
+    pub async fn send(&self, mut request: Request) -> Result<Response, Error> {
+        let session = self.open(&request.url, &request.tls, None).await?;
+        let close = header::HeaderValue::from_static("close");
+        request.headers.insert(header::CONNECTION, close);
+        let request = self.assemble(request)?;
+        session.send(request).await.map_err(|lost| lost.error)
+    }
+
+    /// Connects to the server of `url`. `name`: what its certificate has to be for, if not for the
+    /// host of the URL.
+    pub async fn open(
+        &self,
+        url: &Uri,
+        tls: &Arc<ClientConfig>,
+        name: Option<&str>,
+    ) -> Result<Session, Error> {
+        let host = url.host().unwrap_or_default().to_owned();
+        let span = self.timeouts.connect;
+        let stream = within(&*self.clock, span, self.connect(url, tls, name))
+            .await
+            .ok_or_else(|| Error::Timeout(format!("connect to {host}: timeout")))??;
         let mut builder = http1::Builder::new();
         builder
             .max_headers(HEADERS_MAX)
             .max_buf_size(HEAD_BYTES_MAX);
-        let (mut sender, connection) = builder
+        let (sender, connection) = builder
             .handshake(FuturesIo::new(stream))
             .await
             .map_err(|error| broken(&host, &error))?;
-        let mut connection: Option<Connection> = Some(Box::pin(connection));
-        let mut answer = Box::pin(sender.send_request(assemble(request, proxy)?));
-        let driven = poll_fn(|context| {
-            drive(&mut connection, context);
-            answer.as_mut().poll(context)
-        });
-        let answer = within(&*self.clock, self.timeouts.first_byte, driven)
-            .await
-            .ok_or_else(|| late("wait for the answer of"))?
-            .map_err(|error| broken(&host, &error))?;
-        let (head, incoming) = answer.into_parts();
-        Ok(Response {
-            status: head.status,
-            headers: head.headers,
-            incoming,
-            connection,
+        Ok(Session {
+            sender,
+            connection: Some(Box::pin(connection)),
             clock: self.clock.clone(),
-            idle: self.timeouts.idle,
+            timeouts: self.timeouts,
+            host,
         })
     }
 
-    async fn connect(&self, request: &Request, proxy: Option<&Proxy>) -> Result<Stream, Error> {
-        let host = request.url.host().unwrap_or_default();
+    /// The request as it goes over the wire: through a proxy, one in the clear names the whole URL.
+    /// Errors: `Request`.
+    pub fn assemble(&self, request: Request) -> Result<http::Request<Full<Bytes>>, Error> {
+        let proxy = self.proxies.for_url(&request.url).map_err(Error::Request)?;
+        assemble(request, proxy)
+    }
+
+    async fn connect(
+        &self,
+        url: &Uri,
+        tls: &Arc<ClientConfig>,
+        name: Option<&str>,
+    ) -> Result<Stream, Error> {
+        let proxy = self.proxies.for_url(url).map_err(Error::Request)?;
+        let host = url.host().unwrap_or_default();
         if host.is_empty() {
-            return Err(Error::Request(format!("{} names no host", request.url)));
+            return Err(Error::Request(format!("{url} names no host")));
         }
-        let secure = match request.url.scheme_str() {
+        let secure = match url.scheme_str() {
             Some("https") => true,
             Some("http") => false,
-            _ => {
-                return Err(Error::Request(format!(
-                    "{} is neither http nor https",
-                    request.url
-                )));
-            }
+            _ => return Err(Error::Request(format!("{url} is neither http nor https"))),
         };
-        let port = request
-            .url
-            .port_u16()
-            .unwrap_or(if secure { 443 } else { 80 });
+        let port = url.port_u16().unwrap_or(if secure { 443 } else { 80 });
         let (what, dialled, at) = match proxy {
             None => ("", host, port),
             Some(proxy) => ("proxy ", proxy.host.as_str(), proxy.port),
@@ -191,19 +225,18 @@ impl Client {
         let stream = dial::connect(&*self.clock, dialled, at).await;
         let mut stream = stream
             .map_err(|error| Error::Broken(format!("connect to {what}{dialled}: {error}")))?;
+        tcp::prepare_client(stream.get_ref())
+            .map_err(|error| Error::Broken(format!("connect to {what}{dialled}: {error}")))?;
         if secure && let Some(proxy) = proxy {
             open_tunnel(&mut stream, proxy, host, port).await?;
         }
         if !secure {
             return Ok(Stream::Plain(stream));
         }
-        let name = host
-            .trim_start_matches('[')
-            .trim_end_matches(']')
-            .to_owned();
-        let name = ServerName::try_from(name)
-            .map_err(|_| Error::Request(format!("{host} is no valid host name")))?;
-        let connector = TlsConnector::from(request.tls.clone());
+        let name = name.unwrap_or(host.trim_start_matches('[').trim_end_matches(']'));
+        let name = ServerName::try_from(name.to_owned())
+            .map_err(|_| Error::Request(format!("{name} is no valid host name")))?;
+        let connector = TlsConnector::from(tls.clone());
         let stream = connector
             .connect(name, stream)
             .await
@@ -212,10 +245,71 @@ impl Client {
     }
 }
 
+impl Session {
+    /// Sends what `assemble` made and resolves with the head of the answer.
+    pub async fn send(
+        mut self,
+        request: http::Request<Full<Bytes>>,
+    ) -> Result<Response, Unanswered> {
+        let (connection, sender) = (&mut self.connection, &mut self.sender);
+        // Also notices that the peer closed the connection while nobody looked.
+        let ready = poll_fn(|context| {
+            drive(connection, context);
+            match connection {
+                None => Poll::Ready(false),
+                Some(_) => sender.poll_ready(context).map(|ready| ready.is_ok()),
+            }
+        });
+        let span = self.timeouts.first_byte;
+        if !within(&*self.clock, span, ready).await.unwrap_or_default() {
+            let text = format!("talk to {}: the connection is closed", self.host);
+            return Err(Unanswered {
+                error: Error::Broken(text),
+                sent: Sent::Nothing,
+            });
+        }
+        let mut answer = Box::pin(sender.try_send_request(request));
+        let driven = poll_fn(|context| {
+            drive(connection, context);
+            answer.as_mut().poll(context)
+        });
+        let answer = within(&*self.clock, span, driven).await;
+        let answer = answer.ok_or_else(|| Unanswered {
+            error: Error::Timeout(format!("wait for the answer of {}: timeout", self.host)),
+            sent: Sent::Perhaps,
+        })?;
+        let (head, incoming) = match answer {
+            Ok(answer) => answer.into_parts(),
+            Err(lost) => {
+                return Err(Unanswered {
+                    error: broken(&self.host, lost.error()),
+                    sent: match lost.message() {
+                        Some(_) => Sent::Nothing,
+                        None => Sent::Perhaps,
+                    },
+                });
+            }
+        };
+        Ok(Response {
+            status: head.status,
+            headers: head.headers,
+            incoming,
+            ended: false,
+            session: self,
+        })
+    }
+}
+
 impl Response {
     /// The next piece of the body; `None` at its proper end.
     pub async fn chunk(&mut self) -> Result<Option<Bytes>, Error> {
-        let (connection, incoming) = (&mut self.connection, &mut self.incoming);
+        let idle = self.session.clock.now() + self.session.timeouts.idle;
+        self.chunk_until(idle).await
+    }
+
+    /// The same with a deadline of the caller's. Dropping the future loses nothing.
+    pub async fn chunk_until(&mut self, deadline: BootTime) -> Result<Option<Bytes>, Error> {
+        let (connection, incoming) = (&mut self.session.connection, &mut self.incoming);
         let next = poll_fn(|context| {
             drive(connection, context);
             loop {
@@ -231,10 +325,21 @@ impl Response {
                 };
             }
         });
-        match within(&*self.clock, self.idle, next).await {
+        let clock = &*self.session.clock;
+        match within(clock, deadline.since(clock.now()), next).await {
             None => Err(Error::Timeout("read the answer: timeout".into())),
-            Some(read) => read.map_err(|error| broken("the server", &error)),
+            Some(Ok(read)) => {
+                self.ended = read.is_none();
+                Ok(read)
+            }
+            Some(Err(error)) => Err(broken("the server", &error)),
         }
+    }
+
+    /// The connection, for another request; `None` before the end of the body, or if it is closed.
+    pub fn into_session(self) -> Option<Session> {
+        let open = self.ended && self.session.connection.is_some();
+        open.then_some(self.session)
     }
 
     /// The whole body. Errors: `Protocol` if it is larger than `bytes_max`.
@@ -308,7 +413,6 @@ async fn open_tunnel(
     }
 }
 
-/// Through a proxy, a request in the clear names the whole URL.
 fn assemble(request: Request, proxy: Option<&Proxy>) -> Result<http::Request<Full<Bytes>>, Error> {
     let invalid = |error: http::Error| Error::Request(format!("send request: {error}"));
     let path = request
@@ -341,8 +445,6 @@ fn assemble(request: Request, proxy: Option<&Proxy>) -> Result<http::Request<Ful
     if let Some(authorization) = in_clear.and_then(|proxy| proxy.authorization.clone()) {
         headers.insert(header::PROXY_AUTHORIZATION, authorization);
     }
-    let close = header::HeaderValue::from_static("close");
-    headers.insert(header::CONNECTION, close);
     Ok(assembled)
 }
 

@@ -16,6 +16,8 @@ pub struct Proxies {
     https: Option<Result<Proxy, String>>,
     http: Option<Result<Proxy, String>>,
     except: Vec<Exception>,
+    /// Before all others, this machine and exceptions too.
+    only: Option<Proxy>,
 }
 
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -58,7 +60,17 @@ impl Proxies {
             https: proxy("HTTPS_PROXY"),
             http: proxy("HTTP_PROXY"),
             except: except.split(',').filter_map(Exception::parse).collect(),
+            only: None,
         }
+    }
+
+    /// Everything through this one (`http://user:password@host:port`), whatever the environment
+    /// says. Errors do not repeat the text: it may hold a password.
+    pub fn only(text: &str) -> Result<Proxies, String> {
+        Ok(Proxies {
+            only: Some(Proxy::parse(text)?),
+            ..Proxies::default()
+        })
     }
 
     /// Of this process.
@@ -69,6 +81,9 @@ impl Proxies {
     /// The proxy for `url`; `None`: go there directly. Errors: the variable that says where it is
     /// cannot be used.
     pub fn for_url(&self, url: &Uri) -> Result<Option<&Proxy>, String> {
+        if self.only.is_some() {
+            return Ok(self.only.as_ref());
+        }
         let (proxy, port) = match url.scheme_str() {
             Some("https") => (&self.https, 443),
             _ => (&self.http, 80),

@@ -20,6 +20,7 @@ pub mod moves;
 pub mod netlink;
 pub mod netns;
 pub mod notify;
+pub mod output;
 pub mod pipe;
 pub mod poll;
 pub mod privilege;

@@ -13,6 +13,9 @@ const BACKLOG: i32 = 256;
 const KEEPALIVE_IDLE: Duration = Duration::from_secs(60);
 const KEEPALIVE_INTERVAL: Duration = Duration::from_secs(20);
 const KEEPALIVE_COUNT: u32 = 3;
+/// How long what was sent may go without a sign of its arrival (tcp(7)): on a link that loses
+/// everything the kernel would try for a quarter of an hour.
+const UNACKNOWLEDGED_MAX: Duration = Duration::from_secs(30);
 
 /// Listens on an address that this machine may not have yet (IP_FREEBIND, ip(7)): an interface
 /// that comes up later is served as soon as it does. Not blocking.
@@ -38,6 +41,13 @@ pub fn prepare(connection: impl AsFd) -> io::Result<()> {
     sockopt::set_tcp_keepintvl(fd, KEEPALIVE_INTERVAL)?;
     sockopt::set_tcp_keepcnt(fd, KEEPALIVE_COUNT)?;
     Ok(sockopt::set_socket_keepalive(fd, true)?)
+}
+
+/// The same for a connection that we opened, whose requests nobody may wait for on a dead link.
+pub fn prepare_client(connection: impl AsFd) -> io::Result<()> {
+    let milliseconds = UNACKNOWLEDGED_MAX.as_millis() as u32;
+    sockopt::set_tcp_user_timeout(connection.as_fd(), milliseconds)?;
+    prepare(connection)
 }
 
 /// Starts to connect and returns at once: writable, or in error, when it is decided. The socket
@@ -71,6 +81,8 @@ mod tests {
         assert_eq!(taken.kind(), io::ErrorKind::AddrInUse);
         let client = std::net::TcpStream::connect(first.local_addr().unwrap()).expect("connect");
         prepare(&client).expect("options");
+        prepare_client(&client).expect("options of a client");
+        assert_eq!(sockopt::tcp_user_timeout(&client).unwrap(), 30_000);
         assert!(sockopt::socket_keepalive(&client).unwrap() && client.nodelay().unwrap());
     }
 }

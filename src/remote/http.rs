@@ -1,1 +1,506 @@
-//! The cluster over HTTPS.
+//! The cluster over HTTPS: a few connections for calls, kept open, and one for each watch.
+//!
+//! ```text
+//!   call ─► slot ─► credentials ─► an open connection, or a new one ─► answer ─► kept open
+//!                       ▲   closed while idle, nothing lost: dialled once more │
+//!                       └──────────────── 401: read anew, asked once more ─────┘
+//! ```
+//! A lease that is renewed every 10 s costs no handshake. What may have been carried out is not
+//! repeated unless it can be. Every wait, queue and body is bounded; retries in time are the
+//! caller's.
+
+use std::cell::{Cell, RefCell};
+use std::io::Read;
+use std::rc::Rc;
+use std::sync::Arc;
+use std::time::Duration;
+
+use bytes::Bytes;
+use http::header::{
+    ACCEPT, ACCEPT_ENCODING, CONTENT_ENCODING, CONTENT_TYPE, HeaderValue, RETRY_AFTER, USER_AGENT,
+};
+use http::{Method, StatusCode, Uri};
+use rustls::ClientConfig;
+use serde_json::Value;
+
+use super::credentials::{Access, Credentials};
+use super::kubeconfig::Settings;
+use crate::net::client::{Client, Error, Request, Response, Sent, Session, Timeouts, Unanswered};
+use crate::net::proxy::Proxies;
+use crate::world::{
+    BootTime, Call, Clock, Cluster, LocalFuture, NoAnswer, NoWatch, Reply, Verb, Watch,
+};
+
+/// Three round trips of 2 s, and a chain of certificates at 10 kB/s.
+const TIMEOUTS: Timeouts = Timeouts {
+    connect: Duration::from_secs(10),
+    first_byte: Duration::from_secs(30),
+    idle: Duration::from_secs(30),
+};
+/// Calls at a time: a long list over a slow link must not hold up the lease.
+const CALLS_MAX: usize = 3;
+/// A connection that others are used before for so long is closed.
+const SPARE_AGE_MAX: Duration = Duration::from_secs(30);
+/// Of an answer, packed and unpacked.
+const BODY_BYTES_MAX: u64 = 64 << 20;
+/// Of one event; etcd takes objects of 1.5 MiB.
+const LINE_BYTES_MAX: usize = 4 << 20;
+/// Bodies that are unpacked and parsed on the node's thread.
+const SHORT_BYTES_MAX: usize = 64 << 10;
+/// What a watch that names no `timeoutSeconds` is given (kube-apiserver ends it by itself after
+/// 30 to 60 minutes).
+const WATCH_TIMEOUT: Duration = Duration::from_secs(3600);
+/// More than what a watch asks for, for the way back.
+const WATCH_SLACK: Duration = Duration::from_secs(30);
+/// A wait that a server asks for.
+const RETRY_AFTER_MAX: Duration = Duration::from_secs(3600);
+
+pub struct HttpCluster {
+    clock: Rc<dyn Clock>,
+    settings: Arc<Settings>,
+    client: Client,
+    credentials: Credentials,
+    user_agent: HeaderValue,
+    slots: smol::lock::Semaphore,
+    idle: RefCell<Vec<Idle>>,
+    /// Which server answered last.
+    preferred: Cell<usize>,
+    /// How often connections were forgotten: those of before are not kept.
+    epoch: Cell<u64>,
+}
+
+/// An open connection that nobody uses now.
+struct Idle {
+    session: Session,
+    server: usize,
+    tls: Arc<ClientConfig>,
+    since: BootTime,
+}
+
+/// One call as bytes.
+struct Asked<'a> {
+    method: Method,
+    content_type: Option<&'static str>,
+    path: &'a str,
+    body: Bytes,
+    repeatable: bool,
+}
+
+impl HttpCluster {
+    pub fn new(clock: Rc<dyn Clock>, settings: Settings) -> HttpCluster {
+        let proxies = settings.proxies.clone();
+        let proxies = proxies.unwrap_or_else(Proxies::of_environment);
+        let settings = Arc::new(settings);
+        HttpCluster {
+            client: Client::new(clock.clone(), TIMEOUTS).through(Rc::new(proxies)),
+            credentials: Credentials::new(clock.clone(), settings.clone()),
+            clock,
+            settings,
+            user_agent: user_agent(),
+            slots: smol::lock::Semaphore::new(CALLS_MAX),
+            idle: RefCell::default(),
+            preferred: Cell::new(0),
+            epoch: Cell::new(0),
+        }
+    }
+
+    async fn ask(&self, call: &Call) -> Result<Reply, NoAnswer> {
+        let _slot = self.slots.acquire().await;
+        let asked = Asked::of(call);
+        let access = self.credentials.access().await?;
+        let reply = self.ask_servers(&asked, &access).await?;
+        if reply.status == StatusCode::UNAUTHORIZED
+            && let Some(access) = self.credentials.better_than(&access).await
+        {
+            return self.ask_servers(&asked, &access).await;
+        }
+        Ok(reply)
+    }
+
+    /// The one that answered last first.
+    fn servers(&self) -> impl Iterator<Item = usize> {
+        let (first, count) = (self.preferred.get(), self.settings.servers.len());
+        (0..count).map(move |offset| (first + offset) % count)
+    }
+
+    async fn ask_servers(&self, asked: &Asked<'_>, access: &Access) -> Result<Reply, NoAnswer> {
+        let mut failed = None;
+        for server in self.servers() {
+            match self.ask_server(server, asked, access).await {
+                Ok(reply) => {
+                    self.preferred.set(server);
+                    return Ok(reply);
+                }
+                Err(lost) => {
+                    let stop = lost.sent == Sent::Perhaps && !asked.repeatable;
+                    failed = Some(lost.error);
+                    if stop {
+                        break;
+                    }
+                }
+            }
+        }
+        Err(no_answer(failed.expect("there is always a server")))
+    }
+
+    async fn ask_server(
+        &self,
+        server: usize,
+        asked: &Asked<'_>,
+        access: &Access,
+    ) -> Result<Reply, Unanswered> {
+        if let Some(session) = self.take_idle(server, access) {
+            match self.exchange(session, server, asked, access).await {
+                // The peer may close an idle connection at any time (RFC 9112 section 9.3.1).
+                Err(Unanswered {
+                    error: Error::Broken(_),
+                    sent,
+                }) if sent == Sent::Nothing || asked.repeatable => {}
+                decided => return decided,
+            }
+        }
+        let session = self.open(server, access).await?;
+        self.exchange(session, server, asked, access).await
+    }
+
+    async fn open(&self, server: usize, access: &Access) -> Result<Session, Unanswered> {
+        let url = &self.settings.servers[server];
+        let name = self.settings.server_name.as_deref();
+        let opened = self.client.open(url, &access.tls, name).await;
+        opened.map_err(|error| Unanswered {
+            error,
+            sent: Sent::Nothing,
+        })
+    }
+
+    async fn exchange(
+        &self,
+        session: Session,
+        server: usize,
+        asked: &Asked<'_>,
+        access: &Access,
+    ) -> Result<Reply, Unanswered> {
+        let epoch = self.epoch.get();
+        let mut response = self.send(session, server, asked, access).await?;
+        let lost = |error| Unanswered {
+            error,
+            sent: Sent::Perhaps,
+        };
+        let reply = reply(&mut response).await.map_err(lost)?;
+        if let Some(session) = response.into_session()
+            && epoch == self.epoch.get()
+        {
+            self.idle.borrow_mut().push(Idle {
+                session,
+                server,
+                tls: access.tls.clone(),
+                since: self.clock.now(),
+            });
+        }
+        Ok(reply)
+    }
+
+    async fn send(
+        &self,
+        session: Session,
+        server: usize,
+        asked: &Asked<'_>,
+        access: &Access,
+    ) -> Result<Response, Unanswered> {
+        let bad = |error| Unanswered {
+            error,
+            sent: Sent::Nothing,
+        };
+        let mut headers = access.headers.clone();
+        headers.insert(USER_AGENT, self.user_agent.clone());
+        headers.insert(ACCEPT, HeaderValue::from_static("application/json"));
+        headers.insert(ACCEPT_ENCODING, HeaderValue::from_static("gzip"));
+        if let Some(content_type) = asked.content_type {
+            headers.insert(CONTENT_TYPE, HeaderValue::from_static(content_type));
+        }
+        let request = Request {
+            method: asked.method.clone(),
+            url: url(&self.settings.servers[server], asked.path).map_err(bad)?,
+            headers,
+            body: asked.body.clone(),
+            tls: access.tls.clone(),
+        };
+        let request = self.client.assemble(request).map_err(bad)?;
+        session.send(request).await
+    }
+
+    /// The connection that was used last, if one is open to the server with these certificates.
+    fn take_idle(&self, server: usize, access: &Access) -> Option<Session> {
+        let mut idle = self.idle.borrow_mut();
+        // Those that showed another certificate have another's rights.
+        idle.retain(|one| Arc::ptr_eq(&one.tls, &access.tls));
+        let at = idle.iter().rposition(|one| one.server == server)?;
+        let taken = idle.remove(at);
+        let now = self.clock.now();
+        idle.retain(|one| now.since(one.since) < SPARE_AGE_MAX);
+        Some(taken.session)
+    }
+
+    async fn open_watch(&self, path: &str) -> Result<HttpWatch, NoWatch> {
+        let asked = Asked::get(path);
+        let mut access = self.credentials.access().await.map_err(NoWatch::NoAnswer)?;
+        let mut response = self.watch_servers(&asked, &access).await?;
+        if response.status == StatusCode::UNAUTHORIZED
+            && let Some(better) = self.credentials.better_than(&access).await
+        {
+            access = better;
+            response = self.watch_servers(&asked, &access).await?;
+        }
+        if !response.status.is_success() {
+            let refused = reply(&mut response).await;
+            return Err(match refused {
+                Ok(reply) => NoWatch::Refused(reply),
+                Err(error) => NoWatch::NoAnswer(no_answer(error)),
+            });
+        }
+        let silence = watch_timeout(path) + WATCH_SLACK;
+        Ok(HttpWatch {
+            deadline: self.clock.now() + silence,
+            clock: self.clock.clone(),
+            response,
+            silence,
+            lines: Lines::default(),
+        })
+    }
+
+    async fn watch_servers(&self, asked: &Asked<'_>, access: &Access) -> Result<Response, NoWatch> {
+        let mut failed = None;
+        for server in self.servers() {
+            let sent = match self.open(server, access).await {
+                Ok(session) => self.send(session, server, asked, access).await,
+                Err(lost) => Err(lost),
+            };
+            match sent {
+                Ok(response) => {
+                    self.preferred.set(server);
+                    return Ok(response);
+                }
+                Err(lost) => failed = Some(lost.error),
+            }
+        }
+        let error = failed.expect("there is always a server");
+        Err(NoWatch::NoAnswer(no_answer(error)))
+    }
+}
+
+impl Cluster for HttpCluster {
+    fn call(&self, call: Call) -> LocalFuture<'_, Result<Reply, NoAnswer>> {
+        Box::pin(async move { self.ask(&call).await })
+    }
+
+    fn watch(&self, path: String) -> LocalFuture<'_, Result<Box<dyn Watch>, NoWatch>> {
+        Box::pin(async move {
+            let watch: Box<dyn Watch> = Box::new(self.open_watch(&path).await?);
+            Ok(watch)
+        })
+    }
+
+    fn reconnect(&self) {
+        self.epoch.set(self.epoch.get() + 1);
+        self.idle.borrow_mut().clear();
+    }
+}
+
+/// An open watch: JSON objects, one a line.
+struct HttpWatch {
+    response: Response,
+    clock: Rc<dyn Clock>,
+    silence: Duration,
+    /// When silence has lasted too long.
+    deadline: BootTime,
+    lines: Lines,
+}
+
+impl Watch for HttpWatch {
+    fn next(&mut self) -> LocalFuture<'_, Result<Option<Value>, NoAnswer>> {
+        Box::pin(async move {
+            loop {
+                if let Some(event) = self.lines.next().map_err(NoAnswer::Unusable)? {
+                    return Ok(Some(event));
+                }
+                match self.response.chunk_until(self.deadline).await {
+                    Ok(Some(bytes)) => {
+                        self.deadline = self.clock.now() + self.silence;
+                        self.lines.push(&bytes);
+                    }
+                    Ok(None) if self.lines.is_empty() => return Ok(None),
+                    Ok(None) => {
+                        let text = "the watch ended in the middle of an event".to_owned();
+                        return Err(NoAnswer::Unreachable(text));
+                    }
+                    Err(error) => return Err(no_answer(error)),
+                }
+            }
+        })
+    }
+}
+
+/// Bytes that become lines.
+#[derive(Default)]
+struct Lines {
+    bytes: Vec<u8>,
+    /// Bytes that are known to hold no end of a line.
+    searched: usize,
+}
+
+impl Lines {
+    fn push(&mut self, bytes: &[u8]) {
+        self.bytes.extend_from_slice(bytes);
+    }
+
+    fn is_empty(&self) -> bool {
+        self.bytes.iter().all(u8::is_ascii_whitespace)
+    }
+
+    fn next(&mut self) -> Result<Option<Value>, String> {
+        loop {
+            let rest = &self.bytes[self.searched..];
+            let Some(end) = rest.iter().position(|byte| *byte == b'\n') else {
+                self.searched = self.bytes.len();
+                return match self.searched > LINE_BYTES_MAX {
+                    true => Err(format!("an event is larger than {LINE_BYTES_MAX} bytes")),
+                    false => Ok(None),
+                };
+            };
+            let end = self.searched + end + 1;
+            let line: Vec<u8> = self.bytes.drain(..end).collect();
+            self.searched = 0;
+            if !line.trim_ascii().is_empty() {
+                let event = serde_json::from_slice(&line);
+                return event
+                    .map(Some)
+                    .map_err(|error| format!("an event is no JSON: {error}"));
+            }
+        }
+    }
+}
+
+impl<'a> Asked<'a> {
+    fn of(call: &'a Call) -> Asked<'a> {
+        let body = call.body.as_ref().map(|body| Bytes::from(body.to_string()));
+        let method = match call.verb {
+            Verb::Get => Method::GET,
+            Verb::Create => Method::POST,
+            Verb::Update => Method::PUT,
+            Verb::Patch => Method::PATCH,
+            Verb::Delete => Method::DELETE,
+        };
+        Asked {
+            content_type: body.as_ref().map(|_| match call.verb {
+                Verb::Patch => "application/strategic-merge-patch+json",
+                _ => "application/json",
+            }),
+            path: &call.path,
+            body: body.unwrap_or_default(),
+            // RFC 9110 section 9.2.2.
+            repeatable: method.is_idempotent(),
+            method,
+        }
+    }
+
+    fn get(path: &'a str) -> Asked<'a> {
+        Asked {
+            method: Method::GET,
+            content_type: None,
+            path,
+            body: Bytes::new(),
+            repeatable: true,
+        }
+    }
+}
+
+/// `base` may have a path of its own (a cluster behind a proxy: `https://h/k8s/clusters/c-1`).
+fn url(base: &Uri, path: &str) -> Result<Uri, Error> {
+    let scheme = base.scheme_str().unwrap_or_default();
+    let authority = base.authority().map_or("", |authority| authority.as_str());
+    let prefix = base.path().trim_end_matches('/');
+    let url = format!("{scheme}://{authority}{prefix}{path}");
+    url.parse()
+        .map_err(|error| Error::Request(format!("{path:?} is no path of a request: {error}")))
+}
+
+async fn reply(response: &mut Response) -> Result<Reply, Error> {
+    let packed = response.header(CONTENT_ENCODING.as_str()) == Some("gzip");
+    let retry_after = response.header(RETRY_AFTER.as_str()).and_then(seconds);
+    let bytes = response.bytes(BODY_BYTES_MAX).await?;
+    let body = match bytes.len() <= SHORT_BYTES_MAX && !packed {
+        true => decode(bytes, packed),
+        false => blocking::unblock(move || decode(bytes, packed)).await,
+    };
+    let success = response.status.is_success();
+    let body = match body {
+        // An empty answer, or words of somebody between here and the cluster.
+        Err(_) if !success => Value::Null,
+        Err(why) => {
+            return Err(Error::Protocol(format!(
+                "no answer of an API server: {why}"
+            )));
+        }
+        Ok(body) => body,
+    };
+    Ok(Reply {
+        status: response.status.as_u16(),
+        body,
+        retry_after,
+    })
+}
+
+fn decode(bytes: Vec<u8>, packed: bool) -> Result<Value, String> {
+    let bytes = match packed {
+        false => bytes,
+        true => {
+            let mut plain = Vec::new();
+            let unpacked = flate2::read::GzDecoder::new(&bytes[..]);
+            let read = unpacked.take(BODY_BYTES_MAX + 1).read_to_end(&mut plain);
+            read.map_err(|error| format!("unpack it: {error}"))?;
+            if plain.len() as u64 > BODY_BYTES_MAX {
+                return Err(format!("it is larger than {BODY_BYTES_MAX} bytes"));
+            }
+            plain
+        }
+    };
+    serde_json::from_slice(&bytes).map_err(|error| error.to_string())
+}
+
+/// In seconds; the form with a date would need a clock that is right.
+fn seconds(text: &str) -> Option<Duration> {
+    let span = Duration::from_secs(text.trim().parse().ok()?);
+    Some(span.min(RETRY_AFTER_MAX))
+}
+
+/// `timeoutSeconds` of a path.
+fn watch_timeout(path: &str) -> Duration {
+    let query = path.split_once('?').map_or("", |(_, query)| query);
+    let pairs = query.split('&').filter_map(|pair| pair.split_once('='));
+    let mut values = pairs.filter(|(name, _)| *name == "timeoutSeconds");
+    let seconds = values.find_map(|(_, value)| value.parse().ok());
+    seconds.map_or(WATCH_TIMEOUT, Duration::from_secs)
+}
+
+fn no_answer(error: Error) -> NoAnswer {
+    match error {
+        Error::Timeout(text) | Error::Broken(text) => NoAnswer::Unreachable(text),
+        Error::Protocol(text) | Error::Request(text) => NoAnswer::Unusable(text),
+    }
+}
+
+/// Servers tell kubelets by the first word, as upstream's says it.
+fn user_agent() -> HeaderValue {
+    let architecture = match std::env::consts::ARCH {
+        "x86_64" => "amd64",
+        "aarch64" => "arm64",
+        other => other,
+    };
+    let version = env!("CARGO_PKG_VERSION");
+    let text = format!("kubelet/v1.33.0 (linux/{architecture}) lowtide/{version}");
+    HeaderValue::try_from(text).expect("printable ASCII")
+}
+
+#[cfg(test)]
+#[path = "http_tests.rs"]
+mod tests;

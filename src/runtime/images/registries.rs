@@ -168,6 +168,7 @@ impl Registries {
             },
             extra_ca: read("ca_file", &config.tls.ca_file)?.unwrap_or_default(),
             identity,
+            ..Trust::default()
         };
         let tls = tls::client_config(&trust).map_err(|error| at("", error))?;
         let login = config.auth.map(|login| Credential::Basic {
