@@ -267,7 +267,10 @@ impl Reflector {
                 let (name, uid) = (name_of(&object), object["metadata"]["uid"].as_str());
                 let mut objects = self.objects.borrow_mut();
                 // Another may have the name already, by an answer that overtook this.
-                if objects.get(&name).is_some_and(|held| Some(held.uid()) == uid) {
+                if objects
+                    .get(&name)
+                    .is_some_and(|held| Some(held.uid()) == uid)
+                {
                     objects.remove(&name);
                 }
                 drop(objects);
