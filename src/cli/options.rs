@@ -3,6 +3,7 @@
 //! Checks each value by itself and the few that depend on each other. Touches no file and no kernel.
 
 mod eviction;
+mod remote;
 
 use std::fmt;
 use std::net::{IpAddr, Ipv4Addr, SocketAddr};
@@ -14,6 +15,8 @@ use super::value::{self, Cidr, Taint};
 use crate::admission::{self, Selection};
 use crate::apiserver::authn::Paths;
 use crate::kubelet::pressure::thresholds::Policy;
+
+pub use remote::{CloudProvider, Register, RemoteOptions};
 
 /// Everything the composition root needs to know.
 #[derive(Clone, Debug, PartialEq)]
@@ -74,6 +77,8 @@ pub struct RunOptions {
     pub authorization_policy_file: Option<PathBuf>,
     pub encryption: SealingKeys,
     pub admission: Selection,
+    /// `None`: the node stands alone.
+    pub remote: Option<RemoteOptions>,
     pub on_exit: OnExit,
 }
 
@@ -301,6 +306,7 @@ fn read(given: &Given) -> Result<RunOptions, BadValue> {
         authorization_policy_file: policy_file(given)?,
         encryption: encryption(given),
         admission: admission(given)?,
+        remote: remote::remote(given)?,
         on_exit: match given.parse("exit-stops-pods", false, value::boolean)? {
             true => OnExit::StopPods,
             false => OnExit::LeavePods,
