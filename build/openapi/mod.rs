@@ -16,7 +16,7 @@ use serde_json::json;
 use crate::served::SERVED;
 
 /// The Kubernetes release of the types: the feature of k8s-openapi.
-const RELEASE: &str = "v1.33.0";
+const RELEASE: &str = "v1.36.0";
 
 /// Writes `openapi.rs` with all documents, by their names in the index.
 pub fn write(directory: &Path) {

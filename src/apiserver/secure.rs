@@ -11,7 +11,7 @@
 use std::cell::{Cell, RefCell};
 use std::collections::BTreeMap;
 use std::io;
-use std::net::{SocketAddr, TcpListener, TcpStream};
+use std::net::{TcpListener, TcpStream};
 use std::os::unix::net::UnixListener;
 use std::rc::Rc;
 use std::time::Duration;
@@ -21,10 +21,11 @@ use async_io::Async;
 use futures_lite::FutureExt;
 use futures_lite::future::yield_now;
 use futures_rustls::TlsAcceptor;
-use futures_rustls::server::TlsStream;
+use rustls_pki_types::CertificateDer;
 
 use super::Server;
 use super::authn::{Network, Peer};
+use crate::net::serve::Duplex;
 use crate::net::tls_server::SharedConfig;
 use crate::os;
 
@@ -129,8 +130,12 @@ impl Server {
             let (server, introduced) = (self.clone(), Rc::new(Cell::new(false)));
             let tells = introduced.clone();
             let work = async move {
-                match server.shake_hands(acceptor, socket).await {
-                    Ok(stream) => server.serve_network(stream, address, tells).await,
+                // A box of its own, since it is far larger than what a quiet connection needs after.
+                match Box::pin(server.shake_hands(acceptor, socket)).await {
+                    Ok((stream, chain)) => {
+                        let network = Network::new(address, chain).telling(tells);
+                        server.serve(stream, Peer::Network(network)).await;
+                    }
                     Err(error) => log::debug!("TLS handshake with {address}: {error}"),
                 }
                 server.0.strangers.end(number);
@@ -141,31 +146,22 @@ impl Server {
         }
     }
 
+    /// The stream and the client's certificates. Errors: whatever is wrong, and lateness.
     async fn shake_hands(
         &self,
         acceptor: TlsAcceptor,
         socket: Async<TcpStream>,
-    ) -> io::Result<TlsStream<Async<TcpStream>>> {
+    ) -> io::Result<(Box<dyn Duplex>, Vec<CertificateDer<'static>>)> {
         let clock = &self.0.clock;
         let late = clock.sleep_until(clock.now() + HANDSHAKE_TIMEOUT);
         let late = async move {
             late.await;
             Err(io::ErrorKind::TimedOut.into())
         };
-        acceptor.accept(socket).or(late).await
-    }
-
-    async fn serve_network(
-        &self,
-        stream: TlsStream<Async<TcpStream>>,
-        address: SocketAddr,
-        tells: Rc<Cell<bool>>,
-    ) {
-        let (_, session) = stream.get_ref();
-        let chain = session.peer_certificates().unwrap_or_default();
+        let stream = acceptor.accept(socket).or(late).await?;
+        let chain = stream.get_ref().1.peer_certificates().unwrap_or_default();
         let chain = chain.iter().map(|one| one.clone().into_owned()).collect();
-        let peer = Peer::Network(Network::new(address, chain).telling(tells));
-        self.serve(Box::new(stream), peer).await;
+        Ok((Box::new(stream), chain))
     }
 }
 

@@ -43,7 +43,7 @@ pub struct Machine {
 }
 
 /// Version of the Kubernetes API whose rules are followed; clients parse it as semver.
-pub const KUBELET_VERSION: &str = concat!("v1.33.0+lowtide.", env!("CARGO_PKG_VERSION"));
+pub const KUBELET_VERSION: &str = concat!("v1.36.0+lowtide.", env!("CARGO_PKG_VERSION"));
 
 /// Making the Node is tried again after 100 ms, doubling to 7 s.
 /// Source: Kubernetes pkg/kubelet/kubelet_node_status.go (registerWithAPIServer).

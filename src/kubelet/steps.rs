@@ -289,7 +289,7 @@ async fn run_hook(
         container,
         id,
         address: &address,
-        user_agent: "kube-lifecycle/1.33",
+        user_agent: "kube-lifecycle/1.36",
     };
     match check(&shared.core, &subject, action, timeout).await {
         Finding::Good | Finding::Warned(_) => Ok(()),

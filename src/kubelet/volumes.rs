@@ -280,15 +280,18 @@ fn projected(
             cluster_trust_bundle,
             config_map,
             downward_api,
+            pod_certificate,
             secret,
             service_account_token,
         } = part;
         let field = |name: &str| format!("spec.volumes[{index}].projected.sources[{at}].{name}");
-        if cluster_trust_bundle.is_some() {
-            return Err(format!(
-                "{} is not honoured yet",
-                field("clusterTrustBundle")
-            ));
+        for (name, is_set) in [
+            ("clusterTrustBundle", cluster_trust_bundle.is_some()),
+            ("podCertificate", pod_certificate.is_some()),
+        ] {
+            if is_set {
+                return Err(format!("{} is not honoured yet", field(name)));
+            }
         }
         if let Some(part) = service_account_token {
             add_token(scope, part, mode, &mut files)?;

@@ -16,7 +16,7 @@ use super::dial::{self, within};
 use super::tls::{self, Trust, Verification};
 use crate::world::{Clock, HttpAnswer, HttpCheck, LocalFuture, Net, NetError, Scheme};
 
-const USER_AGENT: &str = "kube-probe/1.33";
+const USER_AGENT: &str = "kube-probe/1.36";
 const BODY_BYTES_MAX: usize = 10 * 1024;
 const REDIRECTS_MAX: u32 = 10;
 

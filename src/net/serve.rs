@@ -30,7 +30,6 @@ use http::header::{CONNECTION, CONTENT_LENGTH, HeaderValue, TRANSFER_ENCODING};
 use http_body::Frame;
 use hyper::body::Incoming;
 use hyper::server::conn::http1;
-use smol_hyper::rt::FuturesIo;
 
 use crate::world::{BootTime, Clock, LocalFuture};
 
@@ -262,6 +261,58 @@ impl AsyncWrite for Paced {
     }
 }
 
+/// Read at once, in bytes: most requests whole, and a part of a large one.
+const READ_BYTES: usize = 4096;
+
+/// A socket as hyper wants it. Reads go over the stack: hyper's own buffer, of which most connections
+/// never use more than a little, is not filled with zeros first, so that the rest of it stays memory
+/// that nobody has touched.
+struct HyperIo(Paced);
+
+impl hyper::rt::Read for HyperIo {
+    fn poll_read(
+        mut self: Pin<&mut Self>,
+        cx: &mut Context<'_>,
+        mut into: hyper::rt::ReadBufCursor<'_>,
+    ) -> Poll<io::Result<()>> {
+        let mut bytes = [0; READ_BYTES];
+        let most = into.remaining().min(READ_BYTES);
+        let read = ready!(Pin::new(&mut self.0).poll_read(cx, &mut bytes[..most]))?;
+        into.put_slice(&bytes[..read]);
+        Poll::Ready(Ok(()))
+    }
+}
+
+impl hyper::rt::Write for HyperIo {
+    fn poll_write(
+        mut self: Pin<&mut Self>,
+        cx: &mut Context<'_>,
+        bytes: &[u8],
+    ) -> Poll<io::Result<usize>> {
+        Pin::new(&mut self.0).poll_write(cx, bytes)
+    }
+
+    fn poll_flush(mut self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<io::Result<()>> {
+        Pin::new(&mut self.0).poll_flush(cx)
+    }
+
+    fn poll_shutdown(mut self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<io::Result<()>> {
+        Pin::new(&mut self.0).poll_close(cx)
+    }
+
+    fn is_write_vectored(&self) -> bool {
+        true
+    }
+
+    fn poll_write_vectored(
+        mut self: Pin<&mut Self>,
+        cx: &mut Context<'_>,
+        parts: &[io::IoSlice<'_>],
+    ) -> Poll<io::Result<usize>> {
+        Pin::new(&mut self.0).poll_write_vectored(cx, parts)
+    }
+}
+
 /// Serves requests on `io` one after the other until either side ends it, a limit is passed or
 /// the connection is upgraded (see [`take_upgraded`]). Errors are the peer's and only of interest
 /// to a debug log.
@@ -300,7 +351,7 @@ where
         .max_buf_size(limits.head_bytes_max.max(8 << 10))
         .max_header_size(limits.head_bytes_max)
         .max_headers(limits.headers_max)
-        .serve_connection(FuturesIo::new(socket), service)
+        .serve_connection(HyperIo(socket), service)
         .with_upgrades();
     watched(serving, &pace, &limits, clock).await
 }
@@ -359,7 +410,7 @@ where
 pub async fn take_upgraded(on: hyper::upgrade::OnUpgrade) -> Result<(Paced, Bytes), String> {
     let upgraded = on.await.map_err(|error| format!("upgrade: {error}"))?;
     let parts = upgraded
-        .downcast::<FuturesIo<Paced>>()
+        .downcast::<HyperIo>()
         .expect("every connection served here is a paced one");
-    Ok((parts.io.into_inner(), parts.read_buf))
+    Ok((parts.io.0, parts.read_buf))
 }

@@ -38,10 +38,11 @@ const PROJECTED: [&str; 4] = ["secret", "configMap", "downwardAPI", "serviceAcco
 const EPHEMERAL: &str = "ephemeralContainers";
 
 /// What matters only where there is a scheduler, other nodes or a cluster.
-const POD_WARN: [&str; 4] = [
+const POD_WARN: [&str; 5] = [
     "affinity",
     "hostnameOverride",
     "nodeSelector",
+    "schedulingGroup",
     "topologySpreadConstraints",
 ];
 
@@ -145,6 +146,12 @@ fn container(container: &Value, path: &str, found: &mut Found) {
     ] {
         found.if_set(container, path, name, effect);
     }
+    for (n, variable) in items(&container["env"]) {
+        if variable["valueFrom"]["fileKeyRef"].is_object() {
+            let path = format!("{path}.env[{n}].valueFrom.fileKeyRef");
+            found.push(path, Effect::Wait);
+        }
+    }
     for probe in ["livenessProbe", "readinessProbe", "startupProbe"] {
         if container[probe]["grpc"].is_object() {
             found.push(format!("{path}.{probe}.grpc"), Effect::Wait);
@@ -164,9 +171,6 @@ fn container(container: &Value, path: &str, found: &mut Found) {
         // Devices and huge pages cannot be given; not giving them breaks the program.
         if name.starts_with("hugepages-") || name.contains('/') {
             found.push(format!("{resources}.limits[{name}]"), Effect::Wait);
-        } else if name == "ephemeral-storage" {
-            // Upstream evicts a pod that is above it; nothing is evicted here.
-            found.push(format!("{resources}.limits[{name}]"), Effect::Warn);
         }
     }
     for (n, mount) in items(&container["volumeMounts"]) {
@@ -190,11 +194,6 @@ fn volume(volume: &Value, path: &str, found: &mut Found) {
     if medium.starts_with("HugePages") {
         found.push(format!("{path}.emptyDir.medium"), Effect::Wait);
     }
-    if medium.is_empty() {
-        // On the disk upstream holds it by eviction only.
-        let path = format!("{path}.emptyDir");
-        found.if_set(empty_dir, &path, "sizeLimit", Effect::Warn);
-    }
     for (n, source) in items(&volume["projected"]["sources"]) {
         let kinds = source.as_object().into_iter().flatten();
         for (name, _) in kinds.filter(|(name, _)| !PROJECTED.contains(&name.as_str())) {
@@ -215,6 +214,7 @@ mod tests {
     #[test]
     fn what_is_not_honoured_is_named_with_its_effect() {
         let pod = json!({"spec": {
+            "schedulingGroup": {"podGroupName": "g"},
             "affinity": {"nodeAffinity": {
                 "requiredDuringSchedulingIgnoredDuringExecution": {"nodeSelectorTerms": [{}], "x": 1},
             }},
@@ -228,15 +228,18 @@ mod tests {
                 "securityContext": {"seLinuxOptions": {"level": "s0"}},
                 "livenessProbe": {"grpc": {"port": 1}},
                 "resources": {"limits": {
-                    "hugepages-2Mi": "4Mi", "example.com/gpu": 1, "cpu": 1, "ephemeral-storage": "1Gi",
+                    "hugepages-2Mi": "4Mi", "example.com/gpu": 1, "cpu": 1,
                 }},
                 "restartPolicyRules": [{"action": "Restart"}],
+                "env": [
+                    {"name": "A", "value": "1"},
+                    {"name": "B", "valueFrom": {"fileKeyRef": {"key": "B", "path": "x"}}},
+                ],
                 "lifecycle": {"stopSignal": "SIGINT"},
             }],
             "volumes": [
                 {"name": "a", "persistentVolumeClaim": {"claimName": "x"}},
                 {"name": "b", "image": {}},
-                {"name": "d", "emptyDir": {"sizeLimit": "1Gi"}},
                 {"name": "c", "projected": {"sources": [{"clusterTrustBundle": {"path": "t"}}]}},
             ],
         }});
@@ -247,6 +250,7 @@ mod tests {
         let expected = [
             ("spec.affinity", Effect::Warn),
             ("spec.nodeSelector", Effect::Warn),
+            ("spec.schedulingGroup", Effect::Warn),
             ("spec.runtimeClassName", Effect::Wait),
             ("spec.os.name", Effect::Wait),
             ("spec.hostUsers", Effect::Wait),
@@ -256,12 +260,12 @@ mod tests {
                 Effect::Wait,
             ),
             ("spec.containers[0].restartPolicyRules", Effect::Wait),
+            (
+                "spec.containers[0].env[1].valueFrom.fileKeyRef",
+                Effect::Wait,
+            ),
             ("spec.containers[0].livenessProbe.grpc", Effect::Wait),
             ("spec.containers[0].lifecycle.stopSignal", Effect::Wait),
-            (
-                "spec.containers[0].resources.limits[ephemeral-storage]",
-                Effect::Warn,
-            ),
             (
                 "spec.containers[0].resources.limits[example.com/gpu]",
                 Effect::Wait,
@@ -272,9 +276,8 @@ mod tests {
             ),
             ("spec.volumes[0].persistentVolumeClaim", Effect::Wait),
             ("spec.volumes[1].image", Effect::Wait),
-            ("spec.volumes[2].emptyDir.sizeLimit", Effect::Warn),
             (
-                "spec.volumes[3].projected.sources[0].clusterTrustBundle",
+                "spec.volumes[2].projected.sources[0].clusterTrustBundle",
                 Effect::Wait,
             ),
         ]
@@ -304,10 +307,13 @@ mod tests {
             "securityContext": {"appArmorProfile": {"type": "Unconfined"}, "fsGroup": 5},
             "containers": [{
                 "livenessProbe": {"exec": {"command": ["x"]}},
-                "resources": {"limits": {"cpu": "1", "memory": "1Gi"}},
+                "resources": {"limits": {"cpu": "1", "memory": "1Gi", "ephemeral-storage": "1Gi"}},
                 "volumeMounts": [{"recursiveReadOnly": "Disabled"}],
             }],
-            "volumes": [{"name": "a", "emptyDir": {"medium": "Memory", "sizeLimit": "1Mi"}}],
+            "volumes": [
+                {"name": "a", "emptyDir": {"medium": "Memory", "sizeLimit": "1Mi"}},
+                {"name": "b", "emptyDir": {"sizeLimit": "1Gi"}},
+            ],
         }});
         assert_eq!(unhonoured(&pod), []);
     }

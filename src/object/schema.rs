@@ -2,7 +2,7 @@
 //!
 //! One table for strategic merge, server-side apply and the published schemas. What it does not
 //! name is the rule: maps merge by member, lists are one value.
-//! Source: Kubernetes 1.33, api/openapi-spec/v3 (`x-kubernetes-list-type`, `-list-map-keys`,
+//! Source: Kubernetes 1.36, api/openapi-spec/v3 (`x-kubernetes-list-type`, `-list-map-keys`,
 //! `-map-type`, `-patch-merge-key`, `-patch-strategy`, from the struct tags of staging/src/k8s.io/api).
 
 use super::Kind;

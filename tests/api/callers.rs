@@ -89,7 +89,7 @@ pub fn callers(office: &Office, node: &Node, anonymous: bool) -> Vec<Caller> {
     };
     let mut all = vec![local];
     all.extend(by_certificate(office, nobody));
-    all.extend(by_header(office, node));
+    all.extend(by_header(office, node, nobody));
     all
 }
 
@@ -127,7 +127,8 @@ fn by_certificate(office: &Office, nobody: Identity) -> impl Iterator<Item = Cal
 
 const JANE: Identity = of_nobody_in("jane");
 
-fn by_header(office: &Office, node: &Node) -> impl Iterator<Item = Caller> {
+/// What is no credential that is read here is nothing.
+fn by_header(office: &Office, node: &Node, nobody: Identity) -> impl Iterator<Item = Caller> {
     let ours = account(node);
     let mut gone = ours.clone();
     gone.body["metadata"]["uid"] = json!("5c2f6b52-0e5b-4c0b-8d6f-0d3a0c1f7a11");
@@ -143,13 +144,13 @@ fn by_header(office: &Office, node: &Node) -> impl Iterator<Item = Caller> {
             of_master("amy"),
         ),
         ("a wrong token", bearer("t0kem"), None),
-        ("an empty token", bearer(""), None),
-        ("another scheme", "Digest t0ken".to_owned(), None),
+        ("an empty token", bearer(""), nobody),
+        ("another scheme", "Digest t0ken".to_owned(), nobody),
         ("a password", basic("paul:pa55"), of_nobody_in("paul")),
         ("a master's password", basic("rosa:r00t"), of_master("rosa")),
         ("a wrong password", basic("paul:pa56"), None),
         ("another's password", basic("paul:r00t"), None),
-        ("no pair", basic("paul"), None),
+        ("no pair", basic("paul"), nobody),
         ("an account's token", token("", 0), of_nobody_in(ACCOUNT)),
         ("an account's for another", token("vault", 0), None),
         ("an account's, too old", token("", -2), None),

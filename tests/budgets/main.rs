@@ -4,6 +4,7 @@
 //! this machine at this hour is the measure of what the node may need. Needs root, runc, busybox
 //! and `LOWTIDE_STATIC`, the path of the binary; says so and passes where one is missing.
 
+mod api;
 mod node;
 mod processes;
 #[allow(dead_code, reason = "shared with the runtime's tests")]
@@ -95,6 +96,22 @@ fn a_node_keeps_its_budgets() {
             }
         }
         let failed: Vec<&str> = best
+            .iter()
+            .filter(|f| !f.report())
+            .map(|f| f.name)
+            .collect();
+        assert!(failed.is_empty(), "over the limit: {failed:?}");
+    });
+}
+
+#[test]
+fn the_api_keeps_its_budgets() {
+    let Some(binary) = static_binary() else {
+        return;
+    };
+    support::isolated("the_api_keeps_its_budgets", || {
+        let figures = api::measure(&binary);
+        let failed: Vec<&str> = figures
             .iter()
             .filter(|f| !f.report())
             .map(|f| f.name)

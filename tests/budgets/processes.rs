@@ -46,6 +46,16 @@ pub fn activity(pid: u32) -> Activity {
     }
 }
 
+/// Processor time of all threads that live now, in ns (proc(5), schedstat).
+pub fn cpu_ns(pid: u32) -> u64 {
+    let tasks = fs::read_dir(format!("/proc/{pid}/task")).expect("a living process");
+    let times = tasks.filter_map(|task| {
+        let text = fs::read_to_string(task.ok()?.path().join("schedstat")).ok()?;
+        text.split(' ').next()?.parse::<u64>().ok()
+    });
+    times.sum()
+}
+
 /// Children whose command line has the word.
 pub fn children(parent: u32, word: &str) -> Vec<u32> {
     let path = format!("/proc/{parent}/task/{parent}/children");

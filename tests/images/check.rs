@@ -34,7 +34,7 @@ fn a_probe_looks_like_the_kubelets() {
     let mut probe = check(&fake.address, "/healthz?x=1", Scheme::Http);
     assert_eq!(ask(probe.clone()).unwrap().status, 503);
     let seen = fake.seen("/healthz?x=1").pop().unwrap();
-    assert_eq!(seen.headers["user-agent"], "kube-probe/1.33");
+    assert_eq!(seen.headers["user-agent"], "kube-probe/1.36");
     assert_eq!(seen.headers["accept"], "*/*");
     assert_eq!(seen.headers["connection"], "close");
     assert!(!seen.headers.contains_key("accept-encoding"));

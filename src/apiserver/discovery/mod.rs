@@ -16,7 +16,7 @@ use crate::net::serve::Response;
 
 /// The Kubernetes release whose API this is; clients compare `minor` with their own.
 pub const MAJOR: &str = "1";
-pub const MINOR: &str = "33";
+pub const MINOR: &str = "36";
 
 /// The media type of all in one, as asked for and as answered.
 const AGGREGATED: &str = "application/json;g=apidiscovery.k8s.io;v=v2;as=APIGroupDiscoveryList";
@@ -57,7 +57,7 @@ pub fn answer(document: &Document, headers: &HeaderMap) -> Result<Response, Refu
     Ok(json_response(StatusCode::OK, &value))
 }
 
-/// `v1.33.0+lowtide-0.1.0`
+/// `v1.36.0+lowtide-0.1.0`
 pub fn git_version() -> String {
     format!("v{MAJOR}.{MINOR}.0+lowtide-{}", env!("CARGO_PKG_VERSION"))
 }

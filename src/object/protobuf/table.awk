@@ -6,6 +6,7 @@
 # NUMBER:NAME:TYPE. An empty name: the fields of the type stand in the message itself. Types:
 # s(tring) b(ool) i(nteger) y (bytes), those with a form of their own, or a message; [] and {} in
 # front for lists and maps; * behind a pointer, ! behind what is written even if it is zero.
+# By hand: field 3 of core.NodeAllocatableResourceClaimStatus, which 1.36 has and later ones have not.
 BEGIN {
     roots = "core.Binding core.ConfigMap core.Endpoints core.Event core.LimitRange core.Namespace" \
         " core.Node core.Pod core.ResourceQuota core.Secret core.Service core.ServiceAccount" \

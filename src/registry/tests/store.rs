@@ -249,6 +249,22 @@ fn an_idle_node_writes_nothing() {
 }
 
 #[test]
+fn a_durable_create_costs_one_flush() {
+    let disk = FaultyDisk::new();
+    let node = on(&disk, 1);
+    let create = |name: String| {
+        let (key, body) = config(&name, "v");
+        node.registry.create(Source::Api, key, body)
+    };
+    wait(create("warm".to_owned())).expect("stored");
+    let before = disk.syncs();
+    for index in 0..20 {
+        wait(create(format!("one-{index}"))).expect("stored");
+    }
+    assert_eq!(disk.syncs() - before, 20);
+}
+
+#[test]
 fn a_lost_key_leaves_out_the_secret_and_says_so() {
     let directory = tempfile::tempdir().expect("a directory");
     let (key, body) = secret("wifi", "v");

@@ -35,4 +35,4 @@ pub use pull::Progress;
 pub use reference::{Reference, Version};
 pub use registries::Registries;
 pub use store::{ImageStore, Options};
-pub use unpack::Limits;
+pub use unpack::{Limits, unpack};
