@@ -296,11 +296,7 @@ fn read(given: &Given) -> Result<RunOptions, BadValue> {
             value::period,
         )?,
         secure: secure(given)?,
-        authentication: Paths {
-            client_ca: given.text("client-ca-file").map(PathBuf::from),
-            tokens: given.text("token-auth-file").map(PathBuf::from),
-            passwords: given.text("basic-auth-file").map(PathBuf::from),
-        },
+        authentication: authentication(given),
         anonymous: given.parse("anonymous-auth", false, value::boolean)?,
         authorization_modes: given.list("authorization-mode", authorization_mode)?,
         authorization_policy_file: policy_file(given)?,
@@ -368,6 +364,15 @@ fn secure(given: &Given) -> Result<Option<SecureServing>, BadValue> {
         address: SocketAddr::new(ip, port),
         required: flags.iter().any(|flag| given.last(flag).is_some()),
     }))
+}
+
+fn authentication(given: &Given) -> Paths {
+    let file = |name: &str| given.text(name).map(PathBuf::from);
+    Paths {
+        client_ca: file("client-ca-file"),
+        tokens: file("token-auth-file"),
+        passwords: file("basic-auth-file"),
+    }
 }
 
 fn authorization_mode(name: &str) -> Result<AuthorizationMode, String> {
