@@ -228,8 +228,13 @@ fn mountable(account: Option<&Object>, spec: &Value) -> Result<(), Denial> {
         return Ok(());
     };
     let name = &account.key.name;
-    for volume in items(spec, "volumes").filter(|volume| volume["secret"].is_object()) {
-        let secret = text(&volume["secret"], "secretName");
+    let whole = items(spec, "volumes").filter(|volume| volume["secret"].is_object());
+    let whole = whole.map(|volume| text(&volume["secret"], "secretName"));
+    // Upstream looks past these, and whoever knows it gets around the annotation.
+    let sources = items(spec, "volumes").flat_map(|volume| items(&volume["projected"], "sources"));
+    let sources = sources.filter(|source| source["secret"].is_object());
+    let sources = sources.map(|source| text(&source["secret"], "name"));
+    for secret in whole.chain(sources) {
         if !lists(account, "secrets", secret) {
             return Err(Denial::forbidden(format!(
                 "volume with secret.secretName={secret:?} is not allowed because service account \

@@ -100,3 +100,78 @@ fn evictions_and_tokens_are_admitted() {
         "serviceaccounts \"default\" is forbidden: node requested token not bound to a pod"
     );
 }
+
+#[test]
+fn no_way_into_a_pod_leads_past_the_secrets_of_its_account() {
+    let node = admitting(&["ServiceAccount"], json!({}));
+    let account = json!({
+        "metadata": {
+            "name": "strict",
+            "annotations": {"kubernetes.io/enforce-mountable-secrets": "true"},
+        },
+        "secrets": [{"name": "mine"}],
+    });
+    node.create(Kind::ServiceAccount, "strict", account);
+    let from = |name: &str| json!([{"secretRef": {"name": name}}]);
+    let key = |name: &str| {
+        let source = json!({"secretKeyRef": {"name": name, "key": "k"}});
+        json!([{"name": "A", "valueFrom": source}])
+    };
+    let init = |name: &str| json!([{"name": "i", "image": "busybox:1", "envFrom": from(name)}]);
+    let volume = |source: Value| {
+        let mut volume = source;
+        volume["name"] = json!("v");
+        json!([volume])
+    };
+    let with = |path: &str, value: Value| {
+        let mut pod = pod("p");
+        pod["spec"]["serviceAccountName"] = json!("strict");
+        pod["spec"]["initContainers"] = json!([]);
+        pod["spec"]["volumes"] = json!([]);
+        pod["spec"]["containers"][0]["env"] = json!([]);
+        pod["spec"]["containers"][0]["envFrom"] = json!([]);
+        *pod.pointer_mut(path).expect("a path") = value;
+        pod
+    };
+    let pods = |name: &str| {
+        let projected = json!({"projected": {"sources": [{"secret": {"name": name}}]}});
+        [
+            with("/spec/containers/0/env", key(name)),
+            with("/spec/containers/0/envFrom", from(name)),
+            with("/spec/initContainers", init(name)),
+            with(
+                "/spec/volumes",
+                volume(json!({"secret": {"secretName": name}})),
+            ),
+            with("/spec/volumes", volume(projected)),
+        ]
+    };
+    for (mine, other) in pods("mine").iter().zip(pods("other")) {
+        let path = format!("{PODS}?dryRun=All");
+        let admitted = node.send("POST", &path, mine);
+        assert_eq!(admitted.code, 201, "{mine}");
+        let refused = node.send("POST", &path, &other);
+        assert_eq!(refused.code, 403, "{other}");
+        let message = refused.json()["message"].to_string();
+        assert!(
+            message.contains("does not reference that secret"),
+            "{message}"
+        );
+    }
+    // One that is added to a pod that runs.
+    let plain = with("/spec/volumes", json!([]));
+    assert_eq!(node.send("POST", PODS, &plain).code, 201);
+    let added = |name: &str| {
+        let one = json!({"name": "debug", "image": "busybox:1", "envFrom": from(name)});
+        let patch = json!({"spec": {"ephemeralContainers": [one]}}).to_string();
+        let path = format!("{PODS}/p/ephemeralcontainers?dryRun=All");
+        node.send_as(
+            "PATCH",
+            &path,
+            "application/strategic-merge-patch+json",
+            &patch,
+        )
+    };
+    assert_eq!(added("mine").code, 200);
+    assert_eq!(added("other").code, 403);
+}
