@@ -10,12 +10,13 @@ use std::net::{IpAddr, Ipv4Addr, SocketAddr};
 use std::path::PathBuf;
 use std::time::Duration;
 
-pub use self::remote::RemoteOptions;
 use super::flags::{self, Feature, Flag, Shape};
 use super::value::{self, Cidr, Taint};
 use crate::admission::{self, Selection};
 use crate::apiserver::authn::Paths;
 use crate::kubelet::pressure::thresholds::Policy;
+
+pub use remote::{CloudProvider, Register, RemoteOptions};
 
 /// Everything the composition root needs to know.
 #[derive(Clone, Debug, PartialEq)]
@@ -65,8 +66,6 @@ pub struct RunOptions {
     pub image_gc_age_min: Duration,
     pub eviction: Policy,
     pub node_status_update_period: Duration,
-    /// `None`: the node stands alone.
-    pub remote: Option<RemoteOptions>,
     /// `None`: the API is served on RUN/api.sock only.
     pub secure: Option<SecureServing>,
     pub authentication: Paths,
@@ -78,6 +77,8 @@ pub struct RunOptions {
     pub authorization_policy_file: Option<PathBuf>,
     pub encryption: SealingKeys,
     pub admission: Selection,
+    /// `None`: the node stands alone.
+    pub remote: Option<RemoteOptions>,
     pub on_exit: OnExit,
 }
 
@@ -294,18 +295,14 @@ fn read(given: &Given) -> Result<RunOptions, BadValue> {
             seconds(10),
             value::period,
         )?,
-        remote: remote::remote(given)?,
         secure: secure(given)?,
-        authentication: Paths {
-            client_ca: given.text("client-ca-file").map(PathBuf::from),
-            tokens: given.text("token-auth-file").map(PathBuf::from),
-            passwords: given.text("basic-auth-file").map(PathBuf::from),
-        },
+        authentication: authentication(given),
         anonymous: given.parse("anonymous-auth", false, value::boolean)?,
         authorization_modes: given.list("authorization-mode", authorization_mode)?,
         authorization_policy_file: policy_file(given)?,
         encryption: encryption(given),
         admission: admission(given)?,
+        remote: remote::remote(given)?,
         on_exit: match given.parse("exit-stops-pods", false, value::boolean)? {
             true => OnExit::StopPods,
             false => OnExit::LeavePods,
@@ -367,6 +364,15 @@ fn secure(given: &Given) -> Result<Option<SecureServing>, BadValue> {
         address: SocketAddr::new(ip, port),
         required: flags.iter().any(|flag| given.last(flag).is_some()),
     }))
+}
+
+fn authentication(given: &Given) -> Paths {
+    let file = |name: &str| given.text(name).map(PathBuf::from);
+    Paths {
+        client_ca: file("client-ca-file"),
+        tokens: file("token-auth-file"),
+        passwords: file("basic-auth-file"),
+    }
 }
 
 fn authorization_mode(name: &str) -> Result<AuthorizationMode, String> {

@@ -105,30 +105,6 @@ fn a_flag_of_a_missing_feature_is_fatal_and_says_what_to_do() {
     }
 }
 
-#[test]
-fn a_cluster_is_joined_by_a_kubeconfig_or_a_bare_server() {
-    use crate::remote::Registration;
-    let remote = |flags: &[&str]| match parse(arguments(&[&["run"], flags].concat())) {
-        Ok(Invocation::Run(options)) => options.remote,
-        other => panic!("{flags:?}: {other:?}"),
-    };
-    assert_eq!(remote(&[]), None);
-    assert_eq!(remote(&["--register-node=true"]), None);
-    let joined = remote(&["--kubeconfig=/k", "--register-node=false"]).expect("joined");
-    assert_eq!(joined.kubeconfig, Some("/k".into()));
-    assert_eq!(joined.registration, Registration::Others);
-    let bare = remote(&["--api-servers=https://a:1,https://b"]).expect("joined");
-    assert_eq!((bare.kubeconfig, bare.servers.len()), (None, 2));
-    assert_eq!(bare.registration, Registration::Own);
-    let text = wrong(&["run", "--api-server=ftp://a"]);
-    assert!(
-        text.contains("--api-server") && text.contains("https://"),
-        "{text}"
-    );
-    let text = wrong(&["run", "--provider-id=x"]);
-    assert!(text.contains("--kubeconfig"), "{text}");
-}
-
 const WRONG: &[(&[&str], &[&str])] = &[
     (
         &["run", "--rot-dir=/x"],

@@ -87,6 +87,46 @@ impl std::fmt::Debug for Identity {
     }
 }
 
+/// A key that has no certificate yet.
+pub struct RequestKey(KeyPair);
+
+impl RequestKey {
+    pub fn make() -> Result<RequestKey, String> {
+        new_key().map(RequestKey)
+    }
+
+    /// Reads what `text` gave.
+    pub fn parse(text: &str) -> Result<RequestKey, String> {
+        load_key(text).map(RequestKey)
+    }
+
+    /// PKCS #8, PEM.
+    pub fn text(&self) -> String {
+        pem("PRIVATE KEY", self.0.serialized_der())
+    }
+
+    /// SHA-256 of the public key, in hexadecimal digits.
+    pub fn digest(&self) -> String {
+        let hash = ring::digest::digest(&ring::digest::SHA256, self.0.der_bytes());
+        hash.as_ref()
+            .iter()
+            .map(|byte| format!("{byte:02x}"))
+            .collect()
+    }
+
+    /// A signing request (PKCS #10, DER) for this key and subject, without other names.
+    pub fn request(&self, user: &str, group: &str) -> Result<Vec<u8>, String> {
+        let mut params = CertificateParams::default();
+        params.distinguished_name = rcgen::DistinguishedName::new();
+        let subject = &mut params.distinguished_name;
+        subject.push(DnType::OrganizationName, group);
+        subject.push(DnType::CommonName, user);
+        let request = params.serialize_request(&self.0);
+        let request = request.map_err(|error| format!("make a signing request: {error}"))?;
+        Ok(request.der().to_vec())
+    }
+}
+
 /// A certificate authority whose key is here.
 pub struct Authority {
     issuer: Issuer<'static, KeyPair>,
@@ -319,7 +359,46 @@ pub fn subject(der: &CertificateDer<'_>) -> Result<Vec<u8>, String> {
 
 #[cfg(test)]
 mod tests {
+    use rustls_pki_types::CertificateSigningRequestDer;
+    use x509_cert::request::CertReq;
+
     use super::*;
+
+    /// The public key of a request.
+    struct Asked(Vec<u8>);
+
+    impl PublicKeyData for Asked {
+        fn der_bytes(&self) -> &[u8] {
+            &self.0
+        }
+
+        fn algorithm(&self) -> &'static rcgen::SignatureAlgorithm {
+            &rcgen::PKCS_ECDSA_P256_SHA256
+        }
+    }
+
+    impl Authority {
+        /// Signs a request (PEM) as a cluster does: the subject and the key are the request's.
+        pub fn sign(&self, request: &[u8], validity: Validity) -> Result<String, String> {
+            let der = CertificateSigningRequestDer::from_pem_slice(request)
+                .map_err(|error| format!("request: {error}"))?;
+            let request = CertReq::from_der(&der).map_err(|error| format!("request: {error}"))?;
+            let subject = &request.info.subject;
+            let texts = |oid| subject.iter().filter_map(move |a| text_of(a, oid));
+            let name = texts(COMMON_NAME).last().unwrap_or_default();
+            let mut params = params(&name, validity);
+            for group in texts(ORGANIZATION_NAME) {
+                params
+                    .distinguished_name
+                    .push(DnType::OrganizationName, group);
+            }
+            params.extended_key_usages = vec![ExtendedKeyUsagePurpose::ClientAuth];
+            let key = request.info.public_key.subject_public_key.raw_bytes();
+            let signed = params.signed_by(&Asked(key.to_vec()), &self.issuer);
+            let signed = signed.map_err(|error| format!("sign: {error}"))?;
+            Ok(pem("CERTIFICATE", signed.der()))
+        }
+    }
 
     fn validity(from: i64, until: i64) -> Validity {
         let at = |seconds| Timestamp::from_second(seconds).expect("a date");

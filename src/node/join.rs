@@ -5,14 +5,15 @@ use std::rc::Rc;
 
 use async_executor::{LocalExecutor, Task};
 
-use crate::cli::options::{RemoteOptions, RunOptions};
+use crate::cli::options::{Register, RemoteOptions, RunOptions};
 use crate::net::tls::Verification;
 use crate::object::Source;
 use crate::os::random::SystemRandom;
+use crate::os::regular_file;
 use crate::registry::Registry;
 use crate::remote::http::HttpCluster;
 use crate::remote::kubeconfig::{self, Settings};
-use crate::remote::{self, Remote};
+use crate::remote::{self, Registration, Remote};
 use crate::world::Clock;
 
 /// Bytes of a kubeconfig.
@@ -49,7 +50,10 @@ pub fn follow(
     };
     let settings = remote::Options {
         node_name: node_name.to_owned(),
-        registration: joined.registration,
+        registration: match joined.register {
+            Register::Node => Registration::Own,
+            Register::Nothing => Registration::Others,
+        },
         provider_id: joined.provider_id.clone(),
         sources,
     };
@@ -70,8 +74,11 @@ fn settings(remote: &RemoteOptions) -> Result<Settings, String> {
     Ok(settings)
 }
 
+/// Kubeconfigs are often symbolic links.
 fn read(path: &Path) -> Result<String, String> {
-    let bytes = crate::os::file::read_bounded(path, KUBECONFIG_BYTES_MAX);
-    let bytes = bytes.map_err(|error| error.to_string())?;
+    let bytes = regular_file::open(path)
+        .and_then(|(file, _)| regular_file::read_at_most(&file, KUBECONFIG_BYTES_MAX))
+        .map_err(|error| error.to_string())?;
+    let bytes = bytes.ok_or_else(|| format!("larger than {KUBECONFIG_BYTES_MAX} bytes"))?;
     String::from_utf8(bytes).map_err(|_| "is not UTF-8".to_owned())
 }

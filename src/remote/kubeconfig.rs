@@ -124,6 +124,39 @@ pub fn parse(path: &Path, text: &str, servers: &[Uri]) -> Result<(Settings, Vec<
     Ok((settings, reader.warnings))
 }
 
+/// The kubeconfig (as JSON) of a node that got its certificate: the cluster of the bootstrap
+/// kubeconfig `text`, and `certificate` (chain and key in one file) as who it is.
+/// Errors: as `parse`.
+pub fn with_certificate(path: &Path, text: &str, certificate: &Path) -> Result<String, String> {
+    parse(path, text, &[])?;
+    let text = text.strip_prefix('\u{feff}').unwrap_or(text);
+    let value = text::parse(text).map_err(|(_, why)| why)?;
+    let named = |list: &str, name: &Value, inner: &str| {
+        let entries = value[list].as_array().into_iter().flatten();
+        let mut fitting = entries.filter(|entry| &entry["name"] == name);
+        fitting
+            .next()
+            .map_or(Value::Null, |entry| entry[inner].clone())
+    };
+    let context = named("contexts", &value["current-context"], "context");
+    let mut cluster = named("clusters", &context["cluster"], "cluster");
+    if let Some(Value::String(file)) = cluster.get_mut("certificate-authority") {
+        let directory = path.parent().unwrap_or(Path::new("/"));
+        *file = directory.join(&*file).display().to_string();
+    }
+    let user = json!({ "client-certificate": certificate, "client-key": certificate });
+    let context = json!({ "cluster": "default-cluster", "user": "default-auth" });
+    let config = json!({
+        "apiVersion": "v1",
+        "kind": "Config",
+        "clusters": [{ "name": "default-cluster", "cluster": cluster }],
+        "users": [{ "name": "default-auth", "user": user }],
+        "contexts": [{ "name": "default-context", "context": context }],
+        "current-context": "default-context",
+    });
+    Ok(format!("{config:#}\n"))
+}
+
 const TOP: &[&str] = &[
     "apiVersion",
     "kind",

@@ -288,3 +288,25 @@ fn a_field_that_nobody_knows_is_a_warning() {
         ]
     );
 }
+
+#[test]
+fn a_node_that_got_its_certificate_goes_to_the_same_cluster_as_itself() {
+    let bootstrap = config(
+        "    certificate-authority: ca.crt\n    tls-server-name: k\n",
+        "    token: secret\n",
+    );
+    let current = Path::new("/root/pki/kubelet-client-current.pem");
+    let text = with_certificate(Path::new("/etc/k/bootstrap"), &bootstrap, current).expect("made");
+    assert!(!text.contains("secret"));
+    let (settings, warnings) = parse(Path::new("/var/k/config"), &text, &[]).expect("good");
+    assert_eq!(warnings, [""; 0]);
+    assert_eq!(settings.servers, ["https://k:6443".parse::<Uri>().unwrap()]);
+    assert_eq!(
+        settings.authority,
+        Some(Content::File("/etc/k/ca.crt".into()))
+    );
+    assert_eq!(settings.server_name.as_deref(), Some("k"));
+    let file = || Content::File(current.into());
+    assert_eq!(settings.certificate, Some((file(), file())));
+    assert!(settings.login == Login::Nothing);
+}

@@ -10,6 +10,7 @@
 //! cluster was last seen to hold, so there is no queue that overflows while the link is down. Nothing
 //! of a pod is decided here, and nothing is removed because the cluster is silent.
 
+pub mod certificates;
 mod credentials;
 mod events;
 mod exec;

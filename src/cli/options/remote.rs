@@ -1,45 +1,191 @@
-//! The flags of the remote cluster.
+//! Whether the node belongs to a cluster, and how it gets there.
 
 use std::path::PathBuf;
 
 use http::Uri;
 
-use super::super::value;
 use super::{BadValue, Given};
-use crate::remote::Registration;
-use crate::remote::kubeconfig::server_url;
+use crate::cli::value;
+use crate::remote::kubeconfig::{SERVERS_MAX, server_url};
 
-/// How to join a cluster.
-#[derive(Clone, Debug, PartialEq)]
+/// What is known of the way to the cluster. Files are not read yet.
+#[derive(Clone, Debug, PartialEq, Eq)]
 pub struct RemoteOptions {
-    /// `None`: `--api-server` alone, without credentials.
+    /// `None`: no credentials; then there is a server.
     pub kubeconfig: Option<PathBuf>,
-    /// In place of the kubeconfig's; never empty without one.
+    /// Gets the first certificate; only beside `kubeconfig`, which is written then.
+    pub bootstrap_kubeconfig: Option<PathBuf>,
+    /// In place of the kubeconfig's; tried in turn.
     pub servers: Vec<Uri>,
-    pub registration: Registration,
+    pub register: Register,
+    pub cloud_provider: CloudProvider,
+    /// The cloud's name of this machine.
     pub provider_id: Option<String>,
 }
 
-/// `None`: standalone.
-pub fn remote(given: &Given) -> Result<Option<RemoteOptions>, BadValue> {
-    let kubeconfig = given.text("kubeconfig").map(PathBuf::from);
+/// Who makes the Node object.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Register {
+    /// We do, and see that it stays.
+    Node,
+    /// Somebody else; without it there is nothing to report to.
+    Nothing,
+}
+
+/// Who knows the machine.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum CloudProvider {
+    Nobody,
+    /// A controller of the cloud, which takes the taint off that new nodes have.
+    External,
+}
+
+/// `None`: the node stands alone.
+pub(super) fn remote(given: &Given) -> Result<Option<RemoteOptions>, BadValue> {
+    let file = |name: &str| given.parse(name, None, absolute);
+    let kubeconfig = file("kubeconfig")?;
+    let bootstrap_kubeconfig = file("bootstrap-kubeconfig")?;
     let servers = given.list("api-server", server_url)?;
-    let provider_id = given.text("provider-id");
-    let register = given.parse("register-node", true, value::boolean)?;
-    if kubeconfig.is_none() && servers.is_empty() {
-        let alone = "is for a node that joins a cluster: give --kubeconfig too";
-        return match given.last("provider-id").filter(|_| provider_id.is_some()) {
-            Some(setting) => Err(setting.bad(alone)),
-            None => Ok(None),
-        };
+    let bad = |name: &str, why: &str| match given.last(name) {
+        Some(setting) => setting.bad(why),
+        None => BadValue(format!("--{name}: {why}")),
+    };
+    if servers.len() > SERVERS_MAX {
+        return Err(bad("api-server", &format!("at most {SERVERS_MAX} servers")));
     }
-    Ok(Some(RemoteOptions {
-        kubeconfig,
-        servers,
-        registration: match register {
-            true => Registration::Own,
-            false => Registration::Others,
-        },
-        provider_id,
-    }))
+    if bootstrap_kubeconfig.is_some() && kubeconfig.is_none() {
+        let why = "needs --kubeconfig, the file that the result is written to";
+        return Err(bad("bootstrap-kubeconfig", why));
+    }
+    let joined = kubeconfig.is_some() || !servers.is_empty();
+    let register = given.parse("register-node", joined, value::boolean)?;
+    let external = given.parse("cloud-provider", false, |text| {
+        Ok(value::one_of(text, &["", "external"])? == "external")
+    })?;
+    let provider_id = given.text("provider-id");
+    let alone = "needs a cluster: give --kubeconfig or --api-server";
+    match joined {
+        false if register => Err(bad("register-node", alone)),
+        false if provider_id.is_some() => Err(bad("provider-id", alone)),
+        false if external => Err(bad("cloud-provider", alone)),
+        false => Ok(None),
+        true => Ok(Some(RemoteOptions {
+            kubeconfig,
+            bootstrap_kubeconfig,
+            servers,
+            register: match register {
+                true => Register::Node,
+                false => Register::Nothing,
+            },
+            cloud_provider: match external {
+                true => CloudProvider::External,
+                false => CloudProvider::Nobody,
+            },
+            provider_id,
+        })),
+    }
+}
+
+/// Relative to where the command was given; what the file names is relative to the file.
+fn absolute(text: &str) -> Result<Option<PathBuf>, String> {
+    match text {
+        "" => Ok(None),
+        _ => {
+            let path = std::path::absolute(text).map_err(|error| error.to_string())?;
+            Ok(Some(path))
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::cli::flags;
+    use crate::cli::options::{Place, Setting};
+
+    fn read(line: &[(&str, &str)]) -> Result<Option<RemoteOptions>, String> {
+        let settings = line.iter().map(|(name, text)| Setting {
+            flag: flags::find(name).expect(name),
+            text: (*text).to_owned(),
+            place: Place::CommandLine,
+        });
+        remote(&Given(settings.collect())).map_err(|error| error.0)
+    }
+
+    #[test]
+    fn a_node_without_kubeconfig_and_server_stands_alone() {
+        for line in [
+            &[][..],
+            &[("kubeconfig", ""), ("register-node", "false")],
+            &[("cloud-provider", "")],
+        ] {
+            assert_eq!(read(line), Ok(None), "{line:?}");
+        }
+    }
+
+    #[test]
+    fn a_joined_node_registers_unless_told_otherwise() {
+        let joined = RemoteOptions {
+            kubeconfig: Some("/k".into()),
+            bootstrap_kubeconfig: None,
+            servers: Vec::new(),
+            register: Register::Node,
+            cloud_provider: CloudProvider::Nobody,
+            provider_id: None,
+        };
+        let url = |text: &str| text.parse::<Uri>().expect("a URL");
+        assert_eq!(read(&[("kubeconfig", "/k")]), Ok(Some(joined.clone())));
+        let line = [
+            ("kubeconfig", "/k"),
+            ("bootstrap_kubeconfig", "/b"),
+            ("api-servers", "https://a,http://b:8080"),
+            ("master", "https://c"),
+            ("register-node", "f"),
+            ("cloud-provider", "external"),
+            ("provider-id", "pi://1"),
+        ];
+        let expected = RemoteOptions {
+            provider_id: Some("pi://1".to_owned()),
+            bootstrap_kubeconfig: Some("/b".into()),
+            servers: vec![url("https://a"), url("http://b:8080"), url("https://c")],
+            register: Register::Nothing,
+            cloud_provider: CloudProvider::External,
+            ..joined.clone()
+        };
+        assert_eq!(read(&line), Ok(Some(expected)));
+        let alone = RemoteOptions {
+            kubeconfig: None,
+            servers: vec![url("https://a")],
+            ..joined
+        };
+        assert_eq!(read(&[("api-server", "https://a")]), Ok(Some(alone)));
+    }
+
+    #[test]
+    fn what_makes_no_sense_is_refused() {
+        let many = vec!["https://a"; SERVERS_MAX + 1].join(",");
+        for (line, expected) in [
+            (&[("api-server", "a:8080")][..], "--api-server: "),
+            (&[("api-server", "https://me:pw@a")], "must not hold a user"),
+            (&[("api-server", many.as_str())], "at most 16 servers"),
+            (&[("bootstrap-kubeconfig", "/b")], "needs --kubeconfig"),
+            (
+                &[("register-node", "true")],
+                "--register-node: needs a cluster",
+            ),
+            (
+                &[("cloud-provider", "external")],
+                "--cloud-provider: needs a cluster",
+            ),
+            (&[("cloud-provider", "aws")], "\"external\""),
+            (&[("provider-id", "x")], "--provider-id: needs a cluster"),
+            (
+                &[("kubeconfig", "/k"), ("register-node", "maybe")],
+                "--register-node: ",
+            ),
+        ] {
+            let why = read(line).expect_err(expected);
+            assert!(why.contains(expected) && !why.contains("pw"), "{why}");
+        }
+    }
 }

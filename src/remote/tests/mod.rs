@@ -366,7 +366,7 @@ fn storm(seed: u64) {
 
 #[test]
 fn after_every_storm_cluster_and_node_agree() {
-    for seed in 0..150 {
+    for seed in 0..60 {
         storm(seed);
     }
 }

@@ -1,0 +1,284 @@
+//! Against a cluster that signs with a CA of its own.
+
+use std::cell::RefCell;
+use std::collections::BTreeMap;
+use std::path::Path;
+
+use super::*;
+use crate::net::certificates::Authority;
+use crate::os::disk::SystemDisk;
+use crate::os::random::SystemRandom;
+use crate::world::{BootTime, LocalFuture, NoWatch, Watch};
+
+/// Time that passes only by waiting for it.
+#[derive(Clone, Default)]
+struct Leap(Rc<Cell<u64>>);
+
+/// 2030: after any build.
+const START_S: u64 = 1_900_000_000;
+
+impl Clock for Leap {
+    fn now(&self) -> BootTime {
+        BootTime::from_duration(Duration::from_millis(self.0.get()))
+    }
+
+    fn wall(&self) -> Timestamp {
+        Timestamp::from_second((START_S + self.0.get() / 1000) as i64).expect("a date")
+    }
+
+    fn sleep_until(&self, deadline: BootTime) -> LocalFuture<'static, ()> {
+        let until = deadline.as_duration().as_millis() as u64;
+        self.0.set(self.0.get().max(until));
+        Box::pin(futures_lite::future::yield_now())
+    }
+}
+
+/// What the cluster does with one call, before the plain course of things.
+enum Fate {
+    Lost,
+    /// Carried out, and the answer lost.
+    Unheard,
+    Status(u16),
+}
+
+struct FakeCluster {
+    authority: Authority,
+    clock: Leap,
+    life: Duration,
+    requests: RefCell<BTreeMap<String, Value>>,
+    fates: RefCell<Vec<Fate>>,
+    /// Names of requests that were made.
+    made: RefCell<Vec<String>>,
+    deny: Cell<u32>,
+    calls: Cell<u32>,
+}
+
+impl FakeCluster {
+    fn carry_out(&self, call: Call) -> Reply {
+        let reply = |status, body| Reply {
+            status,
+            body,
+            retry_after: None,
+        };
+        if let Some(mut object) = call.body {
+            assert_eq!(call.path, REQUESTS);
+            let name = object["metadata"]["name"]
+                .as_str()
+                .expect("a name")
+                .to_owned();
+            if self.requests.borrow().contains_key(&name) {
+                return reply(409, json!({"message": "already exists"}));
+            }
+            assert_eq!(object["spec"]["signerName"], SIGNER);
+            assert_eq!(
+                object["spec"]["usages"],
+                json!(["digital signature", "client auth"])
+            );
+            let pem = STANDARD
+                .decode(object["spec"]["request"].as_str().unwrap())
+                .unwrap();
+            object["status"] = match self.deny.get() {
+                0 => {
+                    let from = self.clock.wall();
+                    let until = from + jiff::SignedDuration::try_from(self.life).unwrap();
+                    let signed = self.authority.sign(&pem, Validity { from, until });
+                    json!({ "certificate": STANDARD.encode(signed.expect("sign")) })
+                }
+                count => {
+                    self.deny.set(count - 1);
+                    json!({ "conditions": [{ "type": "Denied", "message": "who are you" }] })
+                }
+            };
+            self.made.borrow_mut().push(name.clone());
+            self.requests.borrow_mut().insert(name, object.clone());
+            return reply(201, object);
+        }
+        let name = call.path.rsplit('/').next().unwrap_or_default();
+        match self.requests.borrow().get(name) {
+            Some(object) => reply(200, object.clone()),
+            None => reply(404, json!({"message": "not found"})),
+        }
+    }
+}
+
+impl Cluster for FakeCluster {
+    fn call(&self, call: Call) -> LocalFuture<'_, Result<Reply, NoAnswer>> {
+        self.calls.set(self.calls.get() + 1);
+        let lost = Err(NoAnswer::Unreachable("cut".into()));
+        let fate = self.fates.borrow_mut().pop();
+        let answer = match fate {
+            Some(Fate::Lost) => lost,
+            Some(Fate::Unheard) => {
+                self.carry_out(call);
+                lost
+            }
+            Some(Fate::Status(status)) => Ok(Reply {
+                status,
+                body: json!({"message": "no"}),
+                retry_after: None,
+            }),
+            None => Ok(self.carry_out(call)),
+        };
+        Box::pin(async move { answer })
+    }
+
+    fn watch(&self, _path: String) -> LocalFuture<'_, Result<Box<dyn Watch>, NoWatch>> {
+        unreachable!("requests are looked at, not watched")
+    }
+
+    fn reconnect(&self) {}
+}
+
+fn cluster(clock: &Leap, life: Duration) -> Rc<FakeCluster> {
+    let always = Validity {
+        from: Timestamp::from_second(1_000_000_000).unwrap(),
+        until: Timestamp::from_second(4_000_000_000).unwrap(),
+    };
+    let (authority, _) = Authority::make("cluster", always).expect("CA");
+    Rc::new(FakeCluster {
+        authority,
+        clock: clock.clone(),
+        life,
+        requests: RefCell::default(),
+        fates: RefCell::default(),
+        made: RefCell::default(),
+        deny: Cell::new(0),
+        calls: Cell::new(0),
+    })
+}
+
+fn node(root: &Path, clock: &Leap) -> ClientCertificate {
+    let disk = SystemDisk::open(root, root).expect("disk");
+    ClientCertificate {
+        disk: Rc::new(disk),
+        clock: Rc::new(clock.clone()),
+        random: Rc::new(SystemRandom),
+        node_name: "pi".into(),
+        own: None,
+        bootstrap: None,
+    }
+}
+
+const DAY: Duration = Duration::from_secs(24 * 3600);
+
+#[test]
+fn a_certificate_comes_over_a_bad_link_by_one_request() {
+    let root = tempfile::tempdir().expect("root");
+    let clock = Leap::default();
+    let cluster = cluster(&clock, DAY);
+    // Popped from the end.
+    cluster.fates.borrow_mut().extend([
+        Fate::Status(503),
+        Fate::Unheard,
+        Fate::Status(404),
+        Fate::Lost,
+    ]);
+    let node = ClientCertificate {
+        bootstrap: Some(cluster.clone()),
+        ..node(root.path(), &clock)
+    };
+    let validity = async_io::block_on(node.obtain());
+    assert_eq!(cluster.made.borrow().len(), 1);
+    assert_eq!(async_io::block_on(node.kept()), Some(validity));
+    let text = std::fs::read_to_string(root.path().join(CURRENT)).expect("kept");
+    let facts = facts(&first_certificate(&text).expect("PEM")).expect("facts");
+    assert_eq!(facts.common_name, "system:node:pi");
+    assert_eq!(facts.organizations, ["system:nodes"]);
+    assert!(!root.path().join(KEY).exists());
+}
+
+#[test]
+fn a_restart_in_the_middle_finds_the_same_request_again() {
+    let root = tempfile::tempdir().expect("root");
+    let clock = Leap::default();
+    let cluster = cluster(&clock, DAY);
+    let start = || ClientCertificate {
+        bootstrap: Some(cluster.clone()),
+        ..node(root.path(), &clock)
+    };
+    let begun = async_io::block_on(start().attempt(false));
+    assert!(matches!(begun, Ok(Progress::Pending)));
+    assert!(root.path().join(KEY).exists());
+    async_io::block_on(start().obtain());
+    assert_eq!(cluster.made.borrow().len(), 1);
+}
+
+#[test]
+fn after_a_denial_another_key_asks_later() {
+    let root = tempfile::tempdir().expect("root");
+    let clock = Leap::default();
+    let cluster = cluster(&clock, DAY);
+    cluster.deny.set(1);
+    let node = ClientCertificate {
+        bootstrap: Some(cluster.clone()),
+        ..node(root.path(), &clock)
+    };
+    async_io::block_on(node.obtain());
+    let made = cluster.made.borrow();
+    assert!(made.len() == 2 && made[0] != made[1], "{made:?}");
+    assert!(clock.now().as_duration() >= DENIED_PAUSE);
+}
+
+#[test]
+fn a_certificate_is_renewed_in_time_with_itself_and_after_its_end_with_the_bootstrap() {
+    let root = tempfile::tempdir().expect("root");
+    let clock = Leap::default();
+    let (own, bootstrap) = (cluster(&clock, DAY), cluster(&clock, DAY));
+    let node = ClientCertificate {
+        own: Some(own.clone()),
+        bootstrap: Some(bootstrap.clone()),
+        ..node(root.path(), &clock)
+    };
+    let until = |done: &dyn Fn() -> bool| {
+        let done = futures_lite::future::poll_fn(|context| match done() {
+            true => std::task::Poll::Ready(()),
+            false => {
+                context.waker().wake_by_ref();
+                std::task::Poll::Pending
+            }
+        });
+        async_io::block_on(futures_lite::future::or(done, node.keep()));
+    };
+    // Nothing is kept: the bootstrap opens.
+    until(&|| bootstrap.made.borrow().len() == 1 && root.path().join(CURRENT).exists());
+    assert_eq!(own.calls.get(), 0);
+    until(&|| own.made.borrow().len() == 1);
+    let share = clock.now().as_duration().as_secs_f64() / DAY.as_secs_f64();
+    assert!((0.7..0.95).contains(&share), "{share}");
+    let renewed = async_io::block_on(node.obtain());
+    // Two days without a link.
+    let expired = renewed.until.as_second() as u64 - START_S + 2 * 86_400;
+    clock.0.set(expired * 1000);
+    until(&|| bootstrap.made.borrow().len() == 2);
+    assert_eq!(own.made.borrow().len(), 1);
+}
+
+#[test]
+fn a_refused_certificate_gives_way_to_the_bootstrap() {
+    let root = tempfile::tempdir().expect("root");
+    let clock = Leap::default();
+    let (own, bootstrap) = (cluster(&clock, DAY), cluster(&clock, DAY));
+    let mut node = ClientCertificate {
+        bootstrap: Some(bootstrap.clone()),
+        ..node(root.path(), &clock)
+    };
+    async_io::block_on(node.obtain());
+    node.own = Some(own.clone());
+    own.fates.borrow_mut().push(Fate::Status(401));
+    async_io::block_on(node.obtain());
+    assert_eq!((own.calls.get(), bootstrap.made.borrow().len()), (1, 2));
+}
+
+#[test]
+fn a_certificate_of_another_node_is_no_use() {
+    let root = tempfile::tempdir().expect("root");
+    let clock = Leap::default();
+    let cluster = cluster(&clock, DAY);
+    let mut node = ClientCertificate {
+        bootstrap: Some(cluster),
+        ..node(root.path(), &clock)
+    };
+    async_io::block_on(node.obtain());
+    node.node_name = "other".into();
+    assert_eq!(async_io::block_on(node.kept()), None);
+}
