@@ -44,7 +44,7 @@ fn legal_value(name: &str) -> &'static str {
         "seccomp-default" | "exit-stops-pods" | "anonymous-auth" => "true",
         "hostname-override" => "pi",
         "api-server" => "https://h:6443",
-        "register-node" => "true",
+        "register-node" => "false",
         "provider-id" => "",
         "authorization-mode" => "Node,AlwaysDeny",
         name if name.contains("admission") => "AlwaysPullImages,ResourceQuota",

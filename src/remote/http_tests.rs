@@ -100,7 +100,7 @@ fn a_connection_that_closed_while_idle_is_dialled_anew_without_an_error() {
         let server = Server::start(&executor, Rc::new(script));
         let cluster = HttpCluster::new(clock, server.settings());
         with(&executor, async {
-            for verb in [Verb::Get, Verb::Create, Verb::Get] {
+            for verb in [Verb::Get, Verb::Update, Verb::Get] {
                 let path = PATH.to_owned();
                 let call = Call {
                     verb,
