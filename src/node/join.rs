@@ -7,7 +7,6 @@ use async_executor::{LocalExecutor, Task};
 
 use crate::cli::options::{Register, RemoteOptions, RunOptions};
 use crate::net::tls::Verification;
-use crate::object::Source;
 use crate::os::random::SystemRandom;
 use crate::os::regular_file;
 use crate::registry::Registry;
@@ -37,15 +36,15 @@ pub fn prepare(options: &RunOptions, clock: &Rc<dyn Clock>) -> Result<Option<Rem
     )))
 }
 
-/// Follows the cluster from now on.
+/// Follows the cluster from now on, if there is one.
 pub fn follow(
-    remote: &Remote,
+    remote: &Option<Remote>,
     options: &RunOptions,
-    (node_name, sources): (&str, Vec<Source>),
+    node_name: &str,
     registry: &Registry,
     executor: &Rc<LocalExecutor<'static>>,
 ) -> Vec<Task<()>> {
-    let Some(joined) = &options.remote else {
+    let (Some(remote), Some(joined)) = (remote, &options.remote) else {
         return Vec::new();
     };
     let settings = remote::Options {
@@ -55,7 +54,7 @@ pub fn follow(
             Register::Nothing => Registration::Others,
         },
         provider_id: joined.provider_id.clone(),
-        sources,
+        sources: super::own_sources(options),
     };
     remote.start(registry.clone(), settings, executor)
 }

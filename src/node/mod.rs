@@ -114,15 +114,9 @@ impl Node {
         os::thread::never_wait_here();
         let (services, api) = (doors.services(), doors.for_pods());
         let node_name = machine.node.node_name.clone();
-        let (front, secure, keeper) = Front::open(
-            doors,
-            &options,
-            &node_name,
-            registry.reader(),
-            parts.world.disk.clone(),
-            clock.clone(),
-        )
-        .await?;
+        let (reader, disk) = (registry.reader(), parts.world.disk.clone());
+        let opened = Front::open(doors, &options, &node_name, reader, disk, clock.clone());
+        let (front, secure, keeper) = opened.await?;
         let controllers = Controllers {
             registry: registry.clone(),
             clock: clock.clone(),
@@ -131,10 +125,15 @@ impl Node {
             api,
         };
         controllers.prepare().await;
-        let sources = start_sources(&options, &machine, &registry, &parts, &executor).await?;
-        let mut settings = kubelet_options(&options, machine, services, &parts);
-        settings.issuer = Some(front.issuer.clone());
-        settings.cluster_tokens = remote.as_ref().map(Remote::tokens);
+        let mut sources = start_sources(&options, &machine, &registry, &parts, &executor).await?;
+        sources.extend(join::follow(
+            &remote, &options, &node_name, &registry, &executor,
+        ));
+        let settings = crate::kubelet::Options {
+            issuer: Some(front.issuer.clone()),
+            cluster_tokens: remote.as_ref().map(Remote::tokens),
+            ..kubelet_options(&options, machine, services, &parts)
+        };
         let world = parts.world.clone();
         let kubelet = Kubelet::start(world, registry.clone(), settings, executor.clone()).await;
         let authorizer = authorizer(&options, &policy, &registry);
@@ -147,17 +146,6 @@ impl Node {
             &parts,
             executor.clone(),
         )?;
-        let mut sources = sources;
-        if let Some(remote) = &remote {
-            let own = own_sources(&options);
-            sources.extend(join::follow(
-                remote,
-                &options,
-                (&node_name, own),
-                &registry,
-                &executor,
-            ));
-        }
         let mut background = controllers.start(&executor);
         background.extend(housekeeping(&registry, &parts, clock, &executor));
         background.extend([

@@ -111,56 +111,19 @@ impl Pull {
         let pods = self.look(state);
         self.follow(state);
         let now = self.clock.now();
-        let (mut list, mut prints) = (Vec::new(), BTreeMap::new());
-        let (mut needed, mut again, mut taken) = (BTreeSet::new(), None, BTreeSet::new());
+        let mut complete = Complete::default();
         for (name, held) in &pods {
-            let seen = &state.seen[name];
-            if seen.over {
-                taken.insert(seen.uid.to_string());
-                continue;
-            }
-            let key = key_of(Kind::Pod, name);
-            let until = seen.since + REFERENCES_MAX;
-            let known = |key| {
-                state
-                    .followers
-                    .get(key)
-                    .is_some_and(|f: &Follower| f.reflector.has_listed())
-            };
-            if !seen.here
-                && !state.told.contains_key(&key)
-                && now < until
-                && !seen.names.iter().all(known)
-            {
-                again = again.map_or(Some(until), |at: BootTime| Some(at.min(until)));
-                continue;
-            }
-            needed.extend(seen.names.iter().cloned());
-            taken.insert(seen.uid.to_string());
-            list.push(entry(state, &key, seen.print, || stated(held.body())));
-            prints.insert(key, seen.print);
+            complete.add_pod(state, name, held, now);
         }
-        for key in needed {
-            let follower = state.followers.get(&key);
-            let Some(follower) = follower.filter(|follower| follower.reflector.has_listed()) else {
-                // Not heard of yet: whatever is here stays.
-                prints.extend(state.told.get(&key).map(|print| (key.clone(), *print)));
-                list.push(Incoming::AsBefore(key));
-                continue;
-            };
-            if let Some(held) = follower.reflector.get(&key.namespace, &key.name) {
-                let body = stated(held.body());
-                let print = print_of(&body);
-                list.push(entry(state, &key, print, || body));
-                prints.insert(key, print);
-            }
+        for key in std::mem::take(&mut complete.needed) {
+            complete.add_reference(state, key);
         }
         let fresh = |entry: &Incoming| !matches!(entry, Incoming::AsBefore(_));
-        if list.iter().any(fresh)
-            || prints != state.told
+        if complete.list.iter().any(fresh)
+            || complete.prints != state.told
             || !self.registry.has_listed(Source::Remote)
         {
-            match self.registry.replace(Source::Remote, list).await {
+            match self.registry.replace(Source::Remote, complete.list).await {
                 Ok(replaced) => {
                     for (key, problem) in replaced.problems {
                         log::error!("{key} of the cluster cannot be taken: {}", problem.message);
@@ -168,7 +131,7 @@ impl Pull {
                     for (key, warning) in replaced.warnings {
                         log::debug!("{key} of the cluster: {}", warning.message);
                     }
-                    state.told = prints;
+                    state.told = complete.prints;
                 }
                 Err(error) => {
                     log::error!("keep what the cluster wants: {error}; trying again");
@@ -176,8 +139,8 @@ impl Pull {
                 }
             }
         }
-        self.taken.replace(taken);
-        again
+        self.taken.replace(complete.taken);
+        complete.again
     }
 
     /// Reads what changed among the pods. Returns those that are no mirrors.
@@ -250,6 +213,68 @@ impl Pull {
     }
 }
 
+/// A complete list under way.
+#[derive(Default)]
+struct Complete {
+    list: Vec<Incoming>,
+    prints: BTreeMap<Key, Print>,
+    /// What the pods of the list name.
+    needed: BTreeSet<Key>,
+    taken: BTreeSet<String>,
+    /// When a pod that was left out has waited long enough.
+    again: Option<BootTime>,
+}
+
+impl Complete {
+    fn add_pod(&mut self, state: &State, name: &Name, held: &Held, now: BootTime) {
+        let seen = &state.seen[name];
+        if seen.over {
+            self.taken.insert(seen.uid.to_string());
+            return;
+        }
+        let key = key_of(Kind::Pod, name);
+        let until = seen.since + REFERENCES_MAX;
+        let known = |key| state.heard_of(key).is_some();
+        let new = !seen.here && !state.told.contains_key(&key);
+        if new && now < until && !seen.names.iter().all(known) {
+            self.again = self.again.map_or(Some(until), |at| Some(at.min(until)));
+            return;
+        }
+        self.needed.extend(seen.names.iter().cloned());
+        self.taken.insert(seen.uid.to_string());
+        self.list
+            .push(entry(state, &key, seen.print, || stated(held.body())));
+        self.prints.insert(key, seen.print);
+    }
+
+    fn add_reference(&mut self, state: &State, key: Key) {
+        let Some(reflector) = state.heard_of(&key) else {
+            // Whatever is here stays.
+            let told = state.told.get(&key);
+            self.prints.extend(told.map(|print| (key.clone(), *print)));
+            self.list.push(Incoming::AsBefore(key));
+            return;
+        };
+        if let Some(held) = reflector.get(&key.namespace, &key.name) {
+            let body = stated(held.body());
+            let print = print_of(&body);
+            self.list.push(entry(state, &key, print, || body));
+            self.prints.insert(key, print);
+        }
+    }
+}
+
+impl State {
+    /// The reflector of a thing that the cluster has spoken of since this agent was started.
+    fn heard_of(&self, key: &Key) -> Option<&Reflector> {
+        let follower = self.followers.get(key)?;
+        follower
+            .reflector
+            .has_listed()
+            .then_some(&*follower.reflector)
+    }
+}
+
 fn entry(state: &State, key: &Key, print: Print, body: impl FnOnce() -> Value) -> Incoming {
     match state.told.get(key) {
         Some(told) if *told == print => Incoming::AsBefore(key.clone()),
@@ -287,10 +312,8 @@ fn print_of(body: &Value) -> Print {
 }
 
 fn names_of(spec: &Value, namespace: &str) -> BTreeSet<Key> {
-    let named = |kind: Kind| {
-        let key = move |name: &str| key_of(kind, &(namespace.to_owned(), name.to_owned()));
-        key
-    };
+    let named =
+        |kind: Kind| move |name: &str| key_of(kind, &(namespace.to_owned(), name.to_owned()));
     let secrets = references::secrets(spec).map(named(Kind::Secret));
     let config_maps = references::config_maps(spec).map(named(Kind::ConfigMap));
     // Where the API is, for its environment.

@@ -274,9 +274,8 @@ fn a_pod_that_has_ended_in_the_clusters_eyes_does_not_run_again() {
     assert_eq!(phase(&world, "job").as_deref(), Some("Succeeded"));
 }
 
-/// One storm, and what must be true after it.
-fn storm(seed: u64) {
-    let world = World::started(seed);
+/// Half an hour in which everything happens.
+fn blow(world: &World) {
     let luck = world.luck.clone();
     world.api.put(SECRET, secret());
     for _ in 0..40 {
@@ -319,6 +318,12 @@ fn storm(seed: u64) {
         }
         world.run(Duration::from_millis(luck.below(20_000)));
     }
+}
+
+/// One storm, and what must be true after it.
+fn storm(seed: u64) {
+    let world = World::started(seed);
+    blow(&world);
     world.api.line.set(Line::Up);
     world.api.broken.notify(usize::MAX);
     world.run(SECONDS(700));

@@ -39,7 +39,7 @@ impl Future for Sleep {
         if self.1 <= self.0.now.get() {
             return Poll::Ready(());
         }
-        let key = *self.2.get_or_insert_with(|| (Duration::ZERO, 0));
+        let key = *self.2.get_or_insert((Duration::ZERO, 0));
         let key = match key {
             (Duration::ZERO, 0) => {
                 self.0.made.set(self.0.made.get() + 1);
