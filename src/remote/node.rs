@@ -245,8 +245,10 @@ impl Heartbeat {
                     .map(|fields| fields.remove("managedFields"));
                 state.lease = Some(lease);
             }
-            // A conflict: somebody else wrote it; the next one looks first.
-            false if reply.status == 409 || reply.status == 404 => {}
+            // Somebody else wrote it: the next beat looks first.
+            false if reply.status == 409 => {}
+            // It goes with its Node: the next beat looks for that too.
+            false if reply.status == 404 => self.enlisted.set(None),
             false => self.complain(state, "renew the node's lease", &reply),
         }
         Ok(())

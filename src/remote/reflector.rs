@@ -12,6 +12,7 @@ use std::collections::BTreeMap;
 use std::rc::Rc;
 
 use event_listener::{Event, EventListener};
+use futures_lite::future::or;
 use serde_json::Value;
 
 use super::link::{Backoff, Link};
@@ -228,7 +229,13 @@ impl Reflector {
         })?;
         let mut told_anything = false;
         loop {
-            match watch.next().await {
+            // A watch from before a cut may be half open: nothing would ever come of it.
+            let cut = async {
+                self.link.back().await;
+                Ok(None)
+            };
+            let next = or(watch.next(), cut).await;
+            match next {
                 Ok(Some(mut event)) => {
                     let object = event["object"].take();
                     let kind = event["type"].as_str().unwrap_or_default();
@@ -236,8 +243,8 @@ impl Reflector {
                     told_anything = true;
                     backoff.reset();
                 }
-                // One that ends at once, again and again, is not asked for in a tight loop.
                 Ok(None) if told_anything => return Ok(true),
+                // One that ends at once, again and again, is not asked for in a tight loop.
                 Ok(None) => {
                     self.link.pause(backoff, None).await;
                     return Ok(true);
