@@ -545,17 +545,13 @@ pub const FLAGS: &[Flag] = &[
         "true",
         "create the Node in the remote cluster",
     ),
-    missing(
-        flag(
-            "cloud-provider",
-            "cloudProvider",
-            Scalar,
-            "NAME",
-            "",
-            "\"\" or external",
-        ),
-        &[""],
-        NO_REMOTE,
+    flag(
+        "cloud-provider",
+        "cloudProvider",
+        Scalar,
+        "NAME",
+        "",
+        "\"\", or external: a controller of the cloud gives the Node its addresses",
     ),
     missing(
         flag(

@@ -350,7 +350,6 @@ fn check_legal(setting: &Setting) -> Result<(), BadValue> {
     let checked = match setting.flag.name {
         "port" => value::integer(text, 0, 65_535).map(drop),
         "address" if !text.is_empty() => value::ip(text).map(drop),
-        "cloud-provider" => value::one_of(text, &["", "external"]).map(drop),
         _ => Ok(()),
     };
     checked.map_err(|why| setting.bad(&why))

@@ -45,7 +45,7 @@ fn legal_value(name: &str) -> &'static str {
         "hostname-override" => "pi",
         "api-server" => "https://h:6443",
         "register-node" => "false",
-        "provider-id" => "",
+        "provider-id" | "cloud-provider" => "",
         "authorization-mode" => "Node,AlwaysDeny",
         name if name.contains("admission") => "AlwaysPullImages,ResourceQuota",
         _ if name.contains("frequency") || name.contains("duration") => "30s",
@@ -91,7 +91,6 @@ fn a_flag_of_a_missing_feature_is_fatal_and_says_what_to_do() {
     for (flag, instead) in [
         ("--authorization_mode=RBAC", "use ABAC"),
         ("--bootstrap-kubeconfig=/x", "standalone"),
-        ("--cloud-provider=external", "standalone"),
         ("--cni-conf-dir=/x", "built-in pod network"),
         ("--address=0.0.0.0", "--port=0"),
         ("--port=10250", "--port=0"),

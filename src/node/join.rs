@@ -5,14 +5,14 @@ use std::rc::Rc;
 
 use async_executor::{LocalExecutor, Task};
 
-use crate::cli::options::{Register, RemoteOptions, RunOptions};
+use crate::cli::options::{CloudProvider, Register, RemoteOptions, RunOptions};
 use crate::net::tls::Verification;
 use crate::os::random::SystemRandom;
 use crate::os::regular_file;
 use crate::registry::Registry;
 use crate::remote::http::HttpCluster;
 use crate::remote::kubeconfig::{self, Settings};
-use crate::remote::{self, Registration, Remote};
+use crate::remote::{self, Cloud, Registration, Remote};
 use crate::world::Clock;
 
 /// Bytes of a kubeconfig.
@@ -52,6 +52,10 @@ pub fn follow(
         registration: match joined.register {
             Register::Node => Registration::Own,
             Register::Nothing => Registration::Others,
+        },
+        cloud: match joined.cloud_provider {
+            CloudProvider::Nobody => Cloud::Nobody,
+            CloudProvider::External => Cloud::External,
         },
         provider_id: joined.provider_id.clone(),
         sources: super::own_sources(options),

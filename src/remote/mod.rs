@@ -35,7 +35,7 @@ use async_executor::{LocalExecutor, Task};
 
 use self::events::Events;
 use self::link::Link;
-pub use self::node::Registration;
+pub use self::node::{Cloud, Registration};
 use self::node::{Enlisted, Heartbeat};
 use self::paths::Selection;
 use self::pull::Pull;
@@ -51,6 +51,7 @@ use crate::world::{Clock, Cluster, Random, TokenSource};
 pub struct Options {
     pub node_name: String,
     pub registration: Registration,
+    pub cloud: Cloud,
     pub provider_id: Option<String>,
     /// Sources of this node's own pods.
     pub sources: Vec<Source>,
@@ -94,6 +95,7 @@ impl Remote {
             clock: clock.clone(),
             node_name: options.node_name.clone(),
             registration: options.registration,
+            cloud: options.cloud,
             provider_id: options.provider_id,
             enlisted: enlisted.clone(),
         };

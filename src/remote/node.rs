@@ -68,12 +68,22 @@ pub enum Registration {
     Others,
 }
 
+/// Who knows where the machine is.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Cloud {
+    Nobody,
+    /// `--cloud-provider=external`: a controller of the cloud, which gives the Node its addresses
+    /// and then takes the taint away that it is made with.
+    External,
+}
+
 pub struct Heartbeat {
     pub link: Rc<Link>,
     pub registry: Registry,
     pub clock: Rc<dyn Clock>,
     pub node_name: String,
     pub registration: Registration,
+    pub cloud: Cloud,
     pub provider_id: Option<String>,
     pub enlisted: Rc<Enlisted>,
 }
@@ -144,7 +154,7 @@ impl Heartbeat {
                 found
             }
             (404, Registration::Own) => {
-                let made = node_of(&own, self.provider_id.as_deref());
+                let made = node_of(&own, self.cloud, self.provider_id.as_deref());
                 let path = paths::collection(Kind::Node, "");
                 let made = self.link.call(Call::with(Verb::Create, path, made)).await?;
                 if made.is_success() {
@@ -267,7 +277,12 @@ impl Heartbeat {
         let Some(mut own) = self.own() else {
             return Ok(());
         };
-        let status = own["status"].take();
+        let mut status = own["status"].take();
+        if self.cloud == Cloud::External {
+            status
+                .as_object_mut()
+                .map(|fields| fields.remove("addresses"));
+        }
         let news = without_heartbeats(status.clone());
         let now = self.clock.now();
         if let Some((sent, at)) = &state.sent
@@ -327,7 +342,7 @@ fn is_of_the_machine(label: &str) -> bool {
 }
 
 /// The Node as it is made.
-fn node_of(own: &Value, provider_id: Option<&str>) -> Value {
+fn node_of(own: &Value, cloud: Cloud, provider_id: Option<&str>) -> Value {
     let mut node = json!({
         "apiVersion": "v1",
         "kind": "Node",
@@ -339,8 +354,25 @@ fn node_of(own: &Value, provider_id: Option<&str>) -> Value {
         "spec": {},
         "status": own["status"],
     });
-    if let Some(taints) = own["spec"].get("taints") {
-        node["spec"]["taints"] = taints.clone();
+    let mut taints = own["spec"]["taints"]
+        .as_array()
+        .cloned()
+        .unwrap_or_default();
+    if cloud == Cloud::External {
+        taints.push(json!({
+            "key": "node.cloudprovider.kubernetes.io/uninitialized",
+            "value": "true",
+            "effect": "NoSchedule",
+        }));
+        if let Some(addresses) = node["status"]
+            .get_mut("addresses")
+            .and_then(Value::as_array_mut)
+        {
+            addresses.retain(|address| address["type"] == "Hostname");
+        }
+    }
+    if !taints.is_empty() {
+        node["spec"]["taints"] = taints.into();
     }
     if let Some(provider_id) = provider_id {
         node["spec"]["providerID"] = provider_id.into();
@@ -393,6 +425,32 @@ mod tests {
         let at: Timestamp = "2026-01-02T03:04:05.678901234Z".parse().unwrap();
         assert_eq!(seconds(at), "2026-01-02T03:04:05Z");
         assert_eq!(micros(at), "2026-01-02T03:04:05.678901Z");
+    }
+
+    #[test]
+    fn a_node_of_a_cloud_waits_for_its_controller() {
+        let own = json!({
+            "metadata": {"name": "pi", "labels": {"a": "b"}},
+            "spec": {"taints": [{"key": "own", "effect": "NoExecute"}]},
+            "status": {"addresses": [
+                {"type": "InternalIP", "address": "10.0.0.1"}, {"type": "Hostname", "address": "pi"},
+            ]},
+        });
+        let taints = |node: &Value| -> Vec<String> {
+            let taints = node["spec"]["taints"].as_array().into_iter().flatten();
+            taints
+                .map(|taint| taint["key"].as_str().unwrap().to_owned())
+                .collect()
+        };
+        let alone = node_of(&own, Cloud::Nobody, None);
+        assert_eq!(taints(&alone), ["own"]);
+        assert_eq!(alone["status"]["addresses"], own["status"]["addresses"]);
+        let cloud = node_of(&own, Cloud::External, Some("x://1"));
+        let uninitialized = "node.cloudprovider.kubernetes.io/uninitialized";
+        assert_eq!(taints(&cloud), ["own", uninitialized]);
+        assert_eq!(cloud["spec"]["providerID"], "x://1");
+        let hostname = json!([{"type": "Hostname", "address": "pi"}]);
+        assert_eq!(cloud["status"]["addresses"], hostname);
     }
 
     #[test]

@@ -117,7 +117,7 @@ fn wrong_flags_are_one_line_and_code_two() {
         &["run", "--no-such-flag"][..],
         &["run", "--max-pods=many"],
         &["run", "--pod-cidr=10.88.0.0"],
-        &["run", "--kubeconfig=/tmp/x"],
+        &["run", "--bootstrap-kubeconfig=/tmp/x"],
         &["run", "--container-log-max-files=1"],
         &["get", "unicorns"],
     ] {

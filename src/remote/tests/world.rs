@@ -15,7 +15,7 @@ use serde_json::{Value, json};
 use super::cluster::{Api, Door};
 use crate::object::{Key, Kind, Object, Origin, Source, Standing};
 use crate::registry::{FaultyDisk, FieldLines, Incoming, Limits, Options, Place, Registry};
-use crate::remote::{self, Registration, Remote};
+use crate::remote::{self, Cloud, Registration, Remote};
 use crate::world::{BootTime, Clock, LocalFuture, Random};
 
 pub const NODE: &str = "pi";
@@ -172,6 +172,7 @@ impl World {
         let options = remote::Options {
             node_name: NODE.to_owned(),
             registration: Registration::Own,
+            cloud: Cloud::Nobody,
             provider_id: None,
             sources: vec![Source::File],
         };
