@@ -8,7 +8,7 @@ use std::time::Duration;
 
 use crate::isolation::{isolated, run};
 use crate::support::{
-    FOREVER, Node, container, eventually, mounts, pids_of, pod, restarts, signal, uid,
+    FOREVER, Node, container, eventually, mounts, pids_of, pod, restarts, signal, uid, wait_for,
 };
 
 /// Beats twice a second; a second instance would hold the lock's directory and say so.
@@ -197,7 +197,8 @@ fn a_runtime_that_dies_or_an_agent_that_dies_in_its_hang_is_repeated() {
             node.manifest(&format!("{name}.yaml"), &pod(&name, FOREVER, "", ""));
             eventually("the runtime was called", || !place.join("order").exists());
             if order.starts_with("hang") {
-                let hung = pids_of("sleep 1000");
+                let sleeps = || Some(pids_of("sleep 1000")).filter(|pids| !pids.is_empty());
+                let hung = wait_for("the runtime hangs", sleeps);
                 node.kill();
                 // As an operator would end it.
                 hung.into_iter().for_each(|pid| signal(pid, "KILL"));
