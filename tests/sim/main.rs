@@ -40,9 +40,9 @@ use run::{Failure, Node, simulate};
 use stub::{Mutation, StubNode};
 use trace::Tracing;
 
-/// Seeds of the real node: a minute and a half of two cores that nobody else uses much. Longer runs are
+/// Seeds of the real node: a minute of two cores that nobody else uses much. Longer runs are
 /// for LOWTIDE_SEEDS.
-const SEEDS: u64 = 200;
+const SEEDS: u64 = 150;
 /// Seeds of the stub: it only has to show that the simulation is fair.
 const STUB_SEEDS: u64 = 300;
 /// Within so many seeds every mutation must be found.
