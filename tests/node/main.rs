@@ -7,6 +7,7 @@
 #![allow(clippy::disallowed_methods)]
 
 mod accounts;
+mod apply;
 mod client;
 mod cluster;
 mod disk;
@@ -18,6 +19,7 @@ mod image;
 mod isolation;
 mod manifests;
 mod pods;
+mod secrets;
 mod stats;
 mod streams;
 mod support;
