@@ -317,6 +317,7 @@ impl Runtime for SimRuntime {
                     .borrow_mut()
                     .logs
                     .retain(|(owner, _), _| *owner != uid);
+                host.judge.logs_removed(&uid);
                 give(&asker, Ok(()));
             });
             answer.await
