@@ -105,7 +105,6 @@ impl Remote {
             clock: clock.clone(),
         };
         let pull = Pull {
-            link: link.clone(),
             registry: registry.clone(),
             clock: clock.clone(),
             executor: executor.clone(),

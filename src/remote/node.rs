@@ -213,7 +213,9 @@ impl Heartbeat {
         let key = Key::local(Kind::Lease, LEASES, &self.node_name);
         let path = paths::object(&key);
         let now = micros(self.clock.wall());
-        let reply = match state.lease.take() {
+        let known = state.lease.take();
+        let renews = known.is_some();
+        let reply = match known {
             Some(mut lease) => {
                 lease["spec"]["renewTime"] = now.into();
                 let call = Call::with(Verb::Update, path, lease);
@@ -258,7 +260,7 @@ impl Heartbeat {
             // Somebody else wrote it: the next beat looks first.
             false if reply.status == 409 => {}
             // It goes with its Node: the next beat looks for that too.
-            false if reply.status == 404 => self.enlisted.set(None),
+            false if reply.status == 404 && renews => self.enlisted.set(None),
             false => self.complain(state, "renew the node's lease", &reply),
         }
         Ok(())

@@ -15,16 +15,13 @@
 use std::cell::RefCell;
 use std::collections::{BTreeMap, BTreeSet};
 use std::hash::{DefaultHasher, Hash, Hasher};
-use std::pin::Pin;
 use std::rc::Rc;
 use std::time::Duration;
 
 use async_executor::{LocalExecutor, Task};
-use event_listener::EventListener;
-use futures_lite::future::{or, poll_fn};
+use futures_lite::future::or;
 use serde_json::Value;
 
-use super::link::Link;
 use super::paths::Selection;
 use super::reflector::{Held, Name, Reflector};
 use crate::object::{Key, Kind, Origin, Source, references};
@@ -60,7 +57,6 @@ struct Follower {
 }
 
 pub struct Pull {
-    pub link: Rc<Link>,
     pub registry: Registry,
     pub clock: Rc<dyn Clock>,
     pub executor: Rc<LocalExecutor<'static>>,
@@ -81,29 +77,17 @@ impl Pull {
     pub async fn run(self) {
         let mut state = State::default();
         loop {
-            let listeners = self.listeners(&state);
+            // The pods, and whatever is followed beside them.
+            let changed = self.pods.listen();
             let again = match self.pods.has_listed() {
                 true => self.turn(&mut state).await,
                 false => None,
             };
-            // A turn may have begun to follow something that nobody listened to.
-            if state.followers.len() + 1 != listeners.len() {
-                continue;
-            }
-            let changed = any(listeners);
             match again {
                 None => changed.await,
                 Some(at) => or(changed, self.clock.sleep_until(at)).await,
             }
         }
-    }
-
-    fn listeners(&self, state: &State) -> Vec<EventListener> {
-        let followed = state.followers.values();
-        let followed = followed.map(|follower| follower.reflector.listen());
-        std::iter::once(self.pods.listen())
-            .chain(followed)
-            .collect()
     }
 
     /// Hands over what there is. Returns when to look again at the latest.
@@ -201,7 +185,7 @@ impl Pull {
                 namespace: key.namespace.clone(),
                 fields: format!("metadata.name={}", key.name),
             };
-            let reflector = Reflector::new(self.link.clone(), selection);
+            let reflector = self.pods.beside(selection);
             let own = reflector.clone();
             let task = task::spawn(&self.executor, async move { own.run().await });
             let follower = Follower {
@@ -322,18 +306,4 @@ fn names_of(spec: &Value, namespace: &str) -> BTreeSet<Key> {
         &("default".to_owned(), "kubernetes".to_owned()),
     );
     secrets.chain(config_maps).chain([api]).collect()
-}
-
-/// Resolves when one of them rings.
-async fn any(mut listeners: Vec<EventListener>) {
-    poll_fn(|context| {
-        let mut rung = listeners
-            .iter_mut()
-            .map(|listener| Future::poll(Pin::new(listener), context).is_ready());
-        match rung.any(|rung| rung) {
-            true => std::task::Poll::Ready(()),
-            false => std::task::Poll::Pending,
-        }
-    })
-    .await;
 }

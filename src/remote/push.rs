@@ -214,15 +214,14 @@ impl Push {
         held: &Held,
         ours: &Value,
     ) -> Result<(), Stop> {
-        let mut body = held.body();
-        let theirs = body["status"].take();
         // Before the kubelet has said anything there is nothing to tell.
-        let Some(patch) = pod_status::patch(held.uid(), &theirs, ours) else {
-            return Ok(());
-        };
         if !ours["conditions"].is_array() {
             return Ok(());
         }
+        let theirs = held.body()["status"].take();
+        let Some(patch) = pod_status::patch(held.uid(), &theirs, ours) else {
+            return Ok(());
+        };
         let futile = (hash(ours), hash(&theirs));
         if state.futile.get(held.uid()) == Some(&futile) {
             return Ok(());

@@ -85,20 +85,29 @@ pub struct Reflector {
     objects: RefCell<BTreeMap<Name, Rc<Held>>>,
     version: RefCell<String>,
     listed: Cell<bool>,
-    changed: Event,
+    changed: Rc<Event>,
     /// The cluster said no; told once.
     refused: RefCell<Option<String>>,
 }
 
 impl Reflector {
     pub fn new(link: Rc<Link>, selection: Selection) -> Rc<Reflector> {
+        Reflector::ringing(link, selection, Rc::default())
+    }
+
+    /// Another, over the same link: who listens to this one hears of both.
+    pub fn beside(&self, selection: Selection) -> Rc<Reflector> {
+        Reflector::ringing(self.link.clone(), selection, self.changed.clone())
+    }
+
+    fn ringing(link: Rc<Link>, selection: Selection, changed: Rc<Event>) -> Rc<Reflector> {
         Rc::new(Reflector {
             link,
             selection,
             objects: RefCell::default(),
             version: RefCell::default(),
             listed: Cell::new(false),
-            changed: Event::new(),
+            changed,
             refused: RefCell::default(),
         })
     }

@@ -97,6 +97,32 @@ fn a_pod_waits_for_what_it_names_and_comes_without_it_in_the_end() {
 }
 
 #[test]
+fn a_pod_that_takes_anothers_place_is_followed_by_its_own_secret() {
+    let world = World::started(10);
+    world.api.put(SECRET, secret());
+    world.api.put(&pod_path("one"), bound("one"));
+    world.run(SECONDS(3));
+    let mut other = bound("two");
+    other["spec"]["containers"][0]["envFrom"][0]["secretRef"]["name"] = json!("t");
+    let path = "/api/v1/namespaces/default/secrets/t";
+    let mut named = secret();
+    named["metadata"]["name"] = json!("t");
+    let first = world.api.put(path, named.clone());
+    world.api.remove(&pod_path("one"));
+    world.api.put(&pod_path("two"), other);
+    world.run(SECONDS(3));
+    assert_eq!(phase(&world, "two").as_deref(), Some("Running"));
+    named["metadata"]["uid"] = first["metadata"]["uid"].clone();
+    named["metadata"]["labels"] = json!({"new": "yes"});
+    world.api.put(path, named);
+    world.run(SECONDS(1));
+    let registry = world.registry.borrow().clone().expect("an agent");
+    let (secrets, _) = registry.reader().list(crate::object::Kind::Secret, None);
+    assert_eq!(secrets.len(), 1);
+    assert_eq!(secrets[0].label("new"), Some("yes"));
+}
+
+#[test]
 fn without_a_link_nothing_is_lost_and_afterwards_all_is_told_within_a_second() {
     let world = World::started(4);
     world.api.put(SECRET, secret());
