@@ -63,7 +63,7 @@ use self::authz::Authorizer;
 use self::backend::Backend;
 use self::secure::Strangers;
 pub use self::secure::{Secure, Sockets};
-use crate::net::serve::{self, Duplex};
+use crate::net::serve::{self, Duplex, Ending};
 use crate::os;
 use crate::os::task;
 use crate::registry::Reader;
@@ -205,7 +205,7 @@ impl Server {
                     Ok(()) => {
                         let server = self.clone();
                         let work = async move {
-                            server.serve(Box::new(socket), Peer::Local).await;
+                            server.serve(Box::new(Ending(socket)), Peer::Local).await;
                             drop(counted);
                         };
                         task::spawn(&self.0.executor, work).detach();
