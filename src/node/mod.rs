@@ -9,6 +9,7 @@
 
 mod api_side;
 mod fetch;
+mod floor;
 mod front;
 mod join;
 mod machine;
@@ -25,6 +26,7 @@ use std::time::Duration;
 
 use async_executor::{LocalExecutor, Task};
 
+use self::floor::FloorFile;
 use self::front::{Doors, Front};
 use self::parts::Parts;
 use self::service::Service;
@@ -92,6 +94,7 @@ struct Node {
     background: Vec<Task<()>>,
     policy: PolicyFile,
     front: Rc<Front>,
+    floor: Rc<FloorFile>,
 }
 
 impl Node {
@@ -108,6 +111,8 @@ impl Node {
         let machine = machine::read(&options)?;
         let registry = open_registry(&options, &machine.node.node_name, clock.clone()).await?;
         let parts = Parts::make(&options, clock.clone(), executor.clone(), &machine).await?;
+
+        let floor = Rc::new(FloorFile::open(parts.world.disk.clone()).await);
 
         // The first start has made the store's key and its directories; from here on pods move.
         os::thread::never_wait_here();
@@ -151,6 +156,10 @@ impl Node {
             executor.clone(),
         )?;
         let mut background = controllers.start(&executor);
+        if joined.is_some() {
+            let keep = floor.clone().keep(clock.clone());
+            background.push(task::spawn(&executor, keep));
+        }
         background.extend(housekeeping(&registry, &parts, clock, &executor));
         background.extend([
             backend,
@@ -168,6 +177,7 @@ impl Node {
             background,
             policy,
             front,
+            floor,
         })
     }
 
@@ -245,6 +255,7 @@ impl Node {
             }
         }
         drop(self.background);
+        self.floor.stop().await;
         self.registry.flush().await;
     }
 }
