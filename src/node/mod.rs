@@ -26,7 +26,6 @@ use std::time::Duration;
 
 use async_executor::{LocalExecutor, Task};
 
-use self::floor::FloorFile;
 use self::front::{Doors, Front};
 use self::parts::Parts;
 use self::service::Service;
@@ -94,7 +93,6 @@ struct Node {
     background: Vec<Task<()>>,
     policy: PolicyFile,
     front: Rc<Front>,
-    floor: Rc<FloorFile>,
 }
 
 impl Node {
@@ -111,8 +109,6 @@ impl Node {
         let machine = machine::read(&options)?;
         let registry = open_registry(&options, &machine.node.node_name, clock.clone()).await?;
         let parts = Parts::make(&options, clock.clone(), executor.clone(), &machine).await?;
-
-        let floor = Rc::new(FloorFile::open(parts.world.disk.clone()).await);
 
         // The first start has made the store's key and its directories; from here on pods move.
         os::thread::never_wait_here();
@@ -131,12 +127,7 @@ impl Node {
         controllers.prepare().await;
         let mut sources = start_sources(&options, &machine, &registry, &parts, &executor).await?;
         sources.extend(join::follow(
-            &joined,
-            &options,
-            &node_name,
-            &registry,
-            &parts.world,
-            &executor,
+            &joined, &options, &node_name, &registry, &parts, &executor,
         ));
         let settings = crate::kubelet::Options {
             issuer: Some(front.issuer.clone()),
@@ -156,10 +147,6 @@ impl Node {
             executor.clone(),
         )?;
         let mut background = controllers.start(&executor);
-        if joined.is_some() {
-            let keep = floor.clone().keep(clock.clone());
-            background.push(task::spawn(&executor, keep));
-        }
         background.extend(housekeeping(&registry, &parts, clock, &executor));
         background.extend([
             backend,
@@ -177,7 +164,6 @@ impl Node {
             background,
             policy,
             front,
-            floor,
         })
     }
 
@@ -255,7 +241,7 @@ impl Node {
             }
         }
         drop(self.background);
-        self.floor.stop().await;
+        self.parts.floor.stop().await;
         self.registry.flush().await;
     }
 }

@@ -412,14 +412,14 @@ fn a_captive_portal_is_a_link_that_is_down_and_never_an_empty_list() {
         let link = Rc::new(Link::new(cluster, clock.clone(), Rc::new(SystemRandom)));
         let pods = Reflector::new(link.clone(), pods());
         let story = async {
-            for index in 0..pages.len() {
+            for (index, (_, headers, body)) in pages.iter().enumerate() {
                 at.set(index);
                 let watched = link.watch("/api/v1/pods?watch=true".into()).await;
-                let json = pages[index].2.starts_with(b"{") || pages[index].2 == b"null";
+                let json = body.starts_with(b"{") || *body == b"null";
                 match watched {
                     Err(NoWatch::NoAnswer(NoAnswer::Unusable(_))) => assert!(!link.is_up()),
                     // What a watch says is looked at line by line.
-                    Ok(_) => assert!(json || pages[index].1.is_empty()),
+                    Ok(_) => assert!(json || headers.is_empty()),
                     Err(NoWatch::Refused(reply)) => panic!("{index}: {reply:?}"),
                     Err(NoWatch::NoAnswer(why)) => panic!("{index}: {why}"),
                 }
