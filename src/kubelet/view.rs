@@ -14,6 +14,7 @@ use k8s_openapi::api::core::v1::{Container, Lifecycle, Pod, PodSpec, Probe, Volu
 use serde_json::Value;
 
 use super::container_config::container_hash;
+use super::fit::Claim;
 use super::pressure::limits;
 use super::resources::qos_class;
 use super::tokens;
@@ -118,6 +119,8 @@ pub struct PodView {
     pub containers: Vec<ContainerView>,
     pub restart_policy: RestartPolicy,
     pub qos: QosClass,
+    /// What it takes of the node.
+    pub claim: Claim,
     pub priority: i32,
     /// Something that it keeps on disk is limited, so that it has to be measured.
     pub limits_disk: bool,
@@ -179,6 +182,7 @@ impl PodView {
             containers,
             restart_policy: policy,
             qos: qos_class(&typed.pod),
+            claim: Claim::of(&object.body["spec"]),
             priority: spec.priority.unwrap_or(0),
             limits_disk: limits::has_any(&typed.pod),
             has_sysctls: has_sysctls(spec),

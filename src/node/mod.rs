@@ -125,10 +125,8 @@ impl Node {
             api,
         };
         controllers.prepare().await;
-        let mut sources = start_sources(&options, &machine, &registry, &parts, &executor).await?;
-        sources.extend(join::follow(
-            &remote, &options, &node_name, &registry, &executor,
-        ));
+        let sources = start_sources(&options, &machine, &registry, &parts, &executor).await?;
+        let sync = join::follow(&remote, &options, &node_name, &registry, &executor);
         let settings = crate::kubelet::Options {
             issuer: Some(front.issuer.clone()),
             cluster_tokens: remote.as_ref().map(Remote::tokens),
@@ -147,6 +145,8 @@ impl Node {
             executor.clone(),
         )?;
         let mut background = controllers.start(&executor);
+        // The cluster hears of a node that goes down, and of its pods' last states.
+        background.extend(sync);
         background.extend(housekeeping(&registry, &parts, clock, &executor));
         background.extend([
             backend,

@@ -19,6 +19,7 @@ pub mod kubeconfig;
 mod link;
 mod mirror;
 mod node;
+mod own_node;
 mod paths;
 mod pod_status;
 mod pull;
@@ -37,6 +38,7 @@ use self::events::Events;
 use self::link::Link;
 pub use self::node::{Cloud, Registration};
 use self::node::{Enlisted, Heartbeat};
+use self::own_node::OwnNode;
 use self::paths::Selection;
 use self::pull::Pull;
 use self::push::Push;
@@ -88,6 +90,7 @@ impl Remote {
             fields: format!("spec.nodeName={}", options.node_name),
         };
         let pods = Reflector::new(link.clone(), bound);
+        let node = Rc::new(OwnNode::new(link.clone(), &options.node_name, &pods));
         let (enlisted, taken) = (Rc::new(Enlisted::default()), Rc::default());
         let heartbeat = Heartbeat {
             link: link.clone(),
@@ -98,6 +101,7 @@ impl Remote {
             cloud: options.cloud,
             provider_id: options.provider_id,
             enlisted: enlisted.clone(),
+            node: node.clone(),
         };
         let events = Events {
             link: link.clone(),
@@ -109,6 +113,7 @@ impl Remote {
             clock: clock.clone(),
             executor: executor.clone(),
             pods: pods.clone(),
+            node: node.clone(),
             taken: Rc::clone(&taken),
         };
         let push = Push {
@@ -123,6 +128,7 @@ impl Remote {
         };
         vec![
             task::spawn(executor, async move { pods.run().await }),
+            task::spawn(executor, async move { node.reflector.run().await }),
             task::spawn(executor, heartbeat.run()),
             task::spawn(executor, pull.run()),
             task::spawn(executor, push.run()),
