@@ -83,7 +83,6 @@ const fn also(flag: Flag, aliases: &'static [&'static str]) -> Flag {
     Flag { aliases, ..flag }
 }
 
-const NO_REMOTE: &str = "this node runs standalone; leave the flag out";
 const NO_ENDPOINTS: &str =
     "the kubelet's endpoints are not served; leave the flag out or give --port=0";
 
@@ -514,17 +513,13 @@ pub const FLAGS: &[Flag] = &[
         "",
         "how to reach the remote cluster",
     ),
-    missing(
-        flag(
-            "bootstrap-kubeconfig",
-            "bootstrapKubeconfig",
-            Scalar,
-            "FILE",
-            "",
-            "how to get the first certificate",
-        ),
-        &[""],
-        NO_REMOTE,
+    flag(
+        "bootstrap-kubeconfig",
+        "bootstrapKubeconfig",
+        Scalar,
+        "FILE",
+        "",
+        "how to get the node's certificate, which --kubeconfig then names",
     ),
     also(
         flag(

@@ -46,7 +46,6 @@ use crate::os::clock::SystemClock;
 use crate::os::signal::{Signal, Signals};
 use crate::os::task;
 use crate::registry::{self, Encryption, KeyFile, Registry};
-use crate::remote::Remote;
 use crate::runtime::shim::executable;
 use crate::world::{Clock, Random};
 
@@ -105,7 +104,7 @@ impl Node {
         let doors = Doors::open(&options)?;
         let clock = SystemClock::new().map_err(|error| format!("make the clock: {error}"))?;
         let clock: Rc<dyn Clock> = Rc::new(clock);
-        let remote = join::prepare(&options, &clock)?;
+        let joined = join::prepare(&options, &clock)?;
         let machine = machine::read(&options)?;
         let registry = open_registry(&options, &machine.node.node_name, clock.clone()).await?;
         let parts = Parts::make(&options, clock.clone(), executor.clone(), &machine).await?;
@@ -126,10 +125,17 @@ impl Node {
         };
         controllers.prepare().await;
         let sources = start_sources(&options, &machine, &registry, &parts, &executor).await?;
-        let sync = join::follow(&remote, &options, &node_name, &registry, &executor);
+        let sync = join::follow(
+            &joined,
+            &options,
+            &node_name,
+            &registry,
+            &parts.world,
+            &executor,
+        );
         let settings = crate::kubelet::Options {
             issuer: Some(front.issuer.clone()),
-            cluster_tokens: remote.as_ref().map(Remote::tokens),
+            cluster_tokens: joined.as_ref().map(|joined| joined.remote.tokens()),
             ..kubelet_options(&options, machine, services, &parts)
         };
         let world = parts.world.clone();
