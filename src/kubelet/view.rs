@@ -16,8 +16,8 @@ use serde_json::Value;
 use super::container_config::container_hash;
 use super::fit::Claim;
 use super::pressure::limits;
-use super::resources::qos_class;
 use super::tokens;
+use crate::object::resources::qos_class;
 use crate::object::{
     self, Key, Kind, Object, Problem, Provenance, Standing, Unhonoured, unhonoured,
 };
@@ -121,6 +121,8 @@ pub struct PodView {
     pub qos: QosClass,
     /// What it takes of the node.
     pub claim: Claim,
+    /// `metadata.generation`; 0 for none.
+    pub generation: i64,
     pub priority: i32,
     /// Something that it keeps on disk is limited, so that it has to be measured.
     pub limits_disk: bool,
@@ -183,6 +185,7 @@ impl PodView {
             restart_policy: policy,
             qos: qos_class(&typed.pod),
             claim: Claim::of(&object.body["spec"]),
+            generation: typed.pod.metadata.generation.unwrap_or(0),
             priority: spec.priority.unwrap_or(0),
             limits_disk: limits::has_any(&typed.pod),
             has_sysctls: has_sysctls(spec),
