@@ -125,20 +125,13 @@ impl Node {
         };
         controllers.prepare().await;
         let sources = start_sources(&options, &machine, &registry, &parts, &executor).await?;
-        let sync = join::follow(
-            &joined,
-            &options,
-            &node_name,
-            &registry,
-            &parts.world,
-            &executor,
-        );
+        let world = parts.world.clone();
+        let sync = join::follow(&joined, &options, &node_name, &registry, &world, &executor);
         let settings = crate::kubelet::Options {
             issuer: Some(front.issuer.clone()),
             cluster_tokens: joined.as_ref().map(|joined| joined.remote.tokens()),
             ..kubelet_options(&options, machine, services, &parts)
         };
-        let world = parts.world.clone();
         let kubelet = Kubelet::start(world, registry.clone(), settings, executor.clone()).await;
         let authorizer = authorizer(&options, &policy, &registry);
         let (api, backend) = start_api(
@@ -150,9 +143,9 @@ impl Node {
             &parts,
             executor.clone(),
         )?;
-        let mut background = controllers.start(&executor);
-        // The cluster hears of a node that goes down, and of its pods' last states.
-        background.extend(sync);
+        // Until the end: the cluster hears of a node that goes down, and of its pods' last states.
+        let mut background = sync;
+        background.extend(controllers.start(&executor));
         background.extend(housekeeping(&registry, &parts, clock, &executor));
         background.extend([
             backend,
