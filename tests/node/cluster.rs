@@ -108,7 +108,7 @@ fn turns_away_who_cannot_be_here(cloud: &Node) {
         let mut pod: Value = serde_json::from_str(&bound(name)).unwrap();
         let spec = pod["spec"].as_object_mut().unwrap();
         spec.extend(part.as_object().unwrap().clone());
-        apply(&cloud, "placed.json", &pod.to_string());
+        apply(cloud, "placed.json", &pod.to_string());
         let Some(reason) = reason else {
             cloud.up(name);
             continue;
