@@ -8,6 +8,7 @@
 //! The only place that knows every part; it decides nothing about pods.
 
 mod api_side;
+mod endpoints;
 mod fetch;
 mod front;
 mod join;
@@ -48,7 +49,7 @@ use crate::os::task;
 use crate::registry::{self, Encryption, KeyFile, Registry};
 use crate::remote::Remote;
 use crate::runtime::shim::executable;
-use crate::world::{Clock, Random};
+use crate::world::{Clock, Random, Reviews};
 
 /// Longest wait for pods that are stopped with the node; their own grace periods end earlier.
 const STOP_PODS_MAX: Duration = Duration::from_secs(600);
@@ -113,6 +114,7 @@ impl Node {
         // The first start has made the store's key and its directories; from here on pods move.
         os::thread::never_wait_here();
         let (services, api) = (doors.services(), doors.for_pods());
+        let kubelet_port = doors.kubelet_port();
         let node_name = machine.node.node_name.clone();
         let (reader, disk) = (registry.reader(), parts.world.disk.clone());
         let opened = Front::open(doors, &options, &node_name, reader, disk, clock.clone());
@@ -132,7 +134,7 @@ impl Node {
         let settings = crate::kubelet::Options {
             issuer: Some(front.issuer.clone()),
             cluster_tokens: remote.as_ref().map(Remote::tokens),
-            ..kubelet_options(&options, machine, services, &parts)
+            ..kubelet_options(&options, machine, (services, kubelet_port), &parts)
         };
         let world = parts.world.clone();
         let kubelet = Kubelet::start(world, registry.clone(), settings, executor.clone()).await;
@@ -141,7 +143,7 @@ impl Node {
             &options,
             (front.authenticator.clone(), authorizer),
             secure,
-            &node_name,
+            (&node_name, remote.as_ref().map(Remote::reviews)),
             &registry,
             &parts,
             executor.clone(),
@@ -266,13 +268,14 @@ fn housekeeping(
 fn kubelet_options(
     options: &RunOptions,
     machine: machine::Facts,
-    services: Vec<(String, String)>,
+    (services, kubelet_port): (Vec<(String, String)>, u16),
     parts: &Parts,
 ) -> crate::kubelet::Options {
     crate::kubelet::Options {
         node: machine.node,
         machine: Machine {
             runtime_version: parts.runtime.oci_runtime().uri(),
+            kubelet_port,
             ..machine.machine
         },
         services,
@@ -448,8 +451,8 @@ fn authorizer(options: &RunOptions, policy: &PolicyFile, registry: &Registry) ->
 fn start_api(
     options: &RunOptions,
     (authenticator, authorizer): (Authenticator, Authorizer),
-    secure: Option<Secure>,
-    node_name: &str,
+    secure: Vec<Secure>,
+    (node_name, reviews): (&str, Option<Rc<dyn Reviews>>),
     registry: &Registry,
     parts: &Parts,
     executor: Rc<LocalExecutor<'static>>,
@@ -467,6 +470,8 @@ fn start_api(
         backend,
         || Ok(Rc::new(SystemClock::new()?)),
         apiserver::Options {
+            node_name: node_name.to_owned(),
+            kubelet_configuration: endpoints::configuration(options),
             pod_logs_dir: options.pod_logs_dir.clone(),
             figures: parts.figures.clone(),
             authenticator,
@@ -475,7 +480,13 @@ fn start_api(
         },
     );
     let serve = serve.map_err(failed)?;
-    let side = api_side::ApiSide::new(parts, node_name, registry.clone(), executor.clone());
+    let side = api_side::ApiSide::new(
+        parts,
+        node_name,
+        reviews,
+        registry.clone(),
+        executor.clone(),
+    );
     let side = Rc::new(side);
     let work = apiserver::backend::run(requests, side, registry.clone(), executor.clone());
     Ok((serve, task::spawn(&executor, work)))

@@ -24,6 +24,7 @@ mod pod_status;
 mod pull;
 mod push;
 mod reflector;
+mod reviews;
 mod tokens;
 
 #[cfg(test)]
@@ -41,11 +42,12 @@ use self::paths::Selection;
 use self::pull::Pull;
 use self::push::Push;
 use self::reflector::Reflector;
+use self::reviews::ClusterReviews;
 use self::tokens::ClusterTokens;
 use crate::object::{Kind, Source};
 use crate::os::task;
 use crate::registry::Registry;
-use crate::world::{Clock, Cluster, Random, TokenSource};
+use crate::world::{Clock, Cluster, Random, Reviews, TokenSource};
 
 /// What the sync needs to know.
 pub struct Options {
@@ -72,6 +74,11 @@ impl Remote {
     /// Who makes the tokens of the cluster's pods.
     pub fn tokens(&self) -> Rc<dyn TokenSource> {
         Rc::new(ClusterTokens(self.link.clone()))
+    }
+
+    /// Who says what strangers are and may do.
+    pub fn reviews(&self) -> Rc<dyn Reviews> {
+        Rc::new(ClusterReviews(self.link.clone()))
     }
 
     /// Follows the cluster and reports to it until the tasks are dropped.
