@@ -83,7 +83,6 @@ const fn also(flag: Flag, aliases: &'static [&'static str]) -> Flag {
     Flag { aliases, ..flag }
 }
 
-const NO_REMOTE: &str = "this node runs standalone; leave the flag out";
 use Shape::{Headers, Labels, Limits, List, Scalar, Switch, Taints};
 
 /// In the order of help.
@@ -511,17 +510,13 @@ pub const FLAGS: &[Flag] = &[
         "",
         "how to reach the remote cluster",
     ),
-    missing(
-        flag(
-            "bootstrap-kubeconfig",
-            "bootstrapKubeconfig",
-            Scalar,
-            "FILE",
-            "",
-            "how to get the first certificate",
-        ),
-        &[""],
-        NO_REMOTE,
+    flag(
+        "bootstrap-kubeconfig",
+        "bootstrapKubeconfig",
+        Scalar,
+        "FILE",
+        "",
+        "how to get the node's certificate, which --kubeconfig then names",
     ),
     also(
         flag(

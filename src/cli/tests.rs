@@ -85,7 +85,6 @@ fn every_flag_is_taken_in_each_spelling() {
 fn a_flag_of_a_missing_feature_is_fatal_and_says_what_to_do() {
     for (flag, instead) in [
         ("--authorization_mode=RBAC", "use ABAC"),
-        ("--bootstrap-kubeconfig=/x", "standalone"),
         ("--cni-conf-dir=/x", "built-in pod network"),
     ] {
         let text = wrong(&["run", flag]);

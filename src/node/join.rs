@@ -1,50 +1,67 @@
 //! The way to the remote cluster, as the flags say it.
 
-use std::path::Path;
 use std::rc::Rc;
 
 use async_executor::{LocalExecutor, Task};
 
-use crate::cli::options::{CloudProvider, Register, RemoteOptions, RunOptions};
-use crate::net::tls::Verification;
+use crate::cli::options::{CloudProvider, Register, RunOptions};
 use crate::os::random::SystemRandom;
-use crate::os::regular_file;
+use crate::os::task;
 use crate::registry::Registry;
-use crate::remote::http::HttpCluster;
-use crate::remote::kubeconfig::{self, Settings};
-use crate::remote::{self, Cloud, Registration, Remote};
-use crate::world::Clock;
+use crate::remote::door::KubeconfigCluster;
+use crate::remote::{self, Cloud, Doors, Registration, Remote};
+use crate::world::{Clock, World};
 
-/// Bytes of a kubeconfig.
-const KUBECONFIG_BYTES_MAX: u64 = 1 << 20;
+/// A cluster to follow.
+pub struct Joined {
+    pub remote: Remote,
+    doors: Doors,
+}
 
 /// Reads the kubeconfig and makes ready to follow it; `None`: the node stands alone. Nothing is
-/// dialled yet. Errors: `PATH:LINE: FIELD: why`.
-pub fn prepare(options: &RunOptions, clock: &Rc<dyn Clock>) -> Result<Option<Remote>, String> {
+/// dialled yet. Errors: `PATH:LINE: FIELD: why`; with bootstrap credentials a kubeconfig that cannot
+/// be used is made anew.
+pub fn prepare(options: &RunOptions, clock: &Rc<dyn Clock>) -> Result<Option<Joined>, String> {
     let Some(remote) = &options.remote else {
         return Ok(None);
     };
-    let settings = settings(remote)?;
-    if settings.verification == Verification::Skip {
-        log::warn!("the cluster's certificate is not verified: whoever answers is believed");
-    }
-    let cluster = Rc::new(HttpCluster::new(clock.clone(), settings));
-    Ok(Some(Remote::new(
-        cluster,
-        clock.clone(),
-        Rc::new(SystemRandom),
-    )))
+    let door =
+        |flag, path| KubeconfigCluster::new(flag, path, remote.servers.clone(), clock.clone());
+    let bootstrap = remote.bootstrap_kubeconfig.as_ref();
+    let bootstrap = bootstrap.map(|path| Rc::new(door("--bootstrap-kubeconfig", path)));
+    let main = match &remote.kubeconfig {
+        None => KubeconfigCluster::without_credentials(remote.servers.clone(), clock.clone()),
+        Some(path) => {
+            let main = door("--kubeconfig", path);
+            match (main.open(), &bootstrap) {
+                (Ok(()), _) => {}
+                (Err(why), None) => return Err(why),
+                (Err(why), Some(bootstrap)) => {
+                    // One that will be there later: a provisioner may be slower than we are.
+                    bootstrap.open().unwrap_or_else(|why| log::error!("{why}"));
+                    log::info!("{why}; the node asks the cluster for a certificate");
+                }
+            }
+            main
+        }
+    };
+    let main = Rc::new(main);
+    Ok(Some(Joined {
+        remote: Remote::new(main.clone(), clock.clone(), Rc::new(SystemRandom)),
+        doors: Doors { main, bootstrap },
+    }))
 }
 
 /// Follows the cluster from now on, if there is one.
 pub fn follow(
-    remote: &Option<Remote>,
+    joined: &Option<Joined>,
     options: &RunOptions,
     node_name: &str,
     registry: &Registry,
+    world: &World,
     executor: &Rc<LocalExecutor<'static>>,
 ) -> Vec<Task<()>> {
-    let (Some(remote), Some(joined)) = (remote, &options.remote) else {
+    let (Some(Joined { remote, doors }), Some(joined)) = (joined, &options.remote) else {
         return Vec::new();
     };
     let settings = remote::Options {
@@ -60,28 +77,9 @@ pub fn follow(
         provider_id: joined.provider_id.clone(),
         sources: super::own_sources(options),
     };
-    remote.start(registry.clone(), settings, executor)
-}
-
-fn settings(remote: &RemoteOptions) -> Result<Settings, String> {
-    let Some(path) = &remote.kubeconfig else {
-        return Ok(Settings::without_credentials(remote.servers.clone()));
-    };
-    let text = read(path).map_err(|why| format!("--kubeconfig: {}: {why}", path.display()))?;
-    let absolute = std::path::absolute(path).unwrap_or_else(|_| path.clone());
-    let (settings, warnings) = kubeconfig::parse(&absolute, &text, &remote.servers)
-        .map_err(|why| format!("--kubeconfig: {why}"))?;
-    for warning in warnings {
-        log::warn!("--kubeconfig: {warning}");
-    }
-    Ok(settings)
-}
-
-/// Kubeconfigs are often symbolic links.
-fn read(path: &Path) -> Result<String, String> {
-    let bytes = regular_file::open(path)
-        .and_then(|(file, _)| regular_file::read_at_most(&file, KUBECONFIG_BYTES_MAX))
-        .map_err(|error| error.to_string())?;
-    let bytes = bytes.ok_or_else(|| format!("larger than {KUBECONFIG_BYTES_MAX} bytes"))?;
-    String::from_utf8(bytes).map_err(|_| "is not UTF-8".to_owned())
+    let root = &options.root_dir;
+    let mut tasks = remote.start(registry.clone(), settings, executor);
+    let member = remote.stay_member(doors.clone(), world, node_name, root);
+    tasks.push(task::spawn(executor, member));
+    tasks
 }

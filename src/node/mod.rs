@@ -47,7 +47,6 @@ use crate::os::clock::SystemClock;
 use crate::os::signal::{Signal, Signals};
 use crate::os::task;
 use crate::registry::{self, Encryption, KeyFile, Registry};
-use crate::remote::Remote;
 use crate::runtime::shim::executable;
 use crate::world::{Clock, Random, Reviews};
 
@@ -106,7 +105,7 @@ impl Node {
         let doors = Doors::open(&options)?;
         let clock = SystemClock::new().map_err(|error| format!("make the clock: {error}"))?;
         let clock: Rc<dyn Clock> = Rc::new(clock);
-        let remote = join::prepare(&options, &clock)?;
+        let joined = join::prepare(&options, &clock)?;
         let machine = machine::read(&options)?;
         let registry = open_registry(&options, &machine.node.node_name, clock.clone()).await?;
         let parts = Parts::make(&options, clock.clone(), executor.clone(), &machine).await?;
@@ -129,11 +128,16 @@ impl Node {
         controllers.prepare().await;
         let mut sources = start_sources(&options, &machine, &registry, &parts, &executor).await?;
         sources.extend(join::follow(
-            &remote, &options, &node_name, &registry, &executor,
+            &joined,
+            &options,
+            &node_name,
+            &registry,
+            &parts.world,
+            &executor,
         ));
         let settings = crate::kubelet::Options {
             issuer: Some(front.issuer.clone()),
-            cluster_tokens: remote.as_ref().map(Remote::tokens),
+            cluster_tokens: joined.as_ref().map(|joined| joined.remote.tokens()),
             ..kubelet_options(&options, machine, (services, kubelet_port), &parts)
         };
         let world = parts.world.clone();
@@ -143,7 +147,10 @@ impl Node {
             &options,
             (front.authenticator.clone(), authorizer),
             secure,
-            (&node_name, remote.as_ref().map(Remote::reviews)),
+            (
+                &node_name,
+                joined.as_ref().map(|joined| joined.remote.reviews()),
+            ),
             &registry,
             &parts,
             executor.clone(),

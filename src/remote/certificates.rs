@@ -5,13 +5,13 @@
 //!      ▲        │ denied: another key, after a while                                            │
 //!      └────────┴───────────────────────────────────────────────────────────────────────────────┘
 //! ```
-//! The request is named after the key, and the key stays until it has a certificate: whatever is cut
-//! or restarted meanwhile, the same request is found again. Nothing here ends the node: a certificate
-//! that expired while the link was down is asked for anew with the bootstrap credentials, if there
-//! are any. Sources: Kubernetes, "TLS bootstrapping" and "Certificate Signing Requests".
+//! The request is named after the key, and the key stays until it has a certificate that is in use:
+//! whatever is cut or restarted meanwhile, the same request is found again. Nothing here ends the
+//! node: a certificate that expired while the link was down is asked for anew with the bootstrap
+//! credentials, if there are any.
+//! Sources: Kubernetes, "TLS bootstrapping" and "Certificate Signing Requests".
 
 use std::cell::Cell;
-use std::path::PathBuf;
 use std::rc::Rc;
 use std::time::Duration;
 
@@ -21,9 +21,8 @@ use jiff::Timestamp;
 use serde_json::{Value, json};
 
 use crate::net::certificates::{Identity, RequestKey, Validity, facts, first_certificate, pem};
-use crate::os::file;
 use crate::world::{
-    Area, Call, Clock, Cluster, Disk, NoAnswer, Random, Reply, Verb, not_before_build,
+    Area, BootTime, Call, Clock, Cluster, Disk, NoAnswer, Random, Reply, Verb, not_before_build,
 };
 
 /// Certificate chain and key, below ROOT.
@@ -41,6 +40,9 @@ const PAUSE_MAX: Duration = Duration::from_secs(60);
 const DENIED_PAUSE: Duration = Duration::from_secs(600);
 /// Between two looks at the wall clock, which may jump.
 const LOOK_MAX: Duration = Duration::from_secs(3600);
+/// Between renewals that a clock asks for which calls even the new certificate old, first and last.
+const FUTILE_PAUSE_MIN: Duration = Duration::from_secs(3600);
+const FUTILE_PAUSE_MAX: Duration = Duration::from_secs(24 * 3600);
 
 /// Whoever asks for the certificate, and where it is kept.
 pub struct ClientCertificate {
@@ -52,6 +54,23 @@ pub struct ClientCertificate {
     pub own: Option<Rc<dyn Cluster>>,
     /// By `--bootstrap-kubeconfig`.
     pub bootstrap: Option<Rc<dyn Cluster>>,
+    pub past: Past,
+}
+
+/// What keeps renewals from coming in a storm.
+#[derive(Default)]
+pub struct Past {
+    /// In a row, with a result that was due at once.
+    futile: Cell<u32>,
+    /// When the cluster's refusal led to the last one.
+    forced_at: Cell<Option<BootTime>>,
+}
+
+/// Of the two ways to ask, the better one or the other.
+#[derive(Clone, Copy, PartialEq, Eq)]
+enum Turn {
+    First,
+    Second,
 }
 
 /// How far a request is.
@@ -72,7 +91,7 @@ struct Setback {
 #[derive(Clone, Copy, PartialEq, Eq)]
 enum Door {
     Open,
-    /// 401: try the others.
+    /// 401, or nothing that can be shown: try the others.
     Closed,
 }
 
@@ -99,7 +118,13 @@ impl Setback {
 
 impl From<NoAnswer> for Setback {
     fn from(error: NoAnswer) -> Setback {
-        Setback::of(error.to_string())
+        Setback {
+            door: match error {
+                NoAnswer::Unusable(_) => Door::Closed,
+                NoAnswer::Unreachable(_) => Door::Open,
+            },
+            ..Setback::of(error.to_string())
+        }
     }
 }
 
@@ -123,75 +148,126 @@ impl ClientCertificate {
         }
     }
 
-    /// Asks until there is a certificate, which is on stable storage then.
+    /// Asks until there is a certificate, which is on stable storage then; `settle` once it is in use.
     pub async fn obtain(&self) -> Validity {
-        let mut pause = PAUSE_MIN;
-        let mut said = String::new();
-        // Of the two doors, the one that a refusal closed is tried every other time.
-        let closed = Cell::new(false);
         loop {
-            let (text, wait) = match self.attempt(closed.get()).await {
-                Ok(Progress::Signed(validity)) => return validity,
+            if let Some(validity) = self.ask(&|| true).await {
+                return validity;
+            }
+        }
+    }
+
+    /// Asks for as long as it is wanted.
+    async fn ask(&self, wanted: &dyn Fn() -> bool) -> Option<Validity> {
+        let mut pause = PAUSE_MIN;
+        let mut said = [const { String::new() }; 2];
+        let mut turn = Turn::First;
+        while wanted() {
+            let (text, wait) = match self.attempt(turn).await {
+                Ok(Progress::Signed(validity)) => return Some(validity),
                 Ok(Progress::Pending) => ("it waits for approval".to_owned(), None),
                 Ok(Progress::Denied(why)) => {
-                    self.forget_key().await;
+                    self.settle().await;
                     (why, Some(DENIED_PAUSE))
                 }
                 Err(setback) => {
-                    let other = setback.door == Door::Closed && !closed.get();
-                    closed.set(other);
+                    turn = match (setback.door, turn) {
+                        (Door::Closed, Turn::First) => Turn::Second,
+                        (Door::Closed, Turn::Second) | (Door::Open, _) => Turn::First,
+                    };
                     (setback.why, setback.after)
                 }
             };
             let wait = wait.unwrap_or(pause);
-            if text != said {
+            let said = &mut said[turn as usize];
+            if text != *said {
                 log::warn!(
                     "certificate of the node: {text}; looking again in {} s",
                     wait.as_secs()
                 );
-                said = text;
+                *said = text;
             }
             let jitter = Duration::from_millis(self.random.below(wait.as_millis() as u64 / 4 + 1));
-            self.clock
-                .sleep_until(self.clock.now() + wait + jitter)
-                .await;
+            self.sleep(wait + jitter).await;
             pause = (pause * 2).min(PAUSE_MAX);
+        }
+        None
+    }
+
+    /// Waits until so much of its life is over that it has to be renewed, or until it is `refused`,
+    /// and renews it.
+    pub async fn renew(&self, held: Validity, refused: impl Future<Output = ()>) -> Validity {
+        let due = due(held, 70 + self.random.below(21));
+        let futile = match self.wall() < due {
+            true => 0,
+            false => self.past.futile.get() + 1,
+        };
+        self.past.futile.set(futile);
+        if futile > 1 {
+            let pause = FUTILE_PAUSE_MIN * (1 << (futile - 2).min(5));
+            log::warn!(
+                "certificate of the node: valid until {}, and that is over by this machine's clock; \
+                 the next one is asked for later",
+                held.until
+            );
+            self.sleep(pause.min(FUTILE_PAUSE_MAX)).await;
+        }
+        let in_time = async {
+            loop {
+                self.wait_until(due).await;
+                // A clock that jumps back before there is an answer had only seemed to be late.
+                if let Some(renewed) = self.ask(&|| self.wall() >= due).await {
+                    return renewed;
+                }
+            }
+        };
+        let forced = async {
+            refused.await;
+            if let Some(at) = self.past.forced_at.replace(Some(self.clock.now())) {
+                self.clock.sleep_until(at + FUTILE_PAUSE_MIN).await;
+            }
+            self.obtain().await
+        };
+        let renewed = futures_lite::future::or(in_time, forced).await;
+        log::info!(
+            "certificate of the node: renewed, valid until {}",
+            renewed.until
+        );
+        renewed
+    }
+
+    async fn wait_until(&self, due: Timestamp) {
+        loop {
+            let wall = self.wall();
+            if wall >= due {
+                return;
+            }
+            let left = u64::try_from(due.as_second() - wall.as_second()).unwrap_or_default();
+            self.sleep(Duration::from_secs(left.max(1)).min(LOOK_MAX))
+                .await;
         }
     }
 
-    /// Renews the certificate in time, for ever.
-    pub async fn keep(&self) {
-        loop {
-            let Some(validity) = self.kept().await else {
-                self.obtain().await;
-                continue;
-            };
-            let due = due(validity, 70 + self.random.below(21));
-            loop {
-                let wall = not_before_build(self.clock.wall());
-                if wall >= due {
-                    break;
-                }
-                let left = u64::try_from(due.as_second() - wall.as_second()).unwrap_or_default();
-                let span = Duration::from_secs(left.max(1)).min(LOOK_MAX);
-                self.clock.sleep_until(self.clock.now() + span).await;
-            }
-            let renewed = self.obtain().await;
-            log::info!(
-                "certificate of the node: renewed, valid until {}",
-                renewed.until
-            );
-            if renewed.until <= due {
-                // One that is due already must not be asked for in a circle.
-                self.clock.sleep_until(self.clock.now() + LOOK_MAX).await;
-            }
-        }
+    async fn sleep(&self, span: Duration) {
+        self.clock.sleep_until(self.clock.now() + span).await;
+    }
+
+    fn wall(&self) -> Timestamp {
+        not_before_build(self.clock.wall())
     }
 
     /// One look at the request, which is made if it is not there.
-    async fn attempt(&self, own_is_closed: bool) -> Result<Progress, Setback> {
-        let door = self.door(own_is_closed).await;
-        let door = door.ok_or_else(|| Setback::of("there are no credentials to ask with"))?;
+    async fn attempt(&self, turn: Turn) -> Result<Progress, Setback> {
+        let (who, door) = self.door(turn).await?;
+        self.attempt_through(&*door)
+            .await
+            .map_err(|setback| Setback {
+                why: format!("{}, asked with {who}", setback.why),
+                ..setback
+            })
+    }
+
+    async fn attempt_through(&self, door: &dyn Cluster) -> Result<Progress, Setback> {
         let key = self.key().await.map_err(Setback::of)?;
         let name = format!("node-csr-{}", key.digest());
         let reply = door.call(Call::get(format!("{REQUESTS}/{name}"))).await?;
@@ -212,18 +288,33 @@ impl ClientCertificate {
         }
     }
 
-    /// With the certificate itself while it counts, else with the bootstrap credentials. Without
-    /// those the old one is shown all the same: whose clock is wrong is not known here.
-    async fn door(&self, own_is_closed: bool) -> Option<Rc<dyn Cluster>> {
-        let now = not_before_build(self.clock.wall());
-        let counts = match &self.own {
-            Some(_) => self.kept().await.is_some_and(|kept| now < kept.until),
-            None => false,
+    /// With the certificate itself while it counts, else with the bootstrap credentials. The other of
+    /// the two has its turn too: whose clock is wrong is not known here.
+    async fn door(&self, turn: Turn) -> Result<(String, Rc<dyn Cluster>), Setback> {
+        let kept = match &self.own {
+            Some(_) => self.kept().await,
+            None => None,
         };
-        match counts && !own_is_closed {
-            true => self.own.clone(),
-            false => self.bootstrap.clone().or_else(|| self.own.clone()),
-        }
+        let ended = kept.is_some_and(|kept| kept.until <= self.wall());
+        let own = kept.zip(self.own.clone()).map(|(kept, own)| {
+            let hint = match (ended, &self.bootstrap) {
+                (true, None) => ", and there is no --bootstrap-kubeconfig to ask for another with",
+                _ => "",
+            };
+            let who = format!("the certificate that is valid until {}{hint}", kept.until);
+            (who, own)
+        });
+        let bootstrap = self.bootstrap.clone();
+        let bootstrap = bootstrap.map(|door| ("the bootstrap credentials".to_owned(), door));
+        let (first, second) = match ended {
+            true => (bootstrap, own),
+            false => (own, bootstrap),
+        };
+        let door = match turn {
+            Turn::First => first.or(second),
+            Turn::Second => second.or(first),
+        };
+        door.ok_or_else(|| Setback::of("there are no credentials to ask with"))
     }
 
     fn request(&self, name: &str, key: &RequestKey) -> Result<Value, String> {
@@ -274,7 +365,6 @@ impl ClientCertificate {
         written
             .await
             .map_err(|error| Setback::of(error.to_string()))?;
-        self.forget_key().await;
         Ok(Progress::Signed(validity))
     }
 
@@ -304,22 +394,12 @@ impl ClientCertificate {
         Ok(key)
     }
 
-    async fn forget_key(&self) {
+    /// The next request has a key of its own: this one's certificate is in use, or it has none.
+    pub async fn settle(&self) {
         if let Err(error) = self.disk.remove(Area::Root, KEY).await {
             log::error!("{error}; the next request has the same key");
         }
     }
-}
-
-/// Writes the kubeconfig of a node that has its certificate: readable by its owner alone.
-/// It is made again from the bootstrap's if it gets lost.
-pub async fn write_kubeconfig(path: PathBuf, text: String) -> Result<(), String> {
-    let written = blocking::unblock(move || {
-        let made = path.parent().map_or(Ok(()), std::fs::create_dir_all);
-        made.and_then(|()| file::replace(&path, text.as_bytes(), 0o600))
-            .map_err(|error| format!("write {}: {error}", path.display()))
-    });
-    written.await
 }
 
 /// Source: Kubernetes, "Using Node Authorization".

@@ -49,6 +49,7 @@ struct FakeCluster {
     fates: RefCell<Vec<Fate>>,
     /// Names of requests that were made.
     made: RefCell<Vec<String>>,
+    made_at: RefCell<Vec<BootTime>>,
     deny: Cell<u32>,
     calls: Cell<u32>,
 }
@@ -90,6 +91,7 @@ impl FakeCluster {
                 }
             };
             self.made.borrow_mut().push(name.clone());
+            self.made_at.borrow_mut().push(self.clock.now());
             self.requests.borrow_mut().insert(name, object.clone());
             return reply(201, object);
         }
@@ -142,6 +144,7 @@ fn cluster(clock: &Leap, life: Duration) -> Rc<FakeCluster> {
         requests: RefCell::default(),
         fates: RefCell::default(),
         made: RefCell::default(),
+        made_at: RefCell::default(),
         deny: Cell::new(0),
         calls: Cell::new(0),
     })
@@ -156,7 +159,34 @@ fn node(root: &Path, clock: &Leap) -> ClientCertificate {
         node_name: "pi".into(),
         own: None,
         bootstrap: None,
+        past: Past::default(),
     }
+}
+
+/// What a member does, without the kubeconfig.
+async fn keep(node: &ClientCertificate, refused: &event_listener::Event) {
+    let kept = node.kept().await;
+    let mut held = match kept {
+        Some(kept) => kept,
+        None => node.obtain().await,
+    };
+    loop {
+        node.settle().await;
+        held = node.renew(held, refused.listen()).await;
+    }
+}
+
+/// Until something is done, or so much time has passed.
+fn keep_until(node: &ClientCertificate, done: &dyn Fn() -> bool) {
+    let done = futures_lite::future::poll_fn(|context| match done() {
+        true => std::task::Poll::Ready(()),
+        false => {
+            context.waker().wake_by_ref();
+            std::task::Poll::Pending
+        }
+    });
+    let never = event_listener::Event::new();
+    async_io::block_on(futures_lite::future::or(done, keep(node, &never)));
 }
 
 const DAY: Duration = Duration::from_secs(24 * 3600);
@@ -184,6 +214,8 @@ fn a_certificate_comes_over_a_bad_link_by_one_request() {
     let facts = facts(&first_certificate(&text).expect("PEM")).expect("facts");
     assert_eq!(facts.common_name, "system:node:pi");
     assert_eq!(facts.organizations, ["system:nodes"]);
+    assert!(root.path().join(KEY).exists(), "it is not in use yet");
+    async_io::block_on(node.settle());
     assert!(!root.path().join(KEY).exists());
 }
 
@@ -196,9 +228,11 @@ fn a_restart_in_the_middle_finds_the_same_request_again() {
         bootstrap: Some(cluster.clone()),
         ..node(root.path(), &clock)
     };
-    let begun = async_io::block_on(start().attempt(false));
+    let begun = async_io::block_on(start().attempt(Turn::First));
     assert!(matches!(begun, Ok(Progress::Pending)));
     assert!(root.path().join(KEY).exists());
+    async_io::block_on(start().obtain());
+    // And after one between the certificate and the kubeconfig that names it.
     async_io::block_on(start().obtain());
     assert_eq!(cluster.made.borrow().len(), 1);
 }
@@ -229,16 +263,7 @@ fn a_certificate_is_renewed_in_time_with_itself_and_after_its_end_with_the_boots
         bootstrap: Some(bootstrap.clone()),
         ..node(root.path(), &clock)
     };
-    let until = |done: &dyn Fn() -> bool| {
-        let done = futures_lite::future::poll_fn(|context| match done() {
-            true => std::task::Poll::Ready(()),
-            false => {
-                context.waker().wake_by_ref();
-                std::task::Poll::Pending
-            }
-        });
-        async_io::block_on(futures_lite::future::or(done, node.keep()));
-    };
+    let until = |done: &dyn Fn() -> bool| keep_until(&node, done);
     // Nothing is kept: the bootstrap opens.
     until(&|| bootstrap.made.borrow().len() == 1 && root.path().join(CURRENT).exists());
     assert_eq!(own.calls.get(), 0);
@@ -263,6 +288,7 @@ fn a_refused_certificate_gives_way_to_the_bootstrap() {
         ..node(root.path(), &clock)
     };
     async_io::block_on(node.obtain());
+    async_io::block_on(node.settle());
     node.own = Some(own.clone());
     own.fates.borrow_mut().push(Fate::Status(401));
     async_io::block_on(node.obtain());
@@ -281,4 +307,50 @@ fn a_certificate_of_another_node_is_no_use() {
     async_io::block_on(node.obtain());
     node.node_name = "other".into();
     assert_eq!(async_io::block_on(node.kept()), None);
+}
+
+#[test]
+fn a_clock_that_is_years_ahead_renews_no_more_than_a_few_times_a_week() {
+    let root = tempfile::tempdir().expect("root");
+    let clock = Leap::default();
+    let own = cluster(&clock, DAY);
+    let mut node = ClientCertificate {
+        bootstrap: Some(own.clone()),
+        ..node(root.path(), &clock)
+    };
+    async_io::block_on(node.obtain());
+    async_io::block_on(node.settle());
+    // The cluster's clock is right, and it still takes the certificate.
+    let ahead = Leap(Rc::new(Cell::new(10 * 365 * 86_400_000)));
+    node.clock = Rc::new(ahead.clone());
+    node.own = Some(own.clone());
+    node.bootstrap = None;
+    let start = ahead.now();
+    keep_until(&node, &|| ahead.now().since(start) > DAY * 7);
+    let made = own.made.borrow().len();
+    assert!((2..14).contains(&made), "{made}");
+    assert!(root.path().join(CURRENT).exists());
+}
+
+#[test]
+fn a_refusal_that_lasts_forces_one_renewal_an_hour() {
+    let root = tempfile::tempdir().expect("root");
+    let clock = Leap::default();
+    let cluster = cluster(&clock, DAY * 4000);
+    let node = ClientCertificate {
+        bootstrap: Some(cluster.clone()),
+        ..node(root.path(), &clock)
+    };
+    let refused = event_listener::Event::new();
+    let refusing = async {
+        while cluster.made.borrow().len() < 5 {
+            refused.notify(usize::MAX);
+            futures_lite::future::yield_now().await;
+        }
+    };
+    async_io::block_on(futures_lite::future::or(refusing, keep(&node, &refused)));
+    // The first is the node's first, the second follows the first refusal at once.
+    for pair in cluster.made_at.borrow()[1..].windows(2) {
+        assert!(pair[1].since(pair[0]) >= FUTILE_PAUSE_MIN, "{pair:?}");
+    }
 }

@@ -8,7 +8,7 @@
 //! Others rotate these files while we run. A file that cannot be read, or does not fit its key,
 //! leaves what was read before in force. Nothing is read on the node's thread.
 
-use std::cell::RefCell;
+use std::cell::{Cell, RefCell};
 use std::path::Path;
 use std::rc::Rc;
 use std::sync::Arc;
@@ -42,6 +42,8 @@ pub(super) struct Credentials {
     settings: Arc<Settings>,
     clock: Rc<dyn Clock>,
     known: RefCell<Option<Known>>,
+    /// Files are known to have changed.
+    doubted: Cell<bool>,
     /// One reader at a time; the others want what it reads.
     turn: smol::lock::Mutex<()>,
 }
@@ -83,8 +85,14 @@ impl Credentials {
             settings,
             clock,
             known: RefCell::default(),
+            doubted: Cell::new(false),
             turn: smol::lock::Mutex::new(()),
         }
+    }
+
+    /// Whatever is known is read again before it is used.
+    pub fn doubt(&self) {
+        self.doubted.set(true);
     }
 
     /// What counts now. Errors: nothing was ever read that can be used.
@@ -125,7 +133,7 @@ impl Credentials {
             let counts = issued.expires.is_none_or(|expires| wall < expires);
             counts || now.since(*at) < PROGRAM_PAUSE_MIN
         });
-        files && program
+        files && program && !self.doubted.get()
     }
 
     /// Called in turn.
@@ -137,6 +145,7 @@ impl Credentials {
         {
             return Ok(known.access.clone());
         }
+        self.doubted.set(false);
         match self.read(before.as_ref(), look).await {
             Ok(known) => {
                 let access = known.access.clone();

@@ -104,6 +104,12 @@ impl HttpCluster {
         }
     }
 
+    /// The files that it shows were replaced: they are read before the next request.
+    pub fn refresh(&self) {
+        self.credentials.doubt();
+        self.reconnect();
+    }
+
     async fn ask(&self, call: &Call) -> Result<Reply, NoAnswer> {
         let _slot = self.slots.acquire().await;
         let asked = Asked::of(call);

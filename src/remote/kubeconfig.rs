@@ -91,6 +91,14 @@ impl Settings {
             proxies: None,
         }
     }
+
+    /// The one file that both the client's chain and its key are in.
+    pub fn certificate_file(&self) -> Option<&Path> {
+        match &self.certificate {
+            Some((Content::File(chain), Content::File(key))) if chain == key => Some(chain),
+            _ => None,
+        }
+    }
 }
 
 /// The URL of an API server. Errors: why it is none, without the text, which may hold a password.

@@ -85,6 +85,16 @@ impl Link {
         self.cluster.reconnect();
     }
 
+    /// There is a better way to the cluster: whoever waits tries now, over a new connection.
+    pub fn nudge(&self) {
+        self.cluster.reconnect();
+        self.back.notify(usize::MAX);
+    }
+
+    pub async fn wait(&self, span: Duration) {
+        self.clock.sleep_until(self.clock.now() + span).await;
+    }
+
     fn note(&self, failure: Option<&NoAnswer>) {
         let now = self.clock.now();
         let lasted = now.since(self.since.get()).as_secs();

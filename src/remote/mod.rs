@@ -12,11 +12,13 @@
 
 pub mod certificates;
 mod credentials;
+pub mod door;
 mod events;
 mod exec;
 pub mod http;
 pub mod kubeconfig;
 mod link;
+mod member;
 mod mirror;
 mod node;
 mod paths;
@@ -30,12 +32,16 @@ mod tokens;
 #[cfg(test)]
 mod tests;
 
+use std::path::Path;
 use std::rc::Rc;
 
 use async_executor::{LocalExecutor, Task};
 
+use self::certificates::{CURRENT, ClientCertificate, Past};
+use self::door::KubeconfigCluster;
 use self::events::Events;
 use self::link::Link;
+use self::member::Member;
 pub use self::node::{Cloud, Registration};
 use self::node::{Enlisted, Heartbeat};
 use self::paths::Selection;
@@ -47,7 +53,7 @@ use self::tokens::ClusterTokens;
 use crate::object::{Kind, Source};
 use crate::os::task;
 use crate::registry::Registry;
-use crate::world::{Clock, Cluster, Random, Reviews, TokenSource};
+use crate::world::{Clock, Cluster, LocalFuture, Random, Reviews, TokenSource, World};
 
 /// What the sync needs to know.
 pub struct Options {
@@ -57,6 +63,14 @@ pub struct Options {
     pub provider_id: Option<String>,
     /// Sources of this node's own pods.
     pub sources: Vec<Source>,
+}
+
+/// The ways to the cluster.
+#[derive(Clone)]
+pub struct Doors {
+    pub main: Rc<KubeconfigCluster>,
+    /// By `--bootstrap-kubeconfig`.
+    pub bootstrap: Option<Rc<KubeconfigCluster>>,
 }
 
 /// The sync of one node, not begun yet.
@@ -79,6 +93,32 @@ impl Remote {
     /// Who says what strangers are and may do.
     pub fn reviews(&self) -> Rc<dyn Reviews> {
         Rc::new(ClusterReviews(self.link.clone()))
+    }
+
+    /// Gets and renews the node's own certificate, where that is the node's business.
+    pub fn stay_member(
+        &self,
+        doors: Doors,
+        world: &World,
+        node_name: &str,
+        root: &Path,
+    ) -> LocalFuture<'static, ()> {
+        let member = Member {
+            certificate: ClientCertificate {
+                disk: world.disk.clone(),
+                clock: self.clock.clone(),
+                random: world.random.clone(),
+                node_name: node_name.to_owned(),
+                own: Some(doors.main.clone()),
+                bootstrap: doors.bootstrap.clone().map(|door| door as Rc<dyn Cluster>),
+                past: Past::default(),
+            },
+            current: root.join(CURRENT),
+            door: doors.main,
+            bootstrap: doors.bootstrap,
+            link: self.link.clone(),
+        };
+        Box::pin(member.run())
     }
 
     /// Follows the cluster and reports to it until the tasks are dropped.

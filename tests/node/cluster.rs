@@ -51,17 +51,17 @@ fn mend() {
     run("nft", &["delete table inet cut"]);
 }
 
-fn node_of(cloud: &Node) -> Option<Value> {
+pub fn node_of(cloud: &Node) -> Option<Value> {
     let mut nodes = cloud.list("nodes").into_iter();
     nodes.find(|node| node["metadata"]["name"] == "n")
 }
 
-fn is_ready(node: &Value) -> bool {
+pub fn is_ready(node: &Value) -> bool {
     condition(node, "Ready") == Some("True")
 }
 
 /// A pod as a scheduler leaves it: bound to the node, with a Secret in its environment.
-fn bound(name: &str) -> String {
+pub fn bound(name: &str) -> String {
     let pod = json!({
         "apiVersion": "v1", "kind": "Pod",
         "metadata": {"name": format!("{name}-n"), "namespace": "default"},
@@ -77,13 +77,13 @@ fn bound(name: &str) -> String {
     pod.to_string()
 }
 
-fn apply(node: &Node, file: &str, text: &str) {
+pub fn apply(node: &Node, file: &str, text: &str) {
     let path = node.place.join(file);
     fs::write(&path, text).unwrap();
     node.ok(&["create", "-f", path.to_str().unwrap()]);
 }
 
-const SECRET: &str = r#"{"apiVersion": "v1", "kind": "Secret",
+pub const SECRET: &str = r#"{"apiVersion": "v1", "kind": "Secret",
     "metadata": {"name": "s", "namespace": "default"}, "stringData": {"word": "tide"}}"#;
 
 #[test]

@@ -8,9 +8,11 @@
 
 mod accounts;
 mod apply;
+mod bootstrap;
 mod client;
 mod cluster;
 mod disk;
+mod front;
 mod health;
 #[path = "../support/host.rs"]
 mod host;

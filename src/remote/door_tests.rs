@@ -1,0 +1,80 @@
+//! A kubeconfig that comes late, is replaced, and is refused, before a scripted server.
+
+use async_executor::LocalExecutor;
+use base64::Engine;
+use base64::engine::general_purpose::STANDARD;
+use futures_lite::future;
+
+use super::super::testing::{Hurried, Seen, Server, Then, answer};
+use super::*;
+use crate::os::clock::SystemClock;
+
+/// A kubeconfig with this token.
+fn config(server: &Server, token: &str) -> String {
+    let authority = STANDARD.encode(&server.ca.certificate);
+    format!(
+        "current-context: c\nclusters:\n- name: c\n  cluster: {{server: '{}', proxy-url: '', \
+         certificate-authority-data: {authority}}}\nusers:\n- name: u\n  user: {{token: {token}}}\n\
+         contexts:\n- name: c\n  context: {{cluster: c, user: u}}\n",
+        server.url()
+    )
+}
+
+#[test]
+fn a_kubeconfig_may_come_late_and_is_read_again_only_when_it_is_refused() {
+    let directory = tempfile::tempdir().expect("directory");
+    let path = directory.path().join("kubelet.conf");
+    let executor = LocalExecutor::new();
+    let script = |seen: &Seen| match seen.has("authorization: Bearer good") {
+        true => (answer("200 OK", "", b"{}"), Then::Stay),
+        false => (answer("401 Unauthorized", "", b"{}"), Then::Stay),
+    };
+    let server = Server::start(&executor, Rc::new(script));
+    let clock = Rc::new(Hurried(SystemClock::new().expect("clock")));
+    let door = KubeconfigCluster::new("--kubeconfig", &path, Vec::new(), clock.clone());
+    let status = async || match door.call(Call::get("/version")).await {
+        Ok(reply) => reply.status.to_string(),
+        Err(NoAnswer::Unusable(why)) => why,
+        Err(NoAnswer::Unreachable(why)) => panic!("{why}"),
+    };
+    let pass = async |span| clock.sleep_until(clock.now() + span).await;
+    let said = async |wanted: &str| {
+        // Bounded by the test's patience alone: the pauses are of the node's time.
+        while status().await != wanted {
+            pass(Duration::from_secs(1)).await;
+        }
+    };
+    let story = async {
+        let why = status().await;
+        assert!(
+            why.starts_with("--kubeconfig: ") && why.contains("No such file"),
+            "{why}"
+        );
+        assert_eq!(door.shows(Path::new("/x")), None);
+        std::fs::write(&path, "kind: Pod\n").expect("write");
+        said(&format!(
+            "--kubeconfig: {}:1: kind: must be Config",
+            path.display()
+        ))
+        .await;
+        std::fs::write(&path, config(&server, "bad")).expect("write");
+        said("401").await;
+        assert_eq!(door.shows(Path::new("/x")), Some(false));
+
+        // Refused, read again, refused again.
+        let mut refused = Box::pin(door.refused());
+        while future::poll_once(&mut refused).await.is_none() {
+            assert_eq!(status().await, "401");
+            pass(Duration::from_secs(5)).await;
+        }
+        let before = server.seen.borrow().len();
+        assert!(before > 2, "a single refusal may be an accident");
+        std::fs::write(&path, config(&server, "good")).expect("write");
+        said("200").await;
+        // What is good is not looked at any more.
+        std::fs::remove_file(&path).expect("remove");
+        pass(DOUBT_PAUSE * 2).await;
+        assert_eq!(status().await, "200");
+    };
+    async_io::block_on(executor.run(story));
+}

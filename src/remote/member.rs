@@ -1,0 +1,112 @@
+//! How the node becomes and stays a member of the cluster by itself.
+//!
+//! ```text
+//!   no kubeconfig ─────────────────┐
+//!   one that the cluster refuses ──┴─► certificate ─► kubeconfig written ─► door opens ─┐
+//!                                           ▲                                           │
+//!                                           └── in time, or refused for good ───────────┘
+//! ```
+//! Everything else of the node runs meanwhile, from what it has. A kubeconfig that somebody else
+//! wrote is left alone for as long as the cluster takes it.
+//! Source: Kubernetes, "TLS bootstrapping".
+
+use std::path::{Path, PathBuf};
+use std::rc::Rc;
+use std::time::Duration;
+
+use super::certificates::ClientCertificate;
+use super::door::KubeconfigCluster;
+use super::kubeconfig;
+use super::link::Link;
+use crate::os::disk::SystemDisk;
+use crate::world::{Area, Disk};
+
+/// Between two tries to write the kubeconfig.
+const WRITE_PAUSE: Duration = Duration::from_secs(60);
+
+pub struct Member {
+    /// Asked through `door` and `bootstrap`.
+    pub certificate: ClientCertificate,
+    /// Where it is kept: an absolute path.
+    pub current: PathBuf,
+    pub door: Rc<KubeconfigCluster>,
+    pub bootstrap: Option<Rc<KubeconfigCluster>>,
+    pub link: Rc<Link>,
+}
+
+impl Member {
+    /// Never ends, unless there is nothing for it to do.
+    pub async fn run(self) {
+        loop {
+            let theirs = self.is_theirs();
+            if theirs {
+                if self.bootstrap.is_none() {
+                    return;
+                }
+                self.door.refused().await;
+                log::warn!(
+                    "the cluster refuses what {} says: the node asks for a certificate of its own",
+                    self.door.path().display()
+                );
+            }
+            let kept = match self.door.shows(&self.current) {
+                Some(true) => self.certificate.kept().await,
+                _ => None,
+            };
+            let mut held = match kept {
+                Some(kept) => kept,
+                None => self.certificate.obtain().await,
+            };
+            // One that somebody has written meanwhile is left alone.
+            let mut ours = theirs || !self.is_theirs();
+            while ours {
+                self.show().await;
+                self.certificate.settle().await;
+                held = self.certificate.renew(held, self.door.refused()).await;
+                ours = !self.is_theirs();
+            }
+        }
+    }
+
+    /// Whether there is a kubeconfig, and not of our making.
+    fn is_theirs(&self) -> bool {
+        self.door.shows(&self.current) == Some(false)
+    }
+
+    /// From now on the node is who the new certificate says.
+    async fn show(&self) {
+        while self.door.shows(&self.current) != Some(true) {
+            match self.write().await {
+                Ok(()) => {
+                    log::info!("{} is written", self.door.path().display());
+                    break;
+                }
+                Err(why) => {
+                    log::error!("write {}: {why}", self.door.path().display());
+                    self.link.wait(WRITE_PAUSE).await;
+                }
+            }
+        }
+        if let Err(why) = self.door.reopen().await {
+            log::error!("{why}");
+        }
+        self.link.nudge();
+    }
+
+    /// The cluster is the bootstrap's; on stable storage, since that may not open a second time.
+    async fn write(&self) -> Result<(), String> {
+        let bootstrap = self.bootstrap.as_ref().ok_or("no --bootstrap-kubeconfig")?;
+        let text = bootstrap.text().ok_or("nothing is known of the cluster")?;
+        let text = kubeconfig::with_certificate(bootstrap.path(), &text, &self.current)?;
+        let path = self.door.path();
+        let directory = path.parent().unwrap_or(Path::new("/")).to_owned();
+        let name = path.file_name().unwrap_or_default().to_string_lossy();
+        let opened = blocking::unblock(move || {
+            std::fs::create_dir_all(&directory)?;
+            SystemDisk::open(&directory, &directory)
+        });
+        let disk = opened.await.map_err(|error| error.to_string())?;
+        let written = disk.write_durable(Area::Root, &name, text.into_bytes());
+        written.await.map_err(|error| error.to_string())
+    }
+}
