@@ -54,6 +54,10 @@ pub fn schemas(served: &GroupVersion) -> Map<String, Value> {
         tidy(schema);
     }
     for (name, group, version, kind) in roots {
+        // Types that always write it call it required; nobody has to give it.
+        if let Some(required) = schemas[&name]["required"].as_array_mut() {
+            required.retain(|field| field != "metadata");
+        }
         schemas[&name]["x-kubernetes-group-version-kind"] =
             json!([{"group": group, "version": version, "kind": kind}]);
         if let Some(kind) = Kind::from_name(kind) {

@@ -137,7 +137,7 @@ async fn read(
         }
         Target::Discovery(document) => discovery::answer(&document, request.headers()),
         Target::Metrics => Ok(metrics::answer(&shared)),
-        Target::Schemas => Ok(openapi::index()),
+        Target::Schemas(version) => Ok(openapi::index(version, request.headers())),
         Target::Schema(name) => openapi::document(&name, request.headers(), &query),
         Target::Collection { kind, namespace } => {
             let format = Format::negotiate(&info, request.headers(), &query)?;

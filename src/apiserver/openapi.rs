@@ -1,4 +1,4 @@
-//! `/openapi/v3`: the index, and a document for each group version.
+//! `/openapi/v3`: the index, and a document for each group version. `/openapi/v2` is empty.
 //!
 //! The documents are made while the program is built and kept compressed: who accepts gzip gets
 //! them as they are, for others they are inflated piece by piece.
@@ -23,14 +23,41 @@ include!(concat!(env!("OUT_DIR"), "/openapi.rs"));
 /// So much is inflated at a time.
 const PIECE_BYTES: usize = 16 << 10;
 
-/// Where each document is. Its hash is in the URL, so that a client may keep it for good.
-pub fn index() -> Response {
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum OpenApi {
+    V2,
+    V3,
+}
+
+/// What a version has: of version 3 where each document is. Its hash is in the URL, so that a client
+/// may keep it for good.
+pub fn index(version: OpenApi, headers: &HeaderMap) -> Response {
+    if version == OpenApi::V2 {
+        return no_schemas(headers);
+    }
     let paths = DOCUMENTS.iter().map(|(name, gzip)| {
         let url = url(name, &etag::of(gzip));
         ((*name).to_owned(), json!({"serverRelativeURL": url}))
     });
     let paths: Map<_, _> = paths.collect();
     json_response(StatusCode::OK, &json!({"paths": paths}))
+}
+
+/// Of version 2: none. Whoever finds a kind in no document of version 3 (kubectl, for a list
+/// or a kind that is not served) asks here, and takes no answer for a broken server.
+fn no_schemas(headers: &HeaderMap) -> Response {
+    const JSON: &[u8] =
+        br#"{"swagger":"2.0","info":{"title":"Kubernetes","version":"v1"},"paths":{}}"#;
+    // The same as openapi.v2.Document: swagger = 1, info = 2 {title = 1, version = 2}, paths = 8.
+    const PROTOBUF: &[u8] = b"\x0a\x032.0\x12\x10\x0a\x0aKubernetes\x12\x02v1\x42\x00";
+    const PROTOBUF_TYPE: &str = "application/com.github.proto-openapi.spec.v2.v1.0+protobuf";
+    let accepted = headers.get(header::ACCEPT);
+    let accepted = accepted.and_then(|value| value.to_str().ok());
+    let (media_type, document) = match accepted.unwrap_or_default().contains("spec.v2") {
+        true => (PROTOBUF_TYPE, PROTOBUF),
+        false => ("application/json", JSON),
+    };
+    typed_response(StatusCode::OK, media_type, Body::bytes(document))
 }
 
 fn url(name: &str, tag: &str) -> String {

@@ -5,6 +5,7 @@ use http::Method;
 use super::authz::review::Review;
 use super::discovery::Document;
 use super::events;
+use super::openapi::OpenApi;
 use super::query::Query;
 use super::request_info::RequestInfo;
 use super::stats::{self, Metrics};
@@ -24,8 +25,8 @@ pub enum Target {
     /// Of the server itself.
     Metrics,
     Discovery(Document),
-    /// `/openapi/v3`
-    Schemas,
+    /// `/openapi/v3`, `/openapi/v2`
+    Schemas(OpenApi),
     /// `/openapi/v3/apis/GROUP/VERSION`, by what is behind `v3/`.
     Schema(String),
     /// A question about rights; `namespace` is empty for none.
@@ -129,7 +130,8 @@ impl Target {
                 })
             }
             ["metrics"] => Some(Target::Metrics),
-            ["openapi", "v3"] => Some(Target::Schemas),
+            ["openapi", "v2"] => Some(Target::Schemas(OpenApi::V2)),
+            ["openapi", "v3"] => Some(Target::Schemas(OpenApi::V3)),
             ["openapi", "v3", name @ ..] => Some(Target::Schema(name.join("/"))),
             ["lowtide", "v1", rest @ ..] => own(rest),
             segments => match stats::Document::of(segments) {

@@ -30,8 +30,7 @@ impl Selector {
 
     /// Errors: 400 with what cannot be parsed, or the field that the kind cannot be selected by.
     fn parse(kind: Kind, shown: ShownAs, labels: &str, fields: &str) -> Result<Selector, Refusal> {
-        let labels = LabelSelector::parse(labels)
-            .map_err(|why| Refusal::bad_request(format!("unable to parse requirement: {why}")))?;
+        let labels = LabelSelector::parse(labels).map_err(Refusal::bad_request)?;
         let fields = match shown {
             ShownAs::Stored => FieldSelector::parse(kind, fields),
             ShownAs::NewEvent => FieldSelector::parse_as(fields, events::stored_label),

@@ -125,6 +125,15 @@ impl Refusal {
         }
     }
 
+    /// The same of a deletion; upstream names the kind where others name the resource.
+    pub fn deletion_conflict(kind: Kind, name: &str, why: &str) -> Refusal {
+        let mut refusal = Refusal::conflict(kind, name, why);
+        let (plural, named) = (resource(kind), qualified(kind));
+        refusal.message = refusal.message.replacen(&plural, &named, 1);
+        refusal.details.get_or_insert_with(|| json!({}))["kind"] = json!(kind.name());
+        refusal
+    }
+
     /// 403 of admission or ownership, not of authorization.
     pub fn denied(kind: Kind, name: &str, why: &str) -> Refusal {
         let text = format!("{} {name:?} is forbidden: {why}", resource(kind));
@@ -136,11 +145,11 @@ impl Refusal {
 
     /// `Pod "x" is invalid: spec.containers[0].image: Required value`
     pub fn invalid(kind: Kind, name: &str, causes: &[(String, String)]) -> Refusal {
-        let qualified = match kind.group() {
-            "" => kind.name().to_owned(),
-            group => format!("{}.{group}", kind.name()),
-        };
-        let text = format!("{qualified} {name:?} is invalid: {}", causes_text(causes));
+        let text = format!(
+            "{} {name:?} is invalid: {}",
+            qualified(kind),
+            causes_text(causes)
+        );
         let mut details = about(kind, name);
         details["kind"] = json!(kind.name());
         details["causes"] = refusals::causes(causes);
@@ -174,7 +183,7 @@ impl Refusal {
         match error {
             PatchError::Malformed(text) => Refusal::bad_request(text),
             PatchError::Rejected(text) => Refusal {
-                details: Some(json!({"causes": [{"message": text}]})),
+                details: Some(json!({"causes": [{"message": text, "field": "patch"}]})),
                 ..Refusal::new(StatusCode::UNPROCESSABLE_ENTITY, "Invalid", patch::REJECTED)
             },
             PatchError::TooLarge(text) => {
@@ -438,6 +447,14 @@ fn resource(kind: Kind) -> String {
     match kind.group() {
         "" => kind.plural().to_owned(),
         group => format!("{}.{group}", kind.plural()),
+    }
+}
+
+/// The kind as messages name it: `Pod`, `Lease.coordination.k8s.io`.
+fn qualified(kind: Kind) -> String {
+    match kind.group() {
+        "" => kind.name().to_owned(),
+        group => format!("{}.{group}", kind.name()),
     }
 }
 

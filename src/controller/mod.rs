@@ -124,6 +124,7 @@ impl Outcome {
                 Error::NotFound(_)
                 | Error::AlreadyExists(_)
                 | Error::Conflict { .. }
+                | Error::DeletionConflict { .. }
                 | Error::NotOwner { .. },
             ) => Outcome::Settled,
             Err(error) => {

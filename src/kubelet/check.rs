@@ -120,18 +120,19 @@ async fn http_get(
         return Finding::Unknown(format!("couldn't find port: {:?}", get.port));
     };
     let path = get.path.as_deref().unwrap_or("/");
+    let (scheme, name) = match get.scheme.as_deref() {
+        Some("HTTPS") => (Scheme::Https, "https"),
+        _ => (Scheme::Http, "http"),
+    };
+    let slash = if path.starts_with('/') { "" } else { "/" };
+    let path = format!("{slash}{path}");
+    let host = host_or_pod(subject, get.host.as_deref());
+    let url = format!("{name}://{host}:{port}{path}");
     let check = HttpCheck {
-        scheme: match get.scheme.as_deref() {
-            Some("HTTPS") => Scheme::Https,
-            _ => Scheme::Http,
-        },
-        host: host_or_pod(subject, get.host.as_deref()),
+        scheme,
+        host,
         port,
-        path: if path.starts_with('/') {
-            path.to_owned()
-        } else {
-            format!("/{path}")
-        },
+        path,
         headers: http_headers(subject, get),
         // Upstream gives hooks no limit of their own; a dead peer must still end some day.
         timeout: timeout.unwrap_or(HOOK_HTTP_TIMEOUT),
@@ -146,7 +147,10 @@ async fn http_get(
             "HTTP probe failed with statuscode: {}",
             answer.status
         )),
-        Err(error) => Finding::Bad(format!("Get \"{path}\": {error}")),
+        Err(NetError::Timeout) => Finding::Bad(format!(
+            "Get \"{url}\": context deadline exceeded (Client.Timeout exceeded while awaiting headers)"
+        )),
+        Err(error) => Finding::Bad(format!("Get \"{url}\": {error}")),
     }
 }
 
@@ -179,7 +183,7 @@ async fn tcp_connect(
     match core.world.net.tcp_check(&host, port, timeout).await {
         Ok(()) => Finding::Good,
         Err(NetError::Timeout) => Finding::Bad(format!("dial tcp {host}:{port}: i/o timeout")),
-        Err(error) => Finding::Bad(format!("dial tcp {host}:{port}: {error}")),
+        Err(error) => Finding::Bad(error.to_string()),
     }
 }
 

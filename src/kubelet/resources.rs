@@ -2,11 +2,12 @@
 //!
 //! Integers truncate exactly where upstream's do: other tools compare the figures.
 //! Sources: k8s.io/kubernetes pkg/kubelet/cm/helpers_linux.go, pkg/kubelet/qos/policy.go,
-//! pkg/apis/core/v1/helper/qos, component-helpers resource.
+//! component-helpers resource.
 
 use k8s_openapi::api::core::v1::{Container, Pod, PodSpec, ResourceRequirements};
 
 use crate::object::Quantity;
+use crate::object::resources::{Which, qos_class, stated};
 use crate::world::{CgroupResources, PodCgroup, QosClass};
 
 /// `cpu.shares` bounds. Source: kernel, sched(7); upstream MinShares, MaxShares.
@@ -32,20 +33,6 @@ struct Amounts {
     memory_request_bytes: i64,
     cpu_limit_milli: Option<i64>,
     memory_limit_bytes: Option<i64>,
-}
-
-fn stated(resources: &ResourceRequirements, limits: Which, name: &str) -> Option<Quantity> {
-    let list = match limits {
-        Which::Limit => resources.limits.as_ref(),
-        Which::Request => resources.requests.as_ref(),
-    };
-    list?.get(name)?.0.parse().ok()
-}
-
-#[derive(Clone, Copy)]
-enum Which {
-    Request,
-    Limit,
 }
 
 /// One container's amounts; a limit without request is the request too (API defaulting).
@@ -117,49 +104,6 @@ struct PodSpecParts<'a> {
     regular: &'a [Container],
     init: &'a [Container],
     whole: Option<&'a PodSpec>,
-}
-
-/// Class of a pod by its requests and limits; init containers count.
-pub fn qos_class(pod: &Pod) -> QosClass {
-    let parts = spec(pod);
-    let pod_level = parts
-        .whole
-        .and_then(|s| s.resources.as_ref())
-        .filter(|resources| {
-            ["cpu", "memory"].iter().any(|name| {
-                stated(resources, Which::Limit, name).is_some()
-                    || stated(resources, Which::Request, name).is_some()
-            })
-        });
-    let of_containers = parts
-        .regular
-        .iter()
-        .chain(parts.init)
-        .map(|c| c.resources.as_ref());
-    let lists: Vec<Option<&ResourceRequirements>> = match pod_level {
-        Some(resources) => vec![Some(resources)],
-        None => of_containers.collect(),
-    };
-    let states = |resources: &ResourceRequirements| {
-        ["cpu", "memory"].iter().any(|name| {
-            let any = [Which::Limit, Which::Request].map(|which| stated(resources, which, name));
-            any.into_iter().flatten().any(|q| q > Quantity::ZERO)
-        })
-    };
-    if !lists.iter().flatten().any(|resources| states(resources)) {
-        return QosClass::BestEffort;
-    }
-    let guaranteed = |resources: &ResourceRequirements| {
-        ["cpu", "memory"].iter().all(|name| {
-            let limit = stated(resources, Which::Limit, name).filter(|q| *q > Quantity::ZERO);
-            let request = stated(resources, Which::Request, name);
-            limit.is_some() && (request.is_none() || request == limit)
-        })
-    };
-    match lists.iter().all(|list| list.is_some_and(guaranteed)) {
-        true => QosClass::Guaranteed,
-        false => QosClass::Burstable,
-    }
 }
 
 /// Class and limits of the pod's cgroup.

@@ -53,8 +53,9 @@ pub fn status(facts: &Facts<'_>) -> Status {
     let mut value = json!({
         "phase": phase.name(),
         "conditions": conditions,
-        "qosClass": qos_name(facts.qos),
+        "qosClass": facts.qos.name(),
     });
+    put_generation(facts.view.generation, &mut value);
     put_times_and_addresses(facts, &mut value);
     put_reason(facts, &mut value);
     for status in containers {
@@ -70,6 +71,13 @@ pub fn status(facts: &Facts<'_>) -> Status {
         value,
         phase,
         transitions,
+    }
+}
+
+/// Of which spec this is the status; absent where the pod counts none.
+fn put_generation(generation: i64, value: &mut Value) {
+    if generation > 0 {
+        value["observedGeneration"] = generation.into();
     }
 }
 
@@ -116,14 +124,6 @@ fn put_reason(facts: &Facts<'_>, value: &mut Value) {
     } else if let Some(problem) = &facts.view.stale {
         let text = format!("running the last good version; {problem}");
         value["message"] = text.into();
-    }
-}
-
-fn qos_name(qos: QosClass) -> &'static str {
-    match qos {
-        QosClass::Guaranteed => "Guaranteed",
-        QosClass::Burstable => "Burstable",
-        QosClass::BestEffort => "BestEffort",
     }
 }
 

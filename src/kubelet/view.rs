@@ -15,8 +15,8 @@ use serde_json::Value;
 
 use super::container_config::container_hash;
 use super::pressure::limits;
-use super::resources::qos_class;
 use super::tokens;
+use crate::object::resources::qos_class;
 use crate::object::{
     self, Key, Kind, Object, Problem, Provenance, Standing, Unhonoured, unhonoured,
 };
@@ -118,6 +118,8 @@ pub struct PodView {
     pub containers: Vec<ContainerView>,
     pub restart_policy: RestartPolicy,
     pub qos: QosClass,
+    /// `metadata.generation`; 0 for none.
+    pub generation: i64,
     pub priority: i32,
     /// Something that it keeps on disk is limited, so that it has to be measured.
     pub limits_disk: bool,
@@ -179,6 +181,7 @@ impl PodView {
             containers,
             restart_policy: policy,
             qos: qos_class(&typed.pod),
+            generation: typed.pod.metadata.generation.unwrap_or(0),
             priority: spec.priority.unwrap_or(0),
             limits_disk: limits::has_any(&typed.pod),
             has_sysctls: has_sysctls(spec),

@@ -163,6 +163,10 @@ fn failed(error: Error) -> NetError {
     match error {
         Error::Timeout(_) => NetError::Timeout,
         Error::Protocol(text) => NetError::Protocol(text),
-        Error::Broken(text) | Error::Request(text) => NetError::Failed(text),
+        Error::Broken(text) | Error::Request(text) => {
+            // Upstream says who was dialled, not why.
+            let at = text.find("dial tcp ").unwrap_or(0);
+            NetError::Failed(text[at..].to_owned())
+        }
     }
 }

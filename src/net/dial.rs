@@ -66,11 +66,22 @@ pub(super) async fn connect(
                 return Ok(stream);
             }
             Err(error) => {
-                failed = io::Error::new(error.kind(), format!("dial tcp {address}: {error}"))
+                let text = format!("dial tcp {address}: {}", cause(&error));
+                failed = io::Error::new(error.kind(), text);
             }
         }
     }
     Err(failed)
+}
+
+/// As Go's programs say it: `connect: connection refused`.
+fn cause(error: &io::Error) -> String {
+    if error.kind() == io::ErrorKind::TimedOut {
+        return "i/o timeout".to_owned();
+    }
+    let text = error.to_string().to_lowercase();
+    let named = text.split(" (os error").next().unwrap_or_default();
+    format!("connect: {named}")
 }
 
 impl AsyncRead for Stream {

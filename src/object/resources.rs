@@ -1,13 +1,15 @@
 //! Lists of resources and what a whole pod asks for. Pure.
 //!
-//! Source: Kubernetes `component-helpers/resource/helpers.go`.
+//! Sources: Kubernetes `component-helpers/resource/helpers.go`, `pkg/apis/core/v1/helper/qos`.
 
 use std::collections::BTreeMap;
 
+use k8s_openapi::api::core::v1::{Pod, ResourceRequirements};
 use serde_json::Value;
 
 use super::Quantity;
 use super::references::items;
+use crate::world::QosClass;
 
 /// `{"cpu": "1", …}`; what is no quantity is left out: validation tells of it.
 pub fn amounts(list: &Value) -> BTreeMap<String, Quantity> {
@@ -68,6 +70,58 @@ fn of_pod(spec: &Value, list: &str) -> BTreeMap<String, Quantity> {
         }
     }
     total
+}
+
+#[derive(Clone, Copy)]
+pub enum Which {
+    Request,
+    Limit,
+}
+
+/// One amount as it is written; `None` also if it is no quantity.
+pub fn stated(resources: &ResourceRequirements, which: Which, name: &str) -> Option<Quantity> {
+    let list = match which {
+        Which::Limit => resources.limits.as_ref(),
+        Which::Request => resources.requests.as_ref(),
+    };
+    list?.get(name)?.0.parse().ok()
+}
+
+/// Class of a pod by its requests and limits of processor and memory; init containers count, and
+/// what the pod states as a whole goes before what its containers do.
+pub fn qos_class(pod: &Pod) -> QosClass {
+    const COUNTED: [&str; 2] = ["cpu", "memory"];
+    let Some(spec) = &pod.spec else {
+        return QosClass::BestEffort;
+    };
+    let amounts = |resources: &ResourceRequirements| {
+        let both = [Which::Request, Which::Limit];
+        let all = COUNTED.map(|name| both.map(|which| stated(resources, which, name)));
+        all.into_iter().flatten().flatten().collect::<Vec<_>>()
+    };
+    let whole = spec.resources.as_ref();
+    let whole = whole.filter(|resources| !amounts(resources).is_empty());
+    let init = spec.init_containers.as_deref().unwrap_or_default();
+    let of_containers = spec.containers.iter().chain(init);
+    let lists: Vec<Option<&ResourceRequirements>> = match whole {
+        Some(whole) => vec![Some(whole)],
+        None => of_containers.map(|c| c.resources.as_ref()).collect(),
+    };
+    let mut stated_any = lists.iter().flatten().flat_map(|list| amounts(list));
+    if !stated_any.any(|amount| amount > Quantity::ZERO) {
+        return QosClass::BestEffort;
+    }
+    let guaranteed = |resources: &ResourceRequirements| {
+        COUNTED.iter().all(|name| {
+            let limit = stated(resources, Which::Limit, name).filter(|q| *q > Quantity::ZERO);
+            let request = stated(resources, Which::Request, name);
+            limit.is_some() && (request.is_none() || request == limit)
+        })
+    };
+    match lists.iter().all(|list| list.is_some_and(guaranteed)) {
+        true => QosClass::Guaranteed,
+        false => QosClass::Burstable,
+    }
 }
 
 /// Adds each amount to the one of its name.

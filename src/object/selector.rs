@@ -3,6 +3,8 @@
 //! Sources: apimachinery `pkg/labels/selector.go`, `pkg/fields`; which fields each kind knows:
 //! Kubernetes `pkg/apis/core/v1/conversion.go`.
 
+use std::collections::BTreeSet;
+
 use serde_json::Value;
 
 use super::Kind;
@@ -33,30 +35,22 @@ impl LabelSelector {
     /// Errors: a text for the user that names what could not be parsed.
     pub fn parse(text: &str) -> Result<LabelSelector, String> {
         let mut requirements = Vec::new();
-        for part in split_outside_brackets(text)? {
-            let part = part.trim();
-            if part.is_empty() {
-                if text.trim().is_empty() {
-                    break;
-                }
-                return Err(format!(
-                    "unable to parse selector {text:?}: empty requirement"
-                ));
+        let mut tokens = Tokens { rest: text };
+        let begins = |token: &str| token == "!" || is_word(token);
+        loop {
+            match tokens.peek() {
+                "" => break,
+                token if begins(token) => {}
+                other => return Err(expected(other, "!, identifier, or 'end of string'")),
             }
-            let (key, demand) = requirement(part)?;
-            if let Some(problem) = qualified_name_problem(key) {
-                // Upstream names no field here.
-                return Err(format!("<nil>: Invalid value: {key:?}: {problem}"));
+            let parsed = requirement(&mut tokens);
+            requirements.push(parsed.map_err(|why| format!("unable to parse requirement: {why}"))?);
+            match (tokens.next(), tokens.peek()) {
+                ("", _) => break,
+                (",", token) if begins(token) => {}
+                (",", other) => return Err(expected(other, "identifier after ','")),
+                (other, _) => return Err(expected(other, "',' or 'end of string'")),
             }
-            if let Demand::In(values) | Demand::NotIn(values) = &demand {
-                for (at, value) in values.iter().enumerate() {
-                    if let Some(problem) = label_value_problem(value) {
-                        let field = format!("values[{at}][{key}]");
-                        return Err(format!("{field}: Invalid value: {value:?}: {problem}"));
-                    }
-                }
-            }
-            requirements.push((key.to_owned(), demand));
         }
         if requirements.len() > REQUIREMENTS_MAX {
             return Err(format!("more than {REQUIREMENTS_MAX} requirements"));
@@ -90,64 +84,123 @@ fn number(label: Option<&str>) -> Option<i64> {
     label?.parse().ok()
 }
 
-/// Parts between commas that are in no brackets.
-fn split_outside_brackets(text: &str) -> Result<Vec<&str>, String> {
-    let mut parts = Vec::new();
-    let (mut start, mut inside) = (0, false);
-    for (at, c) in text.char_indices() {
-        match c {
-            '(' if !inside => inside = true,
-            ')' if inside => inside = false,
-            '(' | ')' => return Err(format!("unable to parse selector {text:?}: stray {c:?}")),
-            ',' if !inside => {
-                parts.push(&text[start..at]);
-                start = at + 1;
-            }
-            _ => {}
+/// Signs, longer ones before what they begin with.
+const SIGNS: [&str; 9] = ["==", "!=", "=", "!", "(", ")", ",", ">", "<"];
+const BLANKS: [char; 4] = [' ', '\t', '\r', '\n'];
+
+/// The signs and words of a label selector, and at its end an empty one again and again.
+struct Tokens<'a> {
+    rest: &'a str,
+}
+
+impl<'a> Tokens<'a> {
+    fn peek(&self) -> &'a str {
+        let rest = self.rest.trim_start_matches(BLANKS);
+        if let Some(sign) = SIGNS.iter().find(|sign| rest.starts_with(**sign)) {
+            return &rest[..sign.len()];
+        }
+        let ends = |c: char| BLANKS.contains(&c) || "=!(),><".contains(c);
+        &rest[..rest.find(ends).unwrap_or(rest.len())]
+    }
+
+    fn next(&mut self) -> &'a str {
+        let token = self.peek();
+        self.rest = &self.rest.trim_start_matches(BLANKS)[token.len()..];
+        token
+    }
+}
+
+fn is_word(token: &str) -> bool {
+    !token.is_empty() && !SIGNS.contains(&token)
+}
+
+fn expected(found: &str, what: &str) -> String {
+    format!("found '{found}', expected: {what}")
+}
+
+fn requirement(tokens: &mut Tokens) -> Result<(String, Demand), String> {
+    let mut key = tokens.next();
+    let absent = key == "!";
+    if absent {
+        key = tokens.next();
+    }
+    if !is_word(key) {
+        return Err(expected(key, "identifier"));
+    }
+    if let Some(problem) = qualified_name_problem(key) {
+        // Upstream names no field here.
+        return Err(format!("<nil>: Invalid value: {key:?}: {problem}"));
+    }
+    let demand = match tokens.peek() {
+        _ if absent => Demand::Absent,
+        "" | "," => Demand::Exists,
+        _ => demand(key, tokens)?,
+    };
+    Ok((key.to_owned(), demand))
+}
+
+/// What stands behind the key.
+fn demand(key: &str, tokens: &mut Tokens) -> Result<Demand, String> {
+    let operator = tokens.next();
+    let values = match operator {
+        "in" | "notin" => set(tokens)?,
+        "=" | "==" | "!=" | ">" | "<" => vec![exact(tokens)?],
+        other => return Err(expected(other, "in, notin, =, ==, !=, gt, lt")),
+    };
+    let bound = match operator {
+        ">" | "<" => values[0].parse::<i64>().map_err(|_| {
+            let what = "for 'Gt', 'Lt' operators, the value must be an integer";
+            format!("values[0]: Invalid value: {:?}: {what}", values[0])
+        })?,
+        _ => 0,
+    };
+    for (at, value) in values.iter().enumerate() {
+        if let Some(problem) = label_value_problem(value) {
+            let field = format!("values[{at}][{key}]");
+            return Err(format!("{field}: Invalid value: {value:?}: {problem}"));
         }
     }
-    if inside {
-        return Err(format!("unable to parse selector {text:?}: missing ')'"));
-    }
-    parts.push(&text[start..]);
-    Ok(parts)
+    Ok(match operator {
+        ">" => Demand::Above(bound),
+        "<" => Demand::Below(bound),
+        "notin" | "!=" => Demand::NotIn(values),
+        _ => Demand::In(values),
+    })
 }
 
-fn requirement(part: &str) -> Result<(&str, Demand), String> {
-    if let Some(key) = part.strip_prefix('!') {
-        return Ok((key.trim(), Demand::Absent));
+/// `(a,b)`: each value once, in order; an empty one where none is written.
+fn set(tokens: &mut Tokens) -> Result<Vec<String>, String> {
+    let (open, first) = (tokens.next(), tokens.peek());
+    if open != "(" {
+        return Err(format!("found '{open}' expected: '('"));
     }
-    if let Some((head, values)) = part.split_once('(') {
-        let values = values
-            .strip_suffix(')')
-            .ok_or_else(|| format!("unable to parse requirement {part:?}"))?;
-        let values = values.split(',').map(|v| v.trim().to_owned()).collect();
-        let mut words = head.split_whitespace();
-        return match (words.next(), words.next(), words.next()) {
-            (Some(key), Some("in"), None) => Ok((key, Demand::In(values))),
-            (Some(key), Some("notin"), None) => Ok((key, Demand::NotIn(values))),
-            _ => Err(format!("unable to parse requirement {part:?}")),
-        };
+    if first != "," && first != ")" && !is_word(first) {
+        return Err(expected(first, "',', ')' or identifier"));
     }
-    match comparison(part) {
-        Some((key, Equality::Equal, value)) => Ok((key, Demand::In(vec![value.to_owned()]))),
-        Some((key, Equality::Unequal, value)) => Ok((key, Demand::NotIn(vec![value.to_owned()]))),
-        None => bounded(part).unwrap_or(Ok((part, Demand::Exists))),
+    let mut values = BTreeSet::new();
+    while tokens.peek() != ")" || values.is_empty() {
+        match (tokens.next(), tokens.peek()) {
+            (word, "," | ")") if is_word(word) => drop(values.insert(word)),
+            (word, other) if is_word(word) => return Err(expected(other, "',' or ')'")),
+            (",", next) => {
+                if values.is_empty() || matches!(next, "," | ")") {
+                    values.insert("");
+                }
+            }
+            (")", _) => return Ok(vec![String::new()]),
+            (other, _) => return Err(expected(other, "',', or identifier")),
+        }
     }
+    tokens.next();
+    Ok(values.into_iter().map(str::to_owned).collect())
 }
 
-/// `key>5`, `key<5`
-fn bounded(part: &str) -> Option<Result<(&str, Demand), String>> {
-    let at = part.find(['<', '>'])?;
-    let (key, bound) = (part[..at].trim(), part[at + 1..].trim());
-    let Ok(bound) = bound.parse() else {
-        return Some(Err(format!("{part:?}: {bound:?} must be an integer")));
-    };
-    let demand = match part.as_bytes()[at] {
-        b'>' => Demand::Above(bound),
-        _ => Demand::Below(bound),
-    };
-    Some(Ok((key, demand)))
+fn exact(tokens: &mut Tokens) -> Result<String, String> {
+    match tokens.peek() {
+        "" | "," => Ok(String::new()),
+        word if is_word(word) => Ok(tokens.next().to_owned()),
+        other => Err(expected(other, "identifier")),
+    }
 }
 
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -334,26 +387,77 @@ mod tests {
             ("app=web,nope", false),
             ("size>4", true),
             ("size > 5", false),
-            ("size<6,size>-1", true),
+            ("size<6,size>0", true),
+            ("tier in (,a)", true),
+            ("x.io/y in ()", true),
+            ("in in (notin)", false),
             ("app>1", false),
             ("nope<1", false),
         ] {
             let selector = LabelSelector::parse(text).expect(text);
             assert_eq!(selector.matches(&object), expected, "{text}");
         }
-        for text in [
-            "app in web",
-            "app in (a",
-            "a)",
-            ",",
-            "a,,b",
-            "-a",
-            "app=a b",
-            "a in b (c)",
-            "size>x",
-            ">1",
+    }
+
+    #[test]
+    fn what_is_no_label_selector_is_told_as_upstream() {
+        for (text, why) in [
+            (
+                "app in web",
+                "unable to parse requirement: found 'web' expected: '('",
+            ),
+            (
+                "app in (a",
+                "unable to parse requirement: found '', expected: ',' or ')'",
+            ),
+            (
+                "app in (=)",
+                "unable to parse requirement: found '=', expected: ',', ')' or identifier",
+            ),
+            (
+                "app in (a,=)",
+                "unable to parse requirement: found '=', expected: ',', or identifier",
+            ),
+            (
+                "a)",
+                "unable to parse requirement: found ')', expected: in, notin, =, ==, !=, gt, lt",
+            ),
+            (
+                ",",
+                "found ',', expected: !, identifier, or 'end of string'",
+            ),
+            ("a,,b", "found ',', expected: identifier after ','"),
+            ("a,", "found '', expected: identifier after ','"),
+            ("app=a b", "found 'b', expected: ',' or 'end of string'"),
+            ("!a=b", "found '=', expected: ',' or 'end of string'"),
+            (
+                "a=(",
+                "unable to parse requirement: found '(', expected: identifier",
+            ),
+            (
+                "!",
+                "unable to parse requirement: found '', expected: identifier",
+            ),
+            (
+                "a b",
+                "unable to parse requirement: found 'b', expected: in, notin, =, ==, !=, gt, lt",
+            ),
+            (
+                "size>x",
+                "unable to parse requirement: values[0]: Invalid value: \"x\": for 'Gt', 'Lt' \
+                 operators, the value must be an integer",
+            ),
+            (
+                ">1",
+                "found '>', expected: !, identifier, or 'end of string'",
+            ),
         ] {
-            assert!(LabelSelector::parse(text).is_err(), "{text}");
+            let refused = LabelSelector::parse(text);
+            assert_eq!(refused, Err(why.to_owned()), "{text}");
+        }
+        for text in ["-a", "a=-", "a in (b,-c)"] {
+            let refused = LabelSelector::parse(text).expect_err(text);
+            assert!(refused.contains(": Invalid value: "), "{refused}");
         }
     }
 

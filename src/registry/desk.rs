@@ -1,7 +1,7 @@
 //! What every write needs: admission, and the fields that belong to the registry.
 //!
 //! ```text
-//!  body ─► decode ─► default ─► mutate ─► validate ─► complete (uid, times, generation) ─► Object
+//!  body ─► decode ─► default ─► ascribe ─► mutate ─► validate ─► complete (uid, times, generation) ─► Object
 //! ```
 
 use std::cell::RefCell;
@@ -51,8 +51,8 @@ impl Desk {
         }
     }
 
-    /// Defaults, admission and validation, in upstream's order. Returns warnings, each with the field
-    /// that it is about.
+    /// Defaults, who wrote it, admission and validation, in upstream's order: what admission adds is
+    /// no manager's. Returns warnings, each with the field that it is about.
     pub fn admit(
         &self,
         operation: Operation,
@@ -71,6 +71,7 @@ impl Desk {
         }
         let warnings = object::decode(key.kind, body).map_err(|cause| invalid(vec![cause]))?;
         object::apply_defaults(key.kind, body);
+        self.ascribe(actor, key.kind, current, body);
         let remarks = Remarks::default();
         let attributes = Attributes {
             operation,
@@ -117,7 +118,7 @@ impl Desk {
     }
 
     /// Notes in `managedFields` who wrote what differs from `current`.
-    pub fn ascribe(&self, actor: &Actor, kind: Kind, current: Option<&Object>, body: &mut Value) {
+    fn ascribe(&self, actor: &Actor, kind: Kind, current: Option<&Object>, body: &mut Value) {
         let Some(manager) = &actor.manager else {
             return;
         };

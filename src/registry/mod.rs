@@ -126,6 +126,11 @@ pub enum Error {
         key: Key,
         message: String,
     },
+    /// The same of what a deletion demands.
+    DeletionConflict {
+        key: Key,
+        message: String,
+    },
     /// Another source owns the object.
     NotOwner {
         key: Key,
@@ -163,7 +168,9 @@ impl fmt::Display for Error {
         match self {
             Error::NotFound(key) => write!(f, "{key} not found"),
             Error::AlreadyExists(key) => write!(f, "{key} already exists"),
-            Error::Conflict { key, message } => write!(f, "{key}: {message}"),
+            Error::Conflict { key, message } | Error::DeletionConflict { key, message } => {
+                write!(f, "{key}: {message}")
+            }
             Error::NotOwner { key, owner } => {
                 write!(f, "{key} belongs to source {}", owner.name())
             }

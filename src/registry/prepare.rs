@@ -2,11 +2,13 @@
 //!
 //! Source: Kubernetes pkg/registry/core/*/strategy.go, PrepareForCreate and PrepareForUpdate. Pure.
 
+use k8s_openapi::api::core::v1::Pod;
 use serde_json::{Map, Value, json};
 
 use super::Error;
 use super::desk::is_gated;
-use crate::object::{Key, Kind};
+use crate::object::resources::qos_class;
+use crate::object::{self, Key, Kind};
 
 /// Metadata that nobody but the registry sets.
 const OURS: [&str; 7] = [
@@ -145,6 +147,9 @@ fn bound(key: &Key, binding: &Value, current: &Value) -> Result<Value, Error> {
 /// What a new pod's status says, whatever its author wrote.
 pub(super) fn first_status(pod: &Value) -> Value {
     let mut status = json!({"phase": "Pending"});
+    if let Ok((typed, _)) = object::view::<Pod>(pod) {
+        status["qosClass"] = qos_class(&typed).name().into();
+    }
     if is_gated(pod) {
         status["conditions"] = json!([{
             "type": "PodScheduled",

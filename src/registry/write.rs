@@ -122,7 +122,6 @@ impl Registry {
                 prepare::create(key.kind, &mut body);
             }
             let remarks = remarks(desk.admit(Operation::Create, &actor, &key, None, &mut body)?);
-            desk.ascribe(&actor, key.kind, None, &mut body);
             if source == Source::Api && key.kind == Kind::Pod {
                 body["status"] = prepare::first_status(&body);
                 desk.bind(&mut body);
@@ -172,7 +171,6 @@ impl Registry {
             let admitted =
                 desk.admit(Operation::Update, &actor, &key, Some(&current), &mut body)?;
             let remarks = remarks(admitted);
-            desk.ascribe(&actor, key.kind, Some(&current), &mut body);
             let provenance = current.provenance.clone();
             let source = current.source;
             let object = desk.complete(source, key.clone(), provenance, Some(&current), body)?;
@@ -411,6 +409,10 @@ impl Precondition {
     }
 
     fn check_deletion(&self, current: &Object) -> Result<(), Error> {
+        let unmet = |message| Error::DeletionConflict {
+            key: current.key.clone(),
+            message,
+        };
         if let Some(uid) = &self.uid
             && uid != current.uid()
         {
@@ -419,7 +421,7 @@ impl Precondition {
                  object might have been deleted and then recreated",
                 current.uid()
             );
-            return Err(conflict(current, text));
+            return Err(unmet(text));
         }
         match &self.resource_version {
             Some(version) if *version != current.resource_version.to_string() => {
@@ -428,7 +430,7 @@ impl Precondition {
                      ResourceVersion in record ({}). The object might have been modified",
                     current.resource_version
                 );
-                Err(conflict(current, text))
+                Err(unmet(text))
             }
             _ => Ok(()),
         }

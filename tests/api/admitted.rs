@@ -39,6 +39,17 @@ fn what_admission_remarks_is_a_warning() {
 }
 
 #[test]
+fn what_admission_adds_is_no_managers() {
+    let node = admitting(&["DefaultTolerationSeconds"], json!({}));
+    let made = node.send("POST", PODS, &pod("web")).json();
+    let tolerations = made["spec"]["tolerations"].as_array().map(Vec::len);
+    assert_eq!(tolerations, Some(2), "{made}");
+    let held = &made["metadata"]["managedFields"][0]["fieldsV1"]["f:spec"];
+    assert!(held["f:dnsPolicy"].is_object(), "defaults are: {held}");
+    assert_eq!(held.get("f:tolerations"), None, "{held}");
+}
+
+#[test]
 fn a_namespace_that_is_missing_or_ends_is_told() {
     let node = admitting(&["NamespaceLifecycle"], json!({}));
     let status = node.send("POST", "/api/v1/namespaces/x/pods", &pod("web"));

@@ -46,6 +46,8 @@ fn what_a_write_demands_of_the_object_is_held_against_it() {
     };
     let demand = |field: &str| json!({"preconditions": {field: "7"}});
     let conflict = "Operation cannot be fulfilled on configmaps \"c\": ";
+    // Upstream names the kind here.
+    let deletion = "Operation cannot be fulfilled on ConfigMap \"c\": ";
     let table = [
         (
             "PUT",
@@ -62,7 +64,7 @@ fn what_a_write_demands_of_the_object_is_held_against_it() {
             demand("uid"),
             409,
             format!(
-                "{conflict}the UID in the precondition (7) does not match the UID in record ({uid}). \
+                "{deletion}the UID in the precondition (7) does not match the UID in record ({uid}). \
                  The object might have been deleted and then recreated"
             ),
         ),
@@ -72,7 +74,7 @@ fn what_a_write_demands_of_the_object_is_held_against_it() {
             demand("resourceVersion"),
             409,
             format!(
-                "{conflict}the ResourceVersion in the precondition (7) does not match the \
+                "{deletion}the ResourceVersion in the precondition (7) does not match the \
                  ResourceVersion in record ({version}). The object might have been modified"
             ),
         ),

@@ -89,6 +89,31 @@ fn kubectl_applies_from_both_sides() {
         assert_eq!(object("c")["data"]["a"], "1");
         assert_eq!(managers(&object("c")), ["kubectl Apply"]);
 
+        // A list is taken apart, and what is not served is named.
+        let two = format!("{}---\n{}", map("e", "{}"), map("f", "{}"));
+        let items = two
+            .split("---\n")
+            .map(|one| one.trim_end().replace('\n', "\n  "));
+        let items: Vec<String> = items.map(|one| format!("- {one}\n")).collect();
+        fs::write(
+            &file,
+            format!("apiVersion: v1\nkind: List\nitems:\n{}", items.concat()),
+        )
+        .unwrap();
+        assert_eq!(
+            ok(&["apply", "-f", path]),
+            "configmap/e created\nconfigmap/f created\n"
+        );
+        fs::write(
+            &file,
+            "apiVersion: apps/v1\nkind: Deployment\nmetadata: {name: d}\n",
+        )
+        .unwrap();
+        let refused = fails(&["apply", "-f", path]);
+        let told = "no matches for kind \"Deployment\" in version \"apps/v1\"";
+        assert!(refused.contains(told), "{refused}");
+        fs::write(&file, map("c", "{a: '1', b: '1'}")).unwrap();
+
         // Another manager shares a field; what one gives up stays while the other holds it.
         ok(&["apply", "--server-side", "--field-manager=two", "-f", path]);
         fs::write(&file, map("c", "{b: '1'}")).unwrap();

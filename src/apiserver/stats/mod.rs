@@ -147,8 +147,7 @@ pub async fn metrics(
     query: &Query,
 ) -> Result<Response, Refusal> {
     let labels = query.get("labelSelector").unwrap_or_default();
-    let labels = LabelSelector::parse(labels)
-        .map_err(|why| Refusal::bad_request(format!("unable to parse requirement: {why}")))?;
+    let labels = LabelSelector::parse(labels).map_err(Refusal::bad_request)?;
     let sample = look(shared, Detail::Counters).await?;
     let one = |kind: Kind| {
         let sample = &sample;

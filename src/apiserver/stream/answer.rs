@@ -54,7 +54,7 @@ pub fn failure(why: &str) -> Value {
     json!({
         "metadata": {},
         "status": "Failure",
-        "message": why,
+        "message": format!("Internal error occurred: {why}"),
         "reason": "InternalError",
         "details": {"causes": [{"message": why}]},
         "code": 500,

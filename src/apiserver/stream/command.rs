@@ -133,7 +133,7 @@ pub fn serve(
 /// Asks the node. Errors: the Status for the client.
 pub(super) async fn begin(shared: &Shared, start: Start) -> Result<Running, Value> {
     let failed = |error: &dyn std::fmt::Display| {
-        answer::failure(&format!("error executing command: {error}"))
+        answer::failure(&format!("error executing command in container: {error}"))
     };
     let unprepared = |error| answer::failure(&format!("prepare streams: {error}"));
     match start {

@@ -17,6 +17,9 @@ pub fn refusal(error: Error, reader: &Reader) -> Refusal {
             Refusal::already_exists(key.kind, &key.name, leaving)
         }
         Error::Conflict { key, message } => Refusal::conflict(key.kind, &key.name, &message),
+        Error::DeletionConflict { key, message } => {
+            Refusal::deletion_conflict(key.kind, &key.name, &message)
+        }
         Error::NotOwner { key, .. } => match reader.get(&key) {
             Some(object) => not_owner(&object),
             None => Refusal::not_found(key.kind, &key.name),

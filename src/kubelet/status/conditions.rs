@@ -7,7 +7,7 @@ use serde_json::{Value, json};
 
 use super::container::{ContainerStatus, State};
 use super::phase::Phase;
-use super::{Facts, rfc3339};
+use super::{Facts, put_generation, rfc3339};
 use crate::kubelet::view::Role;
 use crate::world::SandboxState;
 
@@ -88,6 +88,7 @@ pub(super) fn conditions(
             "lastProbeTime": null,
             "lastTransitionTime": rfc3339(since),
         });
+        put_generation(facts.view.generation, &mut value);
         if let Some(reason) = condition.reason {
             value["reason"] = reason.into();
         }

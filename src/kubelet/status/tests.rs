@@ -366,3 +366,19 @@ fn an_ephemeral_container_has_a_list_of_its_own_and_decides_nothing() {
     assert_eq!(value["containerStatuses"].as_array().map(Vec::len), Some(1));
     assert!(value["initContainerStatuses"].is_null());
 }
+
+#[test]
+fn a_status_says_which_generation_of_the_spec_it_is_of() {
+    let mut case = Case::new(json!({"containers": [{"name": "a", "image": "i"}]}));
+    assert_eq!(case.value().get("observedGeneration"), None);
+    let mut view = (*case.view).clone();
+    view.generation = 2;
+    case.view = Rc::new(view);
+    let value = case.value();
+    assert_eq!(value["observedGeneration"], 2);
+    let conditions = value["conditions"].as_array().expect("conditions");
+    assert!(
+        conditions.iter().all(|one| one["observedGeneration"] == 2),
+        "{value}"
+    );
+}

@@ -4,9 +4,8 @@ use k8s_openapi::api::core::v1::Pod;
 use serde_json::{Value, json};
 
 use super::{container, pod};
-use crate::kubelet::resources::{
-    container_resources, cpu_shares, oom_score_adj, pod_cgroup, qos_class,
-};
+use crate::kubelet::resources::{container_resources, cpu_shares, oom_score_adj, pod_cgroup};
+use crate::object::resources::qos_class;
 use crate::world::QosClass;
 
 fn with_resources(regular: &[Value], init: &[Value]) -> Pod {

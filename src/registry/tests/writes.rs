@@ -27,7 +27,7 @@ fn an_update_with_an_old_version_conflicts() {
     };
     let refused = wait(node.registry.delete(Source::Api, key.clone(), wrong_uid));
     assert!(
-        matches!(refused, Err(Error::Conflict { .. })),
+        matches!(refused, Err(Error::DeletionConflict { .. })),
         "{refused:?}"
     );
 }
