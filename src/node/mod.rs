@@ -143,25 +143,19 @@ impl Node {
         let world = parts.world.clone();
         let kubelet = Kubelet::start(world, registry.clone(), settings, executor.clone()).await;
         let authorizer = authorizer(&options, &policy, &registry);
+        let reviews = joined.as_ref().map(|joined| joined.remote.reviews());
         let (api, backend) = start_api(
             &options,
             (front.authenticator.clone(), authorizer),
             secure,
-            (
-                &node_name,
-                joined.as_ref().map(|joined| joined.remote.reviews()),
-            ),
+            (&node_name, reviews),
             &registry,
             &parts,
             executor.clone(),
         )?;
         let mut background = controllers.start(&executor);
         background.extend(housekeeping(&registry, &parts, clock, &executor));
-        background.extend([
-            backend,
-            executor.spawn(keeper.keep()),
-            task::spawn(&executor, reseal(registry.clone())),
-        ]);
+        background.extend([backend, executor.spawn(keeper.keep())]);
         Ok(Node {
             options,
             parts,
@@ -260,7 +254,7 @@ fn housekeeping(
     parts: &Parts,
     clock: Rc<dyn Clock>,
     executor: &Rc<LocalExecutor<'static>>,
-) -> [Task<()>; 3] {
+) -> [Task<()>; 4] {
     let quotas = admission::resource_quota::keep_statuses(registry.clone());
     let images = parts.images.clone();
     let watch_images = async move { images.watch_image_dir().await };
@@ -269,6 +263,7 @@ fn housekeeping(
         task::spawn(executor, watch_images),
         task::spawn(executor, trim),
         task::spawn(executor, quotas),
+        task::spawn(executor, reseal(registry.clone())),
     ]
 }
 
