@@ -40,6 +40,8 @@ pub struct Machine {
     pub taints: Vec<(String, String, String)>,
     /// `--node-status-update-frequency`: how soon a node in trouble looks whether it is over.
     pub status_period: Duration,
+    /// Of the kubelet's own endpoints; 0 where they are not served.
+    pub kubelet_port: u16,
 }
 
 /// Version of the Kubernetes API whose rules are followed; clients parse it as semver.
@@ -183,12 +185,12 @@ fn status(core: &Core, conditions: Value) -> Value {
     let addresses = addresses.map(|ip| json!({ "type": "InternalIP", "address": ip.to_string() }));
     let hostname = json!({ "type": "Hostname", "address": node.node_name });
     let capacity = capacity(machine, node.memory_bytes);
-    json!({
+    let mut status = json!({
         "addresses": addresses.chain([hostname]).collect::<Value>(),
         "capacity": capacity,
         "allocatable": allocatable(core),
         "conditions": conditions,
-        "daemonEndpoints": { "kubeletEndpoint": { "Port": 0 } },
+        "daemonEndpoints": { "kubeletEndpoint": { "Port": machine.kubelet_port } },
         "images": images(core.world.images.list()),
         "nodeInfo": {
             "architecture": machine.architecture,
@@ -202,7 +204,12 @@ fn status(core: &Core, conditions: Value) -> Value {
             "osImage": machine.os_image,
             "systemUUID": machine.system_uuid,
         },
-    })
+    });
+    if machine.kubelet_port != 0 {
+        // The cluster's API server may pass WebSockets on. Source: KEP-5328, KEP-4006.
+        status["declaredFeatures"] = json!(["ExtendWebSocketsToKubelet"]);
+    }
+    status
 }
 
 fn capacity(machine: &Machine, memory_bytes: u64) -> Value {

@@ -8,6 +8,7 @@
 //! The only place that knows every part; it decides nothing about pods.
 
 mod api_side;
+mod endpoints;
 mod fetch;
 mod front;
 mod join;
@@ -47,7 +48,7 @@ use crate::os::signal::{Signal, Signals};
 use crate::os::task;
 use crate::registry::{self, Encryption, KeyFile, Registry};
 use crate::runtime::shim::executable;
-use crate::world::{Clock, Random};
+use crate::world::{Clock, Random, Reviews};
 
 /// Longest wait for pods that are stopped with the node; their own grace periods end earlier.
 const STOP_PODS_MAX: Duration = Duration::from_secs(600);
@@ -112,6 +113,7 @@ impl Node {
         // The first start has made the store's key and its directories; from here on pods move.
         os::thread::never_wait_here();
         let (services, api) = (doors.services(), doors.for_pods());
+        let kubelet_port = doors.kubelet_port();
         let node_name = machine.node.node_name.clone();
         let (reader, disk) = (registry.reader(), parts.world.disk.clone());
         let opened = Front::open(doors, &options, &node_name, reader, disk, clock.clone());
@@ -130,15 +132,16 @@ impl Node {
         let settings = crate::kubelet::Options {
             issuer: Some(front.issuer.clone()),
             cluster_tokens: joined.as_ref().map(|joined| joined.remote.tokens()),
-            ..kubelet_options(&options, machine, services, &parts)
+            ..kubelet_options(&options, machine, (services, kubelet_port), &parts)
         };
         let kubelet = Kubelet::start(world, registry.clone(), settings, executor.clone()).await;
         let authorizer = authorizer(&options, &policy, &registry);
+        let reviews = joined.as_ref().map(|joined| joined.remote.reviews());
         let (api, backend) = start_api(
             &options,
             (front.authenticator.clone(), authorizer),
             secure,
-            &node_name,
+            (&node_name, reviews),
             &registry,
             &parts,
             executor.clone(),
@@ -147,11 +150,7 @@ impl Node {
         let mut background = sync;
         background.extend(controllers.start(&executor));
         background.extend(housekeeping(&registry, &parts, clock, &executor));
-        background.extend([
-            backend,
-            executor.spawn(keeper.keep()),
-            task::spawn(&executor, reseal(registry.clone())),
-        ]);
+        background.extend([backend, executor.spawn(keeper.keep())]);
         Ok(Node {
             options,
             parts,
@@ -250,7 +249,7 @@ fn housekeeping(
     parts: &Parts,
     clock: Rc<dyn Clock>,
     executor: &Rc<LocalExecutor<'static>>,
-) -> [Task<()>; 3] {
+) -> [Task<()>; 4] {
     let quotas = admission::resource_quota::keep_statuses(registry.clone());
     let images = parts.images.clone();
     let watch_images = async move { images.watch_image_dir().await };
@@ -259,19 +258,21 @@ fn housekeeping(
         task::spawn(executor, watch_images),
         task::spawn(executor, trim),
         task::spawn(executor, quotas),
+        task::spawn(executor, reseal(registry.clone())),
     ]
 }
 
 fn kubelet_options(
     options: &RunOptions,
     machine: machine::Facts,
-    services: Vec<(String, String)>,
+    (services, kubelet_port): (Vec<(String, String)>, u16),
     parts: &Parts,
 ) -> crate::kubelet::Options {
     crate::kubelet::Options {
         node: machine.node,
         machine: Machine {
             runtime_version: parts.runtime.oci_runtime().uri(),
+            kubelet_port,
             ..machine.machine
         },
         services,
@@ -447,8 +448,8 @@ fn authorizer(options: &RunOptions, policy: &PolicyFile, registry: &Registry) ->
 fn start_api(
     options: &RunOptions,
     (authenticator, authorizer): (Authenticator, Authorizer),
-    secure: Option<Secure>,
-    node_name: &str,
+    secure: Vec<Secure>,
+    (node_name, reviews): (&str, Option<Rc<dyn Reviews>>),
     registry: &Registry,
     parts: &Parts,
     executor: Rc<LocalExecutor<'static>>,
@@ -466,6 +467,8 @@ fn start_api(
         backend,
         || Ok(Rc::new(SystemClock::new()?)),
         apiserver::Options {
+            node_name: node_name.to_owned(),
+            kubelet_configuration: endpoints::configuration(options),
             pod_logs_dir: options.pod_logs_dir.clone(),
             figures: parts.figures.clone(),
             authenticator,
@@ -474,7 +477,13 @@ fn start_api(
         },
     );
     let serve = serve.map_err(failed)?;
-    let side = api_side::ApiSide::new(parts, node_name, registry.clone(), executor.clone());
+    let side = api_side::ApiSide::new(
+        parts,
+        node_name,
+        reviews,
+        registry.clone(),
+        executor.clone(),
+    );
     let side = Rc::new(side);
     let work = apiserver::backend::run(requests, side, registry.clone(), executor.clone());
     Ok((serve, task::spawn(&executor, work)))

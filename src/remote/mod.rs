@@ -27,6 +27,7 @@ mod pod_status;
 mod pull;
 mod push;
 mod reflector;
+mod reviews;
 mod tokens;
 
 #[cfg(test)]
@@ -49,11 +50,12 @@ use self::paths::Selection;
 use self::pull::Pull;
 use self::push::Push;
 use self::reflector::Reflector;
+use self::reviews::ClusterReviews;
 use self::tokens::ClusterTokens;
 use crate::object::{Kind, Source};
 use crate::os::task;
 use crate::registry::Registry;
-use crate::world::{Clock, Cluster, LocalFuture, Random, TokenSource, World};
+use crate::world::{Clock, Cluster, LocalFuture, Random, Reviews, TokenSource, World};
 
 /// What the sync needs to know.
 pub struct Options {
@@ -88,6 +90,11 @@ impl Remote {
     /// Who makes the tokens of the cluster's pods.
     pub fn tokens(&self) -> Rc<dyn TokenSource> {
         Rc::new(ClusterTokens(self.link.clone()))
+    }
+
+    /// Who says what strangers are and may do.
+    pub fn reviews(&self) -> Rc<dyn Reviews> {
+        Rc::new(ClusterReviews(self.link.clone()))
     }
 
     /// Gets and renews the node's own certificate, where that is the node's business.
