@@ -126,6 +126,7 @@ struct Health {
     /// The node's own files cannot be written.
     trouble: Option<String>,
     pressure: BTreeSet<Condition>,
+    stopping: bool,
 }
 
 impl Health {
@@ -136,6 +137,7 @@ impl Health {
         Health {
             trouble: core.disk_trouble(),
             pressure,
+            stopping: core.stopping.get(),
         }
     }
 }
@@ -287,13 +289,17 @@ fn conditions(health: &Health, now: Timestamp, transitions: &mut Transitions) ->
         ),
         Some(text) => ("False", "DiskNotWritable", text.as_str()),
     };
-    let ready = "kubelet is posting ready status";
+    // Source: Kubernetes pkg/kubelet/nodeshutdown/nodeshutdown_manager.go.
+    let ready = match health.stopping {
+        false => ("True", "KubeletReady", "kubelet is posting ready status"),
+        true => ("False", "KubeletNotReady", "node is shutting down"),
+    };
     let all = [
         ("lowtide.io/DiskWritable", writable),
         ("MemoryPressure", pressure(Condition::Memory)),
         ("DiskPressure", pressure(Condition::Disk)),
         ("PIDPressure", pressure(Condition::Pids)),
-        ("Ready", ("True", "KubeletReady", ready)),
+        ("Ready", ready),
     ];
     let values = all.map(|(kind, (status, reason, message))| {
         let known = transitions.get(kind).filter(|(known, _)| known == status);
@@ -324,6 +330,7 @@ mod tests {
         let full = Health {
             trouble: Some("write x: no space".to_owned()),
             pressure: BTreeSet::from([Condition::Disk]),
+            stopping: true,
         };
         let mut since = |disk: &Health, second| {
             let value = conditions(disk, at(second), &mut transitions);
@@ -347,6 +354,7 @@ mod tests {
         let mut second = first;
         second[0] = "lowtide.io/DiskWritable False 03";
         second[2] = "DiskPressure True 03";
+        second[4] = "Ready False 03";
         assert_eq!(since(&full, 3), second);
     }
 

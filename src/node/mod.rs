@@ -126,21 +126,14 @@ impl Node {
             api,
         };
         controllers.prepare().await;
-        let mut sources = start_sources(&options, &machine, &registry, &parts, &executor).await?;
-        sources.extend(join::follow(
-            &joined,
-            &options,
-            &node_name,
-            &registry,
-            &parts.world,
-            &executor,
-        ));
+        let sources = start_sources(&options, &machine, &registry, &parts, &executor).await?;
+        let world = parts.world.clone();
+        let sync = join::follow(&joined, &options, &node_name, &registry, &world, &executor);
         let settings = crate::kubelet::Options {
             issuer: Some(front.issuer.clone()),
             cluster_tokens: joined.as_ref().map(|joined| joined.remote.tokens()),
             ..kubelet_options(&options, machine, (services, kubelet_port), &parts)
         };
-        let world = parts.world.clone();
         let kubelet = Kubelet::start(world, registry.clone(), settings, executor.clone()).await;
         let authorizer = authorizer(&options, &policy, &registry);
         let reviews = joined.as_ref().map(|joined| joined.remote.reviews());
@@ -153,7 +146,9 @@ impl Node {
             &parts,
             executor.clone(),
         )?;
-        let mut background = controllers.start(&executor);
+        // Until the end: the cluster hears of a node that goes down, and of its pods' last states.
+        let mut background = sync;
+        background.extend(controllers.start(&executor));
         background.extend(housekeeping(&registry, &parts, clock, &executor));
         background.extend([backend, executor.spawn(keeper.keep())]);
         Ok(Node {

@@ -21,6 +21,7 @@ mod link;
 mod member;
 mod mirror;
 mod node;
+mod own_node;
 mod paths;
 mod pod_status;
 mod pull;
@@ -44,6 +45,7 @@ use self::link::Link;
 use self::member::Member;
 pub use self::node::{Cloud, Registration};
 use self::node::{Enlisted, Heartbeat};
+use self::own_node::OwnNode;
 use self::paths::Selection;
 use self::pull::Pull;
 use self::push::Push;
@@ -135,6 +137,7 @@ impl Remote {
             fields: format!("spec.nodeName={}", options.node_name),
         };
         let pods = Reflector::new(link.clone(), bound);
+        let node = Rc::new(OwnNode::new(link.clone(), &options.node_name, &pods));
         let (enlisted, taken) = (Rc::new(Enlisted::default()), Rc::default());
         let heartbeat = Heartbeat {
             link: link.clone(),
@@ -145,6 +148,7 @@ impl Remote {
             cloud: options.cloud,
             provider_id: options.provider_id,
             enlisted: enlisted.clone(),
+            node: node.clone(),
         };
         let events = Events {
             link: link.clone(),
@@ -156,6 +160,7 @@ impl Remote {
             clock: clock.clone(),
             executor: executor.clone(),
             pods: pods.clone(),
+            node: node.clone(),
             taken: Rc::clone(&taken),
         };
         let push = Push {
@@ -170,6 +175,7 @@ impl Remote {
         };
         vec![
             task::spawn(executor, async move { pods.run().await }),
+            task::spawn(executor, async move { node.reflector.run().await }),
             task::spawn(executor, heartbeat.run()),
             task::spawn(executor, pull.run()),
             task::spawn(executor, push.run()),

@@ -86,6 +86,44 @@ pub fn apply(node: &Node, file: &str, text: &str) {
 pub const SECRET: &str = r#"{"apiVersion": "v1", "kind": "Secret",
     "metadata": {"name": "s", "namespace": "default"}, "stringData": {"word": "tide"}}"#;
 
+/// Also by what the cluster's Node says. One pod that can be here stays.
+fn turns_away_who_cannot_be_here(cloud: &Node) {
+    let labelled = r#"{"apiVersion": "v1", "kind": "Node", "metadata": {"name": "n", "labels": {"disk": "ssd"}}}"#;
+    let path = cloud.place.join("node.json");
+    fs::write(&path, labelled).unwrap();
+    cloud.ok(&["apply", "-f", path.to_str().unwrap()]);
+    for (name, part, reason) in [
+        ("near", json!({"nodeSelector": {"disk": "ssd"}}), None),
+        (
+            "far",
+            json!({"nodeSelector": {"disk": "hdd"}}),
+            Some("NodeAffinity"),
+        ),
+        (
+            "huge",
+            json!({"overhead": {"cpu": "1000"}}),
+            Some("OutOfcpu"),
+        ),
+    ] {
+        let mut pod: Value = serde_json::from_str(&bound(name)).unwrap();
+        let spec = pod["spec"].as_object_mut().unwrap();
+        spec.extend(part.as_object().unwrap().clone());
+        apply(cloud, "placed.json", &pod.to_string());
+        let Some(reason) = reason else {
+            cloud.up(name);
+            continue;
+        };
+        let pod = wait_for("the pod is turned away", || {
+            cloud
+                .pod(name)
+                .filter(|pod| pod["status"]["phase"] == "Failed")
+        });
+        assert_eq!(pod["status"]["reason"], reason);
+        let message = pod["status"]["message"].as_str().unwrap();
+        assert!(message.starts_with("Pod was rejected: "), "{message}");
+    }
+}
+
 #[test]
 fn a_joined_node_runs_the_clusters_pods_and_shows_its_own() {
     isolated(|place| {
@@ -121,10 +159,21 @@ fn a_joined_node_runs_the_clusters_pods_and_shows_its_own() {
         edge.remove_manifest("own.yaml");
         cloud.gone("own");
 
+        turns_away_who_cannot_be_here(&cloud);
+
+        // A Node that somebody deletes is there again at once.
+        cloud.ok(&["delete", "node", "n"]);
+        wait_for("the node is registered again", || {
+            node_of(&cloud).filter(|again| again["metadata"]["uid"] != node["metadata"]["uid"])
+        });
+
         cloud.ok(&["delete", "pod", "app-n"]);
         cloud.gone("app");
         edge.gone("app");
+        // The node takes its pods along: the cluster hears of it.
         edge.finish();
+        let node = node_of(&cloud).expect("the node");
+        assert_eq!(condition(&node, "Ready"), Some("False"));
         cloud.finish();
     });
 }
