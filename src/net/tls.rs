@@ -228,6 +228,7 @@ mod tests {
             ..Trust::default()
         };
         let purpose = Purpose::Server {
+            name: "kube-apiserver".into(),
             dns_names: vec!["kubernetes".into()],
             ips: Vec::new(),
         };

@@ -134,6 +134,7 @@ impl Node {
             cluster_tokens: joined.as_ref().map(|joined| joined.remote.tokens()),
             ..kubelet_options(&options, machine, (services, kubelet_port), &parts)
         };
+        let world = parts.world.clone();
         let kubelet = Kubelet::start(world, registry.clone(), settings, executor.clone()).await;
         let authorizer = authorizer(&options, &policy, &registry);
         let reviews = joined.as_ref().map(|joined| joined.remote.reviews());
