@@ -8,7 +8,7 @@
 //! Few questions are under way at a time, so that strangers keep neither the node nor the cluster
 //! busy. Source: Kubernetes cmd/kubelet/app/auth.go, TokenReview and SubjectAccessReview.
 
-use std::cell::RefCell;
+use std::cell::{Cell, RefCell};
 use std::sync::Arc;
 use std::time::Duration;
 
@@ -69,6 +69,8 @@ pub struct Reviews {
     tokens: RefCell<Cache>,
     rights: RefCell<Cache>,
     under_way: Counter,
+    /// It was said that the cluster answers nothing to this node.
+    complained: Cell<bool>,
 }
 
 impl Default for Reviews {
@@ -77,6 +79,7 @@ impl Default for Reviews {
             tokens: RefCell::new(Cache::new(TOKENS)),
             rights: RefCell::new(Cache::new(RIGHTS)),
             under_way: Counter::default(),
+            complained: Cell::default(),
         }
     }
 }
@@ -163,6 +166,7 @@ impl Reviews {
         };
         let why = match answer.or(late).await {
             Ok(Ok(reply)) if reply.is_success() => {
+                self.complained.set(false);
                 let verdict = review.verdict(&reply.body["status"]);
                 let mut cache = cache.borrow_mut();
                 cache.learn(question, verdict.clone(), clock.now(), review.expires);
@@ -171,7 +175,10 @@ impl Reviews {
             // It answers, and not this: it was asked by whom it does not believe.
             Ok(Ok(reply)) if reply.status < 500 && reply.status != 429 => {
                 let why = format!("{}: {} {}", review.path, reply.status, reply.message());
-                log::warn!("the cluster reviews nothing for this node: {why}");
+                // Once, however many strangers knock.
+                if !self.complained.replace(true) {
+                    log::warn!("the cluster reviews nothing for this node: {why}");
+                }
                 return Ok(Verdict::No(why));
             }
             Ok(Ok(reply)) => format!("{} {}", reply.status, reply.message()),
