@@ -15,8 +15,8 @@ use super::stream::command::{self, Act};
 use super::stream::forward;
 use super::watch::Watched;
 use super::{
-    Counted, Shared, authz, discovery, health, images, list, logs, metrics, openapi, stats, view,
-    watch, write,
+    Counted, Door, Shared, authz, discovery, health, images, kubelet_port, list, logs, metrics,
+    openapi, stats, view, watch, write,
 };
 use crate::net::serve::{Request, Response};
 use crate::object::Standing;
@@ -30,7 +30,15 @@ pub async fn answer(shared: Rc<Shared>, peer: &Peer, request: Request) -> Respon
     let answered = match read_head(&request) {
         Ok((info, query)) => {
             labels = Labels::of(&info);
-            route(shared.clone(), peer, request, info, query).await
+            match peer.door() {
+                Door::Api => route(shared.clone(), peer, request, info, query).await,
+                Door::Kubelet => {
+                    let answered = kubelet_port::answer(shared.clone(), peer, request, info, query);
+                    // A box, so that requests at the other door are no larger for it.
+                    let answered = Box::pin(answered).await;
+                    answered.or_else(|refusal| Ok(refusal.plain_response()))
+                }
+            }
         }
         Err(refusal) => Err(refusal),
     };
@@ -73,13 +81,32 @@ async fn route(
         (Target::ImageImport, Method::POST) => images::import(&shared, &query).await,
         // SPDY asks by POST for what a WebSocket handshake asks by GET.
         (Target::Exec(place), Method::GET | Method::POST) => {
-            command::start(&shared, request, &place, &query, Act::Exec)
+            let (pod, container) = (view::pod_here(&shared, &place)?, query.get("container"));
+            command::start(
+                &shared,
+                request,
+                &pod,
+                container,
+                &query,
+                &command::API,
+                Act::Exec,
+            )
         }
         (Target::Attach(place), Method::GET | Method::POST) => {
-            command::start(&shared, request, &place, &query, Act::Attach)
+            let (pod, container) = (view::pod_here(&shared, &place)?, query.get("container"));
+            command::start(
+                &shared,
+                request,
+                &pod,
+                container,
+                &query,
+                &command::API,
+                Act::Attach,
+            )
         }
         (Target::PortForward(place), Method::GET | Method::POST) => {
-            forward::start(&shared, request, &place, &query)
+            let pod = view::pod_here(&shared, &place)?;
+            forward::start(&shared, request, &pod, &query)
         }
         (Target::Review { review, namespace }, Method::POST) => {
             let sent = write::body::sent(request, &shared).await?;
@@ -150,10 +177,7 @@ async fn read(
             list::get(&shared.reader, &place, &query, format, now)
         }
         Target::Part(..) | Target::Bindings { .. } => Err(Refusal::method_not_allowed()),
-        Target::Log(place) => {
-            let counted = stream_slot(&shared)?;
-            logs::start(&shared, request, &place, &query, counted).await
-        }
+        Target::Log(place) => log(&shared, request, &place, &query).await,
         Target::Images => images::list(&shared).await,
         Target::NodeStatus => images::status(&shared).await,
         Target::Stats { document, node } => {
@@ -172,13 +196,24 @@ async fn read(
     }
 }
 
+async fn log(
+    shared: &Shared,
+    request: Request,
+    place: &Place,
+    query: &Query,
+) -> Result<Response, Refusal> {
+    let counted = stream_slot(shared)?;
+    let pod = view::pod_here(shared, place)?;
+    logs::start(shared, request, pod, query.get("container"), query, counted).await
+}
+
 fn start_watch(shared: &Shared, watched: Watched, query: &Query) -> Result<Response, Refusal> {
     let counted = stream_slot(shared)?;
     let (reader, clock) = (shared.reader.clone(), shared.clock.clone());
     watch::start(reader, clock, watched, query, counted)
 }
 
-fn stream_slot(shared: &Shared) -> Result<Counted, Refusal> {
+pub fn stream_slot(shared: &Shared) -> Result<Counted, Refusal> {
     let slot = shared.streams.take(shared.options.limits.streams);
     slot.ok_or_else(|| Refusal::too_many("watches"))
 }

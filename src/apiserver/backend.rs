@@ -24,7 +24,10 @@ use super::status::Refusal;
 use crate::object::{Key, Object};
 use crate::os::task;
 use crate::registry::{self, Actor, Deletion, Precondition, Registry};
-use crate::world::{ContainerId, Detail, Image, LocalFuture, PullError, RuntimeError, Sample, Uid};
+use crate::world::{
+    self, Call, ContainerId, Detail, Image, LocalFuture, NoAnswer, PullError, RuntimeError, Sample,
+    Uid,
+};
 
 /// Requests waiting for the node thread; the next one is answered 429.
 const REQUESTS_QUEUED_MAX: usize = 64;
@@ -166,6 +169,9 @@ pub trait NodeSide {
     /// What everything uses now. May take a second.
     fn stats(&self, detail: Detail) -> LocalFuture<'_, Sample>;
 
+    /// Asks the remote cluster about somebody. Errors: it does not answer, or there is none.
+    fn review(&self, call: Call) -> LocalFuture<'_, Result<world::Reply, NoAnswer>>;
+
     /// Whether the loop runs and the store accepts writes: name of the check that fails.
     fn health(&self) -> Result<(), String>;
 }
@@ -226,6 +232,7 @@ pub enum Request {
     Status(Reply<NodeStatus>),
     Stats(Detail, Reply<Sample>),
     Health(Reply<Result<(), String>>),
+    Review(Call, Reply<Result<world::Reply, NoAnswer>>),
     Write(WriteRequest, Reply<Result<Written, registry::Error>>),
 }
 
@@ -320,6 +327,9 @@ async fn answer(request: Request, node: &dyn NodeSide, registry: &Registry) {
         }
         Request::Stats(detail, reply) => {
             let _ = reply.try_send(node.stats(detail).await);
+        }
+        Request::Review(call, reply) => {
+            let _ = reply.try_send(node.review(call).await);
         }
         Request::Health(reply) => {
             let _ = reply.try_send(node.health());

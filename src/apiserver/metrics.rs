@@ -208,7 +208,7 @@ pub fn answer(shared: &Shared) -> Response {
         (
             "lowtide_api_connections",
             "Over TLS.",
-            shared.secure_connections.0.get(),
+            shared.at_api.connections.0.get(),
         ),
     ];
     for (name, help, value) in gauges {

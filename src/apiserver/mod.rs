@@ -5,6 +5,7 @@
 //!   RUN/api.sock ─► accept ─► net::serve ─► authn ─► authz ─► route ─► answer ─┬─► view ─► Reader
 //!                                                                              ├─► log files
 //!                                                                              └─► backend ─► node thread
+//!   the kubelet's port ─► kubelet_port: authn and authz of its own, the same answers
 //! ```
 //!
 //! All of it is one thread with an executor of its own: TLS, HTTP and JSON never cost the node loop
@@ -23,6 +24,7 @@ mod events;
 mod format;
 mod health;
 mod images;
+mod kubelet_port;
 mod list;
 mod list_options;
 mod logs;
@@ -61,8 +63,8 @@ use futures_lite::future::yield_now;
 use self::authn::{Authenticator, Peer};
 use self::authz::Authorizer;
 use self::backend::Backend;
-use self::secure::Strangers;
-pub use self::secure::{Secure, Sockets};
+use self::secure::Crowd;
+pub use self::secure::{Door, Secure, Sockets};
 use crate::net::serve::{self, Duplex, Ending};
 use crate::os;
 use crate::os::task;
@@ -76,9 +78,10 @@ const ACCEPT_PAUSE: Duration = Duration::from_millis(100);
 /// Named bounds of the server.
 #[derive(Clone, Copy, Debug)]
 pub struct Limits {
-    /// Open connections, of the local socket and over TLS each; the next ones wait in the backlog.
+    /// Open connections, of the local socket and of each door over TLS; the next ones wait in the
+    /// backlog.
     pub connections: usize,
-    /// Peers over TLS who have not shown yet who they are; one more drops the oldest of them.
+    /// Peers at each of these doors who have not shown yet who they are; one more drops the oldest of them.
     pub strangers: usize,
     /// Watches and followed logs.
     pub streams: usize,
@@ -117,6 +120,9 @@ impl Default for Limits {
 
 /// What a server needs to know.
 pub struct Options {
+    pub node_name: String,
+    /// What `/configz` of the kubelet's port shows, as JSON.
+    pub kubelet_configuration: String,
     /// `--pod-logs-dir`
     pub pod_logs_dir: PathBuf,
     /// What the node counts while it works.
@@ -137,14 +143,24 @@ struct Shared {
     options: Options,
     executor: Rc<LocalExecutor<'static>>,
     connections: Counter,
-    secure_connections: Counter,
-    strangers: Strangers,
+    at_api: Crowd,
+    at_kubelet: Crowd,
     bodies: Counter,
     streams: Counter,
     execs: Counter,
     metrics: metrics::Metrics,
+    reviews: kubelet_port::Reviews,
     forwards: Counter,
     forwarded: Counter,
+}
+
+impl Shared {
+    fn crowd(&self, door: Door) -> &Crowd {
+        match door {
+            Door::Api => &self.at_api,
+            Door::Kubelet => &self.at_kubelet,
+        }
+    }
 }
 
 impl Server {
@@ -163,9 +179,10 @@ impl Server {
             clock,
             options,
             executor,
+            reviews: kubelet_port::Reviews::default(),
             connections: Counter::default(),
-            secure_connections: Counter::default(),
-            strangers: Strangers::default(),
+            at_api: Crowd::default(),
+            at_kubelet: Crowd::default(),
             bodies: Counter::default(),
             streams: Counter::default(),
             execs: Counter::default(),
@@ -256,7 +273,8 @@ impl ServeThread {
     ) -> io::Result<ServeThread> {
         let Sockets { local, secure } = sockets.into();
         let listener = Async::new(local)?;
-        let secure = secure.map(secure::Listening::new).transpose()?;
+        let secure = secure.into_iter().map(secure::Listening::new);
+        let secure = secure.collect::<io::Result<Vec<_>>>()?;
         let (stop, stopped) = async_channel::bounded::<()>(1);
         let work = move || {
             let clock = match make_clock() {
@@ -269,7 +287,10 @@ impl ServeThread {
                 // Only ever closed, by the drop of the other end.
                 let _ = stopped.recv().await;
             };
-            let _secure = secure.map(|secure| secure.serve(&server, &executor));
+            let secure = secure.into_iter();
+            let _secure: Vec<_> = secure
+                .flat_map(|one| one.serve(&server, &executor))
+                .collect();
             async_io::block_on(executor.run(server.listen(&listener).or(stopped)));
         };
         let thread = Some(os::thread::spawn("serve", work)?);

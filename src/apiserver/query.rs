@@ -25,6 +25,18 @@ impl Query {
         pairs.collect::<Result<_, _>>().map(Query)
     }
 
+    /// One parameter.
+    pub fn of(name: &str, value: &str) -> Query {
+        Query(vec![(name.to_owned(), value.to_owned())])
+    }
+
+    /// Puts one value in the place of all of `name`, or none.
+    pub fn set(&mut self, name: &str, value: Option<&str>) {
+        self.0.retain(|(own, _)| own != name);
+        self.0
+            .extend(value.map(|value| (name.to_owned(), value.to_owned())));
+    }
+
     /// The first value of `name`; an empty one counts as absent, as upstream has it.
     pub fn get<'a>(&'a self, name: &'a str) -> Option<&'a str> {
         self.all(name).next().filter(|value| !value.is_empty())

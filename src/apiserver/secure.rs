@@ -1,12 +1,13 @@
-//! The API over TLS: accepts, shakes hands, and hands the connection to the server.
+//! The API and the kubelet's endpoints over TLS: accepts, shakes hands, and hands the connection to
+//! the server.
 //!
 //! ```text
 //!   accept ─► counted ─► handshake (bounded in time) ─► Peer::Network ─► Server::serve
 //!             └──────── a stranger, until a request says who it is ────────┘
 //! ```
 //! Strangers are few: with one too many the oldest is dropped, be it in its handshake or behind it,
-//! so that peers who say nothing cannot keep others out. The local socket has a count of its own
-//! and is reached whatever happens here.
+//! so that peers who say nothing cannot keep others out. The local socket and each door have a count
+//! of their own and are reached whatever happens at another.
 
 use std::cell::{Cell, RefCell};
 use std::collections::BTreeMap;
@@ -23,8 +24,8 @@ use futures_lite::future::yield_now;
 use futures_rustls::TlsAcceptor;
 use rustls_pki_types::CertificateDer;
 
-use super::Server;
 use super::authn::{Network, Peer};
+use super::{Counter, Server};
 use crate::net::serve::{Duplex, Ending};
 use crate::net::tls_server::SharedConfig;
 use crate::os;
@@ -35,7 +36,7 @@ const HANDSHAKE_TIMEOUT: Duration = Duration::from_secs(10);
 /// What a serve thread listens on.
 pub struct Sockets {
     pub local: UnixListener,
-    pub secure: Option<Secure>,
+    pub secure: Vec<Secure>,
 }
 
 impl From<UnixListener> for Sockets {
@@ -43,20 +44,36 @@ impl From<UnixListener> for Sockets {
     fn from(local: UnixListener) -> Sockets {
         Sockets {
             local,
-            secure: None,
+            secure: Vec::new(),
         }
     }
 }
 
-/// Bound addresses, and what is shown on them.
+/// What is behind an address.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Door {
+    Api,
+    /// The kubelet's own endpoints.
+    Kubelet,
+}
+
+/// Bound addresses, what is shown on them and what is behind them.
 pub struct Secure {
+    pub door: Door,
     pub listeners: Vec<TcpListener>,
     pub config: SharedConfig,
 }
 
+/// Who is at one door.
+#[derive(Default)]
+pub(super) struct Crowd {
+    pub connections: Counter,
+    strangers: Strangers,
+}
+
 /// Peers who have not shown yet who they are, the oldest first.
 #[derive(Default)]
-pub(super) struct Strangers {
+struct Strangers {
     next: Cell<u64>,
     tasks: RefCell<BTreeMap<u64, Stranger>>,
 }
@@ -104,10 +121,15 @@ impl Strangers {
 
 impl Server {
     /// Accepts TLS connections, for ever.
-    pub async fn listen_secure(&self, listener: &Async<TcpListener>, config: &SharedConfig) {
-        let limits = self.0.options.limits;
+    pub async fn listen_secure(
+        &self,
+        listener: &Async<TcpListener>,
+        config: &SharedConfig,
+        door: Door,
+    ) {
+        let (limits, crowd) = (self.0.options.limits, self.0.crowd(door));
         loop {
-            let Some(counted) = self.0.secure_connections.take(limits.connections) else {
+            let Some(counted) = crowd.connections.take(limits.connections) else {
                 self.pause().await;
                 continue;
             };
@@ -116,7 +138,7 @@ impl Server {
             let (socket, address) = match listener.accept().await {
                 Ok(accepted) => accepted,
                 Err(error) => {
-                    log::warn!("accept api connection over TCP: {error}");
+                    log::warn!("accept connection over TCP: {error}");
                     self.pause().await;
                     continue;
                 }
@@ -125,24 +147,26 @@ impl Server {
                 log::debug!("prepare the connection of {address}: {error}");
                 continue;
             }
-            let number = self.0.strangers.begin(limits.strangers);
+            let number = crowd.strangers.begin(limits.strangers);
             let acceptor = TlsAcceptor::from(config.get());
-            let (server, introduced) = (self.clone(), Rc::new(Cell::new(false)));
+            let server = self.clone();
+            let introduced = Rc::new(Cell::new(false));
             let tells = introduced.clone();
             let work = async move {
                 // A box of its own, since it is far larger than what a quiet connection needs after.
                 match Box::pin(server.shake_hands(acceptor, socket)).await {
                     Ok((stream, chain)) => {
                         let network = Network::new(address, chain).telling(tells);
+                        let network = network.at(door);
                         server.serve(stream, Peer::Network(network)).await;
                     }
                     Err(error) => log::debug!("TLS handshake with {address}: {error}"),
                 }
-                server.0.strangers.end(number);
+                server.0.crowd(door).strangers.end(number);
                 drop(counted);
             };
             let task = self.0.executor.spawn(work);
-            self.0.strangers.add(number, task, introduced);
+            crowd.strangers.add(number, task, introduced);
         }
     }
 
@@ -167,6 +191,7 @@ impl Server {
 
 /// Listeners that the reactor knows.
 pub(super) struct Listening {
+    door: Door,
     listeners: Vec<Async<TcpListener>>,
     config: SharedConfig,
 }
@@ -176,6 +201,7 @@ impl Listening {
     pub fn new(secure: Secure) -> io::Result<Listening> {
         let listeners = secure.listeners.into_iter().map(Async::new);
         Ok(Listening {
+            door: secure.door,
             listeners: listeners.collect::<io::Result<_>>()?,
             config: secure.config,
         })
@@ -185,7 +211,8 @@ impl Listening {
     pub fn serve(self, server: &Server, executor: &LocalExecutor<'static>) -> Vec<Task<()>> {
         let serve = |listener| {
             let (server, config) = (server.clone(), self.config.clone());
-            executor.spawn(async move { server.listen_secure(&listener, &config).await })
+            let door = self.door;
+            executor.spawn(async move { server.listen_secure(&listener, &config, door).await })
         };
         self.listeners.into_iter().map(serve).collect()
     }

@@ -418,7 +418,16 @@ impl Refusal {
     }
 
     pub fn response(&self) -> Response {
-        let mut response = json_response(self.code, &self.status());
+        self.with_headers(json_response(self.code, &self.status()))
+    }
+
+    /// The message alone, as kubelets answer.
+    pub fn plain_response(&self) -> Response {
+        let body = Body::bytes(format!("{}\n", self.message));
+        self.with_headers(typed_response(self.code, "text/plain; charset=utf-8", body))
+    }
+
+    fn with_headers(&self, mut response: Response) -> Response {
         if self.code == StatusCode::UNAUTHORIZED {
             // Who is nobody holds no connection.
             let close = header::HeaderValue::from_static("close");

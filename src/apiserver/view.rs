@@ -4,6 +4,7 @@
 
 use std::sync::Arc;
 
+use super::Shared;
 use super::route::Place;
 use super::status::Refusal;
 use crate::object::{Key, Kind, Object, Origin, order};
@@ -22,6 +23,22 @@ pub fn get(reader: &Reader, place: &Place) -> Result<Arc<Object>, Refusal> {
         .get(&key(place, Origin::Local))
         .or_else(|| reader.get(&key(place, Origin::Remote)))
         .ok_or_else(|| Refusal::not_found(place.kind, &place.name))
+}
+
+/// The pod at `place`, for what only the node that runs it can do. Errors: 404; 400 where another
+/// node runs it.
+pub fn pod_here(shared: &Shared, place: &Place) -> Result<Arc<Object>, Refusal> {
+    let pod = get(&shared.reader, place)?;
+    match pod.body["spec"]["nodeName"].as_str() {
+        Some(node) if !node.is_empty() && node != shared.options.node_name => {
+            Err(Refusal::bad_request(format!(
+                "pod {:?} runs on node {node:?}; this server does not reach into other nodes: ask \
+                 that node's own API",
+                place.name
+            )))
+        }
+        _ => Ok(pod),
+    }
 }
 
 /// Objects in order of namespace and name, and the version that the list shows.

@@ -101,10 +101,7 @@ fn an_error_names_file_line_and_field() {
         ("rootDir: /a\nrootDir: /b\n", "c.yaml:2: "),
         ("rootDir: [\n", "c.yaml:"),
         ("- a\n", "c.yaml:1: not a mapping"),
-        (
-            "port: 10250\n",
-            "c.yaml:1: port: not available in this version",
-        ),
+        ("port: 10250\n", "c.yaml:1: port: needs a cluster"),
         (
             "authentication:\n  anonymous:\n    enabled: perhaps\n",
             "c.yaml:3: authentication.anonymous.enabled: ",

@@ -83,9 +83,6 @@ const fn also(flag: Flag, aliases: &'static [&'static str]) -> Flag {
     Flag { aliases, ..flag }
 }
 
-const NO_ENDPOINTS: &str =
-    "the kubelet's endpoints are not served; leave the flag out or give --port=0";
-
 use Shape::{Headers, Labels, Limits, List, Scalar, Switch, Taints};
 
 /// In the order of help.
@@ -548,29 +545,21 @@ pub const FLAGS: &[Flag] = &[
         "",
         "\"\", or external: a controller of the cloud gives the Node its addresses",
     ),
-    missing(
-        flag(
-            "address",
-            "address",
-            Scalar,
-            "IP",
-            "0.0.0.0",
-            "address of the kubelet's endpoints",
-        ),
-        &[""],
-        NO_ENDPOINTS,
+    flag(
+        "address",
+        "address",
+        Scalar,
+        "IP",
+        "0.0.0.0",
+        "address of the kubelet's endpoints",
     ),
-    missing(
-        flag(
-            "port",
-            "port",
-            Scalar,
-            "PORT",
-            "0 (10250 once built)",
-            "port of the kubelet's endpoints",
-        ),
-        &["0"],
-        NO_ENDPOINTS,
+    flag(
+        "port",
+        "port",
+        Scalar,
+        "PORT",
+        "10250",
+        "port of the kubelet's endpoints on a node of a cluster, 0 turns it off",
     ),
 ];
 

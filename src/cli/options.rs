@@ -68,6 +68,8 @@ pub struct RunOptions {
     pub node_status_update_period: Duration,
     /// `None`: the API is served on RUN/api.sock only.
     pub secure: Option<SecureServing>,
+    /// `None`: the kubelet's endpoints are not served.
+    pub endpoints: Option<SecureServing>,
     pub authentication: Paths,
     /// Requests without credentials get in, as `system:anonymous`.
     pub anonymous: bool,
@@ -92,7 +94,7 @@ pub enum SealingKeys {
     Off,
 }
 
-/// Where the API is served over TLS.
+/// Where something is served over TLS.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct SecureServing {
     pub address: SocketAddr,
@@ -296,6 +298,7 @@ fn read(given: &Given) -> Result<RunOptions, BadValue> {
             value::period,
         )?,
         secure: secure(given)?,
+        endpoints: endpoints(given)?,
         authentication: authentication(given),
         anonymous: given.parse("anonymous-auth", false, value::boolean)?,
         authorization_modes: given.list("authorization-mode", authorization_mode)?,
@@ -313,6 +316,9 @@ fn read(given: &Given) -> Result<RunOptions, BadValue> {
 /// As kube-apiserver has it.
 const DEFAULT_SECURE_PORT: u16 = 6443;
 
+/// As kubelet has it.
+const DEFAULT_ENDPOINTS_PORT: u16 = 10250;
+
 const DEFAULT_POD_CIDR: Cidr = Cidr {
     address: IpAddr::V4(Ipv4Addr::new(10, 88, 0, 0)),
     prefix_bits: 24,
@@ -324,13 +330,10 @@ const fn seconds(seconds: u64) -> Duration {
 
 /// Refuses what is asked of features that do not exist, after the value itself was found legal.
 fn check_missing(given: &Given) -> Result<(), BadValue> {
-    let turned_off = |port: &str| given.last(port).is_some_and(|setting| setting.text == "0");
     for setting in &given.0 {
         let Feature::Missing { off, instead } = setting.flag.feature else {
             continue;
         };
-        check_legal(setting)?;
-        let switch = (setting.flag.name == "address").then_some("port");
         let text = match setting.flag.shape {
             // `t`, `1` and `True` are `true`, as upstream reads them.
             Shape::Switch => &value::boolean(&setting.text)
@@ -338,27 +341,41 @@ fn check_missing(given: &Given) -> Result<(), BadValue> {
                 .to_string(),
             _ => &setting.text,
         };
-        if !off.contains(&text.as_str()) && !switch.is_some_and(turned_off) {
+        if !off.contains(&text.as_str()) {
             return Err(setting.bad(&format!("not available in this version: {instead}")));
         }
     }
     Ok(())
 }
 
-fn check_legal(setting: &Setting) -> Result<(), BadValue> {
-    let text = setting.text.as_str();
-    let checked = match setting.flag.name {
-        "port" => value::integer(text, 0, 65_535).map(drop),
-        "address" if !text.is_empty() => value::ip(text).map(drop),
-        _ => Ok(()),
-    };
-    checked.map_err(|why| setting.bad(&why))
+fn secure(given: &Given) -> Result<Option<SecureServing>, BadValue> {
+    let flags = ["bind-address", "secure-port"];
+    serving(given, flags, Ipv4Addr::LOCALHOST, DEFAULT_SECURE_PORT)
 }
 
-fn secure(given: &Given) -> Result<Option<SecureServing>, BadValue> {
-    let ip = given.parse("bind-address", Ipv4Addr::LOCALHOST.into(), value::ip)?;
-    let port = given.number("secure-port", DEFAULT_SECURE_PORT.into(), 0, 65_535)? as u16;
-    let flags = ["bind-address", "secure-port"];
+/// The kubelet's endpoints: for a cluster, so only where there is one.
+fn endpoints(given: &Given) -> Result<Option<SecureServing>, BadValue> {
+    let flags = ["address", "port"];
+    let asked = serving(given, flags, Ipv4Addr::UNSPECIFIED, DEFAULT_ENDPOINTS_PORT)?;
+    let joined = remote::remote(given)?.is_some();
+    match given.last("port") {
+        Some(port) if asked.is_some() && !joined => {
+            Err(port
+                .bad("needs a cluster: give --kubeconfig or --api-server, or leave the flag out"))
+        }
+        _ => Ok(asked.filter(|_| joined)),
+    }
+}
+
+fn serving(
+    given: &Given,
+    flags: [&str; 2],
+    ip: Ipv4Addr,
+    port: u16,
+) -> Result<Option<SecureServing>, BadValue> {
+    let [address, number] = flags;
+    let ip = given.parse(address, ip.into(), value::ip)?;
+    let port = given.number(number, port.into(), 0, 65_535)? as u16;
     Ok((port != 0).then(|| SecureServing {
         address: SocketAddr::new(ip, port),
         required: flags.iter().any(|flag| given.last(flag).is_some()),

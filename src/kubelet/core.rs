@@ -1,6 +1,6 @@
 //! What every worker of the node shares: the outside, the registry, facts about the node.
 
-use std::cell::RefCell;
+use std::cell::{Cell, RefCell};
 use std::collections::{BTreeMap, BTreeSet};
 use std::rc::Rc;
 use std::sync::Arc;
@@ -54,7 +54,9 @@ pub struct Core {
     disk_trouble: RefCell<BTreeMap<Area, DiskError>>,
     pub leftovers: Leftovers,
     pub turnstile: Turnstile,
-    /// Fires when `disk_trouble` or `pressure` changes.
+    /// The node takes its pods along: no more are started.
+    pub stopping: Cell<bool>,
+    /// Fires when `disk_trouble`, `pressure` or `stopping` changes.
     pub troubles: event_listener::Event,
     /// What the node is short of.
     pub pressure: RefCell<BTreeSet<Condition>>,
@@ -80,6 +82,7 @@ impl Core {
             disk_trouble: RefCell::default(),
             leftovers: Leftovers::default(),
             turnstile: Turnstile::default(),
+            stopping: Cell::new(false),
             troubles: event_listener::Event::new(),
             pressure: RefCell::default(),
             pressure_known: event_listener::Event::new(),

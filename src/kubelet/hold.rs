@@ -35,10 +35,9 @@ pub fn reason<'a>(
     if let Some(field) = fatal {
         return Some(Waiting::new(NOT_HONOURED, not_honoured(field)));
     }
-    if view.has_sysctls
-        && let Err(forbidden) = sandbox_config::check_sysctls(&view.typed().pod, node)
-    {
-        return Some(Waiting::new("SysctlForbidden", forbidden.message));
+    let forbidden = forbidden_sysctl(view, node);
+    if let Some(no) = forbidden {
+        return Some(Waiting::new(no.reason, no.message));
     }
     if !view.is_static {
         return None;
@@ -49,6 +48,12 @@ pub fn reason<'a>(
     let predecessor = others.into_iter().find(same_name)?;
     let text = format!("pod {} of the same name is still ending", predecessor.uid);
     Some(Waiting::new(PREDECESSOR, text))
+}
+
+/// The pod's first sysctl that may not be set here.
+pub fn forbidden_sysctl(view: &PodView, node: &NodeFacts) -> Option<sandbox_config::Rejection> {
+    let check = || sandbox_config::check_sysctls(&view.typed().pod, node).err();
+    view.has_sysctls.then(check).flatten()
 }
 
 /// Who of `applicants` (and whether they were let in before) finds no room.

@@ -164,6 +164,9 @@ pub struct Ending {
     /// Why the node evicts or rejects it; stays when another cause comes on top.
     #[serde(default)]
     pub eviction: Option<String>,
+    /// Of a pod that the node turns away, where it is not `Evicted`.
+    #[serde(default)]
+    pub reason: Option<String>,
 }
 
 impl Ending {
@@ -189,7 +192,7 @@ pub enum EndCause {
     DeadlineExceeded,
     /// The node is short of something, or the pod exceeds a limit: stop, keep as Failed.
     Evicted,
-    /// The node is short of something and never let it in: keep as Failed.
+    /// It cannot be here and was never let in: keep as Failed.
     Rejected,
     /// The agent leaves and takes the pods along (`--exit-stops-pods`).
     Shutdown,

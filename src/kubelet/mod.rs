@@ -15,9 +15,11 @@ mod cluster_tokens;
 pub mod container_config;
 pub mod core;
 pub mod dns;
+mod entrance;
 pub mod env;
 pub mod expand;
 pub mod facts;
+mod fit;
 mod follow;
 mod hold;
 pub mod image_gc;
@@ -46,7 +48,7 @@ pub mod volumes;
 mod tests;
 mod worker;
 
-use std::cell::{Cell, RefCell};
+use std::cell::RefCell;
 use std::collections::BTreeMap;
 use std::rc::Rc;
 use std::time::Duration;
@@ -54,10 +56,9 @@ use std::time::Duration;
 use async_executor::{LocalExecutor, Task};
 use futures_lite::future::zip;
 
+use self::core::Core;
 pub use self::core::Options;
-use self::core::{Core, EventKind};
 use self::memory::{Checkpoint, EndCause, Final, Memory};
-use self::plan::Waiting;
 use self::view::PodView;
 use self::worker::{Shared, work};
 use crate::object::{Object, Standing};
@@ -69,8 +70,6 @@ pub struct Kubelet {
     core: Rc<Core>,
     workers: RefCell<BTreeMap<Uid, Worker>>,
     followers: RefCell<Vec<Task<()>>>,
-    /// The node takes its pods along: no more are started.
-    stopping: Cell<bool>,
     /// The registry's version before anything was followed.
     began_at: u64,
 }
@@ -100,7 +99,6 @@ impl Kubelet {
             core: core.clone(),
             workers: RefCell::default(),
             followers: RefCell::default(),
-            stopping: Cell::new(false),
             began_at,
         });
         let known = core.pressure_known.listen();
@@ -128,7 +126,8 @@ impl Kubelet {
     /// Stops the pods of every source and removes what they have in the kernel; what has ended for
     /// good stays recorded. Returns when the last one is gone, or at the limit.
     pub async fn stop_all(&self, limit: Duration) {
-        self.stopping.set(true);
+        self.core.stopping.set(true);
+        self.core.troubles.notify(usize::MAX);
         for worker in self.workers.borrow().values() {
             let grace = worker.shared.view.borrow().grace;
             worker.shared.end(EndCause::Shutdown, grace);
@@ -194,7 +193,7 @@ impl Kubelet {
                 shared.memory.borrow_mut().revise(&before, &view);
                 self.apply(&shared, &view);
             }
-            None if self.stopping.get() => return,
+            None if self.core.stopping.get() => return,
             None => {
                 let shared = Shared::new(self.core.clone(), view.clone(), Memory::default());
                 let task = self.core.spawn(live(self.clone(), shared.clone()));
@@ -225,93 +224,6 @@ impl Kubelet {
         }
     }
 
-    /// Works out anew which pods may start.
-    fn hold_back(&self) {
-        let workers = self.workers.borrow();
-        let views: Vec<_> = workers
-            .values()
-            .filter(|w| !w.shared.gone.get())
-            .map(|w| (w.shared.clone(), w.shared.view.borrow().clone()))
-            .collect();
-        let ended = ended(&views);
-        let over = self.over_capacity(&views);
-        for (shared, view) in &views {
-            let others = views.iter().map(|(_, other)| other.as_ref());
-            let ending = shared.memory.borrow().checkpoint.ending.is_some();
-            let held = (!ending)
-                .then(|| {
-                    let held = self.core.leftovers.holds(&view.uid);
-                    let node = &self.core.options.node;
-                    held.or_else(|| hold::reason(view, others, node, &ended))
-                        .or_else(|| self.under_pressure(shared, view))
-                        .or_else(|| over.get(&view.uid).cloned())
-                })
-                .flatten();
-            if *shared.held.borrow() != held {
-                match &held {
-                    // Every edit of a manifest passes through here: nothing to warn of.
-                    Some(held) if held.reason == hold::PREDECESSOR => {
-                        log::info!("{} waits: {}", view.key, held.message);
-                    }
-                    Some(held) => {
-                        log::warn!("{} waits: {}", view.key, held.message);
-                        let text = held.message.clone();
-                        self.core
-                            .event(view, None, EventKind::Warning, &held.reason, text);
-                    }
-                    None => {}
-                }
-                shared.held.replace(held);
-                shared.wake();
-            }
-        }
-    }
-
-    /// Why the pod waits until the node has more of something. Who was let in stays in; who comes now is
-    /// turned away for good, as upstream's node does; who was here before this agent waits: after a
-    /// reboot nobody would make another in its place.
-    fn under_pressure(&self, shared: &Shared, view: &PodView) -> Option<Waiting> {
-        let over = shared.memory.borrow().finals.phase.is_some();
-        if over || !shared.recalled.get() {
-            return None;
-        }
-        let runs = || self.core.world.runtime.observe(&view.uid).sandbox.is_some();
-        let refused = pressure::refuses(&self.core.pressure.borrow(), view);
-        let refused = refused.filter(|_| !shared.let_in.get() && !runs());
-        shared.let_in.set(refused.is_none());
-        let why = refused?;
-        if !shared.fresh.get() {
-            return Some(Waiting::new("NodePressure", why));
-        }
-        log::warn!("{} is rejected: {why}", view.key);
-        let core = &self.core;
-        core.event(view, None, EventKind::Warning, "Evicted", why.as_str());
-        shared.end_by_node(EndCause::Rejected, why, Duration::ZERO);
-        None
-    }
-
-    /// The pods for which `--max-pods` leaves no room. Who was let in stays in.
-    fn over_capacity(&self, views: &[(Rc<Shared>, Rc<PodView>)]) -> BTreeMap<Uid, Waiting> {
-        let capacity = self.core.options.machine.pods_max;
-        let active = |shared: &Shared| shared.memory.borrow().finals.phase.is_none();
-        let active: Vec<_> = views.iter().filter(|(shared, _)| active(shared)).collect();
-        let over = match active.len() > capacity as usize {
-            // The usual case, without a look at the runtime.
-            false => BTreeMap::new(),
-            true => {
-                let applicants = active.iter().map(|(shared, view)| {
-                    let runs = self.core.world.runtime.observe(&view.uid).sandbox.is_some();
-                    (view.uid.clone(), runs || shared.admitted.get())
-                });
-                hold::over_capacity(applicants.collect(), capacity)
-            }
-        };
-        for (shared, view) in &active {
-            shared.admitted.set(!over.contains_key(&view.uid));
-        }
-        over
-    }
-
     /// Forgets workers that have ended and lets successors start.
     fn reap(self: &Rc<Self>) {
         let mut ended = Vec::new();
@@ -333,15 +245,6 @@ impl Kubelet {
             }
         }
     }
-}
-
-/// UIDs of pods that are being ended: a static pod of the same name waits for them.
-fn ended(views: &[(Rc<Shared>, Rc<PodView>)]) -> Vec<Uid> {
-    let ending = views.iter().filter(|(shared, _)| {
-        let memory = shared.memory.borrow();
-        memory.checkpoint.ending.is_some()
-    });
-    ending.map(|(shared, _)| shared.uid.clone()).collect()
 }
 
 /// A worker's whole life: records in, work until nothing is left.

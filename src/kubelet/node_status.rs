@@ -40,6 +40,8 @@ pub struct Machine {
     pub taints: Vec<(String, String, String)>,
     /// `--node-status-update-frequency`: how soon a node in trouble looks whether it is over.
     pub status_period: Duration,
+    /// Of the kubelet's own endpoints; 0 where they are not served.
+    pub kubelet_port: u16,
 }
 
 /// Version of the Kubernetes API whose rules are followed; clients parse it as semver.
@@ -124,6 +126,7 @@ struct Health {
     /// The node's own files cannot be written.
     trouble: Option<String>,
     pressure: BTreeSet<Condition>,
+    stopping: bool,
 }
 
 impl Health {
@@ -134,6 +137,7 @@ impl Health {
         Health {
             trouble: core.disk_trouble(),
             pressure,
+            stopping: core.stopping.get(),
         }
     }
 }
@@ -181,12 +185,12 @@ fn status(core: &Core, conditions: Value) -> Value {
     let addresses = addresses.map(|ip| json!({ "type": "InternalIP", "address": ip.to_string() }));
     let hostname = json!({ "type": "Hostname", "address": node.node_name });
     let capacity = capacity(machine, node.memory_bytes);
-    json!({
+    let mut status = json!({
         "addresses": addresses.chain([hostname]).collect::<Value>(),
         "capacity": capacity,
         "allocatable": allocatable(core),
         "conditions": conditions,
-        "daemonEndpoints": { "kubeletEndpoint": { "Port": 0 } },
+        "daemonEndpoints": { "kubeletEndpoint": { "Port": machine.kubelet_port } },
         "images": images(core.world.images.list()),
         "nodeInfo": {
             "architecture": machine.architecture,
@@ -200,7 +204,12 @@ fn status(core: &Core, conditions: Value) -> Value {
             "osImage": machine.os_image,
             "systemUUID": machine.system_uuid,
         },
-    })
+    });
+    if machine.kubelet_port != 0 {
+        // The cluster's API server may pass WebSockets on. Source: KEP-5328, KEP-4006.
+        status["declaredFeatures"] = json!(["ExtendWebSocketsToKubelet"]);
+    }
+    status
 }
 
 fn capacity(machine: &Machine, memory_bytes: u64) -> Value {
@@ -280,13 +289,17 @@ fn conditions(health: &Health, now: Timestamp, transitions: &mut Transitions) ->
         ),
         Some(text) => ("False", "DiskNotWritable", text.as_str()),
     };
-    let ready = "kubelet is posting ready status";
+    // Source: Kubernetes pkg/kubelet/nodeshutdown/nodeshutdown_manager.go.
+    let ready = match health.stopping {
+        false => ("True", "KubeletReady", "kubelet is posting ready status"),
+        true => ("False", "KubeletNotReady", "node is shutting down"),
+    };
     let all = [
         ("lowtide.io/DiskWritable", writable),
         ("MemoryPressure", pressure(Condition::Memory)),
         ("DiskPressure", pressure(Condition::Disk)),
         ("PIDPressure", pressure(Condition::Pids)),
-        ("Ready", ("True", "KubeletReady", ready)),
+        ("Ready", ready),
     ];
     let values = all.map(|(kind, (status, reason, message))| {
         let known = transitions.get(kind).filter(|(known, _)| known == status);
@@ -317,6 +330,7 @@ mod tests {
         let full = Health {
             trouble: Some("write x: no space".to_owned()),
             pressure: BTreeSet::from([Condition::Disk]),
+            stopping: true,
         };
         let mut since = |disk: &Health, second| {
             let value = conditions(disk, at(second), &mut transitions);
@@ -340,6 +354,7 @@ mod tests {
         let mut second = first;
         second[0] = "lowtide.io/DiskWritable False 03";
         second[2] = "DiskPressure True 03";
+        second[4] = "Ready False 03";
         assert_eq!(since(&full, 3), second);
     }
 

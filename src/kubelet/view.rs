@@ -14,6 +14,7 @@ use k8s_openapi::api::core::v1::{Container, Lifecycle, Pod, PodSpec, Probe, Volu
 use serde_json::Value;
 
 use super::container_config::container_hash;
+use super::fit::Claim;
 use super::pressure::limits;
 use super::tokens;
 use crate::object::resources::qos_class;
@@ -118,6 +119,8 @@ pub struct PodView {
     pub containers: Vec<ContainerView>,
     pub restart_policy: RestartPolicy,
     pub qos: QosClass,
+    /// What it takes of the node.
+    pub claim: Claim,
     /// `metadata.generation`; 0 for none.
     pub generation: i64,
     pub priority: i32,
@@ -181,6 +184,7 @@ impl PodView {
             containers,
             restart_policy: policy,
             qos: qos_class(&typed.pod),
+            claim: Claim::of(&object.body["spec"]),
             generation: typed.pod.metadata.generation.unwrap_or(0),
             priority: spec.priority.unwrap_or(0),
             limits_disk: limits::has_any(&typed.pod),

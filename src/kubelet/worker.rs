@@ -17,6 +17,7 @@ use async_executor::Task;
 use event_listener::Event;
 
 use super::core::{Core, EventKind};
+use super::fit::Refusal;
 use super::memory::{Condemned, EndCause, Ending, Health, Memory, Target};
 use super::outcome::{Outcome, absorb};
 use super::plan::{Plan, Situation, Step, Waiting, plan};
@@ -99,14 +100,25 @@ impl Shared {
                     grace,
                     overdue: false,
                     eviction: None,
+                    reason: None,
                 });
             }
         }
         self.wake();
     }
 
-    /// Ends the pod for the node's sake, unless it is ending already.
-    pub fn end_by_node(&self, cause: EndCause, why: String, grace: Duration) {
+    /// Evicts the pod, unless it is ending already.
+    pub fn evict(&self, why: String, grace: Duration) {
+        self.end_by_node(EndCause::Evicted, None, why, grace);
+    }
+
+    /// Turns the pod away for good: nothing of it has run.
+    pub fn reject(&self, refusal: Refusal) {
+        let reason = Some(refusal.reason);
+        self.end_by_node(EndCause::Rejected, reason, refusal.message, Duration::ZERO);
+    }
+
+    fn end_by_node(&self, cause: EndCause, reason: Option<String>, why: String, grace: Duration) {
         let ending = &mut self.memory.borrow_mut().checkpoint.ending;
         if ending.is_none() {
             *ending = Some(Ending {
@@ -115,6 +127,7 @@ impl Shared {
                 grace,
                 overdue: false,
                 eviction: Some(why),
+                reason,
             });
         }
         self.wake();

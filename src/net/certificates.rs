@@ -46,6 +46,8 @@ pub struct Facts {
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub enum Purpose {
     Server {
+        /// For people: clients look at the others.
+        name: String,
         dns_names: Vec<String>,
         ips: Vec<IpAddr>,
     },
@@ -193,14 +195,14 @@ impl Authority {
     /// Makes a key and a certificate for it.
     pub fn issue(&self, purpose: &Purpose, validity: Validity) -> Result<Identity, String> {
         let name = match purpose {
-            Purpose::Server { .. } => "kube-apiserver",
+            Purpose::Server { name, .. } => name,
             Purpose::Client { user, .. } => user,
         };
         let mut params = params(name, validity);
         params.use_authority_key_identifier_extension = true;
         params.key_usages = vec![KeyUsagePurpose::DigitalSignature];
         match purpose {
-            Purpose::Server { dns_names, ips } => {
+            Purpose::Server { dns_names, ips, .. } => {
                 params.extended_key_usages = vec![ExtendedKeyUsagePurpose::ServerAuth];
                 for name in dns_names {
                     let name = name.as_str().try_into();
@@ -417,6 +419,7 @@ mod tests {
 
         let short = validity(1_700_000_000, 1_700_003_600);
         let purpose = Purpose::Server {
+            name: "kube-apiserver".to_owned(),
             dns_names: vec!["pi".into(), "kubernetes".into()],
             ips: vec!["::1".parse().unwrap(), "127.0.0.1".parse().unwrap()],
         };

@@ -220,6 +220,7 @@ mod tests {
             group: "dev".into(),
         };
         let server = Purpose::Server {
+            name: "kube-apiserver".to_owned(),
             dns_names: vec!["pi".into()],
             ips: Vec::new(),
         };

@@ -21,7 +21,8 @@ use crate::registry::{Health, Registry};
 use crate::runtime::host::{AttachStreams, Attachment, ExecStreams, HostRuntime, StreamedExec};
 use crate::runtime::images::{ImageStore, Progress};
 use crate::world::{
-    Detail, Image, Images, LocalFuture, PullError, PullRequest, RuntimeError, Sample, Stats, Uid,
+    Call, Detail, Image, Images, LocalFuture, NoAnswer, PullError, PullRequest, Reply as Answer,
+    Reviews, RuntimeError, Sample, Stats, Uid,
 };
 
 pub struct ApiSide {
@@ -29,6 +30,8 @@ pub struct ApiSide {
     runtime: Rc<HostRuntime>,
     images: Rc<ImageStore>,
     stats: Rc<dyn Stats>,
+    /// `None`: the node stands alone.
+    reviews: Option<Rc<dyn Reviews>>,
     registry: Registry,
     executor: Rc<LocalExecutor<'static>>,
 }
@@ -43,6 +46,7 @@ impl ApiSide {
     pub fn new(
         parts: &Parts,
         node_name: &str,
+        reviews: Option<Rc<dyn Reviews>>,
         registry: Registry,
         executor: Rc<LocalExecutor<'static>>,
     ) -> ApiSide {
@@ -51,6 +55,7 @@ impl ApiSide {
             runtime: parts.runtime.clone(),
             images: parts.images.clone(),
             stats: parts.world.stats.clone(),
+            reviews,
             registry,
             executor,
         }
@@ -221,6 +226,16 @@ impl NodeSide for ApiSide {
 
     fn stats(&self, detail: Detail) -> LocalFuture<'_, Sample> {
         self.stats.sample(detail)
+    }
+
+    fn review(&self, call: Call) -> LocalFuture<'_, Result<Answer, NoAnswer>> {
+        match &self.reviews {
+            Some(reviews) => reviews.review(call),
+            None => {
+                let text = "this node belongs to no cluster".to_owned();
+                Box::pin(async { Err(NoAnswer::Unusable(text)) })
+            }
+        }
     }
 
     fn health(&self) -> Result<(), String> {

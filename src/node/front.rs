@@ -14,11 +14,12 @@ use std::time::Duration;
 
 use rustls_pki_types::CertificateDer;
 
+use super::endpoints::{self, Endpoints};
 use super::machine;
 use super::parts::subnet;
 use super::pki::{Names, Pki};
-use crate::apiserver::Secure;
 use crate::apiserver::authn::{Authenticator, Files, Paths};
+use crate::apiserver::{Door, Secure};
 use crate::cli::options::{AuthorizationMode, RunOptions};
 use crate::controller::Trust;
 use crate::kubelet::env;
@@ -40,6 +41,7 @@ pub struct Doors {
     address: Option<SocketAddr>,
     gateway: Ipv4Addr,
     pods_reach_it: bool,
+    endpoints: Option<Endpoints>,
 }
 
 impl Doors {
@@ -52,6 +54,7 @@ impl Doors {
             address: None,
             gateway,
             pods_reach_it: false,
+            endpoints: Endpoints::open(options)?,
         };
         let Some(secure) = &options.secure else {
             return Ok(doors);
@@ -97,6 +100,12 @@ impl Doors {
         }
     }
 
+    /// Where the kubelet's endpoints are served; 0 for nowhere.
+    pub fn kubelet_port(&self) -> u16 {
+        let endpoints = self.endpoints.as_ref();
+        endpoints.map_or(0, |endpoints| endpoints.address.port())
+    }
+
     /// Where pods find the API, as upstream's kubelet tells them.
     pub fn services(&self) -> Vec<(String, String)> {
         match self.for_pods() {
@@ -122,6 +131,7 @@ pub struct Front {
     pub trust: Rc<Trust>,
     shown: RefCell<Shown>,
     config: Option<SharedConfig>,
+    kubelet_config: Option<SharedConfig>,
 }
 
 /// What listeners show.
@@ -129,6 +139,8 @@ struct Shown {
     /// The CA's certificate, PEM.
     authority: String,
     server: Option<Identity>,
+    /// At the kubelet's port.
+    kubelet: Option<Identity>,
     /// Of client certificates.
     client_authorities: Vec<CertificateDer<'static>>,
 }
@@ -140,6 +152,8 @@ pub struct Keeper {
     options: RunOptions,
     node_name: String,
     address: Option<SocketAddr>,
+    /// Of the kubelet's port.
+    kubelet_address: Option<SocketAddr>,
     gateway: Ipv4Addr,
     clock: Rc<dyn Clock>,
 }
@@ -153,7 +167,7 @@ impl Front {
         reader: Reader,
         disk: Rc<dyn Disk>,
         clock: Rc<dyn Clock>,
-    ) -> Result<(Rc<Front>, Option<Secure>, Keeper), String> {
+    ) -> Result<(Rc<Front>, Vec<Secure>, Keeper), String> {
         let now = not_before_build(clock.wall());
         let mut pki = Pki::open(disk, now).await?;
         let authority = pki.authority().to_owned();
@@ -167,6 +181,27 @@ impl Front {
             let made = server_config(&identity, &client_authorities)?;
             (server, config) = (Some(identity), Some(SharedConfig::new(made)));
         }
+        let mut secure = Vec::new();
+        if let Some(config) = &config {
+            secure.push(Secure {
+                door: Door::Api,
+                listeners: doors.listeners,
+                config: config.clone(),
+            });
+        }
+        let (mut kubelet, mut kubelet_config, mut kubelet_address) = (None, None, None);
+        if let Some(Endpoints { listener, address }) = doors.endpoints {
+            let names = endpoints::names(options, node_name, address);
+            let identity = pki.kubelet(&names, now).await?;
+            let made = SharedConfig::new(server_config(&identity, &client_authorities)?);
+            secure.push(Secure {
+                door: Door::Kubelet,
+                listeners: vec![listener],
+                config: made.clone(),
+            });
+            (kubelet, kubelet_config) = (Some(identity), Some(made));
+            kubelet_address = Some(address);
+        }
         let issuer = pki.issuer();
         let accounts = Some((issuer.clone(), reader));
         let front = Rc::new(Front {
@@ -177,9 +212,11 @@ impl Front {
             shown: RefCell::new(Shown {
                 authority,
                 server,
+                kubelet,
                 client_authorities,
             }),
-            config: config.clone(),
+            config,
+            kubelet_config,
         });
         let keeper = Keeper {
             front: front.clone(),
@@ -187,13 +224,10 @@ impl Front {
             options: options.clone(),
             node_name: node_name.to_owned(),
             address: doors.address,
+            kubelet_address,
             gateway: doors.gateway,
             clock,
         };
-        let secure = config.map(|config| Secure {
-            listeners: doors.listeners,
-            config,
-        });
         Ok((front, secure, keeper))
     }
 
@@ -212,6 +246,9 @@ impl Front {
         let shown = self.shown.borrow();
         if let (Some(config), Some(server)) = (&self.config, &shown.server) {
             config.replace(server_config(server, &shown.client_authorities)?);
+        }
+        if let (Some(config), Some(kubelet)) = (&self.kubelet_config, &shown.kubelet) {
+            config.replace(server_config(kubelet, &shown.client_authorities)?);
         }
         Ok(())
     }
@@ -238,12 +275,19 @@ impl Keeper {
             server = Some(self.pki.server(&names, now).await?);
             self.pki.kubeconfig(address, now).await?;
         }
+        let mut kubelet = None;
+        if let Some(address) = self.kubelet_address {
+            let names = endpoints::names(&self.options, &self.node_name, address);
+            kubelet = Some(self.pki.kubelet(&names, now).await?);
+        }
         changed |= self.front.shown.borrow().server != server;
+        changed |= self.front.shown.borrow().kubelet != kubelet;
         if changed {
             let mut shown = self.front.shown.borrow_mut();
             shown.authority = self.pki.authority().to_owned();
             self.front.trust.replace(&shown.authority);
             shown.server = server;
+            shown.kubelet = kubelet;
             drop(shown);
             // A renewed CA has its old key: whom the files made trusted still is.
             self.front.show()?;

@@ -82,6 +82,7 @@ pub fn read(options: &RunOptions) -> Result<Facts, String> {
         labels: options.node_labels.clone(),
         taints: taints.collect(),
         status_period: options.node_status_update_period,
+        kubelet_port: 0,
     };
     Ok(Facts { node, machine })
 }

@@ -8,7 +8,9 @@
 //! The only place that knows every part; it decides nothing about pods.
 
 mod api_side;
+mod endpoints;
 mod fetch;
+mod floor;
 mod front;
 mod join;
 mod machine;
@@ -47,7 +49,7 @@ use crate::os::signal::{Signal, Signals};
 use crate::os::task;
 use crate::registry::{self, Encryption, KeyFile, Registry};
 use crate::runtime::shim::executable;
-use crate::world::{Clock, Random};
+use crate::world::{Clock, Random, Reviews};
 
 /// Longest wait for pods that are stopped with the node; their own grace periods end earlier.
 const STOP_PODS_MAX: Duration = Duration::from_secs(600);
@@ -112,6 +114,7 @@ impl Node {
         // The first start has made the store's key and its directories; from here on pods move.
         os::thread::never_wait_here();
         let (services, api) = (doors.services(), doors.for_pods());
+        let kubelet_port = doors.kubelet_port();
         let node_name = machine.node.node_name.clone();
         let (reader, disk) = (registry.reader(), parts.world.disk.clone());
         let opened = Front::open(doors, &options, &node_name, reader, disk, clock.clone());
@@ -124,39 +127,31 @@ impl Node {
             api,
         };
         controllers.prepare().await;
-        let mut sources = start_sources(&options, &machine, &registry, &parts, &executor).await?;
-        sources.extend(join::follow(
-            &joined,
-            &options,
-            &node_name,
-            &registry,
-            &parts.world,
-            &executor,
-        ));
+        let sources = start_sources(&options, &machine, &registry, &parts, &executor).await?;
+        let sync = join::follow(&joined, &options, &node_name, &registry, &parts, &executor);
         let settings = crate::kubelet::Options {
             issuer: Some(front.issuer.clone()),
             cluster_tokens: joined.as_ref().map(|joined| joined.remote.tokens()),
-            ..kubelet_options(&options, machine, services, &parts)
+            ..kubelet_options(&options, machine, (services, kubelet_port), &parts)
         };
         let world = parts.world.clone();
         let kubelet = Kubelet::start(world, registry.clone(), settings, executor.clone()).await;
         let authorizer = authorizer(&options, &policy, &registry);
+        let reviews = joined.as_ref().map(|joined| joined.remote.reviews());
         let (api, backend) = start_api(
             &options,
             (front.authenticator.clone(), authorizer),
             secure,
-            &node_name,
+            (&node_name, reviews),
             &registry,
             &parts,
             executor.clone(),
         )?;
-        let mut background = controllers.start(&executor);
+        // Until the end: the cluster hears of a node that goes down, and of its pods' last states.
+        let mut background = sync;
+        background.extend(controllers.start(&executor));
         background.extend(housekeeping(&registry, &parts, clock, &executor));
-        background.extend([
-            backend,
-            executor.spawn(keeper.keep()),
-            task::spawn(&executor, reseal(registry.clone())),
-        ]);
+        background.extend([backend, executor.spawn(keeper.keep())]);
         Ok(Node {
             options,
             parts,
@@ -245,6 +240,7 @@ impl Node {
             }
         }
         drop(self.background);
+        self.parts.floor.stop().await;
         self.registry.flush().await;
     }
 }
@@ -255,7 +251,7 @@ fn housekeeping(
     parts: &Parts,
     clock: Rc<dyn Clock>,
     executor: &Rc<LocalExecutor<'static>>,
-) -> [Task<()>; 3] {
+) -> [Task<()>; 4] {
     let quotas = admission::resource_quota::keep_statuses(registry.clone());
     let images = parts.images.clone();
     let watch_images = async move { images.watch_image_dir().await };
@@ -264,19 +260,21 @@ fn housekeeping(
         task::spawn(executor, watch_images),
         task::spawn(executor, trim),
         task::spawn(executor, quotas),
+        task::spawn(executor, reseal(registry.clone())),
     ]
 }
 
 fn kubelet_options(
     options: &RunOptions,
     machine: machine::Facts,
-    services: Vec<(String, String)>,
+    (services, kubelet_port): (Vec<(String, String)>, u16),
     parts: &Parts,
 ) -> crate::kubelet::Options {
     crate::kubelet::Options {
         node: machine.node,
         machine: Machine {
             runtime_version: parts.runtime.oci_runtime().uri(),
+            kubelet_port,
             ..machine.machine
         },
         services,
@@ -452,8 +450,8 @@ fn authorizer(options: &RunOptions, policy: &PolicyFile, registry: &Registry) ->
 fn start_api(
     options: &RunOptions,
     (authenticator, authorizer): (Authenticator, Authorizer),
-    secure: Option<Secure>,
-    node_name: &str,
+    secure: Vec<Secure>,
+    (node_name, reviews): (&str, Option<Rc<dyn Reviews>>),
     registry: &Registry,
     parts: &Parts,
     executor: Rc<LocalExecutor<'static>>,
@@ -471,6 +469,8 @@ fn start_api(
         backend,
         || Ok(Rc::new(SystemClock::new()?)),
         apiserver::Options {
+            node_name: node_name.to_owned(),
+            kubelet_configuration: endpoints::configuration(options),
             pod_logs_dir: options.pod_logs_dir.clone(),
             figures: parts.figures.clone(),
             authenticator,
@@ -479,7 +479,13 @@ fn start_api(
         },
     );
     let serve = serve.map_err(failed)?;
-    let side = api_side::ApiSide::new(parts, node_name, registry.clone(), executor.clone());
+    let side = api_side::ApiSide::new(
+        parts,
+        node_name,
+        reviews,
+        registry.clone(),
+        executor.clone(),
+    );
     let side = Rc::new(side);
     let work = apiserver::backend::run(requests, side, registry.clone(), executor.clone());
     Ok((serve, task::spawn(&executor, work)))

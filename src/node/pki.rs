@@ -4,6 +4,7 @@
 //!   ROOT/pki/ca.pem               certificate and key, 10 years; renewed with the same key
 //!   ROOT/pki/ca.crt               the certificate alone, for clients
 //!   ROOT/pki/apiserver.pem        what the API shows; made anew when a name or address is missing
+//!   ROOT/pki/kubelet.pem          what the kubelet's port shows until the cluster signs another
 //!   ROOT/pki/admin.pem            the administrator's, in group system:masters
 //!   ROOT/pki/service-account.pem  key of service account tokens
 //!   ROOT/admin.kubeconfig         made from ca.crt and admin.pem
@@ -42,6 +43,7 @@ const RENEW_LEFT: u32 = 5;
 const AUTHORITY: &str = "pki/ca.pem";
 const AUTHORITY_CERTIFICATE: &str = "pki/ca.crt";
 const SERVER: &str = "pki/apiserver.pem";
+const KUBELET: &str = "pki/kubelet.pem";
 const ADMIN: &str = "pki/admin.pem";
 const ACCOUNTS: &str = "pki/service-account.pem";
 const KUBECONFIG: &str = "admin.kubeconfig";
@@ -105,7 +107,14 @@ impl Pki {
 
     /// What the API shows at these names.
     pub async fn server(&mut self, names: &Names, now: Timestamp) -> Result<Identity, String> {
-        self.leaf(SERVER, &server_purpose(names), now).await
+        self.leaf(SERVER, &server_purpose("kube-apiserver", names), now)
+            .await
+    }
+
+    /// What the kubelet's port shows at these names.
+    pub async fn kubelet(&mut self, names: &Names, now: Timestamp) -> Result<Identity, String> {
+        self.leaf(KUBELET, &server_purpose("kubelet", names), now)
+            .await
     }
 
     /// Makes `admin.kubeconfig` what it has to be for a server at this address.
@@ -176,8 +185,9 @@ impl Pki {
     }
 }
 
-fn server_purpose(names: &Names) -> Purpose {
+fn server_purpose(name: &str, names: &Names) -> Purpose {
     Purpose::Server {
+        name: name.to_owned(),
         dns_names: names.dns_names.clone(),
         ips: names.ips.clone(),
     }
@@ -221,7 +231,7 @@ fn judge_leaf(
     }
     // One name too many does no harm: an interface that is down today is up tomorrow.
     let missing = match purpose {
-        Purpose::Server { dns_names, ips } => {
+        Purpose::Server { dns_names, ips, .. } => {
             let name = dns_names.iter().find(|n| !facts.dns_names.contains(n));
             let ip = ips.iter().find(|ip| !facts.ips.contains(ip));
             name.cloned().or(ip.map(IpAddr::to_string))

@@ -31,7 +31,7 @@ fn server(pki: &mut Pki, names: &Names, now: Timestamp) -> Identity {
 
 fn is_fresh(server: &Identity, authority: &str, names: &Names, now: Timestamp) -> bool {
     let root = first_certificate(authority).expect("PEM");
-    judge_leaf(server, &root, &server_purpose(names), now) == Verdict::Good
+    judge_leaf(server, &root, &server_purpose("kube-apiserver", names), now) == Verdict::Good
 }
 
 const ADDRESS: &str = "0.0.0.0:6443";

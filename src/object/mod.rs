@@ -14,6 +14,7 @@ pub mod locate;
 mod names;
 pub mod order;
 pub mod patch;
+pub mod placement;
 pub mod protobuf;
 mod quantity;
 pub mod references;

@@ -58,6 +58,27 @@ impl LabelSelector {
         Ok(LabelSelector { requirements })
     }
 
+    /// Of `matchExpressions` (`key`, `operator`, `values`). `None`: one of them makes no sense.
+    pub fn of_expressions(list: &Value) -> Option<LabelSelector> {
+        let list = list.as_array().into_iter().flatten();
+        let requirements = list.map(|expression| {
+            let values = expression["values"].as_array().into_iter().flatten();
+            let mut values = values.filter_map(|value| value.as_str().map(str::to_owned));
+            let demand = match expression["operator"].as_str()? {
+                "In" => Demand::In(values.collect()),
+                "NotIn" => Demand::NotIn(values.collect()),
+                "Exists" => Demand::Exists,
+                "DoesNotExist" => Demand::Absent,
+                "Gt" => Demand::Above(values.next()?.parse().ok()?),
+                "Lt" => Demand::Below(values.next()?.parse().ok()?),
+                _ => return None,
+            };
+            Some((expression["key"].as_str()?.to_owned(), demand))
+        });
+        let requirements = requirements.collect::<Option<_>>()?;
+        Some(LabelSelector { requirements })
+    }
+
     pub fn is_everything(&self) -> bool {
         self.requirements.is_empty()
     }

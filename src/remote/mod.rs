@@ -21,11 +21,13 @@ mod link;
 mod member;
 mod mirror;
 mod node;
+mod own_node;
 mod paths;
 mod pod_status;
 mod pull;
 mod push;
 mod reflector;
+mod reviews;
 mod tokens;
 
 #[cfg(test)]
@@ -43,15 +45,17 @@ use self::link::Link;
 use self::member::Member;
 pub use self::node::{Cloud, Registration};
 use self::node::{Enlisted, Heartbeat};
+use self::own_node::OwnNode;
 use self::paths::Selection;
 use self::pull::Pull;
 use self::push::Push;
 use self::reflector::Reflector;
+use self::reviews::ClusterReviews;
 use self::tokens::ClusterTokens;
 use crate::object::{Kind, Source};
 use crate::os::task;
 use crate::registry::Registry;
-use crate::world::{Clock, Cluster, LocalFuture, Random, TokenSource, World};
+use crate::world::{Clock, Cluster, LocalFuture, Random, Reviews, TokenSource, World};
 
 /// What the sync needs to know.
 pub struct Options {
@@ -86,6 +90,11 @@ impl Remote {
     /// Who makes the tokens of the cluster's pods.
     pub fn tokens(&self) -> Rc<dyn TokenSource> {
         Rc::new(ClusterTokens(self.link.clone()))
+    }
+
+    /// Who says what strangers are and may do.
+    pub fn reviews(&self) -> Rc<dyn Reviews> {
+        Rc::new(ClusterReviews(self.link.clone()))
     }
 
     /// Gets and renews the node's own certificate, where that is the node's business.
@@ -128,6 +137,7 @@ impl Remote {
             fields: format!("spec.nodeName={}", options.node_name),
         };
         let pods = Reflector::new(link.clone(), bound);
+        let node = Rc::new(OwnNode::new(link.clone(), &options.node_name, &pods));
         let (enlisted, taken) = (Rc::new(Enlisted::default()), Rc::default());
         let heartbeat = Heartbeat {
             link: link.clone(),
@@ -138,6 +148,7 @@ impl Remote {
             cloud: options.cloud,
             provider_id: options.provider_id,
             enlisted: enlisted.clone(),
+            node: node.clone(),
         };
         let events = Events {
             link: link.clone(),
@@ -149,6 +160,7 @@ impl Remote {
             clock: clock.clone(),
             executor: executor.clone(),
             pods: pods.clone(),
+            node: node.clone(),
             taken: Rc::clone(&taken),
         };
         let push = Push {
@@ -163,6 +175,7 @@ impl Remote {
         };
         vec![
             task::spawn(executor, async move { pods.run().await }),
+            task::spawn(executor, async move { node.reflector.run().await }),
             task::spawn(executor, heartbeat.run()),
             task::spawn(executor, pull.run()),
             task::spawn(executor, push.run()),

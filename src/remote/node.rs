@@ -18,6 +18,7 @@ use jiff::Timestamp;
 use serde_json::{Map, Value, json};
 
 use super::link::Link;
+use super::own_node::OwnNode;
 use super::paths;
 use crate::object::{Key, Kind};
 use crate::registry::Registry;
@@ -86,6 +87,8 @@ pub struct Heartbeat {
     pub cloud: Cloud,
     pub provider_id: Option<String>,
     pub enlisted: Rc<Enlisted>,
+    /// The cluster's Node, watched: somebody may take it away or make another.
+    pub node: Rc<OwnNode>,
 }
 
 #[derive(Default)]
@@ -131,6 +134,10 @@ impl Heartbeat {
     }
 
     async fn beat(&self, state: &mut State) -> Result<(), NoAnswer> {
+        let (ours, theirs) = (self.enlisted.uid(), self.node.uid());
+        if ours.is_some() && theirs.is_some_and(|theirs| theirs != ours) {
+            self.lost(state);
+        }
         let Some(uid) = self.enlist(state).await? else {
             return Ok(());
         };
@@ -171,6 +178,7 @@ impl Heartbeat {
         state.refused.clear();
         state.sent = None;
         let uid = reply.body["metadata"]["uid"].as_str().map(str::to_owned);
+        self.node.reflector.learn(reply.body);
         self.enlisted.set(uid.clone());
         Ok(uid)
     }
@@ -303,16 +311,23 @@ impl Heartbeat {
                 state.sent = Some((news, now));
                 let uid = reply.body["metadata"]["uid"].as_str();
                 self.enlisted.set(uid.map(str::to_owned));
+                self.node.reflector.learn(reply.body);
             }
             // Somebody took it away: the next beat makes it anew.
-            404 => {
-                log::warn!("the cluster has no node {} any more", self.node_name);
-                state.lease = None;
-                self.enlisted.set(None);
-            }
+            404 => self.lost(state),
             _ => self.complain(state, "report the node's status", &reply),
         }
         Ok(())
+    }
+
+    /// The Node that was enlisted is not there any more: the next beat looks, and makes it anew.
+    fn lost(&self, state: &mut State) {
+        log::warn!(
+            "the cluster has not the node {} any more that it had",
+            self.node_name
+        );
+        state.lease = None;
+        self.enlisted.set(None);
     }
 
     fn complain(&self, state: &mut State, what: &'static str, reply: &Reply) {

@@ -9,6 +9,9 @@
 //! disk together: after that it needs no cluster. What the cluster was not heard of since this agent
 //! was started stays as it is in the registry.
 //!
+//! The cluster's Node of this machine comes with them: its labels and taints are what the pods were
+//! placed by.
+//!
 //! A pod that has ended for good in the cluster's eyes and is unknown here is not taken: its work is
 //! done, and this node may have lost its records of that.
 
@@ -22,6 +25,7 @@ use async_executor::{LocalExecutor, Task};
 use futures_lite::future::or;
 use serde_json::Value;
 
+use super::own_node::OwnNode;
 use super::paths::Selection;
 use super::reflector::{Held, Name, Reflector};
 use crate::object::{Key, Kind, Origin, Source, references};
@@ -50,6 +54,15 @@ struct Seen {
     over: bool,
 }
 
+/// Whether new pods are here for something that the Node is known to have.
+#[derive(Clone, Copy, PartialEq, Eq)]
+enum Placing {
+    Plain,
+    /// The label may be newer than what was seen of the Node: the cluster is asked before the node turns
+    /// the pod away. Source: Kubernetes pkg/kubelet/lifecycle/predicate.go (generalFilter).
+    Doubtful,
+}
+
 /// A thing that pods name, followed by itself.
 struct Follower {
     reflector: Rc<Reflector>,
@@ -61,6 +74,7 @@ pub struct Pull {
     pub clock: Rc<dyn Clock>,
     pub executor: Rc<LocalExecutor<'static>>,
     pub pods: Rc<Reflector>,
+    pub node: Rc<OwnNode>,
     /// UIDs of pods of which the kubelet knows all there is to know.
     pub taken: Rc<RefCell<BTreeSet<String>>>,
 }
@@ -92,15 +106,20 @@ impl Pull {
 
     /// Hands over what there is. Returns when to look again at the latest.
     async fn turn(&self, state: &mut State) -> Option<BootTime> {
-        let pods = self.look(state);
+        let (pods, placing) = self.look(state);
         self.follow(state);
+        if placing == Placing::Doubtful {
+            self.node.ask().await;
+        }
         let now = self.clock.now();
         let mut complete = Complete::default();
+        complete.add(state, self.node.key(), Some(&*self.node.reflector));
         for (name, held) in &pods {
             complete.add_pod(state, name, held, now);
         }
         for key in std::mem::take(&mut complete.needed) {
-            complete.add_reference(state, key);
+            let reflector = state.reflector_of(&key);
+            complete.add(state, key, reflector);
         }
         let fresh = |entry: &Incoming| !matches!(entry, Incoming::AsBefore(_));
         if complete.list.iter().any(fresh)
@@ -128,8 +147,9 @@ impl Pull {
     }
 
     /// Reads what changed among the pods. Returns those that are no mirrors.
-    fn look(&self, state: &mut State) -> Vec<(Name, Rc<Held>)> {
+    fn look(&self, state: &mut State) -> (Vec<(Name, Rc<Held>)>, Placing) {
         let mut pods = self.pods.all();
+        let mut placing = Placing::Plain;
         let reader = self.registry.reader();
         let mut seen = BTreeMap::new();
         pods.retain(|(name, held)| {
@@ -149,6 +169,9 @@ impl Pull {
             let here = reader.get_packed(&key);
             let here = here.is_some_and(|pod| pod.uid() == held.uid());
             let phase = body["status"]["phase"].as_str();
+            if !here && !mirror && since.is_none() && !self.node.is_chosen_by(&body["spec"]) {
+                placing = Placing::Doubtful;
+            }
             seen.insert(
                 name.clone(),
                 Seen {
@@ -165,7 +188,7 @@ impl Pull {
             !mirror
         });
         state.seen = seen;
-        pods
+        (pods, placing)
     }
 
     /// Follows what pods name, and nothing else.
@@ -218,7 +241,7 @@ impl Complete {
         }
         let key = key_of(Kind::Pod, name);
         let until = seen.since + REFERENCES_MAX;
-        let known = |key| state.heard_of(key).is_some();
+        let known = |key| state.reflector_of(key).is_some_and(Reflector::has_listed);
         let new = !seen.here && !state.told.contains_key(&key);
         if new && now < until && !seen.names.iter().all(known) {
             self.again = self.again.map_or(Some(until), |at| Some(at.min(until)));
@@ -231,8 +254,9 @@ impl Complete {
         self.prints.insert(key, seen.print);
     }
 
-    fn add_reference(&mut self, state: &State, key: Key) {
-        let Some(reflector) = state.heard_of(&key) else {
+    /// Adds what `reflector` holds of `key`.
+    fn add(&mut self, state: &State, key: Key, reflector: Option<&Reflector>) {
+        let Some(reflector) = reflector.filter(|reflector| reflector.has_listed()) else {
             // Whatever is here stays.
             let told = state.told.get(&key);
             self.prints.extend(told.map(|print| (key.clone(), *print)));
@@ -249,13 +273,9 @@ impl Complete {
 }
 
 impl State {
-    /// The reflector of a thing that the cluster has spoken of since this agent was started.
-    fn heard_of(&self, key: &Key) -> Option<&Reflector> {
+    fn reflector_of(&self, key: &Key) -> Option<&Reflector> {
         let follower = self.followers.get(key)?;
-        follower
-            .reflector
-            .has_listed()
-            .then_some(&*follower.reflector)
+        Some(&follower.reflector)
     }
 }
 

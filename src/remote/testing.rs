@@ -84,6 +84,7 @@ impl Server {
     pub(super) fn start(executor: &LocalExecutor<'static>, script: Script) -> Server {
         let (authority, ca) = Authority::make("cluster", validity()).expect("CA");
         let purpose = Purpose::Server {
+            name: "kube-apiserver".to_owned(),
             dns_names: vec!["kubernetes".into()],
             ips: vec!["127.0.0.1".parse().unwrap()],
         };

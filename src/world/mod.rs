@@ -18,6 +18,7 @@ mod disk;
 pub mod figures;
 mod images;
 mod net;
+mod reviews;
 mod runtime;
 mod stats;
 mod tokens;
@@ -32,6 +33,7 @@ pub use cluster::{Call, Cluster, NoAnswer, NoWatch, Reply, Verb, Watch};
 pub use disk::{Area, Disk, DiskError};
 pub use images::{Credential, DiskUse, Image, ImageConfig, Images, PullError, PullRequest};
 pub use net::{HttpAnswer, HttpCheck, Net, NetError, Scheme};
+pub use reviews::Reviews;
 pub use runtime::{
     Capabilities, CgroupResources, ContainerConfig, ContainerId, ContainerObserved, ContainerState,
     Dns, ExecOutcome, ExecRequest, Exit, HostAlias, IdMapping, Mount, MountSource, NamespaceMode,

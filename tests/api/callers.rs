@@ -61,7 +61,7 @@ pub fn node() -> Node {
     node
 }
 
-fn account(node: &Node) -> Object {
+pub fn account(node: &Node) -> Object {
     let key = Key::local(Kind::ServiceAccount, "default", "default");
     (*node.reader.get(&key).expect("the account")).clone()
 }

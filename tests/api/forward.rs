@@ -72,7 +72,7 @@ async fn exchange(connection: &Connection, port: u16, request: &str, bytes: &Byt
     assert_eq!(text(&error).await, "");
 }
 
-async fn all_of_it(connection: &Connection) {
+pub async fn all_of_it(connection: &Connection) {
     let port = echo();
     // Two at once, more than all buffers on the way; then one that is refused; then one more.
     let big = Bytes::from(vec![b'x'; 2_000_000]);
@@ -98,7 +98,7 @@ fn connections_go_both_ways_over_spdy() {
     with_connection(&node, PATH, &["portforward.k8s.io"], all_of_it);
 }
 
-fn in_time<T>(work: impl Future<Output = T>) -> T {
+pub fn in_time<T>(work: impl Future<Output = T>) -> T {
     #[allow(clippy::disallowed_methods, reason = "a test's own time limit")]
     let patience = async {
         async_io::Timer::after(PATIENCE).await;

@@ -7,6 +7,7 @@ mod client;
 mod exec;
 mod forward;
 mod golden;
+mod kubelet_port;
 mod logs;
 mod matrix;
 mod node;

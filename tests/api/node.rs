@@ -6,7 +6,7 @@ use std::os::fd::OwnedFd;
 use std::os::unix::net::UnixStream;
 use std::path::PathBuf;
 use std::rc::Rc;
-use std::sync::{Arc, mpsc};
+use std::sync::{Arc, Mutex, mpsc};
 use std::time::Duration;
 
 use async_executor::LocalExecutor;
@@ -25,8 +25,8 @@ use lowtide::os::random::SystemRandom;
 use lowtide::os::terminal;
 use lowtide::registry::{self, Reader, Registry};
 use lowtide::world::{
-    Clock, Cpu, Detail, Image, LocalFuture, Memory, PullError, Random, RuntimeError, Sample, Uid,
-    Usage,
+    self, Call, Clock, Cpu, Detail, Image, LocalFuture, Memory, NoAnswer, PullError, Random,
+    RuntimeError, Sample, Uid, Usage,
 };
 use serde_json::{Value, json};
 
@@ -44,6 +44,8 @@ pub struct Setup {
     pub policy: &'static str,
     /// `None`: ABAC.
     pub modes: Option<Vec<Mode>>,
+    /// What a cluster says of others.
+    pub cluster: Arc<Cluster>,
     /// Who is believed, and where TLS is served; `None`: the local socket alone.
     pub front: Option<Front>,
 }
@@ -82,6 +84,7 @@ impl Node {
         let (work, todo) = async_channel::bounded::<Work>(8);
         let (ready, started) = mpsc::channel();
         let (plugins, registry_limits) = (setup.admission, setup.registry_limits);
+        let cluster = setup.cluster;
         #[allow(clippy::disallowed_methods, reason = "a test's own thread")]
         let thread = std::thread::spawn(move || {
             let executor = Rc::new(LocalExecutor::new());
@@ -99,7 +102,7 @@ impl Node {
                 };
                 let (registry, _) = Registry::open(options).await.expect("registry");
                 ready.send(registry.reader()).expect("the test waits");
-                let side = Rc::new(FakeNode);
+                let side = Rc::new(FakeNode(cluster));
                 let work = backend::run(requests, side, registry.clone(), ours.clone());
                 ours.spawn(work).detach();
                 while let Ok(work) = todo.recv().await {
@@ -113,13 +116,15 @@ impl Node {
         let policy = PolicyFile::open(Some(&policy_path)).expect("policy");
         let modes = setup.modes.unwrap_or(vec![Mode::Abac]);
         let (authenticator, secure) = match setup.front {
-            None => (Authenticator::default(), None),
+            None => (Authenticator::default(), Vec::new()),
             Some(front) => {
                 let (authenticator, secure) = front(&reader);
-                (authenticator, Some(secure))
+                (authenticator, vec![secure])
             }
         };
         let options = Options {
+            node_name: "pi".to_owned(),
+            kubelet_configuration: "{}".to_owned(),
             pod_logs_dir: directory.path().join("logs"),
             figures: Default::default(),
             authenticator,
@@ -344,8 +349,65 @@ impl Answer {
     }
 }
 
+/// A cluster that answers reviews, or does not.
+#[derive(Default)]
+pub struct Cluster {
+    pub state: Mutex<ClusterState>,
+}
+
+#[derive(Default)]
+pub struct ClusterState {
+    pub answers: bool,
+    /// Token and user.
+    pub tokens: Vec<(String, &'static str)>,
+    /// User, verb, subresource of nodes.
+    pub rights: Vec<(&'static str, &'static str, &'static str)>,
+    /// What it was asked so far.
+    pub asked: Vec<Value>,
+}
+
+impl Cluster {
+    fn review(&self, call: &Call) -> Result<world::Reply, NoAnswer> {
+        let mut state = self.state.lock().expect("no panic");
+        if !state.answers {
+            return Err(NoAnswer::Unreachable("no route to host".to_owned()));
+        }
+        let body = call.body.clone().expect("a body");
+        state.asked.push(body.clone());
+        let spec = &body["spec"];
+        let status = match body["kind"].as_str() {
+            Some("TokenReview") => {
+                let mut tokens = state.tokens.iter();
+                let user = tokens.find(|(token, _)| spec["token"] == **token);
+                match user {
+                    Some((_, user)) => json!({"authenticated": true, "user": {"username": user}}),
+                    None => json!({"error": "unknown"}),
+                }
+            }
+            _ => {
+                let what = &spec["resourceAttributes"];
+                assert_eq!(
+                    (&what["resource"], &what["name"]),
+                    (&json!("nodes"), &json!("pi"))
+                );
+                let allowed = state.rights.iter().any(|(user, verb, part)| {
+                    spec["user"] == **user
+                        && what["verb"] == **verb
+                        && what["subresource"] == **part
+                });
+                json!({"allowed": allowed})
+            }
+        };
+        Ok(world::Reply {
+            status: 201,
+            body: json!({"status": status}),
+            retry_after: None,
+        })
+    }
+}
+
 /// Runs commands on this host instead of in containers.
-struct FakeNode;
+struct FakeNode(Arc<Cluster>);
 
 impl NodeSide for FakeNode {
     fn exec(&self, start: ExecStart) -> LocalFuture<'_, Result<ExecSession, RuntimeError>> {
@@ -481,6 +543,10 @@ impl NodeSide for FakeNode {
             pods: Vec::new(),
         };
         Box::pin(async move { sample })
+    }
+
+    fn review(&self, call: Call) -> LocalFuture<'_, Result<world::Reply, NoAnswer>> {
+        Box::pin(async move { self.0.review(&call) })
     }
 
     fn health(&self) -> Result<(), String> {

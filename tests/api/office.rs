@@ -18,13 +18,14 @@ use futures_rustls::TlsConnector;
 use jiff::{Timestamp, ToSpan};
 use lowtide::apiserver::authn::{Authenticator, Files, Network, Paths, Peer};
 use lowtide::apiserver::authz::{Authorizer, Mode, PolicyFile};
-use lowtide::apiserver::{Limits, Options, Server};
+use lowtide::apiserver::{self, Limits, Options, Server};
 use lowtide::net::certificates::{Authority, Identity, Purpose, Validity};
 use lowtide::net::serve::{Duplex, Ending};
 use lowtide::net::tls_server::{SharedConfig, server_config};
 use lowtide::object::Object;
 use lowtide::object::token::{Issuer, SigningKey, Wanted};
 use lowtide::os::clock::{SystemClock, wall_time};
+use lowtide::world::Clock;
 use rustls::pki_types::pem::PemObject;
 use rustls::pki_types::{CertificateDer, PrivateKeyDer};
 use serde_json::Value;
@@ -117,6 +118,7 @@ impl Office {
     /// What the server shows to TLS clients.
     pub fn serving(&self) -> SharedConfig {
         let purpose = Purpose::Server {
+            name: "kube-apiserver".to_owned(),
             dns_names: vec!["pi".to_owned()],
             ips: vec![Ipv4Addr::LOCALHOST.into()],
         };
@@ -182,6 +184,8 @@ fn chain(identity: &Identity) -> Vec<CertificateDer<'static>> {
 pub enum From {
     LocalSocket,
     Network(Option<Identity>),
+    /// To the kubelet's port.
+    Kubelet(Option<Identity>),
 }
 
 /// A server of one set of modes.
@@ -206,14 +210,21 @@ impl Door {
         std::fs::write(&path, policy).expect("policy");
         let policy = PolicyFile::open(Some(&path)).expect("policy");
         let options = Options {
+            node_name: "pi".to_owned(),
+            kubelet_configuration: r#"{"kubeletconfig":{}}"#.to_owned(),
             pod_logs_dir: node.directory.path().join("logs"),
             figures: Default::default(),
             authenticator,
             authorizer: Authorizer::new(modes, &policy, &node.reader),
             limits,
         };
-        let executor = Rc::new(LocalExecutor::new());
         let clock = Rc::new(SystemClock::new().expect("clock"));
+        Door::on_clock(node, options, clock)
+    }
+
+    /// A server whose time is somebody's.
+    pub fn on_clock(node: &Node, options: Options, clock: Rc<dyn Clock>) -> Door {
+        let executor = Rc::new(LocalExecutor::new());
         let (reader, backend) = (node.reader.clone(), node.backend.clone());
         let server = Server::new(reader, backend, clock, options, executor.clone());
         Door { executor, server }
@@ -221,19 +232,28 @@ impl Door {
 
     /// A connection that skips TLS: the peer is who its handshake would have shown.
     pub fn walk_in(&self, from: &From) -> Line {
+        Line::new(Box::new(self.wire(from)))
+    }
+
+    /// The same as bytes.
+    pub fn wire(&self, from: &From) -> Async<UnixStream> {
         let (ours, theirs) = UnixStream::pair().expect("a pair");
         let peer = match from {
             From::LocalSocket => Peer::Local,
-            From::Network(identity) => {
+            From::Network(identity) | From::Kubelet(identity) => {
                 let shown = identity.as_ref().map(chain).unwrap_or_default();
-                Peer::Network(Network::new(([127, 0, 0, 1], 1).into(), shown))
+                let network = Network::new(([127, 0, 0, 1], 1).into(), shown);
+                Peer::Network(match from {
+                    From::Kubelet(_) => network.at(apiserver::Door::Kubelet),
+                    _ => network,
+                })
             }
         };
         let server = self.server.clone();
         let theirs = Async::new(theirs).expect("non-blocking");
         let serve = async move { server.serve(Box::new(Ending(theirs)), peer).await };
         self.executor.spawn(serve).detach();
-        Line::new(Box::new(Async::new(ours).expect("non-blocking")))
+        Async::new(ours).expect("non-blocking")
     }
 
     /// Listens with TLS until the executor is dropped.
@@ -242,7 +262,11 @@ impl Door {
         let address = listener.local_addr().expect("address");
         let listener = Async::new(listener).expect("non-blocking");
         let server = self.server.clone();
-        let serve = async move { server.listen_secure(&listener, &config).await };
+        let serve = async move {
+            server
+                .listen_secure(&listener, &config, apiserver::Door::Api)
+                .await
+        };
         self.executor.spawn(serve).detach();
         address
     }

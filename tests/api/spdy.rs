@@ -73,7 +73,7 @@ pub async fn text(stream: &Stream) -> String {
     String::from_utf8(all).expect("text")
 }
 
-fn open(connection: &Connection, kind: &str) -> Stream {
+pub fn open(connection: &Connection, kind: &str) -> Stream {
     let headers = Headers::of(&[("streamtype", kind)]);
     connection.open(headers).expect("opened")
 }

@@ -11,7 +11,7 @@ use crate::isolation::{isolated, run};
 use crate::support::{FOREVER, IMAGE, Node, condition, container, eventually, pod, uid, wait_for};
 
 /// A cluster that knows the node by its token, and that node; neither is started.
-fn pair(place: &Path) -> (Node, Node) {
+pub fn pair(place: &Path) -> (Node, Node) {
     // Their cgroups are named after these.
     let name = place.file_name().unwrap().to_string_lossy();
     let at = |which: &str| place.join(format!("{name}-{which}"));
@@ -41,13 +41,13 @@ fn pair(place: &Path) -> (Node, Node) {
     (cloud, edge)
 }
 
-fn cut() {
+pub fn cut() {
     let rules = "add table inet cut; add chain inet cut i { type filter hook input priority 0; }; \
                  add rule inet cut i tcp dport 6443 drop; add rule inet cut i tcp sport 6443 drop";
     run("nft", &[rules]);
 }
 
-fn mend() {
+pub fn mend() {
     run("nft", &["delete table inet cut"]);
 }
 
@@ -86,6 +86,44 @@ pub fn apply(node: &Node, file: &str, text: &str) {
 pub const SECRET: &str = r#"{"apiVersion": "v1", "kind": "Secret",
     "metadata": {"name": "s", "namespace": "default"}, "stringData": {"word": "tide"}}"#;
 
+/// Also by what the cluster's Node says. One pod that can be here stays.
+fn turns_away_who_cannot_be_here(cloud: &Node) {
+    let labelled = r#"{"apiVersion": "v1", "kind": "Node", "metadata": {"name": "n", "labels": {"disk": "ssd"}}}"#;
+    let path = cloud.place.join("node.json");
+    fs::write(&path, labelled).unwrap();
+    cloud.ok(&["apply", "-f", path.to_str().unwrap()]);
+    for (name, part, reason) in [
+        ("near", json!({"nodeSelector": {"disk": "ssd"}}), None),
+        (
+            "far",
+            json!({"nodeSelector": {"disk": "hdd"}}),
+            Some("NodeAffinity"),
+        ),
+        (
+            "huge",
+            json!({"overhead": {"cpu": "1000"}}),
+            Some("OutOfcpu"),
+        ),
+    ] {
+        let mut pod: Value = serde_json::from_str(&bound(name)).unwrap();
+        let spec = pod["spec"].as_object_mut().unwrap();
+        spec.extend(part.as_object().unwrap().clone());
+        apply(cloud, "placed.json", &pod.to_string());
+        let Some(reason) = reason else {
+            cloud.up(name);
+            continue;
+        };
+        let pod = wait_for("the pod is turned away", || {
+            cloud
+                .pod(name)
+                .filter(|pod| pod["status"]["phase"] == "Failed")
+        });
+        assert_eq!(pod["status"]["reason"], reason);
+        let message = pod["status"]["message"].as_str().unwrap();
+        assert!(message.starts_with("Pod was rejected: "), "{message}");
+    }
+}
+
 #[test]
 fn a_joined_node_runs_the_clusters_pods_and_shows_its_own() {
     isolated(|place| {
@@ -121,10 +159,21 @@ fn a_joined_node_runs_the_clusters_pods_and_shows_its_own() {
         edge.remove_manifest("own.yaml");
         cloud.gone("own");
 
+        turns_away_who_cannot_be_here(&cloud);
+
+        // A Node that somebody deletes is there again at once.
+        cloud.ok(&["delete", "node", "n"]);
+        wait_for("the node is registered again", || {
+            node_of(&cloud).filter(|again| again["metadata"]["uid"] != node["metadata"]["uid"])
+        });
+
         cloud.ok(&["delete", "pod", "app-n"]);
         cloud.gone("app");
         edge.gone("app");
+        // The node takes its pods along: the cluster hears of it.
         edge.finish();
+        let node = node_of(&cloud).expect("the node");
+        assert_eq!(condition(&node, "Ready"), Some("False"));
         cloud.finish();
     });
 }

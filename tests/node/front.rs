@@ -69,6 +69,7 @@ impl Front {
         };
         let (authority, ca) = Authority::make("cluster", long).unwrap();
         let purpose = Purpose::Server {
+            name: "kube-apiserver".to_owned(),
             dns_names: Vec::new(),
             ips: vec!["127.0.0.1".parse().unwrap()],
         };

@@ -13,6 +13,7 @@
 //! Source: Kubernetes apiserver, authentication/request/union and kubeapiserver/authenticator.
 
 mod basic_file;
+mod claim;
 mod csv;
 mod impersonate;
 mod review;
@@ -31,6 +32,7 @@ use jiff::Timestamp;
 use rustls_pki_types::CertificateDer;
 
 use self::basic_file::BasicFile;
+pub use self::claim::Claim;
 pub use self::impersonate::impersonate;
 pub use self::review::Asked;
 use self::secret_file::{Loaded, authenticated};

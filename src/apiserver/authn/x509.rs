@@ -13,6 +13,7 @@ use rustls_pki_types::CertificateDer;
 
 use super::Files;
 use super::secret_file::authenticated;
+use crate::apiserver::Door;
 use crate::net::certificates;
 use crate::object::User;
 use crate::object::user::USER_ANONYMOUS;
@@ -26,6 +27,14 @@ pub enum Peer {
 }
 
 impl Peer {
+    /// Where it came to.
+    pub fn door(&self) -> Door {
+        match self {
+            Peer::Local => Door::Api,
+            Peer::Network(network) => network.door,
+        }
+    }
+
     /// Notes that a request was from `user`, who may be nobody in particular.
     pub fn introduce(&self, user: &User) {
         if let Peer::Network(network) = self
@@ -46,6 +55,7 @@ pub struct Network {
     known: RefCell<Option<Known>>,
     /// Set once the peer has shown who it is.
     introduced: Rc<Cell<bool>>,
+    pub door: Door,
 }
 
 /// A verified certificate, until it expires or the files are read anew.
@@ -64,7 +74,13 @@ impl Network {
             chain,
             known: RefCell::default(),
             introduced: Rc::default(),
+            door: Door::Api,
         }
+    }
+
+    /// One that came to this door.
+    pub fn at(self, door: Door) -> Network {
+        Network { door, ..self }
     }
 
     /// Tells `introduced` when the peer has shown who it is.

@@ -6,6 +6,8 @@
 mod follow;
 mod messages;
 
+use std::sync::Arc;
+
 use blocking::unblock;
 use http::StatusCode;
 use jiff::{SignedDuration, Timestamp};
@@ -13,11 +15,11 @@ use serde_json::Value;
 
 use self::follow::Instance;
 use super::query::Query;
-use super::route::Place;
 use super::status::{Refusal, typed_response};
-use super::{Counted, Shared, view};
+use super::{Counted, Shared};
 use crate::net::serve::{Body, Request, Response};
 use crate::net::websocket;
+use crate::object::Object;
 use crate::os::task;
 use crate::runtime::logs::{self, Follow, LogOptions, Timestamps};
 
@@ -25,23 +27,23 @@ use crate::runtime::logs::{self, Follow, LogOptions, Timestamps};
 pub async fn start(
     shared: &Shared,
     mut request: Request,
-    place: &Place,
+    object: Arc<Object>,
+    container: Option<&str>,
     query: &Query,
     counted: Counted,
 ) -> Result<Response, Refusal> {
-    let object = view::get(&shared.reader, place)?;
-    let pod = &object.body;
+    let (pod, key) = (&object.body, &object.key);
     let mut options = options(query, shared.clock.wall())?;
-    let container = container_named(pod, query.get("container"))?;
+    let container = container_named(pod, container)?;
     let which = match query.is_set("previous") {
         true => Which::Previous,
         false => Which::Current,
     };
-    let attempt = attempt(pod, &container, &place.name, which)?;
+    let attempt = attempt(pod, &container, &key.name, which)?;
     let path = shared.options.pod_logs_dir.join(format!(
         "{}_{}_{}/{container}/{attempt}.log",
-        place.namespace,
-        place.name,
+        key.namespace,
+        key.name,
         object.uid()
     ));
     let agreed = websocket::is_asked(request.headers())
@@ -51,7 +53,7 @@ pub async fn start(
     let mut following = None;
     if query.is_set("follow") && which == Which::Current {
         let instance = Instance {
-            key: object.key.clone(),
+            key: key.clone(),
             uid: object.uid().to_owned(),
             container,
             attempt,

@@ -10,11 +10,11 @@ use super::web_socket::Agreement;
 use super::{Wanted, answer, spdy, web_socket};
 use crate::apiserver::backend::{self, AttachStart, ExecStart};
 use crate::apiserver::query::Query;
-use crate::apiserver::route::Place;
 use crate::apiserver::status::Refusal;
-use crate::apiserver::{Shared, logs, view};
+use crate::apiserver::{Shared, logs};
 use crate::net::serve::{Request, Response};
 use crate::net::websocket::{UNNAMED, V1, V1_BASE64, V4, V4_BASE64, V5};
+use crate::object::Object;
 use crate::os::task;
 use crate::world::{ContainerId, Uid};
 
@@ -63,15 +63,16 @@ pub enum Start {
 pub fn start(
     shared: &Rc<Shared>,
     request: Request,
-    place: &Place,
+    pod: &Object,
+    container: Option<&str>,
     query: &Query,
+    names: &Names,
     act: Act,
 ) -> Result<Response, Refusal> {
-    let pod = view::get(&shared.reader, place)?;
-    let container = logs::container_named(&pod.body, query.get("container"))?;
+    let container = logs::container_named(&pod.body, container)?;
     let uid = Uid::new(pod.uid()).ok_or_else(|| Refusal::internal("the pod's uid is unusable"))?;
-    let container = running_id(&pod.body, &container, &place.name)?;
-    let wanted = wanted(query, &API)?;
+    let container = running_id(&pod.body, &container, &pod.key.name)?;
+    let wanted = wanted(query, names)?;
     let start = match act {
         Act::Attach => Start::Attach(AttachStart {
             uid,
@@ -130,7 +131,7 @@ pub fn serve(
 }
 
 /// Asks the node. Errors: the Status for the client.
-async fn begin(shared: &Shared, start: Start) -> Result<Running, Value> {
+pub(super) async fn begin(shared: &Shared, start: Start) -> Result<Running, Value> {
     let failed = |error: &dyn std::fmt::Display| {
         answer::failure(&format!("error executing command in container: {error}"))
     };

@@ -23,15 +23,15 @@ use futures_lite::{AsyncReadExt, AsyncWriteExt, FutureExt, future};
 use super::forward_channels::{self, CHANNELS, CHANNELS_BASE64};
 use super::upgrade::{self, Agreed, Spoken};
 use super::{CREATION_TIMEOUT, Idle, spdy};
+use crate::apiserver::Shared;
 use crate::apiserver::backend::Request as NodeRequest;
 use crate::apiserver::query::Query;
-use crate::apiserver::route::Place;
 use crate::apiserver::status::Refusal;
-use crate::apiserver::{Shared, view};
 use crate::net::serve::{Request, Response};
 use crate::net::spdy::{Connection, Headers, Role, Stream};
 use crate::net::websocket::UNNAMED;
 use crate::net::{tunnel, websocket};
+use crate::object::Object;
 use crate::os::task;
 use crate::world::{LocalFuture, Uid};
 
@@ -58,10 +58,9 @@ pub struct Target {
 pub fn start(
     shared: &Rc<Shared>,
     request: Request,
-    place: &Place,
+    object: &Object,
     query: &Query,
 ) -> Result<Response, Refusal> {
-    let object = view::get(&shared.reader, place)?;
     let phase = object.body["status"]["phase"].as_str().unwrap_or("Pending");
     if matches!(phase, "Succeeded" | "Failed") {
         let text =
@@ -71,7 +70,7 @@ pub fn start(
     let uid = Uid::new(object.uid());
     let target = Target {
         uid: uid.ok_or_else(|| Refusal::internal("the pod's uid is unusable"))?,
-        pod: format!("{}_{}", place.name, place.namespace),
+        pod: format!("{}_{}", object.key.name, object.key.namespace),
     };
     serve(shared, request, target, query)
 }

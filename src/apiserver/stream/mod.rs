@@ -11,6 +11,7 @@
 //! and later the exit.
 
 mod answer;
+pub mod collect;
 pub mod command;
 pub mod forward;
 mod forward_channels;

@@ -52,7 +52,10 @@ fn failed(situation: &Situation<'_>, ending: &Ending) -> Final {
     let rejected = ending.cause == EndCause::Rejected;
     let (reason, text) = match &ending.eviction {
         // Source: Kubernetes pkg/kubelet/kubelet.go (rejectPod).
-        Some(why) if rejected => ("Evicted", format!("Pod was rejected: {why}")),
+        Some(why) if rejected => {
+            let reason = ending.reason.as_deref().unwrap_or("Evicted");
+            (reason, format!("Pod was rejected: {why}"))
+        }
         Some(why) => ("Evicted", why.clone()),
         None => {
             let text = "Pod was active on the node longer than the specified deadline";

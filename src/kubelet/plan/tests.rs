@@ -122,6 +122,7 @@ impl Case {
     pub(super) fn ending(self, cause: EndCause) -> Case {
         let ending = Ending {
             eviction: None,
+            reason: None,
             cause,
             since: at(990),
             grace: Duration::from_secs(30),

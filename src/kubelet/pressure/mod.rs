@@ -262,7 +262,7 @@ fn evict(shared: &Shared, view: &PodView, message: String, grace: Duration) {
     log::warn!("evicting pod {}: {message}", view.key);
     let core = &shared.core;
     core.event(view, None, EventKind::Warning, "Evicted", message.as_str());
-    shared.end_by_node(EndCause::Evicted, message, grace);
+    shared.evict(message, grace);
 }
 
 /// Pods that exceed a limit of their own.

@@ -2,6 +2,7 @@
 
 use base64::Engine;
 use base64::engine::general_purpose::URL_SAFE_NO_PAD;
+use jiff::Timestamp;
 use ring::rand::SystemRandom;
 use ring::signature::{
     ECDSA_P256_SHA256_FIXED, ECDSA_P256_SHA256_FIXED_SIGNING, EcdsaKeyPair, KeyPair,
@@ -121,6 +122,12 @@ pub fn claimed_issuer(token: &str) -> Option<String> {
     parts.claims["iss"].as_str().map(str::to_owned)
 }
 
+/// The `exp` that a token claims, unproven. `None` for other texts, and for tokens without an end.
+pub fn claimed_expiry(token: &str) -> Option<Timestamp> {
+    let seconds = Parts::of(token)?.claims["exp"].as_f64()?;
+    Timestamp::from_second(seconds as i64).ok()
+}
+
 #[cfg(test)]
 mod tests {
     use super::*;
@@ -136,6 +143,9 @@ mod tests {
         let token = ours.sign(&claims).expect("sign");
         assert_eq!(ours.verify(&token), Ok(claims));
         assert_eq!(claimed_issuer(&token).as_deref(), Some("x"));
+        assert_eq!(claimed_expiry(&token), None);
+        let token = ours.sign(&json!({"exp": 100})).expect("sign");
+        assert_eq!(claimed_expiry(&token), Timestamp::from_second(100).ok());
         assert_eq!(theirs.verify(&token), Err("invalid signature".to_owned()));
     }
 

@@ -20,7 +20,7 @@ use jiff::Timestamp;
 use serde_json::{Value, json};
 
 pub use self::check::{Checked, LEGACY_ISSUER};
-pub use self::jwt::{Key as SigningKey, claimed_issuer};
+pub use self::jwt::{Key as SigningKey, claimed_expiry, claimed_issuer};
 use super::Object;
 use super::user::USER_SERVICE_ACCOUNT_PREFIX;
 
