@@ -222,8 +222,18 @@ mod tests {
                  spec.containers[0].ports[0]"
                     .to_owned(),
             ),
+        ];
+        for (pod, told) in table {
+            assert_eq!(remarks(&pod).join("\n"), told, "{pod}");
+        }
+    }
+
+    #[test]
+    fn what_a_pod_as_a_whole_says_twice_or_in_vain_is_told() {
+        let sized = json!({"resources": {"limits": {"memory": "1m", "cpu": "1m"}}});
+        let table = [
             (
-                container(json!({"resources": {"limits": {"memory": "1m", "cpu": "1m"}}})),
+                pod(json!({"containers": [sized]})),
                 "spec.containers[0].resources.limits[memory]: fractional byte value \"1m\" is invalid, \
                  must be an integer"
                     .to_owned(),
