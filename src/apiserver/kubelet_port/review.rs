@@ -6,7 +6,8 @@
 //!             └─ it does not ──► a stale yes, or no with the reason that it cannot be asked
 //! ```
 //! Few questions are under way at a time, so that strangers keep neither the node nor the cluster
-//! busy, nor others from being asked about. Source: Kubernetes cmd/kubelet/app/auth.go, TokenReview and SubjectAccessReview.
+//! busy, nor others from being asked about.
+//! Source: Kubernetes cmd/kubelet/app/auth.go, TokenReview and SubjectAccessReview.
 
 use std::cell::{Cell, RefCell};
 use std::sync::Arc;
