@@ -70,6 +70,8 @@ pub struct RunOptions {
     pub secure: Option<SecureServing>,
     /// `None`: the kubelet's endpoints are not served.
     pub endpoints: Option<SecureServing>,
+    /// The cluster signs what they show.
+    pub rotate_server_certificates: bool,
     pub authentication: Paths,
     /// Requests without credentials get in, as `system:anonymous`.
     pub anonymous: bool,
@@ -299,6 +301,11 @@ fn read(given: &Given) -> Result<RunOptions, BadValue> {
         )?,
         secure: secure(given)?,
         endpoints: endpoints(given)?,
+        rotate_server_certificates: given.parse(
+            "rotate-server-certificates",
+            false,
+            value::boolean,
+        )?,
         authentication: authentication(given),
         anonymous: given.parse("anonymous-auth", false, value::boolean)?,
         authorization_modes: given.list("authorization-mode", authorization_mode)?,
