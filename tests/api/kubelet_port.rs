@@ -324,6 +324,7 @@ fn documents_logs_and_commands_are_those_of_the_node() {
         ("/pods", r#""name":"web""#),
         ("/runningpods/", r#""name":"web""#),
         ("/stats/summary", r#""nodeName":"#),
+        ("/metrics", "kubelet_running_pods 1\n"),
         ("/metrics", "lowtide_api_connections "),
         ("/metrics/cadvisor", "machine_cpu_cores"),
         ("/metrics/resource", "node_cpu_usage_seconds_total"),
