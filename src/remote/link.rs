@@ -6,6 +6,7 @@ use std::rc::Rc;
 use std::time::Duration;
 
 use event_listener::Event;
+use futures_lite::future::or;
 
 use crate::world::{BootTime, Call, Clock, Cluster, NoAnswer, NoWatch, Random, Reply, Watch};
 
@@ -71,6 +72,19 @@ impl Link {
         answer
     }
 
+    /// The same, given up after `span`: on a connection that is dead and does not know it, whoever
+    /// cannot wait dials again.
+    pub async fn call_within(&self, span: Duration, call: Call) -> Result<Reply, NoAnswer> {
+        let late = async {
+            self.wait(span).await;
+            let text = format!("no answer in {} s", span.as_secs());
+            let why = NoAnswer::Unreachable(text);
+            self.note(Some(&why));
+            Err(why)
+        };
+        or(self.call(call), late).await
+    }
+
     pub async fn watch(&self, path: String) -> Result<Box<dyn Watch>, NoWatch> {
         let opened = self.cluster.watch(path).await;
         match &opened {
@@ -128,7 +142,7 @@ impl Link {
         let sleep = self
             .clock
             .sleep_until(self.clock.now() + self.jittered(span));
-        futures_lite::future::or(sleep, back).await;
+        or(sleep, back).await;
     }
 
     /// Between three quarters of the span and all of it: nodes that lost the same link together do

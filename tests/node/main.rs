@@ -8,6 +8,9 @@
 
 mod accounts;
 mod apply;
+#[path = "../support/bad_link.rs"]
+mod bad_link;
+mod bad_links;
 mod bootstrap;
 mod client;
 mod cluster;

@@ -151,6 +151,20 @@ fn without_a_link_nothing_is_lost_and_afterwards_all_is_told_within_a_second() {
 }
 
 #[test]
+fn a_renewal_that_hangs_does_not_cost_the_lease() {
+    let world = World::started(12);
+    world.run(SECONDS(5));
+    let renewed = |world: &World| world.api.get(LEASE).unwrap()["spec"]["renewTime"].clone();
+    let before = renewed(&world);
+    // The next one is lost with its connection, and nobody says so.
+    world.api.line.set(Line::Silent);
+    world.run(SECONDS(11));
+    world.api.line.set(Line::Up);
+    world.run(SECONDS(23));
+    assert_ne!(renewed(&world), before, "39 s after the last");
+}
+
+#[test]
 fn pods_of_the_node_have_mirrors_and_lose_them() {
     let world = World::started(5);
     world
