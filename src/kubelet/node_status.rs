@@ -4,6 +4,7 @@
 //! Source: Kubernetes pkg/kubelet/kubelet_node_status.go, pkg/kubelet/nodestatus/setters.go.
 
 use std::collections::BTreeSet;
+use std::net::IpAddr;
 use std::rc::Rc;
 use std::sync::Arc;
 use std::time::Duration;
@@ -127,6 +128,7 @@ struct Health {
     trouble: Option<String>,
     pressure: BTreeSet<Condition>,
     stopping: bool,
+    addresses: Vec<IpAddr>,
 }
 
 impl Health {
@@ -138,6 +140,7 @@ impl Health {
             trouble: core.disk_trouble(),
             pressure,
             stopping: core.stopping.get(),
+            addresses: core.options.node.host_ips.get(),
         }
     }
 }
@@ -181,7 +184,7 @@ fn spec(taints: &[(String, String, String)]) -> Value {
 fn status(core: &Core, conditions: Value) -> Value {
     let node = &core.options.node;
     let machine = &core.options.machine;
-    let addresses = node.host_ips.iter();
+    let addresses = node.host_ips.get().into_iter();
     let addresses = addresses.map(|ip| json!({ "type": "InternalIP", "address": ip.to_string() }));
     let hostname = json!({ "type": "Hostname", "address": node.node_name });
     let capacity = capacity(machine, node.memory_bytes);
@@ -331,6 +334,7 @@ mod tests {
             trouble: Some("write x: no space".to_owned()),
             pressure: BTreeSet::from([Condition::Disk]),
             stopping: true,
+            addresses: Vec::new(),
         };
         let mut since = |disk: &Health, second| {
             let value = conditions(disk, at(second), &mut transitions);
