@@ -40,7 +40,7 @@ fn script(token: &str, path: &str) -> String {
 }
 
 /// Asks the local socket, which may do everything. Status code and body.
-fn root(node: &Node, method: &str, path: &str, body: &Value) -> (u16, Value) {
+pub fn root(node: &Node, method: &str, path: &str, body: &Value) -> (u16, Value) {
     let output = Command::new("curl")
         .args([
             "--silent",
@@ -180,7 +180,7 @@ fn a_pod_of_the_api_gets_a_token_unless_it_says_no_and_it_ends_with_the_pod() {
 }
 
 /// A TokenRequest for an account of `default`.
-fn ask_for_token(node: &Node, name: &str, spec: &Value) -> (u16, Value) {
+pub fn ask_for_token(node: &Node, name: &str, spec: &Value) -> (u16, Value) {
     let path = format!("/api/v1/namespaces/default/serviceaccounts/{name}/token");
     root(node, "POST", &path, &json!({"spec": spec}))
 }

@@ -11,7 +11,7 @@ use crate::isolation::{isolated, run};
 use crate::support::{FOREVER, IMAGE, Node, condition, container, eventually, pod, uid, wait_for};
 
 /// A cluster that knows the node by its token, and that node; neither is started.
-fn pair(place: &Path) -> (Node, Node) {
+pub fn pair(place: &Path) -> (Node, Node) {
     // Their cgroups are named after these.
     let name = place.file_name().unwrap().to_string_lossy();
     let at = |which: &str| place.join(format!("{name}-{which}"));
@@ -41,13 +41,13 @@ fn pair(place: &Path) -> (Node, Node) {
     (cloud, edge)
 }
 
-fn cut() {
+pub fn cut() {
     let rules = "add table inet cut; add chain inet cut i { type filter hook input priority 0; }; \
                  add rule inet cut i tcp dport 6443 drop; add rule inet cut i tcp sport 6443 drop";
     run("nft", &[rules]);
 }
 
-fn mend() {
+pub fn mend() {
     run("nft", &["delete table inet cut"]);
 }
 

@@ -19,6 +19,7 @@ mod host;
 #[path = "../support/image.rs"]
 mod image;
 mod isolation;
+mod kubelet_port;
 mod manifests;
 mod pods;
 mod secrets;

@@ -55,7 +55,7 @@ pub fn kubectl() -> Option<PathBuf> {
     found.is_file().then_some(found)
 }
 
-fn missing(names: &[&str]) -> bool {
+pub fn missing(names: &[&str]) -> bool {
     let gone = names.iter().find(|name| !installed(name));
     if let Some(name) = gone {
         println!("skipped: {name} is not installed");
@@ -120,7 +120,7 @@ fn kubectl_gets_along_with_the_admin_kubeconfig() {
 }
 
 /// A CA, and certificates of it: `NAME.crt`, `NAME.key`.
-fn make_certificates(place: &Path, subjects: &[(&str, &str)]) {
+pub fn make_certificates(place: &Path, subjects: &[(&str, &str)]) {
     let script = "set -e; cd \"$1\"; shift
         openssl req -x509 -newkey ec -pkeyopt ec_paramgen_curve:P-256 -nodes -days 2 \
             -subj /CN=office -keyout office.key -out office.crt 2>/dev/null
