@@ -67,9 +67,11 @@ fn every_flag_is_taken_in_each_spelling() {
                 let joined = format!("--{name}={value}");
                 let apart = format!("--{name}");
                 for mut line in [vec!["run", &joined], vec!["run", &apart, value]] {
-                    if flag.name == "authorization-policy-file" {
-                        line.push("--authorization-mode=ABAC");
-                    }
+                    line.extend(match flag.name {
+                        "authorization-policy-file" => Some("--authorization-mode=ABAC"),
+                        "bootstrap-kubeconfig" => Some("--kubeconfig=/k"),
+                        _ => None,
+                    });
                     let parsed = parse(arguments(&line));
                     assert!(
                         matches!(parsed, Ok(Invocation::Run(_))),

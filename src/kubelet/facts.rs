@@ -52,6 +52,7 @@ pub struct NodeFacts {
     /// The kernel's host name, which hostNetwork pods share.
     pub hostname: String,
     pub host_ips: Vec<IpAddr>,
+    pub site: Site,
     pub allocatable: Allocatable,
     /// Physical memory, for `oom_score_adj`.
     pub memory_bytes: u64,
@@ -64,6 +65,15 @@ pub struct NodeFacts {
     pub allowed_unsafe_sysctls: Vec<String>,
     /// Major and minor version of the running kernel: some sysctls are safe only from one on.
     pub kernel: (u32, u32),
+}
+
+/// Where the machine is, as its provider's metadata say.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub struct Site {
+    /// Of the Node.
+    pub labels: Vec<(&'static str, String)>,
+    /// Type (`ExternalIP`, `InternalDNS` …) and address, beside the machine's own.
+    pub addresses: Vec<(&'static str, String)>,
 }
 
 /// Finds the objects that a pod refers to, within the pod's own origin.

@@ -50,6 +50,7 @@ mod worker;
 
 use std::cell::RefCell;
 use std::collections::BTreeMap;
+use std::net::IpAddr;
 use std::rc::Rc;
 use std::time::Duration;
 
@@ -58,6 +59,7 @@ use futures_lite::future::zip;
 
 use self::core::Core;
 pub use self::core::Options;
+use self::facts::{NodeFacts, Site};
 use self::memory::{Checkpoint, EndCause, Final, Memory};
 use self::view::PodView;
 use self::worker::{Shared, work};
@@ -123,6 +125,31 @@ impl Kubelet {
         self.workers.borrow_mut().clear();
     }
 
+    /// The machine has other addresses: the Node and the pods on its network say so.
+    pub fn set_host_ips(&self, host_ips: Vec<IpAddr>) {
+        let before = self.core.node();
+        let facts = NodeFacts {
+            host_ips,
+            ..NodeFacts::clone(&before)
+        };
+        let (old, new) = (before.host_ips.clone(), facts.host_ips.clone());
+        if self.core.set_node(facts) {
+            log::info!("the node's address is {new:?} now, no longer {old:?}");
+            for worker in self.workers.borrow().values() {
+                worker.shared.wake();
+            }
+        }
+    }
+
+    /// What the place of the machine is called, by whoever provides it.
+    pub fn set_site(&self, site: Site) {
+        let facts = NodeFacts {
+            site,
+            ..NodeFacts::clone(&self.core.node())
+        };
+        self.core.set_node(facts);
+    }
+
     /// Stops the pods of every source and removes what they have in the kernel; what has ended for
     /// good stays recorded. Returns when the last one is gone, or at the limit.
     pub async fn stop_all(&self, limit: Duration) {
@@ -161,7 +188,7 @@ impl Kubelet {
             Standing::Accepted | Standing::Stale(_) => {}
         }
         let node = object.body["spec"]["nodeName"].as_str();
-        if object.is_mirror() || node != Some(&self.core.options.node.node_name) {
+        if object.is_mirror() || node != Some(&self.core.node().node_name) {
             return;
         }
         let view = match PodView::new(object) {

@@ -7,6 +7,7 @@ use std::path::Path;
 use crate::cli::options::{RunOptions, SeccompDefault};
 use crate::kubelet::facts::{
     Allocatable, DnsSettings, NodeFacts, RecursiveReadOnly, SeccompDefault as PodSeccompDefault,
+    Site,
 };
 use crate::kubelet::node_status::Machine;
 use crate::object::Quantity;
@@ -36,6 +37,7 @@ pub fn read(options: &RunOptions) -> Result<Facts, String> {
         node_name: name,
         hostname,
         host_ips: host_ips(options),
+        site: Site::default(),
         allocatable: Allocatable {
             cpu: Quantity::from_units(i64::from(cpus)),
             memory: Quantity::from_bytes(i64::try_from(memory_bytes).unwrap_or(i64::MAX)),

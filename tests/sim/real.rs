@@ -96,7 +96,7 @@ fn options(host: &Host) -> kubelet::Options {
         ..Default::default()
     };
     kubelet::Options {
-        node,
+        node: node.into(),
         machine,
         services: Vec::new(),
         sources: vec![Source::File],
