@@ -136,7 +136,7 @@ async fn read(
             health::health(&shared.backend, &endpoint, check, &query).await
         }
         Target::Discovery(document) => discovery::answer(&document, request.headers()),
-        Target::Metrics => Ok(metrics::answer(&shared)),
+        Target::Metrics => Ok(metrics::answer(&shared, String::new())),
         Target::Schemas(version) => Ok(openapi::index(version, request.headers())),
         Target::Schema(name) => openapi::document(&name, request.headers(), &query),
         Target::Collection { kind, namespace } => {

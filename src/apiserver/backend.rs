@@ -329,7 +329,12 @@ async fn answer(request: Request, node: &dyn NodeSide, registry: &Registry) {
             let _ = reply.try_send(node.stats(detail).await);
         }
         Request::Review(call, reply) => {
-            let _ = reply.try_send(node.review(call).await);
+            // Who asked waits for a while only.
+            let left = reply.closed();
+            let asked = async {
+                let _ = reply.try_send(node.review(call).await);
+            };
+            futures_lite::future::or(asked, left).await;
         }
         Request::Health(reply) => {
             let _ = reply.try_send(node.health());

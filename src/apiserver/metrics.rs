@@ -172,17 +172,16 @@ impl Metrics {
     }
 }
 
-fn head(text: &mut String, name: &str, kind: &str, help: &str) {
+pub(super) fn head(text: &mut String, name: &str, kind: &str, help: &str) {
     text.push_str(&format!("# HELP {name} {help}\n# TYPE {name} {kind}\n"));
 }
 
-fn line(text: &mut String, name: &str, labels: &str, value: impl std::fmt::Display) {
+pub(super) fn line(text: &mut String, name: &str, labels: &str, value: impl std::fmt::Display) {
     writeln!(text, "{name}{{{labels}}} {value}").expect("a String takes it");
 }
 
-/// All figures of the server.
-pub fn answer(shared: &Shared) -> Response {
-    let mut text = String::new();
+/// All figures of the server, behind those that are there already.
+pub fn answer(shared: &Shared, mut text: String) -> Response {
     shared.metrics.write(&mut text);
     let name = "apiserver_storage_objects";
     head(&mut text, name, "gauge", "Objects of each kind.");

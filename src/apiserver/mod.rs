@@ -65,7 +65,7 @@ use self::authz::Authorizer;
 use self::backend::Backend;
 use self::secure::Crowd;
 pub use self::secure::{Door, Secure, Sockets};
-use crate::net::serve::{self, Duplex};
+use crate::net::serve::{self, Duplex, Ending};
 use crate::os;
 use crate::os::task;
 use crate::registry::Reader;
@@ -222,7 +222,7 @@ impl Server {
                     Ok(()) => {
                         let server = self.clone();
                         let work = async move {
-                            server.serve(Box::new(socket), Peer::Local).await;
+                            server.serve(Box::new(Ending(socket)), Peer::Local).await;
                             drop(counted);
                         };
                         task::spawn(&self.0.executor, work).detach();

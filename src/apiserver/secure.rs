@@ -26,7 +26,7 @@ use rustls_pki_types::CertificateDer;
 
 use super::authn::{Network, Peer};
 use super::{Counter, Server};
-use crate::net::serve::Duplex;
+use crate::net::serve::{Duplex, Ending};
 use crate::net::tls_server::SharedConfig;
 use crate::os;
 
@@ -182,7 +182,7 @@ impl Server {
             late.await;
             Err(io::ErrorKind::TimedOut.into())
         };
-        let stream = acceptor.accept(socket).or(late).await?;
+        let stream = acceptor.accept(Ending(socket)).or(late).await?;
         let chain = stream.get_ref().1.peer_certificates().unwrap_or_default();
         let chain = chain.iter().map(|one| one.clone().into_owned()).collect();
         Ok((Box::new(stream), chain))

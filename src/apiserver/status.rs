@@ -125,8 +125,8 @@ impl Refusal {
         }
     }
 
-    /// The same of a deletion; upstream names the kind where others name the resource.
-    pub fn deletion_conflict(kind: Kind, name: &str, why: &str) -> Refusal {
+    /// The same of a deletion or a binding; upstream names the kind where others name the resource.
+    pub fn conflict_of_kind(kind: Kind, name: &str, why: &str) -> Refusal {
         let mut refusal = Refusal::conflict(kind, name, why);
         let (plural, named) = (resource(kind), qualified(kind));
         refusal.message = refusal.message.replacen(&plural, &named, 1);

@@ -34,8 +34,8 @@ use crate::world::{BootTime, Clock};
 /// Between two bookmarks of one watch. Source: Kubernetes storage/cacher (about a minute).
 const BOOKMARK_PERIOD: Duration = Duration::from_secs(60);
 
-/// The length of a watch that names none. Source: kube-apiserver `--min-request-timeout`.
-const TIMEOUT_DEFAULT: Duration = Duration::from_secs(1800);
+/// Shortest length of a watch that names none. Source: kube-apiserver `--min-request-timeout`.
+const TIMEOUT_UNASKED_MIN: Duration = Duration::from_secs(1800);
 
 /// Longest watch.
 const TIMEOUT_MAX: Duration = Duration::from_secs(12 * 3600);
@@ -93,13 +93,13 @@ pub fn start(
     let timeout = query
         .number("timeoutSeconds")?
         .filter(|seconds| *seconds > 0);
-    let timeout = timeout.map_or(TIMEOUT_DEFAULT, Duration::from_secs);
     let begun = begin(&reader, &watched, version, initial_events);
     let (initial, from, cursor) = match begun {
         Ok(begun) => begun,
         Err(refusal) => return Ok(broken(&refusal)),
     };
     let now = clock.now();
+    let timeout = timeout.map_or_else(|| unasked_timeout(now), Duration::from_secs);
     let bookmarks = query.is_set("allowWatchBookmarks");
     let watch = Watch {
         initial: initial.into(),
@@ -118,6 +118,17 @@ pub fn start(
         _counted: counted,
     };
     Ok(stream_response(Body::stream(watch.lines())))
+}
+
+/// Between once and twice the shortest, as upstream: watches that began together, after a restart,
+/// do not all come back together. The nanoseconds of their beginning tell them apart well enough.
+fn unasked_timeout(began: BootTime) -> Duration {
+    // Knuth's multiplicative hash: near ones end far apart.
+    let spread = began
+        .as_duration()
+        .subsec_nanos()
+        .wrapping_mul(2_654_435_761);
+    TIMEOUT_UNASKED_MIN + TIMEOUT_UNASKED_MIN.mul_f64(f64::from(spread) / f64::from(u32::MAX))
 }
 
 /// What there is, its version, and what comes after it.
@@ -322,4 +333,27 @@ fn line(out: &mut Vec<u8>, kind: &str, object: &Value) {
 
 fn begin_line(out: &mut Vec<u8>, kind: &str) {
     out.extend_from_slice(format!("{{\"type\":\"{kind}\",\"object\":").as_bytes());
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn watches_that_began_together_end_apart() {
+        let ends: Vec<u64> = (0..1000)
+            .map(|at| unasked_timeout(BootTime::from_duration(Duration::from_micros(at))))
+            .map(|timeout| timeout.as_secs())
+            .collect();
+        assert!(
+            ends.iter().all(|end| (1800..=3600).contains(end)),
+            "{ends:?}"
+        );
+        // None of ten equal parts of the time gets much more than its share.
+        for part in 0..10 {
+            let within = 1800 + part * 180..1800 + (part + 1) * 180;
+            let count = ends.iter().filter(|end| within.contains(*end)).count();
+            assert!((50..200).contains(&count), "{within:?}: {count}");
+        }
+    }
 }

@@ -25,6 +25,7 @@ use http_body::Body as _;
 use http_body_util::Full;
 use hyper::body::Incoming;
 use hyper::client::conn::http1;
+use jiff::Timestamp;
 use rustls::ClientConfig;
 use rustls_pki_types::ServerName;
 use smol_hyper::rt::FuturesIo;
@@ -114,6 +115,7 @@ pub struct Session {
     clock: Rc<dyn Clock>,
     timeouts: Timeouts,
     host: String,
+    peer_until: Option<Timestamp>,
 }
 
 /// How much of a request that has no answer the peer may have seen.
@@ -177,6 +179,7 @@ impl Client {
         let stream = within(&*self.clock, span, self.connect(url, tls, name))
             .await
             .ok_or_else(|| Error::Timeout(format!("connect to {host}: timeout")))??;
+        let peer_until = stream.peer_until();
         let mut builder = http1::Builder::new();
         builder
             .max_headers(HEADERS_MAX)
@@ -191,6 +194,7 @@ impl Client {
             clock: self.clock.clone(),
             timeouts: self.timeouts,
             host,
+            peer_until,
         })
     }
 
@@ -353,6 +357,11 @@ impl Response {
             }
         }
         Ok(bytes)
+    }
+
+    /// When the certificate ends that the server has shown, trusted or not; `None` without TLS.
+    pub fn peer_until(&self) -> Option<Timestamp> {
+        self.session.peer_until
     }
 
     /// A header as text, if it is there and is text.

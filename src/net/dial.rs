@@ -10,7 +10,9 @@ use std::time::Duration;
 use async_io::Async;
 use futures_lite::{AsyncRead, AsyncWrite, future};
 use futures_rustls::client::TlsStream;
+use jiff::Timestamp;
 
+use super::certificates;
 use crate::os::resolve;
 use crate::world::Clock;
 
@@ -21,6 +23,17 @@ const ADDRESS_TIMEOUT_MAX: Duration = Duration::from_secs(5);
 pub(super) enum Stream {
     Plain(Async<TcpStream>),
     Tls(Box<TlsStream<Async<TcpStream>>>),
+}
+
+impl Stream {
+    /// When the certificate that the peer has shown ends.
+    pub(super) fn peer_until(&self) -> Option<Timestamp> {
+        let Stream::Tls(stream) = self else {
+            return None;
+        };
+        let chain = stream.get_ref().1.peer_certificates()?;
+        Some(certificates::facts(chain.first()?).ok()?.validity.until)
+    }
 }
 
 /// `future`'s result, or `None` once `span` has passed.

@@ -4,6 +4,7 @@
 pub mod certificates;
 mod check;
 pub mod client;
+pub mod date;
 mod dial;
 pub mod proxy;
 pub mod serve;

@@ -7,15 +7,21 @@
 //!   idle ──first byte──► head ──whole head──► busy ──last byte sent──► idle
 //!    │ idle_timeout       │ head_timeout        │ (no limit: watches)
 //!    ▼                    ▼                     ├── peer does not read ──► stalled
-//!  close                close                                              │ stall_timeout
-//!                                                                          ▼ close
+//!  close                close                   │                          │ stall_timeout
+//!                                               ▼ last answer              ▼ close
+//!                                            leaving: reads what still comes, until the peer
+//!                                            closes too, LINGER_BYTES_MAX or linger_timeout
 //! ```
+//!
+//! A socket that is closed with bytes unread takes back what was written: who still sends a body that
+//! was refused would not see why.
 //!
 //! A quiet watch arms no timer. Nothing here knows of Kubernetes, users or routes.
 
 use std::convert::Infallible;
 use std::future::{Future, poll_fn};
 use std::io;
+use std::os::fd::AsFd;
 use std::pin::{Pin, pin};
 use std::rc::Rc;
 use std::sync::Arc;
@@ -31,6 +37,7 @@ use http_body::Frame;
 use hyper::body::Incoming;
 use hyper::server::conn::http1;
 
+use crate::os::socket;
 use crate::world::{BootTime, Clock, LocalFuture};
 
 pub type Request = http::Request<Incoming>;
@@ -48,6 +55,8 @@ pub struct Limits {
     pub idle_timeout: Duration,
     /// How long the peer may leave our bytes unread.
     pub stall_timeout: Duration,
+    /// Between our end of a connection and the peer's.
+    pub linger_timeout: Duration,
 }
 
 impl Default for Limits {
@@ -59,6 +68,7 @@ impl Default for Limits {
             head_timeout: Duration::from_secs(10),
             idle_timeout: Duration::from_secs(90),
             stall_timeout: Duration::from_secs(30),
+            linger_timeout: Duration::from_secs(2),
         }
     }
 }
@@ -67,6 +77,47 @@ impl Default for Limits {
 pub trait Duplex: AsyncRead + AsyncWrite + Send + Unpin {}
 
 impl<T: AsyncRead + AsyncWrite + Send + Unpin> Duplex for T {}
+
+/// A socket whose peer sees the end as soon as it is closed for writing; an `Async` only flushes then.
+pub struct Ending<S>(pub S);
+
+impl<S: AsyncRead + Unpin> AsyncRead for Ending<S> {
+    fn poll_read(
+        mut self: Pin<&mut Self>,
+        cx: &mut Context<'_>,
+        buf: &mut [u8],
+    ) -> Poll<io::Result<usize>> {
+        Pin::new(&mut self.0).poll_read(cx, buf)
+    }
+}
+
+impl<S: AsyncWrite + AsFd + Unpin> AsyncWrite for Ending<S> {
+    fn poll_write(
+        mut self: Pin<&mut Self>,
+        cx: &mut Context<'_>,
+        buf: &[u8],
+    ) -> Poll<io::Result<usize>> {
+        Pin::new(&mut self.0).poll_write(cx, buf)
+    }
+
+    fn poll_write_vectored(
+        mut self: Pin<&mut Self>,
+        cx: &mut Context<'_>,
+        bufs: &[io::IoSlice<'_>],
+    ) -> Poll<io::Result<usize>> {
+        Pin::new(&mut self.0).poll_write_vectored(cx, bufs)
+    }
+
+    fn poll_flush(mut self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<io::Result<()>> {
+        Pin::new(&mut self.0).poll_flush(cx)
+    }
+
+    fn poll_close(self: Pin<&mut Self>, _: &mut Context<'_>) -> Poll<io::Result<()>> {
+        // A peer that is gone needs no end.
+        let _ = socket::end_writing(self.0.as_fd());
+        Poll::Ready(Ok(()))
+    }
+}
 
 /// A response body: nothing, bytes, or a stream that is dropped when the peer goes away.
 pub struct Body {
@@ -141,6 +192,7 @@ struct Pace {
     seen_bytes: AtomicU64,
     written_bytes: AtomicU64,
     blocked: AtomicBool,
+    leaving: AtomicBool,
 }
 
 /// One request under way.
@@ -168,12 +220,15 @@ enum Doing {
     Head { request: u64 },
     Busy,
     Stalled { written: u64 },
+    Leaving,
 }
 
 impl Pace {
     fn doing(&self) -> Doing {
         let seen = self.seen_bytes.load(Ordering::Relaxed);
-        if self.blocked.load(Ordering::Relaxed) {
+        if self.leaving.load(Ordering::Relaxed) {
+            Doing::Leaving
+        } else if self.blocked.load(Ordering::Relaxed) {
             let written = self.written_bytes.load(Ordering::Relaxed);
             Doing::Stalled { written }
         } else if self.requests.load(Ordering::Relaxed) > 0 {
@@ -192,6 +247,7 @@ impl Doing {
             Doing::Idle { .. } => Some(now + limits.idle_timeout),
             Doing::Head { .. } => Some(now + limits.head_timeout),
             Doing::Stalled { .. } => Some(now + limits.stall_timeout),
+            Doing::Leaving => Some(now + limits.linger_timeout),
             Doing::Busy => None,
         }
     }
@@ -264,10 +320,19 @@ impl AsyncWrite for Paced {
 /// Read at once, in bytes: most requests whole, and a part of a large one.
 const READ_BYTES: usize = 4096;
 
+/// So much is read and forgotten of a peer that is told to go.
+const LINGER_BYTES_MAX: usize = 16 << 20;
+/// Reads in a row before others have their turn.
+const LINGER_READS: usize = 64;
+
 /// A socket as hyper wants it. Reads go over the stack: hyper's own buffer, of which most connections
 /// never use more than a little, is not filled with zeros first, so that the rest of it stays memory
 /// that nobody has touched.
-struct HyperIo(Paced);
+struct HyperIo {
+    socket: Paced,
+    /// Read since our end was closed.
+    lingered: usize,
+}
 
 impl hyper::rt::Read for HyperIo {
     fn poll_read(
@@ -277,7 +342,7 @@ impl hyper::rt::Read for HyperIo {
     ) -> Poll<io::Result<()>> {
         let mut bytes = [0; READ_BYTES];
         let most = into.remaining().min(READ_BYTES);
-        let read = ready!(Pin::new(&mut self.0).poll_read(cx, &mut bytes[..most]))?;
+        let read = ready!(Pin::new(&mut self.socket).poll_read(cx, &mut bytes[..most]))?;
         into.put_slice(&bytes[..read]);
         Poll::Ready(Ok(()))
     }
@@ -289,15 +354,29 @@ impl hyper::rt::Write for HyperIo {
         cx: &mut Context<'_>,
         bytes: &[u8],
     ) -> Poll<io::Result<usize>> {
-        Pin::new(&mut self.0).poll_write(cx, bytes)
+        Pin::new(&mut self.socket).poll_write(cx, bytes)
     }
 
     fn poll_flush(mut self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<io::Result<()>> {
-        Pin::new(&mut self.0).poll_flush(cx)
+        Pin::new(&mut self.socket).poll_flush(cx)
     }
 
     fn poll_shutdown(mut self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<io::Result<()>> {
-        Pin::new(&mut self.0).poll_close(cx)
+        let leaving = &self.socket.pace.leaving;
+        if !leaving.load(Ordering::Relaxed) {
+            ready!(Pin::new(&mut self.socket).poll_close(cx))?;
+            self.socket.pace.leaving.store(true, Ordering::Relaxed);
+        }
+        let mut bytes = [0; READ_BYTES];
+        for _ in 0..LINGER_READS {
+            let read = ready!(Pin::new(&mut self.socket).poll_read(cx, &mut bytes));
+            match read {
+                Ok(read) if read > 0 && self.lingered < LINGER_BYTES_MAX => self.lingered += read,
+                _ => return Poll::Ready(Ok(())),
+            }
+        }
+        cx.waker().wake_by_ref();
+        Poll::Pending
     }
 
     fn is_write_vectored(&self) -> bool {
@@ -309,7 +388,7 @@ impl hyper::rt::Write for HyperIo {
         cx: &mut Context<'_>,
         parts: &[io::IoSlice<'_>],
     ) -> Poll<io::Result<usize>> {
-        Pin::new(&mut self.0).poll_write_vectored(cx, parts)
+        Pin::new(&mut self.socket).poll_write_vectored(cx, parts)
     }
 }
 
@@ -345,13 +424,17 @@ where
         inner: io,
         pace: pace.clone(),
     };
+    let io = HyperIo {
+        socket,
+        lingered: 0,
+    };
     let serving = http1::Builder::new()
         .auto_date_header(false)
         .header_read_timeout(None)
         .max_buf_size(limits.head_bytes_max.max(8 << 10))
         .max_header_size(limits.head_bytes_max)
         .max_headers(limits.headers_max)
-        .serve_connection(HyperIo(socket), service)
+        .serve_connection(io, service)
         .with_upgrades();
     watched(serving, &pace, &limits, clock).await
 }
@@ -412,5 +495,5 @@ pub async fn take_upgraded(on: hyper::upgrade::OnUpgrade) -> Result<(Paced, Byte
     let parts = upgraded
         .downcast::<HyperIo>()
         .expect("every connection served here is a paced one");
-    Ok((parts.io.0, parts.read_buf))
+    Ok((parts.io.socket, parts.read_buf))
 }

@@ -3,6 +3,7 @@
 use std::sync::Arc;
 use std::time::Duration;
 
+use jiff::Timestamp;
 use rustls::client::danger::{HandshakeSignatureValid, ServerCertVerified, ServerCertVerifier};
 use rustls::crypto::{CryptoProvider, ring, verify_tls12_signature, verify_tls13_signature};
 use rustls::time_provider::TimeProvider;
@@ -11,7 +12,7 @@ use rustls_pki_types::pem::PemObject;
 use rustls_pki_types::{CertificateDer, PrivateKeyDer, ServerName, UnixTime};
 
 use crate::os::clock::wall_time;
-use crate::world::not_before_build;
+use crate::os::floor::{FLOOR, Floor};
 
 /// Bundles of the distributions, the first that exists counts (as Go's crypto/x509 looks for them).
 const SYSTEM_BUNDLES: [&str; 4] = [
@@ -52,8 +53,16 @@ pub struct Trust {
 
 /// Builds a configuration for HTTP/1.1 clients. Errors: a PEM text that cannot be used, in words.
 pub fn client_config(trust: &Trust) -> Result<Arc<ClientConfig>, String> {
+    let dates = Dates {
+        floor: &FLOOR,
+        wall: wall_time,
+    };
+    dated_config(trust, dates)
+}
+
+fn dated_config(trust: &Trust, dates: Dates) -> Result<Arc<ClientConfig>, String> {
     let provider = Arc::new(ring::default_provider());
-    let builder = ClientConfig::builder_with_details(provider.clone(), Arc::new(NotBeforeBuild))
+    let builder = ClientConfig::builder_with_details(provider.clone(), Arc::new(dates))
         .with_safe_default_protocol_versions()
         .map_err(|error| format!("set up TLS: {error}"))?;
     let builder = match trust.verification {
@@ -113,13 +122,17 @@ fn certificates(pem: &[u8]) -> Result<Vec<CertificateDer<'static>>, String> {
         .map_err(|error| format!("read certificate: {error}"))
 }
 
-/// A board without a battery boots in 1970, and gets the time only from servers that it trusts.
+/// What the dates of servers' certificates are compared with.
 #[derive(Debug)]
-struct NotBeforeBuild;
+struct Dates {
+    floor: &'static Floor,
+    wall: fn() -> Timestamp,
+}
 
-impl TimeProvider for NotBeforeBuild {
+impl TimeProvider for Dates {
     fn current_time(&self) -> Option<UnixTime> {
-        let seconds = u64::try_from(not_before_build(wall_time()).as_second()).ok()?;
+        let now = self.floor.credible((self.wall)());
+        let seconds = u64::try_from(now.as_second()).ok()?;
         Some(UnixTime::since_unix_epoch(Duration::from_secs(seconds)))
     }
 }
@@ -162,5 +175,95 @@ impl ServerCertVerifier for AnyCertificate {
 
     fn supported_verify_schemes(&self) -> Vec<SignatureScheme> {
         self.0.signature_verification_algorithms.supported_schemes()
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use rustls::{ClientConnection, ServerConnection};
+
+    use super::*;
+    use crate::net::certificates::{Authority, Purpose, Validity};
+    use crate::net::tls_server::server_config;
+
+    const YEAR_S: i64 = 365 * 24 * 3600;
+
+    /// Years after 2100: the build is before all of them.
+    fn year(year: i64) -> Timestamp {
+        Timestamp::from_second(4_102_444_800 + year * YEAR_S).expect("a date")
+    }
+
+    /// Hands bytes to and fro until both are content or one is not.
+    fn shake_hands(
+        mut client: ClientConnection,
+        mut server: ServerConnection,
+    ) -> Result<(), String> {
+        while client.is_handshaking() || server.is_handshaking() {
+            let mut bytes = Vec::new();
+            client.write_tls(&mut bytes).expect("memory");
+            server.read_tls(&mut &bytes[..]).expect("memory");
+            server
+                .process_new_packets()
+                .map_err(|error| error.to_string())?;
+            bytes.clear();
+            server.write_tls(&mut bytes).expect("memory");
+            client.read_tls(&mut &bytes[..]).expect("memory");
+            client
+                .process_new_packets()
+                .map_err(|error| error.to_string())?;
+        }
+        Ok(())
+    }
+
+    #[test]
+    fn certificates_are_judged_by_the_floor_when_the_clock_is_behind_it() {
+        let always = Validity {
+            from: Timestamp::UNIX_EPOCH,
+            until: year(100),
+        };
+        let (authority, ca) = Authority::make("cluster", always).expect("CA");
+        let trust = Trust {
+            roots: Roots::Extra,
+            extra_ca: ca.certificate.into_bytes(),
+            ..Trust::default()
+        };
+        let purpose = Purpose::Server {
+            name: "kube-apiserver".into(),
+            dns_names: vec!["kubernetes".into()],
+            ips: Vec::new(),
+        };
+        let dead_battery: fn() -> Timestamp = || Timestamp::UNIX_EPOCH;
+        let right: fn() -> Timestamp = || year(3);
+        let ahead: fn() -> Timestamp = || year(13);
+        let rows: [(_, &[Timestamp], _, _, _); 7] = [
+            (dead_battery, &[], (2, 4), false, "not valid yet"),
+            (dead_battery, &[year(3)], (2, 4), true, ""),
+            (dead_battery, &[year(3)], (1, 2), false, "expired"),
+            (right, &[], (2, 4), true, ""),
+            (right, &[year(1)], (2, 4), true, ""),
+            (right, &[year(5)], (2, 4), false, "expired"),
+            (ahead, &[year(3)], (2, 4), false, "expired"),
+        ];
+        for (wall, floor, (from, until), good, why) in rows {
+            let validity = Validity {
+                from: year(from),
+                until: year(until),
+            };
+            let shown = authority.issue(&purpose, validity).expect("issue");
+            let known: &'static Floor = Box::leak(Box::default());
+            floor.iter().for_each(|at| known.recall(*at));
+            let dates = Dates { floor: known, wall };
+            let config = dated_config(&trust, dates).expect("client");
+            let name = ServerName::try_from("kubernetes").expect("a name");
+            let client = ClientConnection::new(config, name).expect("client");
+            let server = server_config(&shown, &[]).expect("server");
+            let server = ServerConnection::new(server).expect("server");
+            let shaken = shake_hands(client, server);
+            assert_eq!(shaken.is_ok(), good, "{floor:?} {shaken:?}");
+            assert!(
+                good || shaken.as_ref().is_err_and(|text| text.contains(why)),
+                "{shaken:?}"
+            );
+        }
     }
 }

@@ -23,6 +23,12 @@ impl Endpoints {
             return Ok(None);
         };
         let address = asked.address;
+        if options.authentication.client_ca.is_none() {
+            log::warn!(
+                "no --client-ca-file: the cluster's API server has nothing to show at {address}, which \
+                 refuses it logs and commands"
+            );
+        }
         match os::tcp::listen(address) {
             Ok(listener) => Ok(Some(Endpoints { listener, address })),
             Err(error) => {

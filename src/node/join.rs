@@ -4,13 +4,14 @@ use std::rc::Rc;
 
 use async_executor::{LocalExecutor, Task};
 
+use super::parts::Parts;
 use crate::cli::options::{CloudProvider, Register, RunOptions};
 use crate::os::random::SystemRandom;
 use crate::os::task;
 use crate::registry::Registry;
 use crate::remote::door::KubeconfigCluster;
 use crate::remote::{self, Cloud, Doors, Registration, Remote};
-use crate::world::{Clock, World};
+use crate::world::Clock;
 
 /// A cluster to follow.
 pub struct Joined {
@@ -58,7 +59,7 @@ pub fn follow(
     options: &RunOptions,
     node_name: &str,
     registry: &Registry,
-    world: &World,
+    parts: &Parts,
     executor: &Rc<LocalExecutor<'static>>,
 ) -> Vec<Task<()>> {
     let (Some(Joined { remote, doors }), Some(joined)) = (joined, &options.remote) else {
@@ -79,7 +80,9 @@ pub fn follow(
     };
     let root = &options.root_dir;
     let mut tasks = remote.start(registry.clone(), settings, executor);
-    let member = remote.stay_member(doors.clone(), world, node_name, root);
+    let member = remote.stay_member(doors.clone(), &parts.world, node_name, root);
     tasks.push(task::spawn(executor, member));
+    let floor = parts.floor.clone().keep(parts.world.clock.clone());
+    tasks.push(task::spawn(executor, floor));
     tasks
 }

@@ -10,6 +10,7 @@
 mod api_side;
 mod endpoints;
 mod fetch;
+mod floor;
 mod front;
 mod join;
 mod machine;
@@ -128,13 +129,13 @@ impl Node {
         };
         controllers.prepare().await;
         let sources = start_sources(&options, &machine, &registry, &parts, &executor).await?;
-        let world = parts.world.clone();
-        let sync = join::follow(&joined, &options, &node_name, &registry, &world, &executor);
+        let sync = join::follow(&joined, &options, &node_name, &registry, &parts, &executor);
         let settings = crate::kubelet::Options {
             issuer: Some(front.issuer.clone()),
             cluster_tokens: joined.as_ref().map(|joined| joined.remote.tokens()),
             ..kubelet_options(&options, machine, (services, kubelet_port), &parts)
         };
+        let world = parts.world.clone();
         let kubelet = Kubelet::start(world, registry.clone(), settings, executor.clone()).await;
         let authorizer = authorizer(&options, &policy, &registry);
         let reviews = joined.as_ref().map(|joined| joined.remote.reviews());
@@ -241,6 +242,7 @@ impl Node {
             }
         }
         drop(self.background);
+        self.parts.floor.stop().await;
         self.registry.flush().await;
     }
 }

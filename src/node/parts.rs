@@ -7,6 +7,7 @@ use std::time::Duration;
 
 use async_executor::LocalExecutor;
 
+use super::floor::FloorFile;
 use super::machine::Facts;
 use crate::cli::options::RunOptions;
 use crate::net::RealNet;
@@ -21,7 +22,7 @@ use crate::runtime::shim::executable;
 use crate::runtime::stats::{self, HostStats};
 use crate::runtime::volumes::DiskVolumes;
 use crate::world::figures::Figures;
-use crate::world::{Clock, Random, World};
+use crate::world::{Clock, Disk, Random, World};
 
 /// Who follows a log has read a rotated file by then; a log that fills files faster than that is
 /// beyond following anyway.
@@ -32,6 +33,7 @@ pub struct Parts {
     pub images: Rc<ImageStore>,
     pub runtime: Rc<HostRuntime>,
     pub figures: Arc<Figures>,
+    pub floor: Rc<FloorFile>,
 }
 
 impl Parts {
@@ -45,6 +47,9 @@ impl Parts {
         let random: Rc<dyn Random> = Rc::new(os::random::SystemRandom);
         let disk = os::disk::SystemDisk::open(&options.root_dir, &options.run_dir);
         let disk = disk.map_err(|error| format!("open ROOT and RUN: {error}"))?;
+        let disk: Rc<dyn Disk> = Rc::new(disk);
+        // Before anybody looks at a certificate.
+        let floor = Rc::new(FloorFile::open(disk.clone()).await);
         let images = Rc::new(open_images(options, clock.clone(), facts).await?);
         let volumes = Rc::new(DiskVolumes::new(options.root_dir.clone(), clock.clone()));
         let cgroups = Cgroups::detect(&options.cgroup_root).map_err(|e| e.to_string())?;
@@ -88,7 +93,7 @@ impl Parts {
         let world = World {
             clock: clock.clone(),
             random,
-            disk: Rc::new(disk),
+            disk,
             net: Rc::new(RealNet::new(clock)?),
             images: images.clone(),
             volumes,
@@ -100,6 +105,7 @@ impl Parts {
             images,
             runtime,
             figures: Arc::default(),
+            floor,
         })
     }
 }

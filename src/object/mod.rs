@@ -37,5 +37,5 @@ pub use names::label_from;
 pub use quantity::{NotAQuantity, Quantity};
 pub use selector::{FieldSelector, LabelSelector};
 pub use user::User;
-pub use validate::{Cause, validate, validate_update};
+pub use validate::{Cause, remarks, validate, validate_update};
 pub use view::view;

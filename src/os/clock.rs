@@ -23,6 +23,7 @@ use rustix::time::{
     ClockId, Itimerspec, TimerfdClockId, TimerfdFlags, TimerfdTimerFlags, Timespec,
 };
 
+use super::floor::FLOOR;
 use crate::world::{BootTime, Clock, LocalFuture, Stamp};
 
 /// Boot time now, without a clock at hand (the shim, tests).
@@ -91,6 +92,14 @@ impl Clock for SystemClock {
 
     fn wall(&self) -> Timestamp {
         wall_time()
+    }
+
+    fn credible(&self) -> Timestamp {
+        FLOOR.credible(wall_time())
+    }
+
+    fn hear(&self, told: Timestamp, until: Timestamp) {
+        FLOOR.hear(told, until, wall_time());
     }
 
     fn sleep_until(&self, deadline: BootTime) -> LocalFuture<'static, ()> {

@@ -13,6 +13,7 @@ pub mod directory_watch;
 pub mod disk;
 pub mod early;
 pub mod file;
+pub mod floor;
 pub mod fs_at;
 pub mod inotify;
 pub mod mount;

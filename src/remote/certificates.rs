@@ -21,9 +21,7 @@ use jiff::Timestamp;
 use serde_json::{Value, json};
 
 use crate::net::certificates::{Identity, RequestKey, Validity, facts, first_certificate, pem};
-use crate::world::{
-    Area, BootTime, Call, Clock, Cluster, Disk, NoAnswer, Random, Reply, Verb, not_before_build,
-};
+use crate::world::{Area, BootTime, Call, Clock, Cluster, Disk, NoAnswer, Random, Reply, Verb};
 
 /// Certificate chain and key, below ROOT.
 pub const CURRENT: &str = "pki/kubelet-client-current.pem";
@@ -253,7 +251,7 @@ impl ClientCertificate {
     }
 
     fn wall(&self) -> Timestamp {
-        not_before_build(self.clock.wall())
+        self.clock.credible()
     }
 
     /// One look at the request, which is made if it is not there.

@@ -24,7 +24,7 @@ use super::exec::{self, Issued};
 use super::kubeconfig::{Content, Exec, Login, Settings};
 use crate::net::tls::{self, Roots, Trust};
 use crate::os::regular_file;
-use crate::world::{BootTime, Clock, NoAnswer, not_before_build};
+use crate::world::{BootTime, Clock, NoAnswer};
 
 /// Source: client-go transport/token_source.go (tokens) and cert_rotation.go (certificates).
 const FILES_AGE_MAX: Duration = Duration::from_secs(60);
@@ -129,7 +129,7 @@ impl Credentials {
         let now = self.clock.now();
         let files = !self.settings.names_files() || now.since(known.read_at) < FILES_AGE_MAX;
         let program = known.issued.as_ref().is_none_or(|(issued, at)| {
-            let wall = not_before_build(self.clock.wall());
+            let wall = self.clock.credible();
             let counts = issued.expires.is_none_or(|expires| wall < expires);
             counts || now.since(*at) < PROGRAM_PAUSE_MIN
         });
@@ -197,7 +197,7 @@ impl Credentials {
         let now = self.clock.now();
         let known = before.and_then(|known| known.issued.clone());
         if let Some((issued, at)) = known {
-            let wall = not_before_build(self.clock.wall());
+            let wall = self.clock.credible();
             let counts = issued.expires.is_none_or(|expires| wall < expires);
             let again = look == Look::Now || !counts;
             if !again || now.since(at) < PROGRAM_PAUSE_MIN {

@@ -17,7 +17,8 @@ use std::time::Duration;
 
 use bytes::Bytes;
 use http::header::{
-    ACCEPT, ACCEPT_ENCODING, CONTENT_ENCODING, CONTENT_TYPE, HeaderValue, RETRY_AFTER, USER_AGENT,
+    ACCEPT, ACCEPT_ENCODING, CONTENT_ENCODING, CONTENT_TYPE, DATE, HeaderValue, LOCATION,
+    RETRY_AFTER, USER_AGENT,
 };
 use http::{Method, StatusCode, Uri};
 use rustls::ClientConfig;
@@ -26,7 +27,9 @@ use serde_json::Value;
 use super::credentials::{Access, Credentials};
 use super::kubeconfig::Settings;
 use crate::net::client::{Client, Error, Request, Response, Sent, Session, Timeouts, Unanswered};
+use crate::net::date::http_date;
 use crate::net::proxy::Proxies;
+use crate::net::tls::Verification;
 use crate::world::{
     BootTime, Call, Clock, Cluster, LocalFuture, NoAnswer, NoWatch, Reply, Verb, Watch,
 };
@@ -188,10 +191,6 @@ impl HttpCluster {
     ) -> Result<Reply, Unanswered> {
         let epoch = self.epoch.get();
         let mut response = self.send(session, server, asked, access).await?;
-        let lost = |error| Unanswered {
-            error,
-            sent: Sent::Perhaps,
-        };
         let reply = reply(&mut response).await.map_err(lost)?;
         if let Some(session) = response.into_session()
             && epoch == self.epoch.get()
@@ -232,7 +231,20 @@ impl HttpCluster {
             tls: access.tls.clone(),
         };
         let request = self.client.assemble(request).map_err(bad)?;
-        session.send(request).await
+        let response = session.send(request).await?;
+        check_stranger(&response).map_err(lost)?;
+        self.hear(&response);
+        Ok(response)
+    }
+
+    /// What time it is there, if it is certain who says so.
+    fn hear(&self, response: &Response) {
+        if self.settings.verification == Verification::Full
+            && let Some(until) = response.peer_until()
+            && let Some(told) = response.header(DATE.as_str()).and_then(http_date)
+        {
+            self.clock.hear(told, until);
+        }
     }
 
     /// The connection that was used last, if one is open to the server with these certificates.
@@ -428,6 +440,28 @@ fn url(base: &Uri, path: &str) -> Result<Uri, Error> {
     let url = format!("{scheme}://{authority}{prefix}{path}");
     url.parse()
         .map_err(|error| Error::Request(format!("{path:?} is no path of a request: {error}")))
+}
+
+/// Whoever answers with a page for people, or sends us elsewhere, is no API server but something in
+/// between: a captive portal, a proxy with an error of its own.
+fn check_stranger(response: &Response) -> Result<(), Error> {
+    let content_type = response.header(CONTENT_TYPE.as_str()).unwrap_or_default();
+    let page = content_type.to_ascii_lowercase().starts_with("text/html");
+    if !page && !response.status.is_redirection() {
+        return Ok(());
+    }
+    let to = response.header(LOCATION.as_str()).unwrap_or_default();
+    let status = response.status.as_u16();
+    Err(Error::Protocol(format!(
+        "no answer of an API server: HTTP status {status} {content_type} {to}"
+    )))
+}
+
+fn lost(error: Error) -> Unanswered {
+    Unanswered {
+        error,
+        sent: Sent::Perhaps,
+    }
 }
 
 async fn reply(response: &mut Response) -> Result<Reply, Error> {

@@ -8,11 +8,16 @@ use futures_lite::future;
 use serde_json::json;
 
 use super::super::kubeconfig::{Content, Exec, Login};
+use super::super::link::Link;
+use super::super::paths::Selection;
+use super::super::reflector::Reflector;
 use super::super::testing::{Hurried, Script, Seen, Server, Then, answer, validity};
 use super::*;
 use crate::net::certificates::{Authority, Purpose};
 use crate::net::tls::Verification;
+use crate::object::Kind;
 use crate::os::clock::SystemClock;
+use crate::os::random::SystemRandom;
 
 fn ok() -> (Vec<u8>, Then) {
     (answer("200 OK", "", br#"{"kind":"Lease"}"#), Then::Stay)
@@ -364,6 +369,116 @@ fn answers_are_unpacked_and_refusals_say_when_to_come_again() {
             assert!(matches!(portal, Err(NoAnswer::Unusable(_))), "{portal:?}");
         })
         .await;
+    });
+}
+
+/// Some object of the cluster, as `Reflector` asks for it.
+fn pods() -> Selection {
+    Selection {
+        kind: Kind::Pod,
+        namespace: String::new(),
+        fields: "spec.nodeName=pi".into(),
+    }
+}
+
+#[test]
+fn a_captive_portal_is_a_link_that_is_down_and_never_an_empty_list() {
+    let html = "Content-Type: text/html; charset=utf-8\r\n";
+    let elsewhere = "Location: http://login.example/\r\n";
+    let page = b"<html>log in</html>".as_slice();
+    let pages = [
+        ("200 OK", html, page),
+        ("200 OK", "", page),
+        ("302 Found", elsewhere, page),
+        ("307 Temporary Redirect", elsewhere, b""),
+        ("401 Unauthorized", html, page),
+        ("404 Not Found", html, page),
+        ("503 Service Unavailable", html, page),
+        ("511 Network Authentication Required", html, page),
+        ("200 OK", "", br#"{"login": "here"}"#),
+        ("200 OK", "", b"null"),
+    ];
+    run(|executor, clock| async move {
+        let at = Rc::new(Cell::new(usize::MAX));
+        let now = at.clone();
+        let list = br#"{"kind":"PodList","metadata":{"resourceVersion":"7"},"items":null}"#;
+        let script = move |seen: &Seen| match pages.get(now.get()) {
+            Some((status, headers, body)) => (answer(status, headers, body), Then::Close),
+            None if seen.head.contains("watch=") => (Vec::new(), Then::Close),
+            None => (answer("200 OK", "", list), Then::Stay),
+        };
+        let server = Server::start(&executor, Rc::new(script));
+        let cluster = Rc::new(HttpCluster::new(clock.clone(), server.settings()));
+        let link = Rc::new(Link::new(cluster, clock.clone(), Rc::new(SystemRandom)));
+        let pods = Reflector::new(link.clone(), pods());
+        let story = async {
+            for (index, (_, headers, body)) in pages.iter().enumerate() {
+                at.set(index);
+                let watched = link.watch("/api/v1/pods?watch=true".into()).await;
+                let json = body.starts_with(b"{") || *body == b"null";
+                match watched {
+                    Err(NoWatch::NoAnswer(NoAnswer::Unusable(_))) => assert!(!link.is_up()),
+                    // What a watch says is looked at line by line.
+                    Ok(_) => assert!(json || headers.is_empty()),
+                    Err(NoWatch::Refused(reply)) => panic!("{index}: {reply:?}"),
+                    Err(NoWatch::NoAnswer(why)) => panic!("{index}: {why}"),
+                }
+                let reply = link.call(Call::get("/api/v1/pods")).await;
+                assert!(
+                    json || matches!(reply, Err(NoAnswer::Unusable(_))),
+                    "{index}: {reply:?}"
+                );
+                assert!(link.is_up() == json && !pods.has_listed(), "{index}");
+                clock
+                    .sleep_until(clock.now() + Duration::from_secs(40))
+                    .await;
+                assert!(!pods.has_listed(), "{index}");
+            }
+            at.set(usize::MAX);
+            while !pods.has_listed() {
+                clock
+                    .sleep_until(clock.now() + Duration::from_secs(1))
+                    .await;
+            }
+        };
+        with(&executor, future::or(story, pods.run())).await;
+    });
+}
+
+#[test]
+fn the_time_of_a_trusted_server_is_heard_and_of_no_other() {
+    struct Ears(SystemClock, Rc<Cell<u32>>);
+    impl Clock for Ears {
+        fn now(&self) -> BootTime {
+            self.0.now()
+        }
+        fn wall(&self) -> jiff::Timestamp {
+            self.0.wall()
+        }
+        fn hear(&self, told: jiff::Timestamp, until: jiff::Timestamp) {
+            assert_eq!((told.as_second(), until), (784_111_777, validity().until));
+            self.1.set(self.1.get() + 1);
+        }
+        fn sleep_until(&self, deadline: BootTime) -> LocalFuture<'static, ()> {
+            self.0.sleep_until(deadline)
+        }
+    }
+    run(|executor, _| async move {
+        let date = "Date: Sun, 06 Nov 1994 08:49:37 GMT\r\n";
+        let script = move |_: &Seen| (answer("200 OK", date, b"{}"), Then::Stay);
+        let server = Server::start(&executor, Rc::new(script));
+        let believing = Settings {
+            verification: Verification::Skip,
+            authority: None,
+            ..server.settings()
+        };
+        let heard = Rc::new(Cell::new(0));
+        for (settings, expected) in [(believing, 0), (server.settings(), 1)] {
+            let clock = SystemClock::new().expect("clock");
+            let cluster = HttpCluster::new(Rc::new(Ears(clock, heard.clone())), settings);
+            assert_eq!(with(&executor, status(&cluster)).await, 200);
+            assert_eq!(heard.get(), expected);
+        }
     });
 }
 

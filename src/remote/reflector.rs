@@ -202,7 +202,12 @@ impl Reflector {
             let call = Call::get(self.selection.list(&continue_at));
             let mut reply = self.link.call(call).await.map_err(Trouble::NoAnswer)?;
             match reply.status {
-                200 if reply.body["items"].is_array() || reply.body["items"].is_null() => {}
+                200 if is_list(&reply.body) => {}
+                // Absence is deletion: what may be anything is never taken for an empty list.
+                200 => {
+                    let text = format!("{}: no list of an API server", self.selection.list(""));
+                    return Err(Trouble::NoAnswer(NoAnswer::Unusable(text)));
+                }
                 410 => return Err(Trouble::Gone),
                 _ => return Err(Trouble::Refused(reply)),
             }
@@ -320,6 +325,13 @@ impl Reflector {
     fn ring(&self) {
         self.changed.notify(usize::MAX);
     }
+}
+
+/// Go writes an empty list as null.
+fn is_list(body: &Value) -> bool {
+    let kind = body["kind"].as_str().unwrap_or_default();
+    let items = &body["items"];
+    kind.ends_with("List") && body["metadata"].is_object() && (items.is_array() || items.is_null())
 }
 
 fn name_of(body: &Value) -> Name {

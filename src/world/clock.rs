@@ -77,6 +77,14 @@ pub trait Clock {
     /// Wall time now: may be 1970, may jump either way.
     fn wall(&self) -> Timestamp;
 
+    /// Wall time as far as dates of certificates go: never before what is known to have been.
+    fn credible(&self) -> Timestamp {
+        not_before_build(self.wall())
+    }
+
+    /// A server that proved who it is, by a certificate that ends at `until`, says what time it is.
+    fn hear(&self, _told: Timestamp, _until: Timestamp) {}
+
     /// Resolves once `now() >= deadline`. Dropping the future forgets the timer.
     fn sleep_until(&self, deadline: BootTime) -> LocalFuture<'static, ()>;
 }

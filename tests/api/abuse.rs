@@ -44,6 +44,43 @@ fn status_line(answer: &str) -> u16 {
 }
 
 #[test]
+fn who_sends_far_too_much_reads_why_and_is_not_read_for_ever() {
+    let node = Node::start();
+    let piece = [b'x'; 64 << 10];
+    let begin = |length: usize| {
+        let mut stream = node.connect();
+        let head = format!(
+            "POST {MAPS} HTTP/1.1\r\nHost: x\r\nContent-Type: application/json\r\n\
+             Content-Length: {length}\r\n\r\n"
+        );
+        stream.write_all(head.as_bytes()).expect("written");
+        stream
+    };
+    // More than is thrown away before the answer, and all of it written before that is read.
+    let mut stream = begin(12 << 20);
+    for _ in 0..(12 << 20) / piece.len() {
+        stream.write_all(&piece).expect("the server reads on");
+    }
+    let mut answer = String::new();
+    stream
+        .read_to_string(&mut answer)
+        .expect("an answer, and its end");
+    assert_eq!(status_line(&answer), 413);
+    assert!(
+        answer.contains("Request entity too large: limit is 3145728"),
+        "{answer}"
+    );
+
+    let mut stream = begin(1 << 30);
+    let taken = (0..(1 << 30) / piece.len()).take_while(|_| stream.write_all(&piece).is_ok());
+    let taken = taken.count() * piece.len();
+    assert!(
+        taken < 64 << 20,
+        "{taken} bytes of a refused body were read"
+    );
+}
+
+#[test]
 fn who_says_nothing_after_the_handshake_keeps_nobody_out() {
     let (office, node) = (Office::open(), Node::with(Setup::default()));
     let limits = Limits {

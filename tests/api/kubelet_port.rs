@@ -152,6 +152,9 @@ fn forbidden(user: &str, verb: &str, subresources: &str) -> String {
     )
 }
 
+/// Questions to the cluster at one time.
+const UNDER_WAY_MAX: usize = 8;
+
 const NOBODY: &str = "Unauthorized\n";
 const SILENT: &str = "Unauthorized: the cluster cannot be asked\n";
 
@@ -269,6 +272,42 @@ fn what_the_cluster_has_allowed_goes_on_for_an_hour_without_it() {
 }
 
 #[test]
+fn a_crowd_of_strangers_keeps_neither_cluster_nor_masters_busy() {
+    let place = Place::open();
+    let (held, gate) = async_channel::bounded(1);
+    place.cluster(|state| state.gate = Some(gate));
+    let root = place.root();
+    let codes = place.run(async {
+        let (say, said) = async_channel::unbounded();
+        for number in 0..UNDER_WAY_MAX + 1 {
+            let (say, mut line) = (say.clone(), place.door.walk_in(&From::Kubelet(None)));
+            let work = async move {
+                let answer = line
+                    .ask("GET", "/metrics", &format!("Bearer {number}"))
+                    .await;
+                let _ = say.send(answer.code).await;
+            };
+            place.door.executor.spawn(work).detach();
+        }
+        assert_eq!(
+            said.recv().await,
+            Ok(429),
+            "one too many, while the others wait"
+        );
+        let master = place.door.walk_in(&root).ask("GET", "/metrics", "").await;
+        assert_eq!(master.code, 200);
+        drop(held);
+        let mut codes = Vec::new();
+        while codes.len() < UNDER_WAY_MAX {
+            codes.push(said.recv().await.expect("all are answered"));
+        }
+        codes
+    });
+    assert_eq!(codes, [401; UNDER_WAY_MAX]);
+    assert_eq!(place.cluster(|state| state.asked.len()), UNDER_WAY_MAX);
+}
+
+#[test]
 fn documents_logs_and_commands_are_those_of_the_node() {
     let place = Place::open();
     let (root, uid) = (place.root(), uid(&place.node));
@@ -285,6 +324,7 @@ fn documents_logs_and_commands_are_those_of_the_node() {
         ("/pods", r#""name":"web""#),
         ("/runningpods/", r#""name":"web""#),
         ("/stats/summary", r#""nodeName":"#),
+        ("/metrics", "kubelet_running_pods 1\n"),
         ("/metrics", "lowtide_api_connections "),
         ("/metrics/cadvisor", "machine_cpu_cores"),
         ("/metrics/resource", "node_cpu_usage_seconds_total"),

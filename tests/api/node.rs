@@ -358,6 +358,8 @@ pub struct Cluster {
 #[derive(Default)]
 pub struct ClusterState {
     pub answers: bool,
+    /// It says nothing until the other end is dropped.
+    pub gate: Option<async_channel::Receiver<()>>,
     /// Token and user.
     pub tokens: Vec<(String, &'static str)>,
     /// User, verb, subresource of nodes.
@@ -546,7 +548,13 @@ impl NodeSide for FakeNode {
     }
 
     fn review(&self, call: Call) -> LocalFuture<'_, Result<world::Reply, NoAnswer>> {
-        Box::pin(async move { self.0.review(&call) })
+        Box::pin(async move {
+            let gate = self.0.state.lock().expect("no panic").gate.clone();
+            if let Some(gate) = gate {
+                let _ = gate.recv().await;
+            }
+            self.0.review(&call)
+        })
     }
 
     fn health(&self) -> Result<(), String> {

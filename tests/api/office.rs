@@ -20,7 +20,7 @@ use lowtide::apiserver::authn::{Authenticator, Files, Network, Paths, Peer};
 use lowtide::apiserver::authz::{Authorizer, Mode, PolicyFile};
 use lowtide::apiserver::{self, Limits, Options, Server};
 use lowtide::net::certificates::{Authority, Identity, Purpose, Validity};
-use lowtide::net::serve::Duplex;
+use lowtide::net::serve::{Duplex, Ending};
 use lowtide::net::tls_server::{SharedConfig, server_config};
 use lowtide::object::Object;
 use lowtide::object::token::{Issuer, SigningKey, Wanted};
@@ -251,7 +251,7 @@ impl Door {
         };
         let server = self.server.clone();
         let theirs = Async::new(theirs).expect("non-blocking");
-        let serve = async move { server.serve(Box::new(theirs), peer).await };
+        let serve = async move { server.serve(Box::new(Ending(theirs)), peer).await };
         self.executor.spawn(serve).detach();
         Async::new(ours).expect("non-blocking")
     }

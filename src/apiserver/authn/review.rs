@@ -133,10 +133,26 @@ fn token_request(
         return Err(Refusal::unavailable("this node makes no tokens"));
     };
     let spec = &body["spec"];
-    let lifetime = lifetime(&spec["expirationSeconds"])?;
+    for (field, is, what) in [
+        ("name", name, "name"),
+        ("namespace", namespace, "namespace"),
+    ] {
+        let stated = body["metadata"][field].as_str().unwrap_or_default();
+        if !stated.is_empty() && stated != is {
+            let what = format!("must match the service account {what} if specified");
+            return Err(invalid(
+                name,
+                &format!("metadata.{field}"),
+                &json!(stated),
+                &what,
+            ));
+        }
+    }
     let key = Key::local(Kind::ServiceAccount, namespace, name);
     let account = reader.get(&key);
     let account = account.ok_or_else(|| Refusal::not_found(Kind::ServiceAccount, name))?;
+    check_account_uid(body, &account)?;
+    let lifetime = lifetime(&spec["expirationSeconds"])?;
     let find = |kind, name: &str| {
         let namespace = if kind == Kind::Node { "" } else { namespace };
         reader.get(&Key::local(kind, namespace, name))
@@ -173,7 +189,10 @@ fn token_request(
     let mut answered = json!({
         "kind": "TokenRequest",
         "apiVersion": "authentication.k8s.io/v1",
-        "metadata": {"name": name, "namespace": namespace, "creationTimestamp": stamp(now)},
+        "metadata": {
+            "name": name, "namespace": namespace, "uid": account.uid(),
+            "creationTimestamp": stamp(now),
+        },
         "spec": {"audiences": audiences, "expirationSeconds": lifetime.as_secs()},
         "status": {"token": minted.token, "expirationTimestamp": stamp(minted.expires)},
     });
@@ -196,14 +215,40 @@ fn lifetime(seconds: &Value) -> Result<Duration, Refusal> {
     } else {
         return Ok(lifetime);
     };
-    let message = format!("Invalid value: {stated}: {why}");
-    let field = "spec.expirationSeconds";
+    Err(invalid("", "spec.expirationSeconds", &json!(stated), why))
+}
+
+/// 422 for a TokenRequest.
+fn invalid(name: &str, field: &str, value: &Value, why: &str) -> Refusal {
+    let message = format!("Invalid value: {value}: {why}");
     let cause = json!({"reason": "FieldValueInvalid", "message": message, "field": field});
-    Err(Refusal::detailed(
+    let mut details = json!({"group": GROUP, "kind": "TokenRequest", "causes": [cause]});
+    if !name.is_empty() {
+        details["name"] = name.into();
+    }
+    Refusal::detailed(
         StatusCode::UNPROCESSABLE_ENTITY,
         "Invalid",
-        format!("TokenRequest.{GROUP} \"\" is invalid: {field}: {message}"),
-        json!({"group": GROUP, "kind": "TokenRequest", "causes": [cause]}),
+        format!("TokenRequest.{GROUP} {name:?} is invalid: {field}: {message}"),
+        details,
+    )
+}
+
+/// Errors: the request means another account of that name.
+fn check_account_uid(body: &Value, account: &Object) -> Result<(), Refusal> {
+    let meant = body["metadata"]["uid"].as_str().unwrap_or_default();
+    let (name, uid) = (&account.key.name, account.uid());
+    if meant.is_empty() || meant == uid {
+        return Ok(());
+    }
+    Err(Refusal::detailed(
+        StatusCode::CONFLICT,
+        "Conflict",
+        format!(
+            "Operation cannot be fulfilled on TokenRequest.{GROUP} {name:?}: the UID in the token \
+             request ({meant}) does not match the UID of the service account ({uid})"
+        ),
+        json!({"group": GROUP, "kind": "TokenRequest", "name": name}),
     ))
 }
 
@@ -250,7 +295,7 @@ fn bound(
             "the UID in the bound object reference ({uid}) does not match the UID in record. The \
              object might have been deleted and then recreated"
         );
-        return Err(Refusal::conflict(kind, name, &why));
+        return Err(Refusal::conflict_of_kind(kind, name, &why));
     }
     let bound = Bound {
         kind: bound_kind,

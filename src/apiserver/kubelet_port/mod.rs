@@ -13,6 +13,7 @@
 //! Source: Kubernetes pkg/kubelet/server.
 
 mod cache;
+mod figures;
 mod review;
 mod route;
 
@@ -23,6 +24,7 @@ use http::{HeaderMap, Method, StatusCode};
 use serde_json::json;
 
 use self::cache::Verdict;
+use self::figures::Running;
 pub use self::review::Reviews;
 use self::route::{Place, Rights, Route};
 use super::answer::stream_slot;
@@ -33,7 +35,7 @@ use super::request_info::RequestInfo;
 use super::status::{Refusal, typed_response};
 use super::stream::command::Names;
 use super::stream::{collect, command, forward};
-use super::{Shared, health, list, logs, metrics, stats};
+use super::{Shared, health, list, logs, metrics, stats, view};
 use crate::net::serve::{Body, Request, Response};
 use crate::object::user::GROUP_MASTERS;
 use crate::object::{Key, Kind, Object, Origin, User};
@@ -179,7 +181,7 @@ async fn serve(
             let node = shared.options.node_name.clone();
             stats::document(&shared, document, Some(&node), &query).await
         }
-        Route::Metrics => Ok(metrics::answer(&shared)),
+        Route::Metrics => Ok(metrics::answer(&shared, running(&shared))),
         Route::Configuration => {
             let body = Body::bytes(shared.options.kubelet_configuration.clone());
             Ok(typed_response(StatusCode::OK, "application/json", body))
@@ -198,6 +200,18 @@ fn pods(shared: &Shared, more: &str) -> Result<Response, Refusal> {
     };
     let now = shared.clock.wall();
     list::list(&shared.reader, Kind::Pod, None, &query, format, now)
+}
+
+/// The kubelet's own part of `/metrics`.
+fn running(shared: &Shared) -> String {
+    let mut running = Running::default();
+    for packed in view::list(&shared.reader, Kind::Pod, None).0 {
+        let pod = packed.unpack().body;
+        if pod["spec"]["nodeName"] == *shared.options.node_name {
+            running.add(&pod["status"]);
+        }
+    }
+    running.text(&shared.options.node_name)
 }
 
 /// The pod of this node that is meant. A mirror pod has the name of what it mirrors, so its name

@@ -6,9 +6,10 @@
 //!             └─ it does not ──► a stale yes, or no with the reason that it cannot be asked
 //! ```
 //! Few questions are under way at a time, so that strangers keep neither the node nor the cluster
-//! busy. Source: Kubernetes cmd/kubelet/app/auth.go, TokenReview and SubjectAccessReview.
+//! busy, nor others from being asked about.
+//! Source: Kubernetes cmd/kubelet/app/auth.go, TokenReview and SubjectAccessReview.
 
-use std::cell::RefCell;
+use std::cell::{Cell, RefCell};
 use std::sync::Arc;
 use std::time::Duration;
 
@@ -46,7 +47,8 @@ const RIGHTS: Spans = Spans {
     silent: SILENT,
 };
 
-/// Questions to the cluster at one time; the next one is answered 429.
+/// Questions to the cluster at one time, about strangers and about others each; the next one is
+/// answered 429.
 const UNDER_WAY_MAX: usize = 8;
 
 /// How long an answer is waited for, and how long where a stale yes would do.
@@ -68,7 +70,11 @@ pub enum Unasked {
 pub struct Reviews {
     tokens: RefCell<Cache>,
     rights: RefCell<Cache>,
-    under_way: Counter,
+    /// Questions under way: about whom the cluster has said yes to before, and about strangers.
+    known: Counter,
+    unknown: Counter,
+    /// It was said that the cluster answers nothing to this node.
+    complained: Cell<bool>,
 }
 
 impl Default for Reviews {
@@ -76,7 +82,9 @@ impl Default for Reviews {
         Reviews {
             tokens: RefCell::new(Cache::new(TOKENS)),
             rights: RefCell::new(Cache::new(RIGHTS)),
-            under_way: Counter::default(),
+            known: Counter::default(),
+            unknown: Counter::default(),
+            complained: Cell::default(),
         }
     }
 }
@@ -147,13 +155,12 @@ impl Reviews {
             return Ok(known);
         }
         let stale = || cache.borrow().stale(&question, clock.now(), wall());
-        let Some(_slot) = self.under_way.take(UNDER_WAY_MAX) else {
-            let busy = || Unasked::Busy(Refusal::too_many("questions to the cluster"));
-            return stale().ok_or_else(busy);
+        let (under_way, patience) = match stale() {
+            Some(_) => (&self.known, PATIENCE_STALE),
+            None => (&self.unknown, PATIENCE),
         };
-        let patience = match stale() {
-            Some(_) => PATIENCE_STALE,
-            None => PATIENCE,
+        let Some(_slot) = under_way.take(UNDER_WAY_MAX) else {
+            return Err(Unasked::Busy(Refusal::too_many("questions to the cluster")));
         };
         let call = Call::with(Verb::Create, review.path, review.body.clone());
         let answer = shared.backend.ask(|reply| Request::Review(call, reply));
@@ -163,6 +170,7 @@ impl Reviews {
         };
         let why = match answer.or(late).await {
             Ok(Ok(reply)) if reply.is_success() => {
+                self.complained.set(false);
                 let verdict = review.verdict(&reply.body["status"]);
                 let mut cache = cache.borrow_mut();
                 cache.learn(question, verdict.clone(), clock.now(), review.expires);
@@ -171,7 +179,10 @@ impl Reviews {
             // It answers, and not this: it was asked by whom it does not believe.
             Ok(Ok(reply)) if reply.status < 500 && reply.status != 429 => {
                 let why = format!("{}: {} {}", review.path, reply.status, reply.message());
-                log::warn!("the cluster reviews nothing for this node: {why}");
+                // Once, however many strangers knock.
+                if !self.complained.replace(true) {
+                    log::warn!("the cluster reviews nothing for this node: {why}");
+                }
                 return Ok(Verdict::No(why));
             }
             Ok(Ok(reply)) => format!("{} {}", reply.status, reply.message()),

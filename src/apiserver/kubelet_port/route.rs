@@ -19,7 +19,7 @@ pub enum Route {
     PortForward(Place),
     Run(Place),
     Stats(Document),
-    /// Of the server itself.
+    /// What runs here, and what the program itself does.
     Metrics,
     Configuration,
     /// All checks, or one by its name.

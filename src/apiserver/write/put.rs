@@ -9,7 +9,7 @@ use crate::apiserver::backend::{Write, Written};
 use crate::apiserver::route::Place;
 use crate::apiserver::status::Refusal;
 use crate::net::serve::{Request, Response};
-use crate::object::{Key, Kind, Origin};
+use crate::object::{self, Key, Kind, Origin};
 use crate::registry::Precondition;
 use serde_json::Value;
 
@@ -64,11 +64,17 @@ impl Writing {
         let mut actor = self.actor("", options.dry_run);
         actor.manager = manager;
         let generated = !metadata(&body, "generateName").is_empty();
+        let remarks = match key.kind {
+            Kind::Pod => object::remarks(&body),
+            _ => Vec::new(),
+        };
         let made = self.ask(actor, key, Write::Create(body)).await;
-        made.map_err(|refusal| match generated {
+        let mut written = made.map_err(|refusal| match generated {
             true => refusal.of_generated_name(),
             false => refusal,
-        })
+        })?;
+        written.remarks.extend(remarks);
+        Ok(written)
     }
 
     /// `PUT` of an object or of a part of it: 200 and the object, 201 if it was made.

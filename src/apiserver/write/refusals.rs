@@ -18,7 +18,7 @@ pub fn refusal(error: Error, reader: &Reader) -> Refusal {
         }
         Error::Conflict { key, message } => Refusal::conflict(key.kind, &key.name, &message),
         Error::DeletionConflict { key, message } => {
-            Refusal::deletion_conflict(key.kind, &key.name, &message)
+            Refusal::conflict_of_kind(key.kind, &key.name, &message)
         }
         Error::NotOwner { key, .. } => match reader.get(&key) {
             Some(object) => not_owner(&object),

@@ -69,8 +69,16 @@ impl Issuer {
             .cloned()
             .collect();
         if shared.is_empty() {
+            // As Go's %q writes lists.
+            let quoted = |list: &[&str]| {
+                let quoted = list.iter().map(|one| format!("{one:?}"));
+                quoted.collect::<Vec<_>>().join(" ")
+            };
+            let asked: Vec<&str> = asked.iter().map(String::as_str).collect();
             return Err(format!(
-                "token audiences {has:?} is invalid for the target audiences {asked:?}"
+                "token audiences [{}] is invalid for the target audiences [{}]",
+                quoted(&has),
+                quoted(&asked)
             ));
         }
         let mut user = match legacy {

@@ -29,7 +29,7 @@ pub const API_AUDIENCE: &str = "https://kubernetes.default.svc.cluster.local";
 /// Shortest and longest life that may be asked for. Source: validateTokenRequest (2^32 seconds).
 pub const LIFETIME_MIN: Duration = Duration::from_secs(600);
 pub const LIFETIME_MAX: Duration = Duration::from_secs(1 << 32);
-/// A token that asks for exactly this, bound to a pod and for the API, lives a year: clients of old
+/// A token that asks for exactly this, bound to a pod and for the API alone, lives a year: clients of old
 /// read it once. Source: pkg/serviceaccount (WarnOnlyBoundTokenExpiration).
 const LIFETIME_WARNED: Duration = Duration::from_secs(3607);
 const LIFETIME_EXTENDED: Duration = Duration::from_secs(365 * 24 * 3600);
@@ -108,7 +108,7 @@ impl Issuer {
         let mut real = wanted.lifetime;
         if let Some(bound) = &wanted.bound {
             private[bound.kind.claim()] = json!({"name": bound.name, "uid": bound.uid});
-            let for_api = audiences.iter().any(|audience| audience == API_AUDIENCE);
+            let for_api = audiences.iter().all(|audience| audience == API_AUDIENCE);
             if bound.kind == BoundKind::Pod && for_api && wanted.lifetime == LIFETIME_WARNED {
                 real = LIFETIME_EXTENDED;
                 private["warnafter"] = json!(seconds(after(now, wanted.lifetime)));

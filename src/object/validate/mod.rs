@@ -6,7 +6,8 @@
 //! ```text
 //!  meta ── every kind        pod ─► container ─► probe        data ── ConfigMap, Secret
 //!                             ├───► volume
-//!                             └───► security
+//!                             ├───► security
+//!                             └───► remarks: legal, and probably a mistake
 //! ```
 
 mod container;
@@ -14,6 +15,7 @@ mod data;
 mod meta;
 mod pod;
 mod probe;
+mod remarks;
 mod report;
 mod security;
 mod update;
@@ -22,6 +24,7 @@ mod volume;
 use serde_json::Value;
 
 use super::{Key, Kind};
+pub use remarks::remarks;
 use report::{At, Report};
 pub use update::validate_update;
 

@@ -132,7 +132,9 @@ impl Api {
             (Verb::Get, None) if call.path.contains("limit=") => {
                 let items = self.matching(&call.path);
                 let version = self.version.get().to_string();
-                ok(json!({"metadata": {"resourceVersion": version}, "items": items}))
+                ok(
+                    json!({"kind": "PodList", "metadata": {"resourceVersion": version}, "items": items}),
+                )
             }
             (Verb::Create, _) => self.create(path, call.body.clone().unwrap_or_default()),
             (_, None) => status(404, "not found"),
