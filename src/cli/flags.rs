@@ -543,7 +543,7 @@ pub const FLAGS: &[Flag] = &[
         Scalar,
         "external|URL|FILE",
         "",
-        "external: a controller of the cloud gives the Node its addresses; or JSON that says where the machine is",
+        "external: a controller of the cloud gives addresses; else JSON that says where the machine is",
     ),
     flag(
         "address",

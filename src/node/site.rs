@@ -230,7 +230,7 @@ mod tests {
                 vec![],
             ),
             (
-                json!({"instance": {"zone": "projects/1/zones/w1-b", "machineType": "projects/1/machineTypes/e2"}}),
+                json!({"instance": {"zone": "p/1/zones/w1-b", "machineType": "p/1/machineTypes/e2"}}),
                 labels("", "w1-b", "e2"),
                 vec![],
             ),
