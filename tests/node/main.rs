@@ -23,6 +23,7 @@ mod kubelet_port;
 mod manifests;
 mod pods;
 mod secrets;
+mod site;
 mod stats;
 mod streams;
 mod support;
