@@ -2,7 +2,6 @@
 
 use std::cell::{Cell, RefCell};
 use std::collections::{BTreeMap, BTreeSet};
-use std::net::IpAddr;
 use std::rc::Rc;
 use std::sync::Arc;
 
@@ -38,8 +37,6 @@ pub struct Options {
     pub issuer: Option<Arc<Issuer>>,
     /// Makes the tokens of the cluster's pods, where the node has joined one.
     pub cluster_tokens: Option<Rc<dyn TokenSource>>,
-    /// Looks for the machine's addresses anew, every `Machine::status_period`; without it they stay.
-    pub host_ips: Option<Rc<dyn Fn() -> Vec<IpAddr>>>,
     /// Where turns and probes are counted.
     pub figures: Arc<Figures>,
 }

@@ -50,7 +50,6 @@ mod worker;
 
 use std::cell::RefCell;
 use std::collections::BTreeMap;
-use std::net::IpAddr;
 use std::rc::Rc;
 use std::time::Duration;
 
@@ -109,9 +108,6 @@ impl Kubelet {
         tasks.push(pressure);
         tasks.push(core.spawn(orphans::end_all(kubelet.clone(), recovered)));
         tasks.push(core.spawn(node_status::publish(core.clone())));
-        if let Some(look) = core.options.host_ips.clone() {
-            tasks.push(core.spawn(follow_addresses(kubelet.clone(), look)));
-        }
         tasks.push(core.spawn(leftovers::sweep(core.clone())));
         tasks.push(core.spawn(image_gc::run(kubelet.clone())));
         tasks.push(core.spawn(cluster_tokens::replace_stand_ins(kubelet.clone())));
@@ -247,25 +243,6 @@ impl Kubelet {
             if let Some(object) = back.filter(|object| !object.is_deleting()) {
                 self.take(&object.unpack());
             }
-        }
-    }
-}
-
-/// An interface may get another address under way: the Node says so, and its pods.
-async fn follow_addresses(kubelet: Rc<Kubelet>, look: Rc<dyn Fn() -> Vec<IpAddr>>) {
-    let core = &kubelet.core;
-    let (clock, period) = (&core.world.clock, core.options.machine.status_period);
-    loop {
-        clock.sleep_until(clock.now() + period).await;
-        let found = look();
-        if core.options.node.host_ips.learn(found) {
-            log::info!("this machine has other addresses than before");
-            core.troubles.notify(usize::MAX);
-            kubelet
-                .workers
-                .borrow()
-                .values()
-                .for_each(|worker| worker.shared.wake());
         }
     }
 }

@@ -4,7 +4,6 @@
 //! Source: Kubernetes pkg/kubelet/kubelet_node_status.go, pkg/kubelet/nodestatus/setters.go.
 
 use std::collections::BTreeSet;
-use std::net::IpAddr;
 use std::rc::Rc;
 use std::sync::Arc;
 use std::time::Duration;
@@ -128,7 +127,6 @@ struct Health {
     trouble: Option<String>,
     pressure: BTreeSet<Condition>,
     stopping: bool,
-    addresses: Vec<IpAddr>,
 }
 
 impl Health {
@@ -140,7 +138,6 @@ impl Health {
             trouble: core.disk_trouble(),
             pressure,
             stopping: core.stopping.get(),
-            addresses: core.options.node.host_ips.get(),
         }
     }
 }
@@ -184,7 +181,7 @@ fn spec(taints: &[(String, String, String)]) -> Value {
 fn status(core: &Core, conditions: Value) -> Value {
     let node = &core.options.node;
     let machine = &core.options.machine;
-    let addresses = node.host_ips.get().into_iter();
+    let addresses = node.host_ips.iter();
     let addresses = addresses.map(|ip| json!({ "type": "InternalIP", "address": ip.to_string() }));
     let hostname = json!({ "type": "Hostname", "address": node.node_name });
     let capacity = capacity(machine, node.memory_bytes);
@@ -334,7 +331,6 @@ mod tests {
             trouble: Some("write x: no space".to_owned()),
             pressure: BTreeSet::from([Condition::Disk]),
             stopping: true,
-            addresses: Vec::new(),
         };
         let mut since = |disk: &Health, second| {
             let value = conditions(disk, at(second), &mut transitions);

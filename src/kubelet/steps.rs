@@ -183,7 +183,7 @@ async fn start_container(
     };
     let observed = core.world.runtime.observe(&shared.uid);
     let pod_ips = match observed.sandbox {
-        Some(_) if view.host_network => core.options.node.host_ips.get(),
+        Some(_) if view.host_network => core.options.node.host_ips.clone(),
         Some(sandbox) => sandbox.ips,
         None => Vec::new(),
     };

@@ -288,7 +288,6 @@ fn kubelet_options(
         },
         issuer: None,
         cluster_tokens: None,
-        host_ips: machine::changing_host_ips(options),
         figures: parts.figures.clone(),
     }
 }
