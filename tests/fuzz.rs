@@ -7,6 +7,7 @@
 use std::fs;
 use std::io;
 use std::panic::{AssertUnwindSafe, catch_unwind};
+use std::path::Path;
 use std::pin::Pin;
 use std::task::{Context, Poll};
 use std::time::{Duration, Instant};
@@ -25,6 +26,7 @@ use lowtide::net::spdy::headers::{Deflater, Headers, Inflater};
 use lowtide::net::websocket::{Encoding, Frame};
 use lowtide::object::apply::{self, Contested, Writer};
 use lowtide::object::{FieldSelector, Kind, LabelSelector, json, patch, protobuf, token, yaml};
+use lowtide::remote::kubeconfig;
 use lowtide::runtime::images::{self, Reference};
 use serde_json::{Value, json};
 
@@ -314,7 +316,7 @@ fn a_frame_says_the_same_again() {
 }
 
 #[test]
-fn a_name_of_an_image_a_manifest_and_a_token_are_read_or_refused() {
+fn a_name_of_an_image_a_manifest_a_token_and_a_kubeconfig_are_read_or_refused() {
     let hex = "ab".repeat(32);
     let name = format!("registry.example.com:5000/a/b:tag@sha256:{hex}");
     let manifest = format!(
@@ -322,7 +324,10 @@ fn a_name_of_an_image_a_manifest_and_a_token_are_read_or_refused() {
         "layers":[{{"mediaType":"b","digest":"sha256:{hex}","size":2}}]}}"#
     );
     let token = "eyJhbGciOiJFUzI1NiJ9.eyJpc3MiOiJ4In0.c2ln";
-    fuzz(&[&name, "busybox", &manifest, token], |bytes| {
+    let config = "{current-context: c, contexts: [{name: c, context: {cluster: c, user: u}}],
+        clusters: [{name: c, cluster: {server: 'https://h:6443', insecure-skip-tls-verify: true}}],
+        users: [{name: u, user: {token: t, exec: {command: x, args: [a], apiVersion: v1}}}]}";
+    fuzz(&[&name, "busybox", &manifest, token, config], |bytes| {
         let _ = images::read_document(bytes, None);
         let Ok(text) = std::str::from_utf8(bytes) else {
             return;
@@ -332,6 +337,7 @@ fn a_name_of_an_image_a_manifest_and_a_token_are_read_or_refused() {
             assert_eq!(again.ok().as_ref(), Some(&reference), "{reference}");
         }
         let _ = token::claimed_issuer(text);
+        let _ = kubeconfig::parse(Path::new("/k"), text, &[]);
     });
 }
 

@@ -561,6 +561,14 @@ pub const FLAGS: &[Flag] = &[
         "10250",
         "port of the kubelet's endpoints on a node of a cluster, 0 turns it off",
     ),
+    flag(
+        "rotate-server-certificates",
+        "serverTLSBootstrap",
+        Switch,
+        "BOOL",
+        "false",
+        "ask the cluster for the certificate of these endpoints; somebody has to approve it",
+    ),
 ];
 
 /// The flag of this name or alias, with `_` and `-` alike.

@@ -70,6 +70,8 @@ pub struct RunOptions {
     pub secure: Option<SecureServing>,
     /// `None`: the kubelet's endpoints are not served.
     pub endpoints: Option<SecureServing>,
+    /// The cluster signs what they show.
+    pub rotate_server_certificates: bool,
     pub authentication: Paths,
     /// Requests without credentials get in, as `system:anonymous`.
     pub anonymous: bool,
@@ -225,6 +227,11 @@ impl Given {
         Ok(list)
     }
 
+    /// Off unless it is given.
+    fn switch(&self, name: &str) -> Result<bool, BadValue> {
+        self.parse(name, false, value::boolean)
+    }
+
     fn number(&self, name: &str, default: i64, least: i64, most: i64) -> Result<i64, BadValue> {
         self.parse(name, default, |text| value::integer(text, least, most))
     }
@@ -301,15 +308,16 @@ fn read(given: &Given) -> Result<RunOptions, BadValue> {
         )?,
         secure: secure(given)?,
         endpoints: endpoints(given)?,
+        rotate_server_certificates: given.switch("rotate-server-certificates")?,
         authentication: authentication(given),
-        anonymous: given.parse("anonymous-auth", false, value::boolean)?,
+        anonymous: given.switch("anonymous-auth")?,
         authorization_modes: given.list("authorization-mode", authorization_mode)?,
         authorization_policy_file: policy_file(given)?,
         encryption: encryption(given),
         admission: admission(given)?,
         remote: remote::remote(given)?,
         metadata: remote::metadata(given)?,
-        on_exit: match given.parse("exit-stops-pods", false, value::boolean)? {
+        on_exit: match given.switch("exit-stops-pods")? {
             true => OnExit::StopPods,
             false => OnExit::LeavePods,
         },

@@ -43,7 +43,9 @@ fn legal_value(name: &str) -> &'static str {
         "secure-port" => "6444",
         "address" => "127.0.0.1",
         "port" => "0",
-        "seccomp-default" | "exit-stops-pods" | "anonymous-auth" => "true",
+        "seccomp-default" | "exit-stops-pods" | "anonymous-auth" | "rotate-server-certificates" => {
+            "true"
+        }
         "hostname-override" => "pi",
         "api-server" => "https://h:6443",
         "register-node" => "false",
@@ -67,11 +69,11 @@ fn every_flag_is_taken_in_each_spelling() {
                 let joined = format!("--{name}={value}");
                 let apart = format!("--{name}");
                 for mut line in [vec!["run", &joined], vec!["run", &apart, value]] {
-                    line.extend(match flag.name {
-                        "authorization-policy-file" => Some("--authorization-mode=ABAC"),
-                        "bootstrap-kubeconfig" => Some("--kubeconfig=/k"),
-                        _ => None,
-                    });
+                    match flag.name {
+                        "authorization-policy-file" => line.push("--authorization-mode=ABAC"),
+                        "bootstrap-kubeconfig" => line.push("--kubeconfig=/k"),
+                        _ => {}
+                    }
                     let parsed = parse(arguments(&line));
                     assert!(
                         matches!(parsed, Ok(Invocation::Run(_))),

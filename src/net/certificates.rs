@@ -42,6 +42,22 @@ pub struct Facts {
     pub ips: Vec<IpAddr>,
 }
 
+/// Names and addresses that clients use for this node.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub struct Names {
+    pub dns_names: Vec<String>,
+    pub ips: Vec<IpAddr>,
+}
+
+impl Names {
+    /// The first of them that a certificate is not for.
+    pub fn missing_in(&self, facts: &Facts) -> Option<String> {
+        let name = self.dns_names.iter().find(|n| !facts.dns_names.contains(n));
+        let ip = self.ips.iter().find(|ip| !facts.ips.contains(ip));
+        name.cloned().or(ip.map(IpAddr::to_string))
+    }
+}
+
 /// What a new certificate is for.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub enum Purpose {
@@ -107,18 +123,25 @@ impl RequestKey {
         pem("PRIVATE KEY", self.0.serialized_der())
     }
 
-    /// SHA-256 of the public key, in hexadecimal digits.
-    pub fn digest(&self) -> String {
-        let hash = ring::digest::digest(&ring::digest::SHA256, self.0.der_bytes());
+    /// SHA-256 of the public key and the names that are asked for, in hexadecimal digits.
+    pub fn digest(&self, names: &Names) -> String {
+        let mut bytes = self.0.der_bytes().to_vec();
+        let ips = names.ips.iter().map(IpAddr::to_string);
+        for name in names.dns_names.iter().cloned().chain(ips) {
+            bytes.push(0);
+            bytes.extend(name.into_bytes());
+        }
+        let hash = ring::digest::digest(&ring::digest::SHA256, &bytes);
         hash.as_ref()
             .iter()
             .map(|byte| format!("{byte:02x}"))
             .collect()
     }
 
-    /// A signing request (PKCS #10, DER) for this key and subject, without other names.
-    pub fn request(&self, user: &str, group: &str) -> Result<Vec<u8>, String> {
+    /// A signing request (PKCS #10, DER) for this key and subject.
+    pub fn request(&self, user: &str, group: &str, names: &Names) -> Result<Vec<u8>, String> {
         let mut params = CertificateParams::default();
+        params.subject_alt_names = alternative(&names.dns_names, &names.ips)?;
         params.distinguished_name = rcgen::DistinguishedName::new();
         let subject = &mut params.distinguished_name;
         subject.push(DnType::OrganizationName, group);
@@ -204,13 +227,7 @@ impl Authority {
         match purpose {
             Purpose::Server { dns_names, ips, .. } => {
                 params.extended_key_usages = vec![ExtendedKeyUsagePurpose::ServerAuth];
-                for name in dns_names {
-                    let name = name.as_str().try_into();
-                    let name = name.map_err(|error| format!("name in certificate: {error}"))?;
-                    params.subject_alt_names.push(SanType::DnsName(name));
-                }
-                let ips = ips.iter().copied().map(SanType::IpAddress);
-                params.subject_alt_names.extend(ips);
+                params.subject_alt_names = alternative(dns_names, ips)?;
             }
             Purpose::Client { group, .. } => {
                 params.extended_key_usages = vec![ExtendedKeyUsagePurpose::ClientAuth];
@@ -229,6 +246,15 @@ impl Authority {
             key: pem("PRIVATE KEY", key.serialized_der()),
         })
     }
+}
+
+fn alternative(dns_names: &[String], ips: &[IpAddr]) -> Result<Vec<SanType>, String> {
+    let names = dns_names.iter().map(|name| {
+        let name = name.as_str().try_into().map(SanType::DnsName);
+        name.map_err(|error| format!("name in certificate: {error}"))
+    });
+    let ips = ips.iter().map(|ip| Ok(SanType::IpAddress(*ip)));
+    names.chain(ips).collect()
 }
 
 fn new_key() -> Result<KeyPair, String> {
@@ -395,6 +421,16 @@ mod tests {
                     .push(DnType::OrganizationName, group);
             }
             params.extended_key_usages = vec![ExtendedKeyUsagePurpose::ClientAuth];
+            for attribute in request.info.attributes.iter() {
+                let value = attribute.values.get(0).expect("a value");
+                let asked = value.decode_as::<x509_cert::ext::Extensions>();
+                for extension in asked.map_err(|error| error.to_string())? {
+                    let oid: Vec<u64> = extension.extn_id.arcs().map(u64::from).collect();
+                    let bytes = extension.extn_value.as_bytes().to_vec();
+                    let extension = rcgen::CustomExtension::from_oid_content(&oid, bytes);
+                    params.custom_extensions.push(extension);
+                }
+            }
             let key = request.info.public_key.subject_public_key.raw_bytes();
             let signed = params.signed_by(&Asked(key.to_vec()), &self.issuer);
             let signed = signed.map_err(|error| format!("sign: {error}"))?;

@@ -5,8 +5,8 @@ use std::net::{IpAddr, Ipv4Addr, Ipv6Addr, SocketAddr, TcpListener};
 use serde_json::json;
 
 use super::machine;
-use super::pki::Names;
 use crate::cli::options::RunOptions;
+use crate::net::certificates::Names;
 use crate::os;
 
 /// A port that is bound.
@@ -65,6 +65,17 @@ pub fn names(options: &RunOptions, node_name: &str, address: SocketAddr) -> Name
     }
 }
 
+/// What the cluster is asked to sign: addresses that others reach, as the Node has them.
+pub fn signed_names(options: &RunOptions, node_name: &str) -> Names {
+    let name = Some(node_name.to_owned()).filter(|name| name.is_ascii());
+    let mut ips = machine::host_ips(options);
+    ips.retain(|ip| !ip.is_loopback());
+    Names {
+        dns_names: name.into_iter().collect(),
+        ips,
+    }
+}
+
 /// `/configz`: what kubelet.config.k8s.io/v1beta1 has a field for.
 pub fn configuration(options: &RunOptions) -> String {
     let seconds = |span: std::time::Duration| format!("{}s", span.as_secs_f64());
@@ -83,6 +94,7 @@ pub fn configuration(options: &RunOptions) -> String {
         "fileCheckFrequency": seconds(options.file_check_period),
         "httpCheckFrequency": seconds(options.http_check_period),
         "nodeStatusUpdateFrequency": seconds(options.node_status_update_period),
+        "serverTLSBootstrap": options.rotate_server_certificates,
         "authentication": {
             "anonymous": {"enabled": false},
             "webhook": {"enabled": true, "cacheTTL": "2m0s"},

@@ -17,13 +17,13 @@ use rustls_pki_types::CertificateDer;
 use super::endpoints::{self, Endpoints};
 use super::machine;
 use super::parts::subnet;
-use super::pki::{Names, Pki};
+use super::pki::Pki;
 use crate::apiserver::authn::{Authenticator, Files, Paths};
 use crate::apiserver::{Door, Secure};
 use crate::cli::options::{AuthorizationMode, RunOptions};
 use crate::controller::Trust;
 use crate::kubelet::env;
-use crate::net::certificates::Identity;
+use crate::net::certificates::{Identity, Names};
 use crate::net::tls_server::{SharedConfig, server_config};
 use crate::object::token::Issuer;
 use crate::os;
@@ -141,6 +141,8 @@ struct Shown {
     server: Option<Identity>,
     /// At the kubelet's port.
     kubelet: Option<Identity>,
+    /// There too, and rather: what the cluster has signed.
+    signed: Option<Identity>,
     /// Of client certificates.
     client_authorities: Vec<CertificateDer<'static>>,
 }
@@ -213,6 +215,7 @@ impl Front {
                 authority,
                 server,
                 kubelet,
+                signed: None,
                 client_authorities,
             }),
             config,
@@ -241,13 +244,35 @@ impl Front {
         self.show()
     }
 
+    /// What the cluster has signed for the kubelet's port: chain and key in one text.
+    pub fn show_signed(&self, text: &str) {
+        let identity = Identity {
+            certificate: text.to_owned(),
+            key: text.to_owned(),
+        };
+        let before = self.shown.borrow_mut().signed.replace(identity);
+        match self.show() {
+            Ok(()) => log::info!("the kubelet's port shows what the cluster has signed"),
+            Err(why) => {
+                log::error!("{why}; the kubelet's port shows what it did");
+                self.shown.borrow_mut().signed = before;
+            }
+        }
+    }
+
+    /// Whether the kubelet's endpoints are served.
+    pub fn has_kubelet_port(&self) -> bool {
+        self.kubelet_config.is_some()
+    }
+
     /// Handshakes from now on see what `shown` says.
     fn show(&self) -> Result<(), String> {
         let shown = self.shown.borrow();
         if let (Some(config), Some(server)) = (&self.config, &shown.server) {
             config.replace(server_config(server, &shown.client_authorities)?);
         }
-        if let (Some(config), Some(kubelet)) = (&self.kubelet_config, &shown.kubelet) {
+        let kubelet = shown.signed.as_ref().or(shown.kubelet.as_ref());
+        if let (Some(config), Some(kubelet)) = (&self.kubelet_config, kubelet) {
             config.replace(server_config(kubelet, &shown.client_authorities)?);
         }
         Ok(())

@@ -4,6 +4,8 @@ use std::rc::Rc;
 
 use async_executor::{LocalExecutor, Task};
 
+use super::endpoints;
+use super::front::Front;
 use super::parts::Parts;
 use crate::cli::options::{CloudProvider, Register, RunOptions};
 use crate::os::random::SystemRandom;
@@ -59,7 +61,7 @@ pub fn follow(
     options: &RunOptions,
     node_name: &str,
     registry: &Registry,
-    parts: &Parts,
+    (parts, front): (&Parts, &Rc<Front>),
     executor: &Rc<LocalExecutor<'static>>,
 ) -> Vec<Task<()>> {
     let (Some(Joined { remote, doors }), Some(joined)) = (joined, &options.remote) else {
@@ -84,5 +86,17 @@ pub fn follow(
     tasks.push(task::spawn(executor, member));
     let floor = parts.floor.clone().keep(parts.world.clock.clone());
     tasks.push(task::spawn(executor, floor));
+    if options.rotate_server_certificates && front.has_kubelet_port() {
+        let (options, front) = (options.clone(), front.clone());
+        let name = node_name.to_owned();
+        let serving = remote.keep_serving(
+            doors.main.clone(),
+            &parts.world,
+            node_name,
+            Box::new(move || endpoints::signed_names(&options, &name)),
+            Box::new(move |text| front.show_signed(text)),
+        );
+        tasks.push(task::spawn(executor, serving));
+    }
     tasks
 }

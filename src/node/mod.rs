@@ -129,7 +129,8 @@ impl Node {
         };
         controllers.prepare().await;
         let sources = start_sources(&options, &machine, &registry, &parts, &executor).await?;
-        let sync = join::follow(&joined, &options, &node_name, &registry, &parts, &executor);
+        let ours = (&parts, &front);
+        let sync = join::follow(&joined, &options, &node_name, &registry, ours, &executor);
         let settings = crate::kubelet::Options {
             issuer: Some(front.issuer.clone()),
             cluster_tokens: joined.as_ref().map(|joined| joined.remote.tokens()),

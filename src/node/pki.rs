@@ -28,7 +28,7 @@ use rustls_pki_types::pem::PemObject;
 use rustls_pki_types::{CertificateDer, PrivatePkcs8KeyDer};
 
 use crate::net::certificates::{
-    self, Authority, Facts, Identity, Purpose, Validity, first_certificate,
+    self, Authority, Facts, Identity, Names, Purpose, Validity, first_certificate,
 };
 use crate::object::token::{Issuer, SigningKey};
 use crate::object::user::GROUP_MASTERS;
@@ -56,13 +56,6 @@ enum Verdict {
     Due(String),
     /// It cannot be used: set aside, and made anew.
     Broken(String),
-}
-
-/// Names and addresses that clients use for this node.
-#[derive(Clone, Debug, Default, PartialEq, Eq)]
-pub struct Names {
-    pub dns_names: Vec<String>,
-    pub ips: Vec<IpAddr>,
 }
 
 /// The node's keys, in memory and as files.

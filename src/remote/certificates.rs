@@ -1,4 +1,5 @@
-//! The node's client certificate: asked of the cluster, kept, renewed in time.
+//! The node's certificates that the cluster signs, one to show as a client and one as a server: asked
+//! for, kept, renewed in time.
 //!
 //! ```text
 //!   key.tmp ─► CSR ─► approved, signed ─► kubelet-client-current.pem ─► 70 to 90 % of its life ─┐
@@ -20,20 +21,58 @@ use base64::engine::general_purpose::STANDARD;
 use jiff::Timestamp;
 use serde_json::{Value, json};
 
-use crate::net::certificates::{Identity, RequestKey, Validity, facts, first_certificate, pem};
+use crate::net::certificates::{
+    Identity, Names, RequestKey, Validity, facts, first_certificate, pem,
+};
 use crate::world::{Area, BootTime, Call, Clock, Cluster, Disk, NoAnswer, Random, Reply, Verb};
 
-/// Certificate chain and key, below ROOT.
-pub const CURRENT: &str = "pki/kubelet-client-current.pem";
-/// The key of a request under way, below ROOT.
-const KEY: &str = "pki/kubelet-client.key.tmp";
 const REQUESTS: &str = "/apis/certificates.k8s.io/v1/certificatesigningrequests";
-const SIGNER: &str = "kubernetes.io/kube-apiserver-client-kubelet";
 
-/// Between two looks at a request: an approval by kube-controller-manager takes a second, one by a
-/// human hours.
+/// What tells the two certificates apart.
+pub struct Use {
+    /// In messages.
+    what: &'static str,
+    /// Certificate chain and key, below ROOT.
+    pub current: &'static str,
+    /// The key of a request under way, below ROOT.
+    key: &'static str,
+    /// Of the names of requests.
+    prefix: &'static str,
+    signer: &'static str,
+    usages: [&'static str; 2],
+    /// Who asks, if not the certificate itself.
+    asker: &'static str,
+    /// Longest pause between two looks at a request: an approval by kube-controller-manager takes a
+    /// second, one by a human hours.
+    pause_max: Duration,
+}
+
+pub static CLIENT: Use = Use {
+    what: "certificate of the node",
+    current: "pki/kubelet-client-current.pem",
+    key: "pki/kubelet-client.key.tmp",
+    prefix: "node-csr",
+    signer: "kubernetes.io/kube-apiserver-client-kubelet",
+    usages: ["digital signature", "client auth"],
+    asker: "the bootstrap credentials",
+    pause_max: Duration::from_secs(60),
+};
+
+/// Nothing waits for it: the port shows one of the node's own meanwhile. Nor does
+/// kube-controller-manager approve it.
+pub static SERVING: Use = Use {
+    what: "serving certificate of the node",
+    current: "pki/kubelet-server-current.pem",
+    key: "pki/kubelet-server.key.tmp",
+    prefix: "csr",
+    signer: "kubernetes.io/kubelet-serving",
+    usages: ["digital signature", "server auth"],
+    asker: "the node's own credentials",
+    pause_max: Duration::from_secs(600),
+};
+
+/// Between the first two looks at a request.
 const PAUSE_MIN: Duration = Duration::from_secs(1);
-const PAUSE_MAX: Duration = Duration::from_secs(60);
 /// After a refusal, which somebody may reconsider.
 const DENIED_PAUSE: Duration = Duration::from_secs(600);
 /// Between two looks at the wall clock, which may jump.
@@ -43,14 +82,17 @@ const FUTILE_PAUSE_MIN: Duration = Duration::from_secs(3600);
 const FUTILE_PAUSE_MAX: Duration = Duration::from_secs(24 * 3600);
 
 /// Whoever asks for the certificate, and where it is kept.
-pub struct ClientCertificate {
+pub struct NodeCertificate {
+    pub purpose: &'static Use,
     pub disk: Rc<dyn Disk>,
     pub clock: Rc<dyn Clock>,
     pub random: Rc<dyn Random>,
     pub node_name: String,
+    /// What it has to be for besides, as of now; a client's is for nothing.
+    pub names: Box<dyn Fn() -> Names>,
     /// The door that the certificate itself opens, once there is one.
     pub own: Option<Rc<dyn Cluster>>,
-    /// By `--bootstrap-kubeconfig`.
+    /// The other one; a client's is by `--bootstrap-kubeconfig`.
     pub bootstrap: Option<Rc<dyn Cluster>>,
     pub past: Past,
 }
@@ -126,21 +168,27 @@ impl From<NoAnswer> for Setback {
     }
 }
 
-impl ClientCertificate {
+impl NodeCertificate {
     /// When the kept certificate counts; `None`: there is none that can be used, whatever the date.
     pub async fn kept(&self) -> Option<Validity> {
-        let bytes = match self.disk.read(Area::Root, CURRENT).await {
+        self.kept_text().await.map(|(validity, _)| validity)
+    }
+
+    /// The same with chain and key.
+    pub async fn kept_text(&self) -> Option<(Validity, String)> {
+        let bytes = match self.disk.read(Area::Root, self.purpose.current).await {
             Ok(bytes) => bytes?,
             Err(error) => {
                 log::error!("{error}");
                 return None;
             }
         };
-        let text = String::from_utf8_lossy(&bytes);
+        let text = String::from_utf8_lossy(&bytes).into_owned();
         match self.judge(&text) {
-            Ok(validity) => Some(validity),
+            Ok(validity) => Some((validity, text)),
             Err(why) => {
-                log::error!("{CURRENT} cannot be used: {why}; another is asked for");
+                let current = self.purpose.current;
+                log::error!("{current} cannot be used: {why}; another is asked for");
                 None
             }
         }
@@ -180,14 +228,15 @@ impl ClientCertificate {
             let said = &mut said[turn as usize];
             if text != *said {
                 log::warn!(
-                    "certificate of the node: {text}; looking again in {} s",
+                    "{}: {text}; looking again in {} s",
+                    self.purpose.what,
                     wait.as_secs()
                 );
                 *said = text;
             }
             let jitter = Duration::from_millis(self.random.below(wait.as_millis() as u64 / 4 + 1));
             self.sleep(wait + jitter).await;
-            pause = (pause * 2).min(PAUSE_MAX);
+            pause = (pause * 2).min(self.purpose.pause_max);
         }
         None
     }
@@ -204,8 +253,9 @@ impl ClientCertificate {
         if futile > 1 {
             let pause = FUTILE_PAUSE_MIN * (1 << (futile - 2).min(5));
             log::warn!(
-                "certificate of the node: valid until {}, and that is over by this machine's clock; \
-                 the next one is asked for later",
+                "{}: valid until {}, and that is over by this machine's clock; the next one is asked \
+                 for later",
+                self.purpose.what,
                 held.until
             );
             self.sleep(pause.min(FUTILE_PAUSE_MAX)).await;
@@ -228,7 +278,8 @@ impl ClientCertificate {
         };
         let renewed = futures_lite::future::or(in_time, forced).await;
         log::info!(
-            "certificate of the node: renewed, valid until {}",
+            "{}: renewed, valid until {}",
+            self.purpose.what,
             renewed.until
         );
         renewed
@@ -267,12 +318,13 @@ impl ClientCertificate {
 
     async fn attempt_through(&self, door: &dyn Cluster) -> Result<Progress, Setback> {
         let key = self.key().await.map_err(Setback::of)?;
-        let name = format!("node-csr-{}", key.digest());
+        let names = (self.names)();
+        let name = format!("{}-{}", self.purpose.prefix, key.digest(&names));
         let reply = door.call(Call::get(format!("{REQUESTS}/{name}"))).await?;
         match reply.status {
             200 => self.look(&reply.body, &key).await,
             404 => {
-                let request = self.request(&name, &key).map_err(Setback::of)?;
+                let request = self.request(&name, &key, &names).map_err(Setback::of)?;
                 let reply = door
                     .call(Call::with(Verb::Create, REQUESTS, request))
                     .await?;
@@ -303,7 +355,7 @@ impl ClientCertificate {
             (who, own)
         });
         let bootstrap = self.bootstrap.clone();
-        let bootstrap = bootstrap.map(|door| ("the bootstrap credentials".to_owned(), door));
+        let bootstrap = bootstrap.map(|door| (self.purpose.asker.to_owned(), door));
         let (first, second) = match ended {
             true => (bootstrap, own),
             false => (own, bootstrap),
@@ -315,8 +367,8 @@ impl ClientCertificate {
         door.ok_or_else(|| Setback::of("there are no credentials to ask with"))
     }
 
-    fn request(&self, name: &str, key: &RequestKey) -> Result<Value, String> {
-        let der = key.request(&user(&self.node_name), "system:nodes")?;
+    fn request(&self, name: &str, key: &RequestKey, names: &Names) -> Result<Value, String> {
+        let der = key.request(&user(&self.node_name), "system:nodes", names)?;
         let text = pem("CERTIFICATE REQUEST", &der);
         Ok(json!({
             "apiVersion": "certificates.k8s.io/v1",
@@ -324,8 +376,8 @@ impl ClientCertificate {
             "metadata": { "name": name },
             "spec": {
                 "request": STANDARD.encode(text),
-                "signerName": SIGNER,
-                "usages": ["digital signature", "client auth"],
+                "signerName": self.purpose.signer,
+                "usages": self.purpose.usages,
             },
         }))
     }
@@ -359,7 +411,7 @@ impl ClientCertificate {
         };
         let written = self
             .disk
-            .write_durable(Area::Root, CURRENT, text.into_bytes());
+            .write_durable(Area::Root, self.purpose.current, text.into_bytes());
         written
             .await
             .map_err(|error| Setback::of(error.to_string()))?;
@@ -370,31 +422,35 @@ impl ClientCertificate {
     fn judge(&self, text: &str) -> Result<Validity, String> {
         let identity = Identity::parse(text)?;
         let facts = facts(&first_certificate(&identity.certificate)?)?;
-        match facts.common_name == user(&self.node_name) {
-            true => Ok(facts.validity),
-            false => Err(format!("it is made out to {:?}", facts.common_name)),
+        if facts.common_name != user(&self.node_name) {
+            return Err(format!("it is made out to {:?}", facts.common_name));
+        }
+        // One name too many does no harm: an interface that is down today is up tomorrow.
+        match (self.names)().missing_in(&facts) {
+            Some(name) => Err(format!("it is not for {name}")),
+            None => Ok(facts.validity),
         }
     }
 
     /// The key of the request under way, or a new one.
     async fn key(&self) -> Result<RequestKey, String> {
-        let read = self.disk.read(Area::Root, KEY).await;
+        let read = self.disk.read(Area::Root, self.purpose.key).await;
         let bytes = read.map_err(|error| error.to_string())?;
         let text = bytes.map(|bytes| String::from_utf8_lossy(&bytes).into_owned());
         if let Some(Ok(key)) = text.map(|text| RequestKey::parse(&text)) {
             return Ok(key);
         }
         let key = RequestKey::make()?;
-        let written = self
-            .disk
-            .write_durable(Area::Root, KEY, key.text().into_bytes());
+        let written =
+            self.disk
+                .write_durable(Area::Root, self.purpose.key, key.text().into_bytes());
         written.await.map_err(|error| error.to_string())?;
         Ok(key)
     }
 
     /// The next request has a key of its own: this one's certificate is in use, or it has none.
     pub async fn settle(&self) {
-        if let Err(error) = self.disk.remove(Area::Root, KEY).await {
+        if let Err(error) = self.disk.remove(Area::Root, self.purpose.key).await {
             log::error!("{error}; the next request has the same key");
         }
     }

@@ -4,6 +4,8 @@ use std::cell::RefCell;
 use std::collections::BTreeMap;
 use std::path::Path;
 
+use super::super::link::Link;
+use super::super::serving::Serving;
 use super::*;
 use crate::net::certificates::Authority;
 use crate::os::disk::SystemDisk;
@@ -70,11 +72,13 @@ impl FakeCluster {
             if self.requests.borrow().contains_key(&name) {
                 return reply(409, json!({"message": "already exists"}));
             }
-            assert_eq!(object["spec"]["signerName"], SIGNER);
-            assert_eq!(
-                object["spec"]["usages"],
-                json!(["digital signature", "client auth"])
-            );
+            let usage = match object["spec"]["signerName"].as_str() {
+                Some("kubernetes.io/kube-apiserver-client-kubelet") => "client auth",
+                Some("kubernetes.io/kubelet-serving") => "server auth",
+                other => panic!("signer {other:?}"),
+            };
+            let usages = json!(["digital signature", usage]);
+            assert_eq!(object["spec"]["usages"], usages);
             let pem = STANDARD
                 .decode(object["spec"]["request"].as_str().unwrap())
                 .unwrap();
@@ -150,9 +154,11 @@ fn cluster(clock: &Leap, life: Duration) -> Rc<FakeCluster> {
     })
 }
 
-fn node(root: &Path, clock: &Leap) -> ClientCertificate {
+fn node(root: &Path, clock: &Leap) -> NodeCertificate {
     let disk = SystemDisk::open(root, root).expect("disk");
-    ClientCertificate {
+    NodeCertificate {
+        purpose: &CLIENT,
+        names: Box::new(Names::default),
         disk: Rc::new(disk),
         clock: Rc::new(clock.clone()),
         random: Rc::new(SystemRandom),
@@ -164,7 +170,7 @@ fn node(root: &Path, clock: &Leap) -> ClientCertificate {
 }
 
 /// What a member does, without the kubeconfig.
-async fn keep(node: &ClientCertificate, refused: &event_listener::Event) {
+async fn keep(node: &NodeCertificate, refused: &event_listener::Event) {
     let kept = node.kept().await;
     let mut held = match kept {
         Some(kept) => kept,
@@ -177,7 +183,7 @@ async fn keep(node: &ClientCertificate, refused: &event_listener::Event) {
 }
 
 /// Until something is done, or so much time has passed.
-fn keep_until(node: &ClientCertificate, done: &dyn Fn() -> bool) {
+fn keep_until(node: &NodeCertificate, done: &dyn Fn() -> bool) {
     let done = futures_lite::future::poll_fn(|context| match done() {
         true => std::task::Poll::Ready(()),
         false => {
@@ -203,20 +209,23 @@ fn a_certificate_comes_over_a_bad_link_by_one_request() {
         Fate::Status(404),
         Fate::Lost,
     ]);
-    let node = ClientCertificate {
+    let node = NodeCertificate {
         bootstrap: Some(cluster.clone()),
         ..node(root.path(), &clock)
     };
     let validity = async_io::block_on(node.obtain());
     assert_eq!(cluster.made.borrow().len(), 1);
     assert_eq!(async_io::block_on(node.kept()), Some(validity));
-    let text = std::fs::read_to_string(root.path().join(CURRENT)).expect("kept");
+    let text = std::fs::read_to_string(root.path().join(CLIENT.current)).expect("kept");
     let facts = facts(&first_certificate(&text).expect("PEM")).expect("facts");
     assert_eq!(facts.common_name, "system:node:pi");
     assert_eq!(facts.organizations, ["system:nodes"]);
-    assert!(root.path().join(KEY).exists(), "it is not in use yet");
+    assert!(
+        root.path().join(CLIENT.key).exists(),
+        "it is not in use yet"
+    );
     async_io::block_on(node.settle());
-    assert!(!root.path().join(KEY).exists());
+    assert!(!root.path().join(CLIENT.key).exists());
 }
 
 #[test]
@@ -224,13 +233,13 @@ fn a_restart_in_the_middle_finds_the_same_request_again() {
     let root = tempfile::tempdir().expect("root");
     let clock = Leap::default();
     let cluster = cluster(&clock, DAY);
-    let start = || ClientCertificate {
+    let start = || NodeCertificate {
         bootstrap: Some(cluster.clone()),
         ..node(root.path(), &clock)
     };
     let begun = async_io::block_on(start().attempt(Turn::First));
     assert!(matches!(begun, Ok(Progress::Pending)));
-    assert!(root.path().join(KEY).exists());
+    assert!(root.path().join(CLIENT.key).exists());
     async_io::block_on(start().obtain());
     // And after one between the certificate and the kubeconfig that names it.
     async_io::block_on(start().obtain());
@@ -243,7 +252,7 @@ fn after_a_denial_another_key_asks_later() {
     let clock = Leap::default();
     let cluster = cluster(&clock, DAY);
     cluster.deny.set(1);
-    let node = ClientCertificate {
+    let node = NodeCertificate {
         bootstrap: Some(cluster.clone()),
         ..node(root.path(), &clock)
     };
@@ -258,14 +267,14 @@ fn a_certificate_is_renewed_in_time_with_itself_and_after_its_end_with_the_boots
     let root = tempfile::tempdir().expect("root");
     let clock = Leap::default();
     let (own, bootstrap) = (cluster(&clock, DAY), cluster(&clock, DAY));
-    let node = ClientCertificate {
+    let node = NodeCertificate {
         own: Some(own.clone()),
         bootstrap: Some(bootstrap.clone()),
         ..node(root.path(), &clock)
     };
     let until = |done: &dyn Fn() -> bool| keep_until(&node, done);
     // Nothing is kept: the bootstrap opens.
-    until(&|| bootstrap.made.borrow().len() == 1 && root.path().join(CURRENT).exists());
+    until(&|| bootstrap.made.borrow().len() == 1 && root.path().join(CLIENT.current).exists());
     assert_eq!(own.calls.get(), 0);
     until(&|| own.made.borrow().len() == 1);
     let share = clock.now().as_duration().as_secs_f64() / DAY.as_secs_f64();
@@ -283,7 +292,7 @@ fn a_refused_certificate_gives_way_to_the_bootstrap() {
     let root = tempfile::tempdir().expect("root");
     let clock = Leap::default();
     let (own, bootstrap) = (cluster(&clock, DAY), cluster(&clock, DAY));
-    let mut node = ClientCertificate {
+    let mut node = NodeCertificate {
         bootstrap: Some(bootstrap.clone()),
         ..node(root.path(), &clock)
     };
@@ -300,7 +309,7 @@ fn a_certificate_of_another_node_is_no_use() {
     let root = tempfile::tempdir().expect("root");
     let clock = Leap::default();
     let cluster = cluster(&clock, DAY);
-    let mut node = ClientCertificate {
+    let mut node = NodeCertificate {
         bootstrap: Some(cluster),
         ..node(root.path(), &clock)
     };
@@ -314,7 +323,7 @@ fn a_clock_that_is_years_ahead_renews_no_more_than_a_few_times_a_week() {
     let root = tempfile::tempdir().expect("root");
     let clock = Leap::default();
     let own = cluster(&clock, DAY);
-    let mut node = ClientCertificate {
+    let mut node = NodeCertificate {
         bootstrap: Some(own.clone()),
         ..node(root.path(), &clock)
     };
@@ -329,7 +338,7 @@ fn a_clock_that_is_years_ahead_renews_no_more_than_a_few_times_a_week() {
     keep_until(&node, &|| ahead.now().since(start) > DAY * 7);
     let made = own.made.borrow().len();
     assert!((2..14).contains(&made), "{made}");
-    assert!(root.path().join(CURRENT).exists());
+    assert!(root.path().join(CLIENT.current).exists());
 }
 
 #[test]
@@ -337,7 +346,7 @@ fn a_refusal_that_lasts_forces_one_renewal_an_hour() {
     let root = tempfile::tempdir().expect("root");
     let clock = Leap::default();
     let cluster = cluster(&clock, DAY * 4000);
-    let node = ClientCertificate {
+    let node = NodeCertificate {
         bootstrap: Some(cluster.clone()),
         ..node(root.path(), &clock)
     };
@@ -353,4 +362,63 @@ fn a_refusal_that_lasts_forces_one_renewal_an_hour() {
     for pair in cluster.made_at.borrow()[1..].windows(2) {
         assert!(pair[1].since(pair[0]) >= FUTILE_PAUSE_MIN, "{pair:?}");
     }
+}
+
+#[test]
+fn a_serving_certificate_follows_the_nodes_addresses() {
+    let root = tempfile::tempdir().expect("root");
+    let clock = Leap::default();
+    let cluster = cluster(&clock, DAY * 4000);
+    let ips = Rc::new(RefCell::new(vec!["10.0.0.1"]));
+    let mine = ips.clone();
+    let names = move || Names {
+        dns_names: vec!["pi".into()],
+        ips: mine.borrow().iter().map(|ip| ip.parse().unwrap()).collect(),
+    };
+    let shown: Rc<RefCell<Vec<Vec<String>>>> = Rc::default();
+    let record = shown.clone();
+    let show = move |text: &str| {
+        let facts = facts(&first_certificate(text).expect("PEM")).expect("facts");
+        assert_eq!(facts.common_name, "system:node:pi");
+        assert_eq!(facts.dns_names, ["pi"]);
+        let ips = facts.ips.iter().map(ToString::to_string);
+        record.borrow_mut().push(ips.collect());
+    };
+    let random: Rc<dyn Random> = Rc::new(SystemRandom);
+    let link = Rc::new(Link::new(cluster.clone(), Rc::new(clock.clone()), random));
+    let serving = Serving {
+        certificate: NodeCertificate {
+            purpose: &SERVING,
+            names: Box::new(names),
+            bootstrap: Some(cluster.clone()),
+            ..node(root.path(), &clock)
+        },
+        link: link.clone(),
+        show: Box::new(show),
+    };
+    let story = async {
+        let until = async |count: usize| {
+            while shown.borrow().len() < count {
+                futures_lite::future::yield_now().await;
+            }
+        };
+        // Nothing is asked before the cluster answers.
+        link.call(Call::get("/x")).await.expect("answered");
+        until(1).await;
+        // One that went away does no harm; one that came does.
+        *ips.borrow_mut() = Vec::new();
+        link.nudge();
+        for _ in 0..100 {
+            futures_lite::future::yield_now().await;
+        }
+        assert_eq!(cluster.made.borrow().len(), 1);
+        *ips.borrow_mut() = vec!["10.0.0.2", "fd00::2"];
+        until(2).await;
+        assert_eq!(
+            *shown.borrow(),
+            [vec!["10.0.0.1"], vec!["10.0.0.2", "fd00::2"]]
+        );
+        assert_eq!(cluster.made.borrow().len(), 2);
+    };
+    async_io::block_on(futures_lite::future::or(story, serving.run()));
 }

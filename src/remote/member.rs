@@ -14,7 +14,7 @@ use std::path::{Path, PathBuf};
 use std::rc::Rc;
 use std::time::Duration;
 
-use super::certificates::ClientCertificate;
+use super::certificates::NodeCertificate;
 use super::door::KubeconfigCluster;
 use super::kubeconfig;
 use super::link::Link;
@@ -26,7 +26,7 @@ const WRITE_PAUSE: Duration = Duration::from_secs(60);
 
 pub struct Member {
     /// Asked through `door` and `bootstrap`.
-    pub certificate: ClientCertificate,
+    pub certificate: NodeCertificate,
     /// Where it is kept: an absolute path.
     pub current: PathBuf,
     pub door: Rc<KubeconfigCluster>,

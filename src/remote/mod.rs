@@ -28,6 +28,7 @@ mod pull;
 mod push;
 mod reflector;
 mod reviews;
+mod serving;
 mod tokens;
 
 #[cfg(test)]
@@ -38,7 +39,7 @@ use std::rc::Rc;
 
 use async_executor::{LocalExecutor, Task};
 
-use self::certificates::{CURRENT, ClientCertificate, Past};
+use self::certificates::{CLIENT, NodeCertificate, Past, SERVING};
 use self::door::KubeconfigCluster;
 use self::events::Events;
 use self::link::Link;
@@ -51,7 +52,9 @@ use self::pull::Pull;
 use self::push::Push;
 use self::reflector::Reflector;
 use self::reviews::ClusterReviews;
+use self::serving::Serving;
 use self::tokens::ClusterTokens;
+use crate::net::certificates::Names;
 use crate::object::{Kind, Source};
 use crate::os::task;
 use crate::registry::Registry;
@@ -106,7 +109,9 @@ impl Remote {
         root: &Path,
     ) -> LocalFuture<'static, ()> {
         let member = Member {
-            certificate: ClientCertificate {
+            certificate: NodeCertificate {
+                purpose: &CLIENT,
+                names: Box::new(Names::default),
                 disk: world.disk.clone(),
                 clock: self.clock.clone(),
                 random: world.random.clone(),
@@ -115,12 +120,40 @@ impl Remote {
                 bootstrap: doors.bootstrap.clone().map(|door| door as Rc<dyn Cluster>),
                 past: Past::default(),
             },
-            current: root.join(CURRENT),
+            current: root.join(CLIENT.current),
             door: doors.main,
             bootstrap: doors.bootstrap,
             link: self.link.clone(),
         };
         Box::pin(member.run())
+    }
+
+    /// Gets and renews the certificate of the kubelet's port, for what `names` says; `show` takes chain
+    /// and key.
+    pub fn keep_serving(
+        &self,
+        door: Rc<KubeconfigCluster>,
+        world: &World,
+        node_name: &str,
+        names: Box<dyn Fn() -> Names>,
+        show: Box<dyn Fn(&str)>,
+    ) -> LocalFuture<'static, ()> {
+        let serving = Serving {
+            certificate: NodeCertificate {
+                purpose: &SERVING,
+                names,
+                disk: world.disk.clone(),
+                clock: self.clock.clone(),
+                random: world.random.clone(),
+                node_name: node_name.to_owned(),
+                own: None,
+                bootstrap: Some(door),
+                past: Past::default(),
+            },
+            link: self.link.clone(),
+            show,
+        };
+        Box::pin(serving.run())
     }
 
     /// Follows the cluster and reports to it until the tasks are dropped.

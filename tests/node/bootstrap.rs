@@ -34,7 +34,8 @@ fn cluster(place: &Path, config: &Path) -> (Node, Front, Node) {
     let edge = Node::new(&at("edge"))
         .flag("--secure-port=0")
         .flag(&format!("--bootstrap-kubeconfig={}", bootstrap.display()))
-        .flag(&format!("--kubeconfig={}", config.display()));
+        .flag(&format!("--kubeconfig={}", config.display()))
+        .flag("--rotate-server-certificates");
     (cloud, front, edge)
 }
 
@@ -71,6 +72,9 @@ fn a_node_joins_by_a_bootstrap_token_and_outlives_its_certificate() {
             let mode = fs::metadata(file).unwrap().permissions().mode();
             assert_eq!(mode & 0o777, 0o600, "{}", file.display());
         }
+        eventually("its port shows what the cluster signed", || {
+            front.signed_the_port()
+        });
         let first = front.state().last_until;
         eventually("it renews its certificate", || {
             front.state().last_until > first

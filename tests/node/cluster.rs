@@ -167,6 +167,20 @@ fn a_joined_node_runs_the_clusters_pods_and_shows_its_own() {
             node_of(&cloud).filter(|again| again["metadata"]["uid"] != node["metadata"]["uid"])
         });
 
+        // Another network: the Node's address follows, and so does that of its pods.
+        run("ip", &["link", "add", "w0", "type", "veth", "peer", "w1"]);
+        run("ip", &["address", "add", "10.9.8.7/24", "dev", "w0"]);
+        run("ip", &["link", "set", "w0", "up"]);
+        run("ip", &["link", "set", "w1", "up"]);
+        run("ip", &["route", "add", "default", "via", "10.9.8.1"]);
+        eventually("the cluster knows the new address", || {
+            let node = node_of(&cloud).unwrap_or_default();
+            let address = &node["status"]["addresses"][0]["address"];
+            let app = cloud.pod("app").unwrap_or_default();
+            *address == "10.9.8.7" && app["status"]["hostIP"] == "10.9.8.7"
+        });
+        run("ip", &["link", "delete", "w0"]);
+
         cloud.ok(&["delete", "pod", "app-n"]);
         cloud.gone("app");
         edge.gone("app");

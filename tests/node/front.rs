@@ -20,17 +20,21 @@ use lowtide::net::certificates::{
 };
 use lowtide::net::tls::{Roots, Trust, client_config};
 use lowtide::net::tls_server::server_config;
-use rcgen::{CertificateParams, DnType, ExtendedKeyUsagePurpose, Issuer, KeyPair, PublicKeyData};
+use rcgen::{
+    CertificateParams, DnType, ExtendedKeyUsagePurpose, Issuer, KeyPair, PublicKeyData, SanType,
+};
 use rustls_pki_types::pem::PemObject;
 use rustls_pki_types::{CertificateSigningRequestDer, PrivatePkcs8KeyDer, ServerName};
 use serde_json::{Value, json};
-use x509_cert::der::Decode;
+use x509_cert::der::{Decode, Encode};
 use x509_cert::request::CertReq;
 
 use lowtide::os::clock::wall_time as now;
 
 pub const TOKEN: &str = "abcdef.0123456789abcdef";
 pub const SERVER: &str = "https://127.0.0.1:7443";
+const CLIENT_SIGNER: &str = "kubernetes.io/kube-apiserver-client-kubelet";
+const SERVING_SIGNER: &str = "kubernetes.io/kubelet-serving";
 const REQUESTS: &str = "/apis/certificates.k8s.io/v1/certificatesigningrequests";
 
 /// What the test reads and sets.
@@ -41,7 +45,7 @@ pub struct State {
     /// Of what is signed from now on.
     pub life_s: i64,
     pub requests: BTreeMap<String, Value>,
-    /// Who made them, in order.
+    /// Who asked for a client's certificate, in order.
     pub made_by: Vec<String>,
     pub looks: u32,
     pub last_until: Option<Timestamp>,
@@ -172,7 +176,10 @@ impl Front {
         let mut state = self.state();
         let before = state.requests.insert(name, object.clone());
         assert_eq!(before, None, "made twice");
-        state.made_by.push(who.to_owned());
+        match object["spec"]["signerName"] == CLIENT_SIGNER {
+            true => state.made_by.push(who.to_owned()),
+            false => assert_eq!(who, "system:node:n"),
+        }
         (201, object)
     }
 
@@ -184,21 +191,26 @@ impl Front {
         state.looks += 1;
         if state.approves && object["status"].is_null() {
             let from = Timestamp::from_second(now().as_second()).unwrap();
-            let until = from + jiff::SignedDuration::from_secs(state.life_s);
+            let client = object["spec"]["signerName"] == CLIENT_SIGNER;
+            let life_s = if client { state.life_s } else { 3600 };
+            let until = from + jiff::SignedDuration::from_secs(life_s);
             object["status"]["certificate"] = self.sign(&object["spec"], from, until).into();
-            state.last_until = Some(until);
+            if client {
+                state.last_until = Some(until);
+            }
             state.requests.insert(name.to_owned(), object.clone());
         }
         (200, object)
     }
 
-    /// As kube-controller-manager's signer of this name does.
+    /// As kube-controller-manager's signers of these names do.
     fn sign(&self, spec: &Value, from: Timestamp, until: Timestamp) -> String {
-        assert_eq!(
-            spec["signerName"],
-            "kubernetes.io/kube-apiserver-client-kubelet"
-        );
-        assert_eq!(spec["usages"], json!(["digital signature", "client auth"]));
+        let (usage, purpose) = match spec["signerName"].as_str().unwrap() {
+            CLIENT_SIGNER => ("client auth", ExtendedKeyUsagePurpose::ClientAuth),
+            SERVING_SIGNER => ("server auth", ExtendedKeyUsagePurpose::ServerAuth),
+            other => panic!("no signer {other}"),
+        };
+        assert_eq!(spec["usages"], json!(["digital signature", usage]));
         let request = STANDARD.decode(spec["request"].as_str().unwrap()).unwrap();
         let der = CertificateSigningRequestDer::from_pem_slice(&request).unwrap();
         let request = CertReq::from_der(&der).unwrap();
@@ -210,22 +222,39 @@ impl Front {
             rcgen::date_time_ymd(1970, 1, 1) + Duration::from_secs(at.as_second() as u64)
         };
         let mut params = named("system:node:n");
-        params
-            .distinguished_name
-            .push(DnType::OrganizationName, "system:nodes");
-        params.extended_key_usages = vec![ExtendedKeyUsagePurpose::ClientAuth];
+        let subject = &mut params.distinguished_name;
+        subject.push(DnType::OrganizationName, "system:nodes");
+        params.extended_key_usages = vec![purpose];
+        if usage == "server auth" {
+            // A namespace with nothing but lo has no address that others reach.
+            params.subject_alt_names = vec![SanType::DnsName("n".try_into().unwrap())];
+            let asked = request.info.attributes.to_der().unwrap();
+            assert!(asked.ends_with(b"\x30\x03\x82\x01n"), "{asked:x?}");
+        }
         (params.not_before, params.not_after) = (date(from), date(until));
         let key = PrivatePkcs8KeyDer::from_pem_slice(self.ca.key.as_bytes()).unwrap();
         let key = KeyPair::try_from(&key).unwrap();
         let issuer = Issuer::new(named("cluster"), key);
-        let key = request
-            .info
-            .public_key
-            .subject_public_key
-            .raw_bytes()
-            .to_vec();
-        let signed = params.signed_by(&Asked(key), &issuer).unwrap();
+        let key = request.info.public_key.subject_public_key.raw_bytes();
+        let signed = params.signed_by(&Asked(key.to_vec()), &issuer).unwrap();
         STANDARD.encode(pem("CERTIFICATE", signed.der()))
+    }
+
+    /// Whether the kubelet's port shows what was signed here.
+    pub fn signed_the_port(&self) -> bool {
+        let trust = Trust {
+            roots: Roots::Extra,
+            extra_ca: self.ca.certificate.clone().into_bytes(),
+            ..Trust::default()
+        };
+        let connector = TlsConnector::from(client_config(&trust).unwrap());
+        let address: SocketAddr = "127.0.0.1:10250".parse().unwrap();
+        let name = ServerName::try_from("n").unwrap();
+        async_io::block_on(async {
+            let stream = Async::<TcpStream>::connect(address).await?;
+            connector.connect(name, stream).await.map(drop)
+        })
+        .is_ok()
     }
 
     /// One request to the API behind, as the node; the answer goes back until its end.

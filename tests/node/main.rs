@@ -22,6 +22,10 @@ mod isolation;
 mod kubelet_port;
 mod manifests;
 mod pods;
+mod private;
+#[path = "../images/registry.rs"]
+#[allow(dead_code)]
+mod registry;
 mod secrets;
 mod site;
 mod stats;

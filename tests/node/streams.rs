@@ -179,7 +179,11 @@ impl Drop for Forward {
 
 impl Forward {
     fn start(kubectl: &Kubectl, port: &str) -> Forward {
-        let mut command = kubectl.command(&["port-forward", "web-n", &format!(":{port}")]);
+        Forward::to(kubectl, "web-n", port)
+    }
+
+    fn to(kubectl: &Kubectl, pod: &str, port: &str) -> Forward {
+        let mut command = kubectl.command(&["port-forward", pod, &format!(":{port}")]);
         let out = kubectl.node.place.join("forward.out");
         let file = fs::File::create(&out).unwrap();
         command.stdout(file.try_clone().unwrap()).stderr(file);
@@ -200,8 +204,8 @@ impl Forward {
 #[test]
 fn kubectl_forwards_ports() {
     isolated(|place| {
-        let serve =
-            "nc -ll -p 7000 -e cat & exec nc -ll -p 7001 -e sh -c 'head -c 3000000 /dev/zero'";
+        let serve = "nc -ll -p 7000 -e cat & httpd -p [::1]:7003 -h /etc; \
+                     exec nc -ll -p 7001 -e sh -c 'head -c 3000000 /dev/zero'";
         let manifest = pod("web", serve, "", "");
         with_kubectl(place, &manifest, "web", |kubectl| {
             let echo = Forward::start(kubectl, "7000");
@@ -220,6 +224,23 @@ fn kubectl_forwards_ports() {
             let mut all = Vec::new();
             big.connect().read_to_end(&mut all).expect("all of it");
             assert_eq!(all.len(), 3_000_000);
+            // One that listens to its own IPv6 alone, and one in the node's network.
+            let host = pod(
+                "host",
+                "exec httpd -f -p 127.0.0.1:7004 -h /etc",
+                "",
+                "  hostNetwork: true",
+            );
+            kubectl.node.manifest("host.yaml", &host);
+            kubectl.node.up("host");
+            for (name, port) in [("web-n", "7003"), ("host-n", "7004")] {
+                let forward = Forward::to(kubectl, name, port);
+                let mut stream = forward.connect();
+                stream.write_all(b"GET /passwd HTTP/1.0\r\n\r\n").unwrap();
+                let mut page = String::new();
+                stream.read_to_string(&mut page).expect("a page");
+                assert!(page.contains("root:x:0:0"), "{name}: {page}");
+            }
             let refused = Forward::start(kubectl, "7002");
             let mut nothing = Vec::new();
             let _ = refused.connect().read_to_end(&mut nothing);
