@@ -28,8 +28,9 @@ fn addresses(node: &Node) -> Vec<String> {
 fn the_node_follows_its_address_and_says_what_its_provider_knows() {
     isolated(|place| {
         let ip = |line: &str| run("ip", &line.split(' ').collect::<Vec<_>>());
-        ip("link add uplink type dummy");
+        ip("link add uplink type veth peer name router");
         ip("link set uplink up");
+        ip("link set router up");
         ip("address add 198.51.100.7/24 dev uplink");
         ip("route add default via 198.51.100.1");
         let metadata = place.join("metadata.json");
