@@ -541,9 +541,9 @@ pub const FLAGS: &[Flag] = &[
         "cloud-provider",
         "cloudProvider",
         Scalar,
-        "NAME",
+        "external|URL|FILE",
         "",
-        "\"\", or external: a controller of the cloud gives the Node its addresses",
+        "external: a controller of the cloud gives addresses; else JSON that says where the machine is",
     ),
     flag(
         "address",

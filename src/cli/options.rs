@@ -16,7 +16,7 @@ use crate::admission::{self, Selection};
 use crate::apiserver::authn::Paths;
 use crate::kubelet::pressure::thresholds::Policy;
 
-pub use remote::{CloudProvider, Register, RemoteOptions};
+pub use remote::{CloudProvider, MetadataSource, Register, RemoteOptions};
 
 /// Everything the composition root needs to know.
 #[derive(Clone, Debug, PartialEq)]
@@ -83,6 +83,8 @@ pub struct RunOptions {
     pub admission: Selection,
     /// `None`: the node stands alone.
     pub remote: Option<RemoteOptions>,
+    /// Says where the machine is, for labels and addresses of the Node.
+    pub metadata: Option<MetadataSource>,
     pub on_exit: OnExit,
 }
 
@@ -314,6 +316,7 @@ fn read(given: &Given) -> Result<RunOptions, BadValue> {
         encryption: encryption(given),
         admission: admission(given)?,
         remote: remote::remote(given)?,
+        metadata: remote::metadata(given)?,
         on_exit: match given.switch("exit-stops-pods")? {
             true => OnExit::StopPods,
             false => OnExit::LeavePods,

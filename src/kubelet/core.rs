@@ -2,7 +2,6 @@
 
 use std::cell::{Cell, RefCell};
 use std::collections::{BTreeMap, BTreeSet};
-use std::net::IpAddr;
 use std::rc::Rc;
 use std::sync::Arc;
 
@@ -26,7 +25,8 @@ use crate::world::{Area, DiskError, TokenSource, World};
 /// Settings of the node loop that are not facts about the machine.
 #[derive(Clone, Default)]
 pub struct Options {
-    pub node: NodeFacts,
+    /// At the start; `Core::node` is how it is now.
+    pub node: Rc<NodeFacts>,
     pub machine: Machine,
     /// Service variables of every container, in order (`KUBERNETES_SERVICE_HOST` …).
     pub services: Vec<(String, String)>,
@@ -38,8 +38,6 @@ pub struct Options {
     pub issuer: Option<Arc<Issuer>>,
     /// Makes the tokens of the cluster's pods, where the node has joined one.
     pub cluster_tokens: Option<Rc<dyn TokenSource>>,
-    /// Looks for the machine's addresses anew, every `Machine::status_period`; without it they stay.
-    pub host_ips: Option<Rc<dyn Fn() -> Vec<IpAddr>>>,
     /// Where turns and probes are counted.
     pub figures: Arc<Figures>,
 }
@@ -50,6 +48,7 @@ pub struct Core {
     pub reader: Reader,
     pub records: Records,
     pub options: Options,
+    node: RefCell<Rc<NodeFacts>>,
     executor: Rc<LocalExecutor<'static>>,
     /// Fires when a pod's worker has ended: a successor of its name may start.
     pub departures: event_listener::Event,
@@ -59,7 +58,7 @@ pub struct Core {
     pub turnstile: Turnstile,
     /// The node takes its pods along: no more are started.
     pub stopping: Cell<bool>,
-    /// Fires when `disk_trouble`, `pressure` or `stopping` changes.
+    /// Fires when `disk_trouble`, `pressure`, `stopping` or the node's facts change.
     pub troubles: event_listener::Event,
     /// What the node is short of.
     pub pressure: RefCell<BTreeSet<Condition>>,
@@ -79,6 +78,7 @@ impl Core {
             records: Records::new(world.disk.clone()),
             world,
             registry,
+            node: RefCell::new(options.node.clone()),
             options,
             executor,
             departures: event_listener::Event::new(),
@@ -90,6 +90,21 @@ impl Core {
             pressure: RefCell::default(),
             pressure_known: event_listener::Event::new(),
         })
+    }
+
+    /// The node as it is now.
+    pub fn node(&self) -> Rc<NodeFacts> {
+        self.node.borrow().clone()
+    }
+
+    /// The host changed. Returns whether that is news.
+    pub fn set_node(&self, facts: NodeFacts) -> bool {
+        let news = *self.node() != facts;
+        if news {
+            self.node.replace(Rc::new(facts));
+            self.troubles.notify(usize::MAX);
+        }
+        news
     }
 
     /// Runs a task of the node on the thread that owns its state. Dropping the handle cancels it.

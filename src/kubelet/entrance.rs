@@ -53,7 +53,7 @@ impl Kubelet {
         ended: &[Uid],
     ) -> Option<Waiting> {
         let others = views.iter().map(|(_, other)| other.as_ref());
-        let node = &self.core.options.node;
+        let node = &self.core.node();
         let held = self.core.leftovers.holds(&view.uid);
         held.or_else(|| hold::reason(view, others, node, ended))
             .or_else(|| self.under_pressure(shared, view))
@@ -99,7 +99,7 @@ impl Kubelet {
             .collect();
         let node = |origin| Key {
             origin,
-            ..Key::local(Kind::Node, "", &self.core.options.node.node_name)
+            ..Key::local(Kind::Node, "", &self.core.node().node_name)
         };
         let reader = &self.core.reader;
         let Some(own) = reader.get(&node(Origin::Local)) else {
@@ -108,7 +108,7 @@ impl Kubelet {
         let listed = reader.get(&node(Origin::Remote));
         let listed = listed.as_ref().map(|node| &node.body);
         let body = view.body();
-        let sysctls = hold::forbidden_sysctl(view, &self.core.options.node);
+        let sysctls = hold::forbidden_sysctl(view, &self.core.node());
         let fits = || fit::refusal(&body["spec"], &view.claim, &others, &own.body, listed);
         let refusal = sysctls
             .map(|no| Refusal::new(no.reason, no.message))

@@ -250,8 +250,8 @@ fn field_value(pod: &Pod, path: &str, context: &EnvContext) -> Result<String, St
         "spec.serviceAccountName" => spec
             .and_then(|s| s.service_account_name.clone())
             .unwrap_or_default(),
-        "status.hostIP" => first(&context.node.host_ips.get()),
-        "status.hostIPs" => all(&context.node.host_ips.get()),
+        "status.hostIP" => first(&context.node.host_ips),
+        "status.hostIPs" => all(&context.node.host_ips),
         "status.podIP" => first(context.pod_ips),
         "status.podIPs" => all(context.pod_ips),
         "metadata.labels" | "metadata.annotations" => {

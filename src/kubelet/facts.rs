@@ -3,7 +3,6 @@
 //! Plain data and one lookup trait: the cores ask nothing of the outside themselves, so a table
 //! row or a simulated world can stand in for a whole node.
 
-use std::cell::RefCell;
 use std::net::IpAddr;
 use std::sync::Arc;
 
@@ -52,7 +51,8 @@ pub struct NodeFacts {
     pub node_name: String,
     /// The kernel's host name, which hostNetwork pods share.
     pub hostname: String,
-    pub host_ips: HostIps,
+    pub host_ips: Vec<IpAddr>,
+    pub site: Site,
     pub allocatable: Allocatable,
     /// Physical memory, for `oom_score_adj`.
     pub memory_bytes: u64,
@@ -67,31 +67,13 @@ pub struct NodeFacts {
     pub kernel: (u32, u32),
 }
 
-/// The machine's addresses as they are now, the main one first.
+/// Where the machine is, as its provider's metadata say.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
-pub struct HostIps(RefCell<Vec<IpAddr>>);
-
-impl HostIps {
-    pub fn get(&self) -> Vec<IpAddr> {
-        self.0.borrow().clone()
-    }
-
-    pub fn first(&self) -> Option<IpAddr> {
-        self.0.borrow().first().copied()
-    }
-
-    /// Takes what a look has found, and says whether that is new. A machine without a route has its
-    /// last addresses still.
-    pub fn learn(&self, found: Vec<IpAddr>) -> bool {
-        let lost = found.iter().all(IpAddr::is_loopback) && self.first().is_some();
-        !lost && self.0.replace(found.clone()) != found
-    }
-}
-
-impl From<Vec<IpAddr>> for HostIps {
-    fn from(ips: Vec<IpAddr>) -> HostIps {
-        HostIps(RefCell::new(ips))
-    }
+pub struct Site {
+    /// Of the Node.
+    pub labels: Vec<(&'static str, String)>,
+    /// Type (`ExternalIP`, `InternalDNS` …) and address, beside the machine's own.
+    pub addresses: Vec<(&'static str, String)>,
 }
 
 /// Finds the objects that a pod refers to, within the pod's own origin.
@@ -110,31 +92,4 @@ pub(super) fn text_entries<'a>(
         .into_iter()
         .flatten()
         .filter_map(|(key, value)| Some((key.as_str(), value.as_str()?)))
-}
-
-#[cfg(test)]
-mod tests {
-    use super::*;
-
-    #[test]
-    fn a_machine_without_a_route_keeps_the_addresses_that_it_had() {
-        let ips = |texts: &[&str]| -> Vec<IpAddr> {
-            texts
-                .iter()
-                .map(|text| text.parse().expect("an address"))
-                .collect()
-        };
-        let known = HostIps::from(ips(&["127.0.0.1"]));
-        for (found, new, after) in [
-            (&["127.0.0.1"][..], false, &["127.0.0.1"][..]),
-            (&["10.0.0.1"], true, &["10.0.0.1"]),
-            (&["127.0.0.1"], false, &["10.0.0.1"]),
-            (&["10.0.0.1"], false, &["10.0.0.1"]),
-            (&["10.0.0.2", "fd00::2"], true, &["10.0.0.2", "fd00::2"]),
-            (&[], false, &["10.0.0.2", "fd00::2"]),
-        ] {
-            assert_eq!(known.learn(ips(found)), new, "{found:?}");
-            assert_eq!(known.get(), ips(after), "{found:?}");
-        }
-    }
 }

@@ -218,7 +218,7 @@ fn used(kubelet: &Kubelet) -> BTreeSet<String> {
 }
 
 fn warn(core: &Core, reason: &str, message: String) {
-    let key = Key::local(Kind::Node, "", &core.options.node.node_name);
+    let key = Key::local(Kind::Node, "", &core.node().node_name);
     let node = core.reader.get(&key);
     core.registry.record(EventRecord {
         uid: node.map_or_else(String::new, |node| node.uid().to_owned()),

@@ -59,6 +59,7 @@ use futures_lite::future::zip;
 
 use self::core::Core;
 pub use self::core::Options;
+use self::facts::{NodeFacts, Site};
 use self::memory::{Checkpoint, EndCause, Final, Memory};
 use self::view::PodView;
 use self::worker::{Shared, work};
@@ -109,9 +110,6 @@ impl Kubelet {
         tasks.push(pressure);
         tasks.push(core.spawn(orphans::end_all(kubelet.clone(), recovered)));
         tasks.push(core.spawn(node_status::publish(core.clone())));
-        if let Some(look) = core.options.host_ips.clone() {
-            tasks.push(core.spawn(follow_addresses(kubelet.clone(), look)));
-        }
         tasks.push(core.spawn(leftovers::sweep(core.clone())));
         tasks.push(core.spawn(image_gc::run(kubelet.clone())));
         tasks.push(core.spawn(cluster_tokens::replace_stand_ins(kubelet.clone())));
@@ -125,6 +123,31 @@ impl Kubelet {
         // First those who would make new workers.
         self.followers.borrow_mut().clear();
         self.workers.borrow_mut().clear();
+    }
+
+    /// The machine has other addresses: the Node and the pods on its network say so.
+    pub fn set_host_ips(&self, host_ips: Vec<IpAddr>) {
+        let before = self.core.node();
+        let facts = NodeFacts {
+            host_ips,
+            ..NodeFacts::clone(&before)
+        };
+        let (old, new) = (before.host_ips.clone(), facts.host_ips.clone());
+        if self.core.set_node(facts) {
+            log::info!("the node's address is {new:?} now, no longer {old:?}");
+            for worker in self.workers.borrow().values() {
+                worker.shared.wake();
+            }
+        }
+    }
+
+    /// What the place of the machine is called, by whoever provides it.
+    pub fn set_site(&self, site: Site) {
+        let facts = NodeFacts {
+            site,
+            ..NodeFacts::clone(&self.core.node())
+        };
+        self.core.set_node(facts);
     }
 
     /// Stops the pods of every source and removes what they have in the kernel; what has ended for
@@ -165,7 +188,7 @@ impl Kubelet {
             Standing::Accepted | Standing::Stale(_) => {}
         }
         let node = object.body["spec"]["nodeName"].as_str();
-        if object.is_mirror() || node != Some(&self.core.options.node.node_name) {
+        if object.is_mirror() || node != Some(&self.core.node().node_name) {
             return;
         }
         let view = match PodView::new(object) {
@@ -247,25 +270,6 @@ impl Kubelet {
             if let Some(object) = back.filter(|object| !object.is_deleting()) {
                 self.take(&object.unpack());
             }
-        }
-    }
-}
-
-/// An interface may get another address under way: the Node says so, and its pods.
-async fn follow_addresses(kubelet: Rc<Kubelet>, look: Rc<dyn Fn() -> Vec<IpAddr>>) {
-    let core = &kubelet.core;
-    let (clock, period) = (&core.world.clock, core.options.machine.status_period);
-    loop {
-        clock.sleep_until(clock.now() + period).await;
-        let found = look();
-        if core.options.node.host_ips.learn(found) {
-            log::info!("this machine has other addresses than before");
-            core.troubles.notify(usize::MAX);
-            kubelet
-                .workers
-                .borrow()
-                .values()
-                .for_each(|worker| worker.shared.wake());
         }
     }
 }

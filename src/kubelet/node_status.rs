@@ -4,7 +4,6 @@
 //! Source: Kubernetes pkg/kubelet/kubelet_node_status.go, pkg/kubelet/nodestatus/setters.go.
 
 use std::collections::BTreeSet;
-use std::net::IpAddr;
 use std::rc::Rc;
 use std::sync::Arc;
 use std::time::Duration;
@@ -59,8 +58,9 @@ const NAMES_MAX: usize = 5;
 
 /// Publishes the Node, then keeps the status true.
 pub async fn publish(core: Rc<Core>) {
-    let key = Key::local(Kind::Node, "", &core.options.node.node_name);
+    let key = Key::local(Kind::Node, "", &core.node().node_name);
     register(&core, &key).await;
+    let mut site = core.node().site.clone();
     let mut transitions = core.records.node_transitions().await;
     let mut shown = None;
     let mut images = core.world.images.generation();
@@ -70,7 +70,11 @@ pub async fn publish(core: Rc<Core>) {
     }
     loop {
         let listener = core.troubles.listen();
-        let facts = (Health::of(&core), images);
+        let facts = (Health::of(&core), images, core.node());
+        if site != facts.2.site {
+            site = facts.2.site.clone();
+            register(&core, &key).await;
+        }
         if shown.as_ref() != Some(&facts)
             && let Some(node) = core.reader.get(&key)
         {
@@ -128,7 +132,6 @@ struct Health {
     trouble: Option<String>,
     pressure: BTreeSet<Condition>,
     stopping: bool,
-    addresses: Vec<IpAddr>,
 }
 
 impl Health {
@@ -140,13 +143,12 @@ impl Health {
             trouble: core.disk_trouble(),
             pressure,
             stopping: core.stopping.get(),
-            addresses: core.options.node.host_ips.get(),
         }
     }
 }
 
 fn object(core: &Core) -> Value {
-    let node = &core.options.node;
+    let node = core.node();
     let machine = &core.options.machine;
     let mut labels = serde_json::Map::new();
     for (key, value) in [
@@ -158,6 +160,10 @@ fn object(core: &Core) -> Value {
     ] {
         labels.insert(key.to_owned(), value.into());
     }
+    for (key, value) in &node.site.labels {
+        labels.insert((*key).to_owned(), value.as_str().into());
+    }
+    // What the command line says goes before it.
     for (key, value) in &machine.labels {
         labels.insert(key.clone(), value.as_str().into());
     }
@@ -182,14 +188,20 @@ fn spec(taints: &[(String, String, String)]) -> Value {
 }
 
 fn status(core: &Core, conditions: Value) -> Value {
-    let node = &core.options.node;
+    let node = core.node();
     let machine = &core.options.machine;
-    let addresses = node.host_ips.get().into_iter();
-    let addresses = addresses.map(|ip| json!({ "type": "InternalIP", "address": ip.to_string() }));
-    let hostname = json!({ "type": "Hostname", "address": node.node_name });
+    let own = node.host_ips.iter();
+    let mut addresses: Vec<(&str, String)> = own.map(|ip| ("InternalIP", ip.to_string())).collect();
+    for address in &node.site.addresses {
+        if !addresses.contains(address) {
+            addresses.push(address.clone());
+        }
+    }
+    addresses.push(("Hostname", node.node_name.clone()));
+    let shown = |(kind, address)| json!({ "type": kind, "address": address });
     let capacity = capacity(machine, node.memory_bytes);
     let mut status = json!({
-        "addresses": addresses.chain([hostname]).collect::<Value>(),
+        "addresses": addresses.into_iter().map(shown).collect::<Value>(),
         "capacity": capacity,
         "allocatable": allocatable(core),
         "conditions": conditions,
@@ -241,7 +253,7 @@ fn allocatable(core: &Core) -> Value {
         let kept = thresholds.find(|t| t.signal == signal && t.kind == ThresholdKind::Hard);
         capacity.saturating_sub(kept.map_or(0, |threshold| threshold.amount.of(capacity)))
     };
-    let memory_bytes = left(Signal::Memory, core.options.node.memory_bytes);
+    let memory_bytes = left(Signal::Memory, core.node().memory_bytes);
     let machine = Machine {
         ephemeral_storage_bytes: left(Signal::NodeFs, machine.ephemeral_storage_bytes),
         ..machine.clone()
@@ -334,7 +346,6 @@ mod tests {
             trouble: Some("write x: no space".to_owned()),
             pressure: BTreeSet::from([Condition::Disk]),
             stopping: true,
-            addresses: Vec::new(),
         };
         let mut since = |disk: &Health, second| {
             let value = conditions(disk, at(second), &mut transitions);

@@ -101,7 +101,7 @@ async fn set_up_volumes(
         Origin::Local => renew_tokens(shared, view, &typed.pod),
         Origin::Remote => cluster_tokens::renew(shared, view, &typed.pod).await,
     };
-    let contents = volumes::volume_contents(&typed.pod, &references, &core.options.node, &tokens)?;
+    let contents = volumes::volume_contents(&typed.pod, &references, &core.node(), &tokens)?;
     core.world.volumes.set_up(contents).await
 }
 
@@ -122,7 +122,7 @@ fn renew_tokens(shared: &Shared, view: &PodView, pod: &Pod) -> Tokens {
     let mint = |request: &tokens::Request| {
         let issuer = core.options.issuer.as_ref();
         let issuer = issuer.ok_or("this node makes no tokens for the pod")?;
-        let name = &core.options.node.node_name;
+        let name = &core.node().node_name;
         let node = core.reader.get_packed(&Key::local(Kind::Node, "", name));
         let node = node.map(|node| (name.clone(), node.uid().to_owned()));
         let minted = tokens::mint(issuer, account.clone()?, pod, node, request, now.wall)?;
@@ -147,7 +147,7 @@ async fn start_sandbox(shared: &Shared, view: &PodView, attempt: u32) -> Result<
             log::warn!("{error}; the pod starts without this record");
         }
     }
-    let made = sandbox_config::sandbox_config(&view.typed().pod, attempt, &core.options.node);
+    let made = sandbox_config::sandbox_config(&view.typed().pod, attempt, &core.node());
     let made = made.map_err(|error| RuntimeError::Config(error.0))?;
     // A node of its own has no cluster DNS, and its pods were not written for one.
     let missed = |reason: &str| reason != "MissingClusterDNS" || !view.is_static;
@@ -183,7 +183,7 @@ async fn start_container(
     };
     let observed = core.world.runtime.observe(&shared.uid);
     let pod_ips = match observed.sandbox {
-        Some(_) if view.host_network => core.options.node.host_ips.get(),
+        Some(_) if view.host_network => core.node().host_ips.clone(),
         Some(sandbox) => sandbox.ips,
         None => Vec::new(),
     };
@@ -193,7 +193,7 @@ async fn start_container(
         Origin::Remote => core.cluster_services(),
     };
     let context = EnvContext {
-        node: &core.options.node,
+        node: &core.node(),
         references: &references,
         pod_ips: &pod_ips,
         services: &services,

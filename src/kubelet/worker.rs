@@ -137,7 +137,7 @@ impl Shared {
     pub fn address(&self, view: &PodView) -> String {
         let observed = self.core.world.runtime.observe(&self.uid);
         let own = observed.sandbox.and_then(|s| s.ips.first().copied());
-        let node = self.core.options.node.host_ips.first();
+        let node = self.core.node().host_ips.first().copied();
         let address = if view.host_network { node } else { own };
         address.map_or_else(|| "127.0.0.1".to_owned(), |ip| ip.to_string())
     }
@@ -365,7 +365,7 @@ impl Worker {
             memory: &memory,
             waiting: &next.waiting,
             qos: view.qos,
-            host_ips: &core.options.node.host_ips.get(),
+            host_ips: &core.node().host_ips,
             now: core.world.clock.wall(),
         });
         memory.checkpoint.transitions = status.transitions;

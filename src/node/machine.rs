@@ -3,11 +3,11 @@
 use std::fs;
 use std::net::{IpAddr, UdpSocket};
 use std::path::Path;
-use std::rc::Rc;
 
 use crate::cli::options::{RunOptions, SeccompDefault};
 use crate::kubelet::facts::{
     Allocatable, DnsSettings, NodeFacts, RecursiveReadOnly, SeccompDefault as PodSeccompDefault,
+    Site,
 };
 use crate::kubelet::node_status::Machine;
 use crate::object::Quantity;
@@ -36,7 +36,8 @@ pub fn read(options: &RunOptions) -> Result<Facts, String> {
     let node = NodeFacts {
         node_name: name,
         hostname,
-        host_ips: host_ips(options).into(),
+        host_ips: host_ips(options),
+        site: Site::default(),
         allocatable: Allocatable {
             cpu: Quantity::from_units(i64::from(cpus)),
             memory: Quantity::from_bytes(i64::try_from(memory_bytes).unwrap_or(i64::MAX)),
@@ -180,14 +181,6 @@ pub fn host_ips(options: &RunOptions) -> Vec<IpAddr> {
     let v6 = || routed("[::]:0", "[2001:db8::1]:9");
     let found = v4.or_else(v6).filter(|ip| !ip.is_unspecified());
     vec![found.unwrap_or(IpAddr::from([127, 0, 0, 1]))]
-}
-
-/// The same again and again, for a node of a cluster, which has to find it; one that stands alone is
-/// not woken for that.
-pub fn changing_host_ips(options: &RunOptions) -> Option<Rc<dyn Fn() -> Vec<IpAddr>>> {
-    options.remote.as_ref()?;
-    let options = options.clone();
-    Some(Rc::new(move || host_ips(&options)))
 }
 
 #[cfg(test)]

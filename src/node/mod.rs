@@ -17,6 +17,7 @@ mod machine;
 mod parts;
 mod pki;
 mod service;
+mod site;
 mod thrift;
 
 use std::fs::{DirBuilder, File, Permissions};
@@ -152,6 +153,7 @@ impl Node {
         let mut background = sync;
         background.extend(controllers.start(&executor));
         background.extend(housekeeping(&registry, &parts, clock, &executor));
+        background.extend(site::follow(&options, &kubelet, &parts, &executor)?);
         background.extend([backend, executor.spawn(keeper.keep())]);
         Ok(Node {
             options,
@@ -272,7 +274,7 @@ fn kubelet_options(
     parts: &Parts,
 ) -> crate::kubelet::Options {
     crate::kubelet::Options {
-        node: machine.node,
+        node: Rc::new(machine.node),
         machine: Machine {
             runtime_version: parts.runtime.oci_runtime().uri(),
             kubelet_port,
@@ -288,7 +290,6 @@ fn kubelet_options(
         },
         issuer: None,
         cluster_tokens: None,
-        host_ips: machine::changing_host_ips(options),
         figures: parts.figures.clone(),
     }
 }

@@ -145,6 +145,7 @@ impl Heartbeat {
             return Ok(());
         };
         self.renew_lease(state, &uid).await?;
+        self.refresh_labels(state).await?;
         self.report(state).await
     }
 
@@ -159,10 +160,6 @@ impl Heartbeat {
         let path = paths::object(&Key::local(Kind::Node, "", &self.node_name));
         let found = self.link.call(Call::get(path.clone())).await?;
         let reply = match (found.status, self.registration) {
-            (200, _) => {
-                self.refresh_labels(&path, &own, &found).await?;
-                found
-            }
             (404, Registration::Own) => {
                 let made = node_of(&own, self.cloud, self.provider_id.as_deref());
                 let path = paths::collection(Kind::Node, "");
@@ -195,8 +192,12 @@ impl Heartbeat {
     }
 
     /// Labels that follow from the machine; those of the user are set when the Node is made.
-    async fn refresh_labels(&self, path: &str, own: &Value, found: &Reply) -> Result<(), NoAnswer> {
-        let theirs = &found.body["metadata"]["labels"];
+    async fn refresh_labels(&self, state: &mut State) -> Result<(), NoAnswer> {
+        let (Some(own), Some(found)) = (self.own(), self.node.get()) else {
+            return Ok(());
+        };
+        let found = found.body();
+        let theirs = &found["metadata"]["labels"];
         let ours = own["metadata"]["labels"].as_object();
         let changed: Map<String, Value> = ours
             .into_iter()
@@ -208,14 +209,11 @@ impl Heartbeat {
             return Ok(());
         }
         let patch = json!({"metadata": {"labels": changed}});
-        let call = Call::with(Verb::Patch, path, patch);
-        let reply = self.link.call(call).await?;
-        if !reply.is_success() {
-            log::warn!(
-                "label the node in the cluster: {} {}",
-                reply.status,
-                reply.message()
-            );
+        let path = paths::object(&self.node.key());
+        let reply = self.link.call(Call::with(Verb::Patch, path, patch)).await?;
+        match reply.is_success() {
+            true => self.node.reflector.learn(reply.body),
+            false => self.complain(state, "label the node", &reply),
         }
         Ok(())
     }
@@ -357,6 +355,9 @@ fn is_of_the_machine(label: &str) -> bool {
             | "kubernetes.io/arch"
             | "beta.kubernetes.io/os"
             | "beta.kubernetes.io/arch"
+            | "topology.kubernetes.io/region"
+            | "topology.kubernetes.io/zone"
+            | "node.kubernetes.io/instance-type"
     )
 }
 

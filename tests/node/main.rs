@@ -30,6 +30,7 @@ mod private;
 #[allow(dead_code)]
 mod registry;
 mod secrets;
+mod site;
 mod stats;
 mod streams;
 mod support;

@@ -79,7 +79,7 @@ fn options(host: &Host) -> kubelet::Options {
     let node = NodeFacts {
         node_name: NODE_NAME.to_owned(),
         hostname: NODE_NAME.to_owned(),
-        host_ips: vec![[192, 0, 2, 1].into()].into(),
+        host_ips: vec![[192, 0, 2, 1].into()],
         allocatable: Allocatable {
             cpu: Quantity::from_units(4),
             memory: Quantity::from_units(4 << 30),
@@ -96,7 +96,7 @@ fn options(host: &Host) -> kubelet::Options {
         ..Default::default()
     };
     kubelet::Options {
-        node,
+        node: node.into(),
         machine,
         services: Vec::new(),
         sources: vec![Source::File],
@@ -104,7 +104,6 @@ fn options(host: &Host) -> kubelet::Options {
         eviction: Default::default(),
         issuer: None,
         cluster_tokens: None,
-        host_ips: None,
         figures: Default::default(),
     }
 }

@@ -127,10 +127,12 @@ unpack() {
     done
 }
 
-# Whether an unmodified kernel can be virtualised by hardware. /dev/kvm alone does not say so: the
-# page-table based kvm_pvm makes VMs that only kernels built for it can boot.
+# accelerator ARCH: whether an unmodified kernel can be virtualised by hardware. /dev/kvm alone does not
+# say so: the page-table based kvm_pvm makes VMs that only kernels built for it can boot.
 accelerator() {
-    if [ -n "${VM_ACCEL:-}" ]; then
+    if [ "$1" != amd64 ]; then
+        echo tcg
+    elif [ -n "${VM_ACCEL:-}" ]; then
         echo "$VM_ACCEL"
     elif [ -r /dev/kvm ] && [ -w /dev/kvm ] && [ ! -d /sys/module/kvm_pvm ] &&
         grep -qwE 'vmx|svm' /proc/cpuinfo; then

@@ -40,6 +40,57 @@ pub enum CloudProvider {
     External,
 }
 
+/// Where a provider tells the machine about itself: a JSON document.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub enum MetadataSource {
+    Url(String),
+    File(PathBuf),
+}
+
+impl std::fmt::Display for MetadataSource {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        match self {
+            MetadataSource::Url(url) => write!(f, "{url}"),
+            MetadataSource::File(path) => write!(f, "{}", path.display()),
+        }
+    }
+}
+
+/// What `--cloud-provider` may be.
+#[derive(Clone, Debug, PartialEq, Eq)]
+enum Provider {
+    Nobody,
+    External,
+    Metadata(MetadataSource),
+}
+
+fn provider(given: &Given) -> Result<Provider, BadValue> {
+    given.parse("cloud-provider", Provider::Nobody, |text| match text {
+        "" => Ok(Provider::Nobody),
+        "external" => Ok(Provider::External),
+        path if path.starts_with('/') => {
+            let path = MetadataSource::File(PathBuf::from(path));
+            Ok(Provider::Metadata(path))
+        }
+        url if url.starts_with("http://") || url.starts_with("https://") => {
+            let parsed = url.parse::<Uri>();
+            parsed.map_err(|error| format!("{url:?} is not a URL: {error}"))?;
+            Ok(Provider::Metadata(MetadataSource::Url(url.to_owned())))
+        }
+        other => Err(format!(
+            "{other:?} is none of \"\", \"external\", a URL and an absolute path"
+        )),
+    })
+}
+
+/// `None`: nobody tells the machine anything.
+pub(super) fn metadata(given: &Given) -> Result<Option<MetadataSource>, BadValue> {
+    Ok(match provider(given)? {
+        Provider::Metadata(source) => Some(source),
+        Provider::Nobody | Provider::External => None,
+    })
+}
+
 /// `None`: the node stands alone.
 pub(super) fn remote(given: &Given) -> Result<Option<RemoteOptions>, BadValue> {
     let file = |name: &str| given.parse(name, None, absolute);
@@ -59,9 +110,7 @@ pub(super) fn remote(given: &Given) -> Result<Option<RemoteOptions>, BadValue> {
     }
     let joined = kubeconfig.is_some() || !servers.is_empty();
     let register = given.parse("register-node", joined, value::boolean)?;
-    let external = given.parse("cloud-provider", false, |text| {
-        Ok(value::one_of(text, &["", "external"])? == "external")
-    })?;
+    let external = provider(given)? == Provider::External;
     let provider_id = given.text("provider-id");
     let alone = "needs a cluster: give --kubeconfig or --api-server";
     match joined {
@@ -159,6 +208,25 @@ mod tests {
             ..joined
         };
         assert_eq!(read(&[("api-server", "https://a")]), Ok(Some(alone)));
+    }
+
+    #[test]
+    fn metadata_come_from_a_url_or_a_file_with_a_cluster_or_without() {
+        let metadata = |text: &str| {
+            let setting = Setting {
+                flag: flags::find("cloud-provider").unwrap(),
+                text: text.to_owned(),
+                place: Place::CommandLine,
+            };
+            let given = Given(vec![setting]);
+            assert_eq!(remote(&given).map_err(|error| error.0), Ok(None));
+            super::metadata(&given).expect("a provider")
+        };
+        let url = "http://169.254.169.254/openstack/latest/meta_data.json";
+        assert_eq!(metadata(url), Some(MetadataSource::Url(url.to_owned())));
+        let path = "/run/cloud-init/instance-data.json";
+        assert_eq!(metadata(path), Some(MetadataSource::File(path.into())));
+        assert_eq!(metadata(""), None);
     }
 
     #[test]

@@ -137,7 +137,7 @@ fn say(kubelet: &Rc<Kubelet>, conditions: BTreeSet<Condition>) {
             (Condition::Pids, true) => "NodeHasInsufficientPID",
             (Condition::Pids, false) => "NodeHasSufficientPID",
         };
-        let name = &core.options.node.node_name;
+        let name = &core.node().node_name;
         log::warn!("node {name}: {reason}");
         node_event(
             kubelet,
@@ -152,7 +152,7 @@ fn say(kubelet: &Rc<Kubelet>, conditions: BTreeSet<Condition>) {
 
 fn node_event(kubelet: &Kubelet, kind: EventKind, reason: &str, message: String) {
     let core = &kubelet.core;
-    let key = Key::local(ObjectKind::Node, "", &core.options.node.node_name);
+    let key = Key::local(ObjectKind::Node, "", &core.node().node_name);
     let node = core.reader.get(&key);
     core.registry.record(EventRecord {
         uid: node.map_or_else(String::new, |node| node.uid().to_owned()),

@@ -72,7 +72,7 @@ fn node() -> NodeFacts {
     NodeFacts {
         node_name: "pi".to_owned(),
         hostname: "pi-host".to_owned(),
-        host_ips: vec!["192.0.2.1".parse().expect("an address")].into(),
+        host_ips: vec!["192.0.2.1".parse().expect("an address")],
         allocatable: Allocatable {
             cpu: Quantity::from_units(4),
             memory: Quantity::from_units(1 << 30),

@@ -4,6 +4,7 @@
 //! reactor is needed; callers are on the blocking pool only because they may wait for the rtnl
 //! lock. Knows messages and errors; what they mean is the caller's affair.
 
+mod announcements;
 pub mod message;
 
 use std::io;
@@ -14,6 +15,7 @@ use nix::sys::socket::{
     socket,
 };
 
+pub use self::announcements::Announcements;
 use self::message::{Message, NLM_F_ACK, NLM_F_DUMP, Object, Part};
 use super::netns;
 

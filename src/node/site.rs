@@ -1,0 +1,254 @@
+//! Where the machine is: its addresses as they change, and what its provider's metadata say.
+//!
+//! ```text
+//!   rtnetlink ─► another address? ─► the kubelet ─► Node, pods on the node's network
+//!   --cloud-provider=URL|FILE ─► known fields ─► labels and addresses of the Node
+//! ```
+//! Nothing waits for either: the node starts with what it has.
+
+use std::net::IpAddr;
+use std::path::PathBuf;
+use std::rc::Rc;
+use std::time::Duration;
+
+use async_executor::{LocalExecutor, Task};
+use serde_json::Value;
+
+use super::fetch::HttpFetch;
+use super::machine;
+use super::parts::Parts;
+use crate::cli::options::{MetadataSource, RunOptions};
+use crate::kubelet::Kubelet;
+use crate::kubelet::facts::Site;
+use crate::manifest::Fetch;
+use crate::net::proxy::Proxies;
+use crate::os::netlink::Announcements;
+use crate::os::{regular_file, task};
+use crate::world::Clock;
+
+/// A DHCP client takes an address away before it sets the next one.
+const SETTLED: Duration = Duration::from_secs(1);
+/// Bytes of the metadata.
+const DOCUMENT_BYTES_MAX: u64 = 256 << 10;
+/// Metadata that are not there are looked for again after a second, doubling to five minutes.
+const RETRY_MIN: Duration = Duration::from_secs(1);
+const RETRY_MAX: Duration = Duration::from_secs(300);
+/// What services of several clouds want to see; the others pass them over.
+const HEADERS: [(&str, &str); 3] = [
+    ("Metadata", "true"),
+    ("Metadata-Flavor", "Google"),
+    ("Accept", "application/json"),
+];
+
+/// Both, from now on.
+pub fn follow(
+    options: &RunOptions,
+    kubelet: &Rc<Kubelet>,
+    parts: &Parts,
+    executor: &Rc<LocalExecutor<'static>>,
+) -> Result<Vec<Task<()>>, String> {
+    let clock = parts.world.clock.clone();
+    let addresses = follow_addresses(options.clone(), kubelet.clone(), clock.clone());
+    let mut tasks = vec![task::spawn(executor, addresses)];
+    if let Some(source) = options.metadata.clone() {
+        // Such services are on the machine's own link.
+        let fetch = HttpFetch::new(clock.clone(), Rc::new(Proxies::default()))?;
+        let read = read_metadata(source, fetch, kubelet.clone(), clock);
+        tasks.push(task::spawn(executor, read));
+    }
+    Ok(tasks)
+}
+
+/// Keeps the node's addresses true, unless `--node-ip` fixes them. While there is no way out at all
+/// the last address stays.
+async fn follow_addresses(options: RunOptions, kubelet: Rc<Kubelet>, clock: Rc<dyn Clock>) {
+    if !options.node_ips.is_empty() {
+        return;
+    }
+    let follow = async {
+        let announcements = Announcements::open()?;
+        loop {
+            announcements.changed().await?;
+            clock.sleep_until(clock.now() + SETTLED).await;
+            let found = machine::host_ips(&options);
+            if !found.iter().all(IpAddr::is_loopback) {
+                kubelet.set_host_ips(found);
+            }
+        }
+    };
+    let ended: std::io::Result<()> = follow.await;
+    if let Err(error) = ended {
+        log::warn!("follow the machine's addresses: {error}; a new one counts after a restart");
+    }
+}
+
+/// Reads the metadata once they can be had.
+async fn read_metadata(
+    source: MetadataSource,
+    fetch: HttpFetch,
+    kubelet: Rc<Kubelet>,
+    clock: Rc<dyn Clock>,
+) {
+    let mut pause = RETRY_MIN;
+    loop {
+        match document(&source, &fetch).await {
+            Ok(document) => {
+                let site = site_of(&document);
+                log::info!("--cloud-provider: {source}: {site:?}");
+                return kubelet.set_site(site);
+            }
+            Err(why) if pause == RETRY_MIN => {
+                log::warn!("--cloud-provider: {source}: {why}; trying again");
+            }
+            Err(why) => log::debug!("--cloud-provider: {source}: {why}"),
+        }
+        clock.sleep_until(clock.now() + pause).await;
+        pause = (pause * 2).min(RETRY_MAX);
+    }
+}
+
+async fn document(source: &MetadataSource, fetch: &HttpFetch) -> Result<Value, String> {
+    let bytes = match source {
+        MetadataSource::Url(url) => {
+            let headers = HEADERS.map(|(name, value)| (name.to_owned(), value.to_owned()));
+            let answer = fetch.get(url, &headers, DOCUMENT_BYTES_MAX).await?;
+            match answer.status {
+                200 => answer.body.to_vec(),
+                status => return Err(format!("the answer's status is {status}")),
+            }
+        }
+        MetadataSource::File(path) => file(path.clone()).await?,
+    };
+    serde_json::from_slice(&bytes).map_err(|error| format!("no JSON: {error}"))
+}
+
+async fn file(path: PathBuf) -> Result<Vec<u8>, String> {
+    let read = move || {
+        let (file, _) = regular_file::open(&path)?;
+        regular_file::read_at_most(&file, DOCUMENT_BYTES_MAX)
+    };
+    let read: std::io::Result<Option<Vec<u8>>> = blocking::unblock(read).await;
+    read.map_err(|error| error.to_string())?
+        .ok_or_else(|| format!("larger than {DOCUMENT_BYTES_MAX} bytes"))
+}
+
+/// What a fact is called: AWS' identity document, OpenStack, Azure, GCP, DigitalOcean, cloud-init's
+/// `instance-data.json`. The first that is there counts.
+const REGION: &[&str] = &["region", "v1/region", "compute/location", "cloud-region"];
+const ZONE: &[&str] = &[
+    "availabilityZone",
+    "availability_zone",
+    "availability-zone",
+    "zone",
+    "v1/availability_zone",
+    "compute/zone",
+    "instance/zone",
+];
+const INSTANCE_TYPE: &[&str] = &[
+    "instanceType",
+    "instance_type",
+    "instance-type",
+    "v1/instance_type",
+    "compute/vmSize",
+    "instance/machineType",
+];
+const INTERNAL_IP: &[&str] = &["privateIp", "local-ipv4", "local_ipv4"];
+const EXTERNAL_IP: &[&str] = &["publicIp", "public-ipv4", "public_ipv4"];
+const INTERNAL_DNS: &[&str] = &["local-hostname", "local_hostname"];
+const EXTERNAL_DNS: &[&str] = &["public-hostname", "public_hostname"];
+
+/// Source of the labels: Kubernetes well-known labels; of the addresses: core/v1 NodeAddressType.
+fn site_of(document: &Value) -> Site {
+    let labels = [
+        ("topology.kubernetes.io/region", REGION),
+        ("topology.kubernetes.io/zone", ZONE),
+        ("node.kubernetes.io/instance-type", INSTANCE_TYPE),
+    ];
+    let addresses = [
+        ("InternalIP", INTERNAL_IP),
+        ("ExternalIP", EXTERNAL_IP),
+        ("InternalDNS", INTERNAL_DNS),
+        ("ExternalDNS", EXTERNAL_DNS),
+    ];
+    let found = |(name, paths): (&'static str, &[&str])| Some((name, first(document, paths)?));
+    let is_address = |(kind, address): &(&str, String)| {
+        !kind.ends_with("IP") || address.parse::<IpAddr>().is_ok()
+    };
+    Site {
+        labels: labels.into_iter().filter_map(found).collect(),
+        addresses: addresses
+            .into_iter()
+            .filter_map(found)
+            .filter(is_address)
+            .collect(),
+    }
+}
+
+fn first(document: &Value, paths: &[&str]) -> Option<String> {
+    paths.iter().find_map(|path| {
+        let text = document.pointer(&format!("/{path}"))?.as_str()?;
+        // GCP: projects/1/zones/europe-west1-b
+        let text = text.rsplit('/').next().unwrap_or_default().trim();
+        (!text.is_empty()).then(|| text.to_owned())
+    })
+}
+
+#[cfg(test)]
+mod tests {
+    use serde_json::json;
+
+    use super::*;
+
+    #[test]
+    fn metadata_of_several_providers_say_where_the_machine_is() {
+        let labels = |region: &str, zone: &str, kind: &str| {
+            let all = [
+                ("topology.kubernetes.io/region", region),
+                ("topology.kubernetes.io/zone", zone),
+                ("node.kubernetes.io/instance-type", kind),
+            ];
+            let given = all.into_iter().filter(|(_, value)| !value.is_empty());
+            given
+                .map(|(name, value)| (name, value.to_owned()))
+                .collect::<Vec<_>>()
+        };
+        for (document, expected, addresses) in [
+            (
+                json!({"region": "eu-1", "availabilityZone": "eu-1a", "instanceType": "t4g.nano",
+                    "privateIp": "10.0.0.5", "accountId": "1"}),
+                labels("eu-1", "eu-1a", "t4g.nano"),
+                vec![("InternalIP", "10.0.0.5")],
+            ),
+            (
+                json!({"v1": {"region": "shop-7", "availability_zone": "rack-2"}}),
+                labels("shop-7", "rack-2", ""),
+                vec![],
+            ),
+            (
+                json!({"compute": {"location": "west", "vmSize": "B1", "zone": ""}}),
+                labels("west", "", "B1"),
+                vec![],
+            ),
+            (
+                json!({"instance": {"zone": "p/1/zones/w1-b", "machineType": "p/1/machineTypes/e2"}}),
+                labels("", "w1-b", "e2"),
+                vec![],
+            ),
+            (
+                json!({"public-ipv4": "no address", "public-hostname": "pi.example", "zone": 7}),
+                labels("", "", ""),
+                vec![("ExternalDNS", "pi.example")],
+            ),
+            (json!([]), labels("", "", ""), vec![]),
+        ] {
+            let site = site_of(&document);
+            assert_eq!(site.labels, expected, "{document}");
+            let found: Vec<(&str, &str)> = site
+                .addresses
+                .iter()
+                .map(|(kind, address)| (*kind, address.as_str()))
+                .collect();
+            assert_eq!(found, addresses, "{document}");
+        }
+    }
+}
