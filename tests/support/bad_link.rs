@@ -150,7 +150,11 @@ fn pump(shared: &Shared, pair: &Pair, way: Way) -> std::io::Result<()> {
     let mut piece = [0; 4096];
     let mut under_way: VecDeque<(Instant, Vec<u8>)> = VecDeque::new();
     let (mut carried, mut ended) = (0, false);
-    while !pair.over.load(Relaxed) && !(ended && under_way.is_empty()) {
+    loop {
+        let done = ended && under_way.is_empty();
+        if done || pair.over.load(Relaxed) {
+            return to.shutdown(Shutdown::Write);
+        }
         if ended {
             std::thread::sleep(TICK);
         } else {
@@ -185,7 +189,6 @@ fn pump(shared: &Shared, pair: &Pair, way: Way) -> std::io::Result<()> {
             }
         }
     }
-    to.shutdown(Shutdown::Write)
 }
 
 impl Mode {
