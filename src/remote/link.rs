@@ -24,6 +24,8 @@ pub struct Link {
     since: Cell<BootTime>,
     /// Rings when the cluster answers again.
     back: Event,
+    /// How often the cluster was found to be older than it had been.
+    rewinds: Cell<u32>,
 }
 
 /// Pauses that grow.
@@ -54,6 +56,7 @@ impl Link {
             up: Cell::new(None),
             since,
             back: Event::new(),
+            rewinds: Cell::new(0),
         }
     }
 
@@ -103,6 +106,20 @@ impl Link {
     pub fn nudge(&self) {
         self.cluster.reconnect();
         self.back.notify(usize::MAX);
+    }
+
+    /// The cluster was put back to an older state: a version of before may lie in its future, where a
+    /// watch is silent for ever. Everybody lists again.
+    pub fn rewind(&self) {
+        log::warn!(
+            "the cluster is older than it was, a restored backup perhaps: all is listed again"
+        );
+        self.rewinds.set(self.rewinds.get() + 1);
+        self.back.notify(usize::MAX);
+    }
+
+    pub fn rewinds(&self) -> u32 {
+        self.rewinds.get()
     }
 
     pub async fn wait(&self, span: Duration) {

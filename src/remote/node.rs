@@ -98,6 +98,7 @@ pub struct Heartbeat {
 struct State {
     /// The lease as the cluster answered it last.
     lease: Option<Value>,
+    lease_version: u64,
     /// What the Node's status was when it was last sent, without its heartbeats.
     sent: Option<(Value, BootTime)>,
     /// What the cluster refuses, and how; told once.
@@ -234,6 +235,8 @@ impl Heartbeat {
             None => match ask(Call::get(path)).await? {
                 found if found.status == 200 => {
                     let mut lease = found.body;
+                    // Of a Node that is no more it would soon be collected.
+                    lease["metadata"]["ownerReferences"] = self.owner_of_lease(node_uid);
                     lease["spec"] = self.lease_spec(&now);
                     let call = Call::with(Verb::Update, paths::object(&key), lease);
                     ask(call).await?
@@ -244,10 +247,7 @@ impl Heartbeat {
                         "kind": "Lease",
                         "metadata": {
                             "name": self.node_name, "namespace": LEASES,
-                            "ownerReferences": [{
-                                "apiVersion": "v1", "kind": "Node",
-                                "name": self.node_name, "uid": node_uid,
-                            }],
+                            "ownerReferences": self.owner_of_lease(node_uid),
                         },
                         "spec": self.lease_spec(&now),
                     });
@@ -263,7 +263,7 @@ impl Heartbeat {
                 lease["metadata"]
                     .as_object_mut()
                     .map(|fields| fields.remove("managedFields"));
-                state.lease = Some(lease);
+                self.keep_lease(state, lease);
             }
             // Somebody else wrote it: the next beat looks first.
             false if reply.status == 409 => {}
@@ -272,6 +272,26 @@ impl Heartbeat {
             false => self.complain(state, "renew the node's lease", &reply),
         }
         Ok(())
+    }
+
+    /// Each renewal has a higher version than the one before, in one history of the cluster.
+    fn keep_lease(&self, state: &mut State, lease: Value) {
+        let version = lease["metadata"]["resourceVersion"].as_str();
+        let version = version
+            .and_then(|version| version.parse().ok())
+            .unwrap_or(0);
+        let before = std::mem::replace(&mut state.lease_version, version);
+        if version < before {
+            self.link.rewind();
+            // Status and owner may be old there.
+            state.sent = None;
+        } else {
+            state.lease = Some(lease);
+        }
+    }
+
+    fn owner_of_lease(&self, node_uid: &str) -> Value {
+        json!([{"apiVersion": "v1", "kind": "Node", "name": self.node_name, "uid": node_uid}])
     }
 
     fn lease_spec(&self, now: &str) -> Value {

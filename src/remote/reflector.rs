@@ -1,7 +1,7 @@
 //! Some objects of the cluster, as it was last seen to hold them: a list, then a watch, for ever.
 //!
 //! ```text
-//!            ┌────────────── 410, a broken order ◄──────────────┐
+//!            ┌───────── 410, a cluster put back in time ◄──────┐
 //!            ▼                                                  │
 //!   list (in pages) ──► all replaced ──► watch ──► one by one ──┴──► watch again, at the same version
 //! ```
@@ -85,6 +85,8 @@ pub struct Reflector {
     objects: RefCell<BTreeMap<Name, Rc<Held>>>,
     version: RefCell<String>,
     listed: Cell<bool>,
+    /// Of the link, when that list was asked for.
+    rewinds: Cell<u32>,
     changed: Rc<Event>,
     /// The cluster said no; told once.
     refused: RefCell<Option<String>>,
@@ -107,6 +109,7 @@ impl Reflector {
             objects: RefCell::default(),
             version: RefCell::default(),
             listed: Cell::new(false),
+            rewinds: Cell::new(0),
             changed,
             refused: RefCell::default(),
         })
@@ -196,6 +199,7 @@ impl Reflector {
     }
 
     async fn list(&self) -> Result<(), Trouble> {
+        let rewinds = self.link.rewinds();
         let mut found = BTreeMap::new();
         let mut continue_at = String::new();
         let version = loop {
@@ -228,12 +232,16 @@ impl Reflector {
         self.objects.replace(found);
         self.version.replace(version);
         self.listed.set(true);
+        self.rewinds.set(rewinds);
         self.ring();
         Ok(())
     }
 
     /// Follows a watch to its end. `Ok(true)`: the next one goes on where this one ended.
     async fn watch(&self, backoff: &mut Backoff) -> Result<bool, Trouble> {
+        if self.rewinds.get() != self.link.rewinds() {
+            return Err(Trouble::Gone);
+        }
         let version = self.version.borrow().clone();
         let opened = self.link.watch(self.selection.watch(&version)).await;
         let mut watch = opened.map_err(|why| match why {

@@ -1,5 +1,7 @@
-//! A joined node behind bad links: what runs goes on, and afterwards both sides agree.
+//! A joined node behind bad links, and a cluster that comes back older than it was: what runs goes
+//! on, and afterwards both sides agree.
 
+use std::fs;
 use std::path::Path;
 use std::time::{Duration, Instant};
 
@@ -9,7 +11,7 @@ use serde_json::Value;
 use crate::bad_link::{BadLink, Mode, Way};
 use crate::cluster::{SECRET, apply, bound, is_ready, node_of, pair};
 use crate::isolation::{isolated, run};
-use crate::support::{FOREVER, Node, container, eventually, pod, restarts};
+use crate::support::{FOREVER, Node, container, eventually, pod, restarts, wait_for};
 
 /// 2 s there and back, 10 kB/s: a satellite.
 const SLOW: Mode = Mode::Slow {
@@ -58,9 +60,7 @@ impl World {
     }
 
     fn renewed(&self) -> String {
-        let leases = self.cloud.list("leases").into_iter();
-        let mut leases = leases.filter(|lease| lease["metadata"]["name"] == "n");
-        let lease = leases.next().unwrap_or_default();
+        let lease = lease_of(&self.cloud);
         lease["spec"]["renewTime"].as_str().unwrap_or("").to_owned()
     }
 
@@ -104,6 +104,12 @@ impl World {
         self.edge.finish();
         self.cloud.finish();
     }
+}
+
+fn lease_of(cloud: &Node) -> Value {
+    let leases = cloud.list("leases").into_iter();
+    let mut leases = leases.filter(|lease| lease["metadata"]["name"] == "n");
+    leases.next().unwrap_or_default()
 }
 
 /// A pod in a namespace that is soon taken away.
@@ -220,5 +226,66 @@ fn dead_connections_are_given_up_and_dropped_ones_cause_no_storm() {
         assert!(deleting.wait().unwrap().success());
         cloud.gone("new");
         world.finish();
+    });
+}
+
+fn word_of(node: &Node) -> Value {
+    let secrets = node.list("secrets").into_iter();
+    let mut secrets = secrets.filter(|secret| secret["metadata"]["name"] == "s");
+    secrets.next().unwrap_or_default()["data"]["word"].clone()
+}
+
+fn version(object: &Value) -> u64 {
+    let text = object["metadata"]["resourceVersion"].as_str().unwrap();
+    text.parse().unwrap()
+}
+
+#[test]
+fn a_cluster_restored_from_an_older_backup_is_followed_and_nothing_restarts() {
+    isolated(|place| {
+        let (mut cloud, mut edge) = pair(place);
+        let (store, backup) = (cloud.root.join("store.redb"), place.join("backup"));
+        cloud.start();
+        apply(&cloud, "secret.json", SECRET);
+        apply(&cloud, "app.json", &bound("app"));
+        cloud.terminate();
+        fs::copy(&store, &backup).unwrap();
+
+        // After the backup: the node joins, a pod comes, a Secret changes.
+        cloud.start();
+        edge.start();
+        let id = |pod: &Value| container(pod, "c")["containerID"].clone();
+        let app = cloud.up("app");
+        let newer = cloud.place.join("newer.json");
+        fs::write(&newer, SECRET.replace("tide", "ebb")).unwrap();
+        cloud.ok(&["apply", "-f", newer.to_str().unwrap()]);
+        eventually("the Secret is here", || word_of(&edge) == "ZWJi");
+        apply(&cloud, "later.json", &bound("later"));
+        let later = version(&cloud.up("later"));
+        // So much that the restored cluster does not get there in this test.
+        let map = |n| format!("apiVersion: v1\nkind: ConfigMap\nmetadata: {{name: map{n}}}\n---\n");
+        apply(&cloud, "maps.yaml", &(0..50).map(map).collect::<String>());
+        eventually("the lease is renewed", || {
+            version(&lease_of(&cloud)) > later + 50
+        });
+
+        cloud.kill();
+        fs::copy(&backup, &store).unwrap();
+        cloud.start();
+        let node = wait_for("the node registers again", || {
+            node_of(&cloud).filter(is_ready)
+        });
+        assert!(version(&node) < later, "the versions fell");
+        edge.gone("later");
+        eventually("the Secret is the old one", || word_of(&edge) == "dGlkZQ==");
+        let after = cloud.up("app");
+        assert_eq!(id(&after), id(&app));
+        assert_eq!(restarts(&edge.up("app"), "c"), 0);
+
+        cloud.ok(&["delete", "pod", "app-n"]);
+        cloud.gone("app");
+        edge.terminate();
+        edge.finish();
+        cloud.finish();
     });
 }

@@ -114,6 +114,19 @@ impl Api {
         self.floor.set(self.version.get());
     }
 
+    /// What `restore` puts back.
+    pub fn backup(&self) -> (BTreeMap<String, Value>, u64) {
+        (self.objects.borrow().clone(), self.version.get())
+    }
+
+    /// As after a loss of everything since: also versions are what they were.
+    pub fn restore(&self, (objects, version): (BTreeMap<String, Value>, u64)) {
+        self.objects.replace(objects);
+        self.version.set(version);
+        self.history.borrow_mut().retain(|(at, ..)| *at <= version);
+        self.broken.notify(usize::MAX);
+    }
+
     /// Asks for a pod's deletion, as a user does.
     pub fn delete_pod(&self, path: &str) {
         if let Some(mut pod) = self.get(path) {

@@ -165,6 +165,29 @@ fn a_renewal_that_hangs_does_not_cost_the_lease() {
 }
 
 #[test]
+fn a_cluster_that_is_put_back_in_time_is_listed_again() {
+    let world = World::started(13);
+    world.api.put(SECRET, secret());
+    world.api.put(&pod_path("web"), bound("web"));
+    world.run(SECONDS(5));
+    let backup = world.api.backup();
+    world.api.put(&pod_path("later"), bound("later"));
+    world.run(SECONDS(60));
+    assert_eq!(phase(&world, "later").as_deref(), Some("Running"));
+    world.api.restore(backup);
+    // A version that the node has long seen: no watch from there would ever show it.
+    world.api.delete_pod(&pod_path("web"));
+    world.run(SECONDS(25));
+    let names = world.pods();
+    assert!(names.is_empty(), "{names:?}");
+    assert_eq!(world.api.get(&pod_path("web")), None, "its end is told");
+    let calls = world.api.calls.borrow().len();
+    world.run(SECONDS(60));
+    let calls = world.api.calls.borrow()[calls..].to_vec();
+    assert!(calls.len() <= 8, "no storm: {calls:#?}");
+}
+
+#[test]
 fn pods_of_the_node_have_mirrors_and_lose_them() {
     let world = World::started(5);
     world
