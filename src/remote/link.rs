@@ -24,6 +24,8 @@ pub struct Link {
     since: Cell<BootTime>,
     /// Rings when the cluster answers again.
     back: Event,
+    /// Rings when it begins to answer or stops.
+    turned: Event,
     /// How often the cluster was found to be older than it had been.
     rewinds: Cell<u32>,
 }
@@ -56,6 +58,7 @@ impl Link {
             up: Cell::new(None),
             since,
             back: Event::new(),
+            turned: Event::new(),
             rewinds: Cell::new(0),
         }
     }
@@ -67,6 +70,11 @@ impl Link {
     /// Resolves the next time that the cluster answers after it did not, or for the first time.
     pub async fn back(&self) {
         self.back.listen().await;
+    }
+
+    /// Resolves the next time that the cluster begins to answer or stops.
+    pub async fn turned(&self) {
+        self.turned.listen().await;
     }
 
     pub async fn call(&self, call: Call) -> Result<Reply, NoAnswer> {
@@ -132,6 +140,7 @@ impl Link {
         let before = self.up.replace(Some(failure.is_none()));
         if before != self.up.get() {
             self.since.set(now);
+            self.turned.notify(usize::MAX);
         }
         match (before, failure) {
             (Some(false), None) => {

@@ -126,8 +126,12 @@ impl Heartbeat {
             };
             let sleep = self.clock.sleep_until(self.clock.now() + pause);
             match self.link.is_up() {
-                // What the kubelet says of the node is news.
-                true => or(sleep, self.changed_status(&reader, version)).await,
+                // What the kubelet says of the node is news. Where somebody else finds the cluster gone,
+                // it is asked often from now on, so that it hears of the node as soon as it is back.
+                true => {
+                    let news = or(self.link.turned(), self.changed_status(&reader, version));
+                    or(sleep, news).await;
+                }
                 false => or(sleep, self.link.back()).await,
             }
         }

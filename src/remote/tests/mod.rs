@@ -151,6 +151,21 @@ fn without_a_link_nothing_is_lost_and_afterwards_all_is_told_within_a_second() {
 }
 
 #[test]
+fn a_cut_shorter_than_the_lease_period_is_followed_by_a_renewal_too() {
+    let world = World::started(14);
+    // The last renewal was about 2 s ago.
+    world.run(SECONDS(12));
+    world.api.line.set(Line::Down);
+    world.api.broken.notify(usize::MAX);
+    world.run(SECONDS(4));
+    let renewed = |world: &World| world.api.get(LEASE).unwrap()["spec"]["renewTime"].clone();
+    let before = renewed(&world);
+    world.api.line.set(Line::Up);
+    world.run(SECONDS(3));
+    assert_ne!(renewed(&world), before, "19 s after the start");
+}
+
+#[test]
 fn a_renewal_that_hangs_does_not_cost_the_lease() {
     let world = World::started(12);
     world.run(SECONDS(5));
