@@ -5,6 +5,10 @@
 //! and `LOWTIDE_STATIC`, the path of the binary; says so and passes where one is missing.
 
 mod api;
+#[allow(dead_code, reason = "shared with the node's tests")]
+#[path = "../support/bad_link.rs"]
+mod bad_link;
+mod joined;
 mod node;
 mod processes;
 #[allow(dead_code, reason = "shared with the runtime's tests")]
@@ -111,6 +115,22 @@ fn the_api_keeps_its_budgets() {
     };
     support::isolated("the_api_keeps_its_budgets", || {
         let figures = api::measure(&binary);
+        let failed: Vec<&str> = figures
+            .iter()
+            .filter(|f| !f.report())
+            .map(|f| f.name)
+            .collect();
+        assert!(failed.is_empty(), "over the limit: {failed:?}");
+    });
+}
+
+#[test]
+fn a_joined_node_keeps_its_budgets() {
+    let Some(binary) = static_binary() else {
+        return;
+    };
+    support::isolated("a_joined_node_keeps_its_budgets", || {
+        let figures = joined::measure(&binary);
         let failed: Vec<&str> = figures
             .iter()
             .filter(|f| !f.report())

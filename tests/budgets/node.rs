@@ -18,6 +18,9 @@ const IMAGE: &str = "localhost/lowtide-budget:1";
 
 pub struct Node {
     binary: PathBuf,
+    name: &'static str,
+    /// More flags for `lowtide run`.
+    flags: Vec<String>,
     directory: tempfile::TempDir,
     cgroup_root: String,
     agent: Option<Child>,
@@ -34,6 +37,11 @@ fn now() -> Instant {
 impl Node {
     /// Makes directories and image, starts the agent and waits until the image is imported.
     pub fn start(binary: &Path) -> Node {
+        Node::named("budget", binary, vec!["--secure-port=0".to_owned()])
+    }
+
+    /// Another one beside it.
+    pub fn named(name: &'static str, binary: &Path, flags: Vec<String>) -> Node {
         let directory = tempfile::tempdir().expect("temporary directory");
         let at = |name: &str| directory.path().join(name);
         for name in ["manifests", "staged", "images", "run", "out", "bare"] {
@@ -50,7 +58,9 @@ impl Node {
         let fifo = File::options().read(true).write(true).open(fifo);
         let mut node = Node {
             binary: binary.to_owned(),
-            cgroup_root: format!("/lowtide-budget-{}", std::process::id()),
+            name,
+            flags,
+            cgroup_root: format!("/lowtide-{name}-{}", std::process::id()),
             agent: None,
             started: BufReader::new(fifo.expect("fifo")),
             bare_runs: 0,
@@ -67,7 +77,7 @@ impl Node {
         node
     }
 
-    fn path(&self, name: &str) -> PathBuf {
+    pub fn path(&self, name: &str) -> PathBuf {
         self.directory.path().join(name)
     }
 
@@ -78,7 +88,8 @@ impl Node {
             .open(self.path("agent.log"));
         let agent = program(&self.binary.to_string_lossy())
             .arg("run")
-            .args(["--hostname-override=budget", "--secure-port=0"])
+            .arg(format!("--hostname-override={}", self.name))
+            .args(&self.flags)
             .arg("--eviction-hard=memory.available<1Mi,nodefs.available<1Mi")
             .args(["--exit-stops-pods", "--max-pods=200"])
             .arg(format!("--cgroup-root={}", self.cgroup_root))
@@ -112,7 +123,7 @@ impl Node {
         }
     }
 
-    fn manifest(&self, name: &str) -> Value {
+    pub fn manifest(&self, name: &str) -> Value {
         let script = format!("echo {name} >/out/started; exec sleep 1000000");
         json!({
             "apiVersion": "v1", "kind": "Pod",
@@ -142,7 +153,7 @@ impl Node {
         start.elapsed()
     }
 
-    fn await_line(&mut self) -> String {
+    pub fn await_line(&mut self) -> String {
         let mut line = String::new();
         self.started.read_line(&mut line).expect("a line");
         line
@@ -182,15 +193,22 @@ impl Node {
         start.elapsed()
     }
 
-    fn get(&self, path: &str) -> std::io::Result<String> {
+    pub fn get(&self, path: &str) -> std::io::Result<String> {
+        self.ask("GET", path, "")
+    }
+
+    /// The whole answer, which has to say that it went well.
+    pub fn ask(&self, verb: &str, path: &str, body: &str) -> std::io::Result<String> {
         let mut stream = UnixStream::connect(self.path("run/api.sock"))?;
         stream.set_read_timeout(Some(PATIENCE))?;
-        write!(stream, "GET {path} HTTP/1.0\r\nHost: x\r\n\r\n")?;
+        let length = body.len();
+        let head = format!("{verb} {path} HTTP/1.0\r\nHost: x\r\nContent-Type: application/json");
+        write!(stream, "{head}\r\nContent-Length: {length}\r\n\r\n{body}")?;
         let mut answer = String::new();
         stream.read_to_string(&mut answer)?;
-        match answer.starts_with("HTTP/1.") && answer.contains(" 200 OK") {
+        match answer.starts_with("HTTP/1.") && answer.get(9..11) == Some("20") {
             true => Ok(answer),
-            false => Err(std::io::Error::other("not ready yet")),
+            false => Err(std::io::Error::other(answer)),
         }
     }
 
@@ -240,7 +258,7 @@ impl Node {
         let list = self.get("/api/v1/pods").expect("pods");
         let body = list.split_once("\r\n\r\n").expect("a body").1;
         let list: Value = serde_json::from_str(body).expect("JSON");
-        let wanted = format!("{pod}-budget");
+        let wanted = format!("{pod}-{}", self.name);
         let pods = list["items"].as_array().expect("items");
         let found = pods.iter().find(|p| p["metadata"]["name"] == *wanted);
         let uid = found.expect("the pod")["metadata"]["uid"].as_str();
