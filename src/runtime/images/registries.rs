@@ -23,6 +23,7 @@ use serde_json::Value;
 
 use super::content::read_bounded;
 use crate::net::tls::{self, Trust, Verification};
+use crate::object::yaml;
 use crate::world::Credential;
 
 /// Largest registry configuration.
@@ -94,7 +95,7 @@ impl Registries {
     }
 
     fn parse(text: &str) -> Result<Registries, String> {
-        let value: Value = serde_saphyr::from_str(text).map_err(|error| error.to_string())?;
+        let value = yaml::parse(text).map_err(|(_, why)| why)?;
         let section = |name: &str| match value.get(name) {
             None | Some(Value::Null) => Value::Object(Default::default()),
             Some(section) => section.clone(),
