@@ -1,7 +1,6 @@
 //! One YAML document with go-yaml's meaning, bounded against alias bombs and deep nesting.
 
 use serde_json::Value;
-use serde_saphyr::{DefaultMessageFormatter, Error, MessageFormatter};
 
 /// Nesting allowed in a document. Pods need 12; go-yaml and serde_json allow more.
 pub const DEPTH_MAX: usize = 64;
@@ -21,17 +20,8 @@ pub fn parse(text: &str) -> Result<Value, (u64, String)> {
         strict_booleans: false,
         with_snippet: false,
     };
-    serde_saphyr::from_str_with_options::<Value>(text, options).map_err(|error| told(&error))
-}
-
-/// Line and text. Not by `Display`, which brings a painter of source snippets along, 45 kB.
-fn told(error: &Error) -> (u64, String) {
-    let why = DefaultMessageFormatter.format_message(error);
-    match error.location() {
-        None => (1, why.into_owned()),
-        Some(at) => {
-            let (line, column) = (at.line(), at.column());
-            (line, format!("{why} at line {line}, column {column}"))
-        }
-    }
+    serde_saphyr::from_str_with_options::<Value>(text, options).map_err(|error| {
+        let line = error.location().map_or(1, |location| location.line());
+        (line, error.to_string())
+    })
 }

@@ -6,7 +6,6 @@ use std::path::Path;
 
 use clap::ArgMatches;
 use http::Method;
-use indicatif::{MultiProgress, ProgressBar, ProgressDrawTarget, ProgressStyle};
 use serde_json::Value;
 
 use super::print::{self, Columns};
@@ -111,64 +110,81 @@ pub fn pull(client: &Client, matches: &ArgMatches) -> Result<(), Error> {
     })
 }
 
-/// Bars on a terminal; elsewhere one line when a blob begins and one when it is there.
+/// One line that is written over and over on a terminal; elsewhere one line when a blob begins and one
+/// when it is there.
 struct Progress {
-    bars: Option<MultiProgress>,
+    on: Output,
     blobs: HashMap<String, Blob>,
 }
 
-struct Blob {
-    bar: Option<ProgressBar>,
-    done: bool,
+#[derive(Clone, Copy, PartialEq, Eq)]
+enum Output {
+    Terminal,
+    File,
 }
+
+struct Blob {
+    done_bytes: u64,
+    total_bytes: u64,
+}
+
+/// Back to the start of the line, which is cleared. Source: ECMA-48, EL.
+const OVERWRITE: &str = "\r\x1b[K";
 
 impl Progress {
     fn new() -> Progress {
-        let target = ProgressDrawTarget::stderr();
-        let terminal = std::io::stderr().is_terminal();
-        Progress {
-            bars: terminal.then(|| MultiProgress::with_draw_target(target)),
-            blobs: HashMap::new(),
-        }
+        let on = match std::io::stderr().is_terminal() {
+            true => Output::Terminal,
+            false => Output::File,
+        };
+        let blobs = HashMap::new();
+        Progress { on, blobs }
     }
 
     fn blob(&mut self, digest: &str, done_bytes: u64, total_bytes: u64) {
-        let bars = &self.bars;
-        let blob = self.blobs.entry(digest.to_owned()).or_insert_with(|| {
-            if bars.is_none() {
-                eprintln!("{}: {}", short(digest), human_bytes(total_bytes));
-            }
-            Blob {
-                bar: bars.as_ref().map(|bars| bars.add(bar(digest))),
-                done: false,
-            }
-        });
-        if let Some(bar) = &blob.bar {
-            bar.set_length(total_bytes);
-            bar.set_position(done_bytes);
-        }
-        if done_bytes >= total_bytes && !std::mem::replace(&mut blob.done, true) {
-            match &blob.bar {
-                Some(bar) => bar.finish(),
-                None => eprintln!("{}: done", short(digest)),
+        let now = Blob {
+            done_bytes,
+            total_bytes,
+        };
+        let done = now.is_done();
+        let before = self.blobs.insert(digest.to_owned(), now);
+        match self.on {
+            Output::Terminal => eprint!("{OVERWRITE}{}", self.summary()),
+            Output::File => {
+                if before.is_none() {
+                    eprintln!("{}: {}", short(digest), human_bytes(total_bytes));
+                }
+                if done && !before.is_some_and(|blob| blob.is_done()) {
+                    eprintln!("{}: done", short(digest));
+                }
             }
         }
     }
 
+    /// `2 of 3 blobs, 12.3MB of 45.6MB`
+    fn summary(&self) -> String {
+        let blobs = || self.blobs.values();
+        let done = blobs().filter(|blob| blob.is_done()).count();
+        let sum = |bytes: fn(&Blob) -> u64| human_bytes(blobs().map(bytes).sum());
+        format!(
+            "{done} of {} blobs, {} of {}",
+            self.blobs.len(),
+            sum(|blob| blob.done_bytes),
+            sum(|blob| blob.total_bytes)
+        )
+    }
+
     fn clear(&self) {
-        if let Some(bars) = &self.bars {
-            // What the terminal keeps is only less tidy.
-            let _ = bars.clear();
+        if self.on == Output::Terminal {
+            eprint!("{OVERWRITE}");
         }
     }
 }
 
-fn bar(digest: &str) -> ProgressBar {
-    let template = "{prefix} [{bar:30}] {bytes}/{total_bytes} {bytes_per_sec}";
-    let style = ProgressStyle::with_template(template).expect("a constant template");
-    ProgressBar::new(0)
-        .with_style(style.progress_chars("=> "))
-        .with_prefix(short(digest))
+impl Blob {
+    fn is_done(&self) -> bool {
+        self.done_bytes >= self.total_bytes
+    }
 }
 
 pub fn import(client: &Client, matches: &ArgMatches) -> Result<(), Error> {
@@ -195,6 +211,22 @@ pub fn import(client: &Client, matches: &ArgMatches) -> Result<(), Error> {
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    #[test]
+    fn progress_is_told_in_one_line() {
+        let mut progress = Progress {
+            on: Output::File,
+            blobs: HashMap::new(),
+        };
+        for (digest, done, total) in [
+            ("sha256:a", 500, 2000),
+            ("sha256:b", 7, 7),
+            ("sha256:a", 1500, 2000),
+        ] {
+            progress.blob(digest, done, total);
+        }
+        assert_eq!(progress.summary(), "1 of 2 blobs, 1.5kB of 2.0kB");
+    }
 
     #[test]
     fn sizes_read_as_in_image_tools() {
