@@ -67,6 +67,14 @@ pub fn kernel_release() -> String {
         .into_owned()
 }
 
+/// The kernel's name of the machine: `x86_64`, `aarch64`, `armv7l`.
+pub fn machine() -> String {
+    rustix::system::uname()
+        .machine()
+        .to_string_lossy()
+        .into_owned()
+}
+
 /// Layout and the controllers that are usable.
 pub fn cgroups() -> (CgroupLayout, BTreeSet<String>) {
     let root = Path::new(CGROUP);

@@ -14,6 +14,8 @@ use std::fmt;
 
 use serde::Deserialize;
 
+use crate::os::probe;
+
 #[derive(Clone, Debug, Default, PartialEq, Eq, Deserialize)]
 pub struct Platform {
     #[serde(default)]
@@ -39,14 +41,10 @@ impl fmt::Display for Platform {
 pub struct Host(Vec<(&'static str, &'static str)>);
 
 impl Host {
-    /// The machine this binary was built for.
+    /// What this binary can start on this machine. Which ARM it was built for is no secret that a
+    /// stable compiler tells, so the kernel is asked which it runs on.
     pub fn current() -> Host {
-        // A 32-bit ARM build is for ARMv7; ARMv6 builds lack the target feature.
-        let variant = match cfg!(target_feature = "v7") {
-            true => "v7",
-            false => "v6",
-        };
-        Host::of(std::env::consts::ARCH, variant)
+        Host::of(std::env::consts::ARCH, arm_variant(&probe::machine()))
     }
 
     /// `architecture` in Rust's words; `variant` only counts for 32-bit ARM.
@@ -105,6 +103,16 @@ impl fmt::Display for Host {
     }
 }
 
+/// By the kernel's name of the machine: a 64-bit kernel below 32-bit programs says so.
+fn arm_variant(machine: &str) -> &'static str {
+    match machine.get(..5) {
+        Some("armv5") => "v5",
+        Some("armv6") => "v6",
+        Some("armv7") => "v7",
+        _ => "v8",
+    }
+}
+
 fn normalised(platform: &Platform) -> (&str, &str) {
     let variant = platform.variant.as_deref().unwrap_or("");
     let (architecture, variant) = match (platform.architecture.as_str(), variant) {
@@ -142,6 +150,19 @@ mod tests {
             os: parts.next().unwrap(),
             architecture: parts.next().unwrap_or_default(),
             variant: parts.next(),
+        }
+    }
+
+    #[test]
+    fn the_kernels_machine_says_which_arm_it_is() {
+        for (machine, variant) in [
+            ("armv5tejl", "v5"),
+            ("armv6l", "v6"),
+            ("armv7l", "v7"),
+            ("armv8l", "v8"),
+            ("aarch64", "v8"),
+        ] {
+            assert_eq!(arm_variant(machine), variant, "{machine}");
         }
     }
 
