@@ -11,7 +11,7 @@ use super::query::Query;
 use super::request_info::RequestInfo;
 use super::route::{Place, Target};
 use super::status::{Refusal, json_response};
-use super::stream::command::{self, Act};
+use super::stream::command;
 use super::stream::forward;
 use super::watch::Watched;
 use super::{
@@ -80,29 +80,10 @@ async fn route(
         (Target::ImagePull, Method::POST) => images::pull(&shared, &query),
         (Target::ImageImport, Method::POST) => images::import(&shared, &query).await,
         // SPDY asks by POST for what a WebSocket handshake asks by GET.
-        (Target::Exec(place), Method::GET | Method::POST) => {
+        (Target::Stream(act, place), Method::GET | Method::POST) => {
             let (pod, container) = (view::pod_here(&shared, &place)?, query.get("container"));
-            command::start(
-                &shared,
-                request,
-                &pod,
-                container,
-                &query,
-                &command::API,
-                Act::Exec,
-            )
-        }
-        (Target::Attach(place), Method::GET | Method::POST) => {
-            let (pod, container) = (view::pod_here(&shared, &place)?, query.get("container"));
-            command::start(
-                &shared,
-                request,
-                &pod,
-                container,
-                &query,
-                &command::API,
-                Act::Attach,
-            )
+            let names = &command::API;
+            command::start(&shared, request, &pod, container, &query, names, act)
         }
         (Target::PortForward(place), Method::GET | Method::POST) => {
             let pod = view::pod_here(&shared, &place)?;
@@ -185,8 +166,7 @@ async fn read(
         }
         Target::Usage(metrics) => stats::metrics(&shared, metrics, &query).await,
         Target::Standing(place) => standing(&shared, &place),
-        Target::Exec(_)
-        | Target::Attach(_)
+        Target::Stream(..)
         | Target::PortForward(_)
         | Target::ImagePull
         | Target::ImageImport

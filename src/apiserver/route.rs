@@ -9,6 +9,7 @@ use super::openapi::OpenApi;
 use super::query::Query;
 use super::request_info::RequestInfo;
 use super::stats::{self, Metrics};
+use super::stream::command::Act;
 use crate::object::Kind;
 
 const GROUP_AUTHORIZATION: &str = "authorization.k8s.io";
@@ -47,8 +48,7 @@ pub enum Target {
     },
     Usage(Metrics),
     Log(Place),
-    Exec(Place),
-    Attach(Place),
+    Stream(Act, Place),
     PortForward(Place),
     Part(Place, Part),
     /// `bindings`: pods are given to nodes, by names in the bodies.
@@ -224,8 +224,8 @@ fn resource(info: &RequestInfo) -> Option<Target> {
     match (kind, info.subresource.as_str()) {
         (_, "") => Some(Target::Object(place)),
         (Kind::Pod, "log") => Some(Target::Log(place)),
-        (Kind::Pod, "exec") => Some(Target::Exec(place)),
-        (Kind::Pod, "attach") => Some(Target::Attach(place)),
+        (Kind::Pod, "exec") => Some(Target::Stream(Act::Exec, place)),
+        (Kind::Pod, "attach") => Some(Target::Stream(Act::Attach, place)),
         (Kind::Pod, "portforward") => Some(Target::PortForward(place)),
         (kind, sub) => Part::of(kind, sub).map(|part| Target::Part(place, part)),
     }
@@ -318,11 +318,11 @@ mod tests {
             ),
             (
                 "/api/v1/namespaces/a/pods/p/exec",
-                Target::Exec(place(Kind::Pod, "a", "p")),
+                Target::Stream(Act::Exec, place(Kind::Pod, "a", "p")),
             ),
             (
                 "/api/v1/namespaces/a/pods/p/attach",
-                Target::Attach(place(Kind::Pod, "a", "p")),
+                Target::Stream(Act::Attach, place(Kind::Pod, "a", "p")),
             ),
             (
                 "/api/v1/namespaces/a/pods/p/portforward",

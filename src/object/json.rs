@@ -1,13 +1,23 @@
-//! JSON read with what serde_json's own `Value` does not tell: duplicate keys, and deep nesting.
+//! JSON read with what serde_json's own `Value` does not tell: duplicate keys, and deep nesting; and
+//! values told apart.
 
 use std::cell::{Cell, RefCell};
 use std::fmt;
+use std::hash::{DefaultHasher, Hash, Hasher};
 
 use serde::de::{DeserializeSeed, Deserializer, Error, MapAccess, SeqAccess, Visitor};
 use serde_json::{Map, Number, Value};
 
 /// Duplicate keys that are named one by one.
 const DUPLICATES_MAX: usize = 16;
+
+/// What tells one value from another in memory. Not seeded: the same in each process, so that
+/// simulations repeat; not for what strangers could make collide.
+pub fn fingerprint(value: &Value) -> u64 {
+    let mut hasher = DefaultHasher::new();
+    value.hash(&mut hasher);
+    hasher.finish()
+}
 
 /// Parses one JSON document; a duplicate key is an error. Errors carry the line, from 1.
 pub fn parse(text: &str, depth_max: usize) -> Result<Value, (usize, String)> {

@@ -11,7 +11,6 @@
 //! A half-readable file deletes nothing: whatever was accepted from it stays.
 
 use std::collections::{BTreeMap, BTreeSet};
-use std::hash::{DefaultHasher, Hash, Hasher};
 use std::sync::Arc;
 
 use serde_json::{Value, json};
@@ -24,6 +23,7 @@ use super::packed::Packed;
 use super::published::Step;
 use super::takeover::{goes_there, is_provisioned, keep_filled, left_to_the_api};
 use super::{Error, FieldLines, Incoming, Registry, Replaced, causes_text};
+use crate::object::json::fingerprint;
 use crate::object::{self, Cause, Key, Kind, Object, Problem, Provenance, Source, Standing, order};
 use crate::world::LocalFuture;
 
@@ -198,7 +198,7 @@ impl Turn<'_> {
             return;
         }
         self.kept.insert(entry.key.clone());
-        let text = fixed_hash(&entry.body);
+        let text = fingerprint(&entry.body);
         if self.is_as_before(&entry, current.as_deref(), text) {
             self.texts.insert(entry.key, text);
             return;
@@ -371,7 +371,7 @@ impl Turn<'_> {
             return;
         }
         // The same for whatever is wrong with it, so that all its events are found together.
-        let uid = format!("rejected-{:016x}", fixed_hash(&json!(key.to_string())));
+        let uid = format!("rejected-{:016x}", fingerprint(&json!(key.to_string())));
         if let Some(shown) = current {
             // A status outlives a mere change of the object.
             let uid = shown.uid().to_owned();
@@ -510,13 +510,6 @@ fn renew(object: &mut Object, desk: &Desk) {
     if let Some(body) = object.body.as_object_mut() {
         body.remove("status");
     }
-}
-
-/// Not seeded: the same in each process, so that simulations repeat.
-fn fixed_hash(body: &Value) -> u64 {
-    let mut hasher = DefaultHasher::new();
-    body.hash(&mut hasher);
-    hasher.finish()
 }
 
 /// What is wrong with an entry, at the line of the first field that is; and the fields that nobody

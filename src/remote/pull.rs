@@ -17,7 +17,6 @@
 
 use std::cell::RefCell;
 use std::collections::{BTreeMap, BTreeSet};
-use std::hash::{DefaultHasher, Hash, Hasher};
 use std::rc::Rc;
 use std::time::Duration;
 
@@ -28,6 +27,7 @@ use serde_json::Value;
 use super::own_node::OwnNode;
 use super::paths::Selection;
 use super::reflector::{Held, Name, Reflector};
+use crate::object::json::fingerprint;
 use crate::object::{Key, Kind, Origin, Source, references};
 use crate::os::task;
 use crate::registry::{FieldLines, Incoming, Registry};
@@ -182,7 +182,7 @@ impl Pull {
                     since: since.map_or_else(|| self.clock.now(), |seen| seen.since),
                     here,
                     over: !here && matches!(phase, Some("Succeeded" | "Failed")),
-                    print: print_of(&stated(body)),
+                    print: fingerprint(&stated(body)),
                 },
             );
             !mirror
@@ -265,7 +265,7 @@ impl Complete {
         };
         if let Some(held) = reflector.get(&key.namespace, &key.name) {
             let body = stated(held.body());
-            let print = print_of(&body);
+            let print = fingerprint(&body);
             self.list.push(entry(state, &key, print, || body));
             self.prints.insert(key, print);
         }
@@ -307,12 +307,6 @@ fn stated(mut body: Value) -> Value {
         metadata.remove("resourceVersion");
     }
     body
-}
-
-fn print_of(body: &Value) -> Print {
-    let mut hasher = DefaultHasher::new();
-    body.hash(&mut hasher);
-    hasher.finish()
 }
 
 fn names_of(spec: &Value, namespace: &str) -> BTreeSet<Key> {

@@ -12,7 +12,6 @@
 
 use std::cell::RefCell;
 use std::collections::{BTreeMap, BTreeSet};
-use std::hash::{DefaultHasher, Hash, Hasher};
 use std::rc::Rc;
 use std::time::Duration;
 
@@ -25,6 +24,7 @@ use super::paths;
 use super::pull::key_of;
 use super::reflector::{Held, Name, Reflector};
 use super::{mirror, pod_status};
+use crate::object::json::fingerprint;
 use crate::object::{Key, Kind, Object, Origin, Source, Standing};
 use crate::registry::{ChangeType, EventRecord, Registry};
 use crate::world::{BootTime, Call, Clock, NoAnswer, Reply, Verb};
@@ -222,7 +222,7 @@ impl Push {
         let Some(patch) = pod_status::patch(held.uid(), &theirs, ours) else {
             return Ok(());
         };
-        let futile = (hash(ours), hash(&theirs));
+        let futile = (fingerprint(ours), fingerprint(&theirs));
         if state.futile.get(held.uid()) == Some(&futile) {
             return Ok(());
         }
@@ -230,7 +230,7 @@ impl Push {
         let reply = self.ask(Call::with(Verb::Patch, path, patch)).await?;
         let theirs = match reply.status {
             200 => {
-                let theirs = hash(&reply.body["status"]);
+                let theirs = fingerprint(&reply.body["status"]);
                 self.pods.learn(reply.body);
                 theirs
             }
@@ -328,10 +328,4 @@ impl Push {
         let (status, message) = (reply.status, reply.message());
         log::warn!("{what} pod {namespace}/{name} in the cluster: {status} {message}");
     }
-}
-
-fn hash(value: &Value) -> u64 {
-    let mut hasher = DefaultHasher::new();
-    value.hash(&mut hasher);
-    hasher.finish()
 }

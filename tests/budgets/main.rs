@@ -77,6 +77,16 @@ fn the_binary_stays_small() {
     assert!(figure.report(), "{bytes} bytes");
 }
 
+/// Prints each figure; none may be over its limit.
+fn judge(figures: &[Figure]) {
+    let failed: Vec<&str> = figures
+        .iter()
+        .filter(|figure| !figure.report())
+        .map(|figure| figure.name)
+        .collect();
+    assert!(failed.is_empty(), "over the limit: {failed:?}");
+}
+
 #[test]
 fn a_node_keeps_its_budgets() {
     let Some(binary) = static_binary() else {
@@ -99,12 +109,7 @@ fn a_node_keeps_its_budgets() {
                 break;
             }
         }
-        let failed: Vec<&str> = best
-            .iter()
-            .filter(|f| !f.report())
-            .map(|f| f.name)
-            .collect();
-        assert!(failed.is_empty(), "over the limit: {failed:?}");
+        judge(&best);
     });
 }
 
@@ -115,12 +120,7 @@ fn the_api_keeps_its_budgets() {
     };
     support::isolated("the_api_keeps_its_budgets", || {
         let figures = api::measure(&binary);
-        let failed: Vec<&str> = figures
-            .iter()
-            .filter(|f| !f.report())
-            .map(|f| f.name)
-            .collect();
-        assert!(failed.is_empty(), "over the limit: {failed:?}");
+        judge(&figures);
     });
 }
 
@@ -131,12 +131,7 @@ fn a_joined_node_keeps_its_budgets() {
     };
     support::isolated("a_joined_node_keeps_its_budgets", || {
         let figures = joined::measure(&binary);
-        let failed: Vec<&str> = figures
-            .iter()
-            .filter(|f| !f.report())
-            .map(|f| f.name)
-            .collect();
-        assert!(failed.is_empty(), "over the limit: {failed:?}");
+        judge(&figures);
     });
 }
 

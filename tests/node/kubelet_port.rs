@@ -4,7 +4,6 @@
 use std::fs;
 use std::net::{SocketAddr, TcpStream};
 use std::path::Path;
-use std::process::Command;
 
 use async_io::Async;
 use futures_lite::StreamExt;
@@ -23,22 +22,13 @@ use crate::tls::{make_certificates, missing};
 /// The account `watcher` may read whatever nodes show, and run nothing.
 const POLICY: &str = r#"{"apiVersion":"abac.authorization.kubernetes.io/v1beta1","kind":"Policy","spec":{"user":"system:serviceaccount:default:watcher","resource":"nodes","readonly":true}}"#;
 
-/// Status code and body. The port's certificate must be of the node's CA, for the node's name.
+/// Status code and body. The port's certificate must be for the node's name.
 fn curl(edge: &Node, arguments: &[&str], path: &str) -> (u16, String) {
-    let output = Command::new("curl")
-        .args(["--silent", "--show-error", "--max-time", "30", "--cacert"])
-        .arg(edge.root.join("pki/ca.crt"))
-        .args(["--resolve", "n:10250:127.0.0.1"])
-        .args(["--write-out", "\n%{http_code}"])
-        .args(arguments)
-        .arg(format!("https://n:10250{path}"))
-        .output()
-        .expect("curl");
-    let errors = String::from_utf8_lossy(&output.stderr);
-    assert!(output.status.success(), "{arguments:?} {path}: {errors}");
-    let text = String::from_utf8_lossy(&output.stdout);
-    let (body, code) = text.rsplit_once('\n').expect("a code");
-    (code.parse().expect("a code"), body.to_owned())
+    let here = ["--resolve", "n:10250:127.0.0.1"];
+    edge.curl(
+        &[&here, arguments].concat(),
+        &format!("https://n:10250{path}"),
+    )
 }
 
 /// The header that a client of this account sends.

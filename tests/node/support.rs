@@ -164,6 +164,23 @@ impl Node {
         code.code()
     }
 
+    /// Status code and body of an answer at `url`, whose certificate must be of the node's CA.
+    pub fn curl(&self, arguments: &[&str], url: &str) -> (u16, String) {
+        let output = Command::new("curl")
+            .args(["--silent", "--show-error", "--max-time", "30", "--cacert"])
+            .arg(self.root.join("pki/ca.crt"))
+            .args(["--write-out", "\n%{http_code}"])
+            .args(arguments)
+            .arg(url)
+            .output()
+            .expect("curl");
+        let errors = String::from_utf8_lossy(&output.stderr);
+        assert!(output.status.success(), "{arguments:?} {url}: {errors}");
+        let text = String::from_utf8_lossy(&output.stdout);
+        let (body, code) = text.rsplit_once('\n').expect("a code");
+        (code.parse().expect("a code"), body.to_owned())
+    }
+
     /// Stops node and pods; nothing may be left.
     pub fn finish(mut self) {
         if self.agent.is_none() {

@@ -21,21 +21,9 @@ fn secret(path: &Path, text: &str) {
     fs::set_permissions(path, fs::Permissions::from_mode(0o600)).unwrap();
 }
 
-/// Status code and body. The server's certificate must be of the node's CA.
+/// Status code and body.
 fn curl(node: &Node, arguments: &[&str], path: &str) -> (u16, String) {
-    let output = Command::new("curl")
-        .args(["--silent", "--show-error", "--max-time", "20", "--cacert"])
-        .arg(node.root.join("pki/ca.crt"))
-        .args(["--write-out", "\n%{http_code}"])
-        .args(arguments)
-        .arg(format!("{SERVER}{path}"))
-        .output()
-        .expect("curl");
-    let errors = String::from_utf8_lossy(&output.stderr);
-    assert!(output.status.success(), "{arguments:?} {path}: {errors}");
-    let text = String::from_utf8_lossy(&output.stdout);
-    let (body, code) = text.rsplit_once('\n').expect("a code");
-    (code.parse().expect("a code"), body.to_owned())
+    node.curl(arguments, &format!("{SERVER}{path}"))
 }
 
 fn bearer(node: &Node, token: &str, path: &str) -> (u16, String) {
