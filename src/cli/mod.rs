@@ -168,4 +168,6 @@ fn run_options(arguments: &ArgMatches) -> Result<RunOptions, BadValue> {
 }
 
 #[cfg(test)]
+mod man_tests;
+#[cfg(test)]
 mod tests;

@@ -1,0 +1,174 @@
+# shellcheck shell=bash disable=SC2034
+# A Kubernetes control plane of release binaries, for the scripts of this directory. Source it.
+#
+#   LOWTIDE_CLUSTER_BIN   directory with etcd, kube-apiserver, kube-controller-manager and
+#                         kube-scheduler, as their projects release them
+#
+# All of it lives in network and mount namespaces of its own and in a directory under /tmp, which
+# stays when something failed. Nothing is listened to or reached outside.
+
+set -euo pipefail
+program=$(basename "$0")
+here=$(cd "$(dirname "${BASH_SOURCE[0]}")" && pwd)
+project=$(cd "$here/../.." && pwd)
+
+cloud_ip=10.123.0.1
+edge_ip=10.123.0.2
+services=10.96.0.0/16
+api_service=10.96.0.1
+bootstrap_token=abcdef.0123456789abcdef
+
+die() {
+    printf '%s: %s\n' "$program" "$*" >&2
+    exit 1
+}
+skip() {
+    echo "skipped: tests/cluster/$program: $*"
+    exit 0
+}
+
+# needs PROGRAM...: of the control plane, of this machine; and root.
+needs() {
+    local wanted
+    [ -n "${LOWTIDE_CLUSTER_BIN:-}" ] || skip "LOWTIDE_CLUSTER_BIN names no directory with a control plane"
+    for wanted; do
+        [ -x "$LOWTIDE_CLUSTER_BIN/$wanted" ] || skip "no $wanted in $LOWTIDE_CLUSTER_BIN"
+    done
+    for wanted in openssl unshare ip nft curl; do
+        command -v "$wanted" >/dev/null || skip "$wanted is not installed"
+    done
+    [ "$(id -u)" = 0 ] || skip "not root"
+}
+
+# issue NAME SUBJECT [NAMES]: NAME.crt and NAME.key by the cluster's CA.
+issue() {
+    local uses=clientAuth names=
+    [ -z "${3:-}" ] || uses=serverAuth,clientAuth names="subjectAltName=$3"
+    openssl req -new -newkey rsa:2048 -nodes -keyout "$pki/$1.key" -subj "$2" -out "$pki/$1.csr" \
+        2>/dev/null
+    openssl x509 -req -in "$pki/$1.csr" -CA "$pki/ca.crt" -CAkey "$pki/ca.key" -CAcreateserial \
+        -days 30 -out "$pki/$1.crt" 2>/dev/null \
+        -extfile <(printf 'extendedKeyUsage=%s\nkeyUsage=digitalSignature\n%s\n' "$uses" "$names")
+}
+
+# kubeconfig NAME USER...: prints one for the cluster; USER are lines of YAML.
+kubeconfig() {
+    cat <<YAML
+apiVersion: v1
+kind: Config
+current-context: c
+clusters: [{name: c, cluster: {server: "https://$cloud_ip:6443", certificate-authority: $pki/ca.crt}}]
+contexts: [{name: c, context: {cluster: c, user: u}}]
+users: [{name: u, user: {$1}}]
+YAML
+}
+by_certificate() {
+    kubeconfig "client-certificate: $pki/$1.crt, client-key: $pki/$1.key" >"$state/$1.conf"
+}
+
+# Everything that has to be there once.
+prepare() {
+    state=$(mktemp -d "/tmp/lowtide-$program.XXXXXX")
+    pki=$state/pki
+    mkdir -p "$pki" "$state/log"
+    openssl req -x509 -newkey rsa:2048 -nodes -keyout "$pki/ca.key" -subj /CN=cluster-ca -days 30 \
+        -addext keyUsage=critical,keyCertSign,cRLSign -out "$pki/ca.crt" 2>/dev/null
+    openssl genrsa -out "$pki/accounts.key" 2048 2>/dev/null
+    issue apiserver /CN=kube-apiserver \
+        "DNS:kubernetes.default.svc,IP:$api_service,IP:$cloud_ip,IP:127.0.0.1"
+    # No master of everything: what it may do at a node's port is asked about.
+    issue apiserver-kubelet-client /CN=apiserver-kubelet-client
+    issue front-proxy /CN=front-proxy
+    issue admin /O=system:masters/CN=admin
+    issue controllers /CN=system:kube-controller-manager
+    issue scheduler /CN=system:kube-scheduler
+    local who
+    for who in admin controllers scheduler; do
+        by_certificate "$who"
+    done
+    ip link set lo up
+    export KUBECONFIG=$state/admin.conf
+    kubectl=$("$project/tests/kubectl")
+    PATH=$(dirname "$kubectl"):$PATH
+}
+
+# begin NAME COMMAND...: in the background, logged; its process is pid[NAME].
+declare -A pid
+begin() {
+    local name=$1
+    shift
+    "$@" >>"$state/log/$name.log" 2>&1 &
+    pid[$name]=$!
+}
+# end NAME [SIGNAL]: and waits for it.
+end() {
+    [ -n "${pid[$1]:-}" ] || return 0
+    kill "-${2:-TERM}" "${pid[$1]}" 2>/dev/null || :
+    wait "${pid[$1]}" 2>/dev/null || :
+    unset "pid[$1]"
+}
+end_all() {
+    local name
+    for name in "${!pid[@]}"; do
+        [ "$name" = etcd ] || end "$name"
+    done
+    end etcd
+}
+
+# within SECONDS COMMAND...: tries until it succeeds.
+within() {
+    local until=$((SECONDS + $1))
+    shift
+    until "$@" >"$state/tried" 2>&1; do
+        if ((SECONDS >= until)); then
+            echo "not in time: $*" >&2
+            cat "$state/tried" >&2
+            return 1
+        fi
+        sleep 0.3
+    done
+}
+
+etcd() {
+    begin etcd "$LOWTIDE_CLUSTER_BIN/etcd" --data-dir "$state/etcd" --unsafe-no-fsync \
+        --listen-client-urls http://127.0.0.1:2379 --advertise-client-urls http://127.0.0.1:2379 \
+        --listen-peer-urls http://127.0.0.1:2380 --initial-advertise-peer-urls http://127.0.0.1:2380 \
+        --initial-cluster default=http://127.0.0.1:2380
+    within 60 curl -fsS http://127.0.0.1:2379/health
+}
+
+apiserver() {
+    begin apiserver "$LOWTIDE_CLUSTER_BIN/kube-apiserver" \
+        --etcd-servers=http://127.0.0.1:2379 --bind-address=0.0.0.0 --secure-port=6443 \
+        --advertise-address="$cloud_ip" --service-cluster-ip-range="$services" \
+        --tls-cert-file="$pki/apiserver.crt" --tls-private-key-file="$pki/apiserver.key" \
+        --client-ca-file="$pki/ca.crt" --authorization-mode=Node,RBAC --allow-privileged \
+        --enable-admission-plugins=NodeRestriction --enable-bootstrap-token-auth \
+        --service-account-issuer=https://kubernetes.default.svc \
+        --service-account-key-file="$pki/accounts.key" \
+        --service-account-signing-key-file="$pki/accounts.key" \
+        --kubelet-client-certificate="$pki/apiserver-kubelet-client.crt" \
+        --kubelet-client-key="$pki/apiserver-kubelet-client.key" \
+        --kubelet-certificate-authority="$pki/ca.crt" \
+        --kubelet-preferred-address-types=InternalIP \
+        --requestheader-client-ca-file="$pki/ca.crt" \
+        --requestheader-allowed-names=front-proxy --requestheader-username-headers=X-Remote-User \
+        --requestheader-group-headers=X-Remote-Group \
+        --requestheader-extra-headers-prefix=X-Remote-Extra- \
+        --proxy-client-cert-file="$pki/front-proxy.crt" --proxy-client-key-file="$pki/front-proxy.key"
+    within 120 kubectl get --raw /readyz
+}
+
+controllers() {
+    begin controllers "$LOWTIDE_CLUSTER_BIN/kube-controller-manager" \
+        --kubeconfig="$state/controllers.conf" --leader-elect=false --secure-port=0 \
+        --controllers='*,bootstrapsigner,tokencleaner' --use-service-account-credentials \
+        --service-account-private-key-file="$pki/accounts.key" --root-ca-file="$pki/ca.crt" \
+        --cluster-signing-cert-file="$pki/ca.crt" --cluster-signing-key-file="$pki/ca.key" \
+        --node-monitor-period=1s --node-monitor-grace-period=20s --node-eviction-rate=10
+}
+
+scheduler() {
+    begin scheduler "$LOWTIDE_CLUSTER_BIN/kube-scheduler" --kubeconfig="$state/scheduler.conf" \
+        --leader-elect=false --secure-port=0
+}
