@@ -118,135 +118,129 @@ fn said(output: &Output) -> (Option<i32>, String) {
     (output.status.code(), String::from_utf8(both).unwrap())
 }
 
-#[test]
-fn a_good_program_stays_and_each_bad_one_goes_back_under_a_running_pod() {
-    isolated(|place| {
+/// A node under a supervisor, its programs, and the pod that must notice nothing.
+struct Story {
+    node: Node,
+    programs: Programs,
+    pod: serde_json::Value,
+}
+
+impl Story {
+    fn begin(place: &Path) -> Story {
         let programs = Programs::new(place);
         let mut node = Node::new(place);
         node.program = programs.supervisor(&node);
         node.manifest("stays.yaml", &pod("stays", FOREVER, "", ""));
         node.start_plain();
-        let before = container(&node.up("stays"), "c")["containerID"].clone();
         for name in ["early", "late"] {
             let text = format!("apiVersion: v1\nkind: ConfigMap\nmetadata: {{name: {name}}}\n");
             programs.write(name, text.as_bytes());
         }
         node.ok(&["apply", "-f", text(&place.join("early"))]);
-        let unharmed = |node: &Node| {
-            eventually("the API is back", || {
-                node.client(&["get", "pods"]).status.success()
-            });
-            let pod = node.up("stays");
-            assert_eq!(
-                container(&pod, "c")["containerID"],
-                before,
-                "{}",
-                node.log()
-            );
-            assert_eq!(restarts(&pod, "c"), 0);
-            node.ok(&["get", "configmap", "early"]);
-        };
+        let pod = container(&node.up("stays"), "c")["containerID"].clone();
+        Story {
+            node,
+            programs,
+            pod,
+        }
+    }
 
-        // What is not signed by us comes nowhere near.
-        let new = programs.write("new", &[&programs.good[..], b"\n"].concat());
-        let (code, text) = programs.upgrade(&node, &new, &[]);
-        assert!(
-            code == Some(1) && text.contains("new.minisig: No such file"),
-            "{text}"
-        );
-        programs.sign("strange", &new);
-        let (code, text) = programs.upgrade(&node, &new, &[]);
-        assert!(
-            code == Some(1) && text.contains("none of the trusted ones"),
-            "{text}"
-        );
-        programs.sign("release", &new);
-        programs.write("new", &[&programs.good[..], b"!"].concat());
-        let (code, text) = programs.upgrade(&node, &new, &[]);
-        assert!(
-            code == Some(1) && text.contains("does not fit the file"),
-            "{text}"
-        );
-        let stranger = programs.write("stranger", b"#!/bin/sh\necho hello\n");
-        programs.sign("release", &stranger);
-        let (code, text) = programs.upgrade(&node, &stranger, &[]);
-        assert!(
-            code == Some(1) && text.contains("this is no lowtide"),
-            "{text}"
-        );
-        assert!(programs.is_in_place(&programs.good));
-        unharmed(&node);
+    /// Runs `lowtide upgrade`: this must come of it, and this program be in place.
+    fn upgrade(&self, program: &Path, more: &[&str], code: i32, parts: &[&str], stays: &[u8]) {
+        let (ended, text) = self.programs.upgrade(&self.node, program, more);
+        let log = self.node.log();
+        assert_eq!(ended, Some(code), "{text}\n{log}");
+        for part in parts {
+            assert!(text.contains(part), "no {part} in {text}\n{log}");
+        }
+        assert!(self.programs.is_in_place(stays), "another program: {text}");
+        eventually("the API is back", || {
+            self.node.client(&["get", "pods"]).status.success()
+        });
+        let pod = self.node.up("stays");
+        assert_eq!(container(&pod, "c")["containerID"], self.pod, "{log}");
+        assert_eq!(restarts(&pod, "c"), 0);
+        self.node.ok(&["get", "configmap", "early"]);
+    }
 
-        let content = [&programs.good[..], b"\n"].concat();
-        programs.write("new", &content);
-        let (code, text) = programs.upgrade(&node, &new, &[]);
-        assert!(
-            code == Some(0) && text.contains("is ready"),
-            "{text}\n{}",
-            node.log()
-        );
-        assert!(programs.is_in_place(&content));
-        assert!(!node.root.join("upgrade/record.json").exists());
-        assert!(!node.root.join("upgrade/previous").exists());
-        unharmed(&node);
+    /// What is not signed by us comes nowhere near.
+    fn refused(&self, new: &Path) {
+        let good = &self.programs.good;
+        let refused = |program: &Path, part| self.upgrade(program, &[], 1, &[part], good);
+        refused(new, "new.minisig: No such file");
+        self.programs.sign("strange", new);
+        refused(new, "none of the trusted ones");
+        self.programs.sign("release", new);
+        let changed = [&good[..], b"!"].concat();
+        self.programs.write("new", &changed);
+        refused(new, "does not fit the file");
+        let stranger = self.programs.write("stranger", b"#!/bin/sh\necho hello\n");
+        self.programs.sign("release", &stranger);
+        refused(&stranger, "this is no lowtide");
+    }
 
-        // Starts, acknowledges a write, and dies, each time.
-        programs.write("real", &programs.good);
-        let real = place.join("real");
-        let dies = programs.script(
-            "dies",
-            &format!(
-                "{real} \"$@\" & n=0
+    /// A program that starts, acknowledges a write, and dies, each time.
+    fn dies(&self) -> PathBuf {
+        let place = &self.node.place;
+        let real = self.programs.write("real", &self.programs.good);
+        let act = format!(
+            "{real} \"$@\" & n=0
     while [ $n -lt 300 ]; do
         # It went back: this process is the program before now.
         [ \"$(readlink /proc/$!/exe)\" != {target} ] || {{ wait $!; exit; }}
         ! {real} apply -f {late} --run-dir={run} 2>/dev/null || break
         sleep 0.1; n=$((n+1))
     done; kill -9 $!",
-                real = real.display(),
-                late = place.join("late").display(),
-                target = programs.target.display(),
-                run = node.run.display(),
-            ),
+            real = real.display(),
+            late = place.join("late").display(),
+            target = self.programs.target.display(),
+            run = self.node.run.display(),
         );
-        let (code, text) = programs.upgrade(&node, &dies, &["--timeout=300s"]);
-        assert_eq!(code, Some(1), "{text}");
-        assert!(text.contains("started 3 times"), "{text}\n{}", node.log());
-        assert!(text.contains("created ConfigMap default/late"), "{text}");
-        assert!(programs.is_in_place(&content));
-        unharmed(&node);
-        assert!(!node.ok(&["get", "configmaps"]).contains("late"));
-        let (_, state) =
-            said(&node.client(&["upgrade", &format!("--root-dir={}", node.root.display())]));
+        self.programs.script("dies", &act)
+    }
+}
+
+#[test]
+fn a_good_program_stays_and_each_bad_one_goes_back_under_a_running_pod() {
+    isolated(|place| {
+        let mut story = Story::begin(place);
+        let content = [&story.programs.good[..], b"\n"].concat();
+        let new = story.programs.write("new", &content);
+        story.refused(&new);
+
+        story.programs.write("new", &content);
+        story.upgrade(&new, &[], 0, &["is ready"], &content);
+        for name in ["record.json", "previous", "kept"] {
+            assert!(
+                !story.node.root.join("upgrade").join(name).exists(),
+                "{name}"
+            );
+        }
+
+        let parts = ["started 3 times", "created ConfigMap default/late"];
+        let patient = ["--timeout=300s"];
+        story.upgrade(&story.dies(), &patient, 1, &parts, &content);
+        assert!(!story.node.ok(&["get", "configmaps"]).contains("late"));
+        let root = format!("--root-dir={}", story.node.root.display());
+        let (_, state) = said(&story.node.client(&["upgrade", &root]));
         assert!(
-            state.contains("went back") && state.contains("default/late"),
+            state.contains("went back at") && state.contains("default/late"),
             "{state}"
         );
 
-        // Never comes as far as to read the record.
-        let broken = programs.script("broken", "exit 1");
-        let (code, text) = programs.upgrade(&node, &broken, &["--timeout=300s"]);
-        assert!(
-            code == Some(1) && text.contains("started 3 times"),
-            "{text}"
-        );
-        assert!(programs.is_in_place(&content));
-        unharmed(&node);
+        // Never comes as far as to read the record: the guard counts.
+        let broken = story.programs.script("broken", "exit 1");
+        story.upgrade(&broken, &patient, 1, &["started 3 times"], &content);
 
         // Neither ready nor dead: the command's time ends it.
-        let hangs = programs.script("hangs", "exec sleep 1000");
+        let hangs = story.programs.script("hangs", "exec sleep 1000");
         let kill = format!("--restart-command=kill -9 $(cat {}/pid)", place.display());
-        let (code, text) = programs.upgrade(&node, &hangs, &["--timeout=4s", &kill]);
-        assert!(
-            code == Some(1) && text.contains("not ready in time"),
-            "{text}"
-        );
-        assert!(programs.is_in_place(&content));
-        unharmed(&node);
-        assert!(node.log().contains("went back to"), "{}", node.log());
+        let parts = ["not ready in time"];
+        story.upgrade(&hangs, &["--timeout=4s", &kill], 1, &parts, &content);
+        let log = story.node.log();
+        assert!(log.contains("went back to"), "{log}");
 
-        node.flags.push("--exit-stops-pods".into());
-        node.terminate();
-        node.finish();
+        story.node.terminate();
+        story.node.finish();
     });
 }
