@@ -348,8 +348,8 @@ fn make_directories(options: &RunOptions) -> Result<(), String> {
     Ok(())
 }
 
-/// One node for each RUN; who holds the lock is in it. Waits a little: a child that a killed agent had just forked holds the lock
-/// until its exec.
+/// One node for each RUN; the file says who. Waits a little: a child that a killed agent had just
+/// forked holds the lock until its exec.
 async fn lock(run_dir: &Path) -> Result<File, String> {
     let path = run_dir.join("agent.lock");
     let text = |error: std::io::Error| format!("lock {}: {error}", path.display());
