@@ -54,12 +54,16 @@ impl Walk {
         fixed: impl Fn(&str) -> Option<String>,
     ) -> Result<(), Error> {
         let above = self.path.len();
-        for (name, value) in fields.iter().filter(|(_, value)| !value.is_null()) {
+        for (name, value) in fields {
+            let fixed = fixed(name);
+            if value.is_null() && fixed.is_none() {
+                continue;
+            }
             if above > 0 {
                 self.path.push('.');
             }
             self.path.push_str(name);
-            match (fixed(name), self.field(message, name)) {
+            match (fixed, self.field(message, name)) {
                 (Some(text), _) if *value == *text => {}
                 (Some(text), _) => return Err(wrong(value, &text)),
                 (None, Some((repeat, of))) => self.repeated(value, repeat, of)?,
@@ -115,7 +119,8 @@ impl Walk {
                 Value::Object(fields) => return self.object(fields, message, |_| None),
                 _ => (false, "an object"),
             },
-            Type::Text | Type::Quantity => (value.is_string(), "a string"),
+            Type::Text => (value.is_string(), "a string"),
+            Type::Quantity => (value.is_string() || value.is_number(), "a quantity"),
             Type::Bool => (value.is_boolean(), "a boolean"),
             Type::Integer => (value.is_i64(), "an integer"),
             Type::IntOrString => (
@@ -125,7 +130,7 @@ impl Walk {
             Type::Bytes => {
                 let text = value.as_str();
                 let fits = text.is_some_and(|text| STANDARD.decode(text).is_ok());
-                (fits, "base64")
+                (fits || value.is_null(), "base64")
             }
             Type::Time | Type::MicroTime => {
                 let text = value.as_str();

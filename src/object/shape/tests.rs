@@ -88,7 +88,7 @@ fn pointers(value: &Value, at: &str, all: &mut Vec<String>) {
 #[test]
 fn every_field_of_every_kind_is_known_and_a_wrong_one_is_named_as_by_its_typed_view() {
     let mut table = Table::default();
-    let mut wrong = 0;
+    let (mut wrong, mut unlike) = (0, Vec::new());
     for kind in Kind::ALL.into_iter().filter(|kind| *kind != Kind::Pod) {
         let message = message_name(&kind.api_version(), kind.name());
         let name: &'static str = message.leak();
@@ -107,6 +107,8 @@ fn every_field_of_every_kind_is_known_and_a_wrong_one_is_named_as_by_its_typed_v
 
         let mut all = Vec::new();
         pointers(&body, "", &mut all);
+        // Of which the type wants all fields; the server writes them.
+        all.retain(|pointer| !pointer.starts_with("/status/conditions/0") || kind == Kind::Node);
         for pointer in all {
             for other in [
                 json!(null),
@@ -120,10 +122,16 @@ fn every_field_of_every_kind_is_known_and_a_wrong_one_is_named_as_by_its_typed_v
                 *changed.pointer_mut(&pointer).expect("there") = other.clone();
                 let verdict = check(kind, &changed).map_err(|(path, _)| path);
                 wrong += usize::from(verdict.is_err());
-                assert_eq!(verdict, by_view(kind, &changed), "{kind} {pointer} {other}");
+                let typed = by_view(kind, &changed);
+                if verdict != typed {
+                    unlike.push(format!(
+                        "{kind} {pointer} {other}: {verdict:?}, not {typed:?}"
+                    ));
+                }
             }
         }
     }
+    assert_eq!(unlike, Vec::<String>::new());
     assert!(wrong > 1000, "{wrong}");
 }
 
