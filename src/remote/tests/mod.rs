@@ -165,6 +165,35 @@ fn a_cut_shorter_than_the_lease_period_is_followed_by_a_renewal_too() {
     assert_ne!(renewed(&world), before, "19 s after the start");
 }
 
+/// What the cluster's node controller does when no lease was renewed for a while.
+fn overrule(world: &World) {
+    let mut node = world.api.get(NODE_PATH).unwrap();
+    node["status"]["conditions"][0]["status"] = json!("Unknown");
+    world.api.put(NODE_PATH, node);
+}
+
+#[test]
+fn a_node_that_was_taken_for_dead_says_at_once_that_it_is_not() {
+    let world = World::started(15);
+    world.run(SECONDS(5));
+    let ready =
+        |world: &World| world.api.get(NODE_PATH).unwrap()["status"]["conditions"][0].clone();
+    overrule(&world);
+    world.run(SECONDS(12));
+    assert_eq!(ready(&world)["status"], "True", "without a cut");
+    world.api.line.set(Line::Down);
+    world.api.broken.notify(usize::MAX);
+    world.run(SECONDS(60));
+    overrule(&world);
+    world.api.line.set(Line::Up);
+    world.run(SECONDS(6));
+    assert_eq!(ready(&world)["status"], "True");
+    let beats = world.api.calls.borrow().len();
+    world.run(SECONDS(60));
+    let calls = world.api.calls.borrow()[beats..].to_vec();
+    assert!(calls.len() <= 7, "once is enough: {calls:#?}");
+}
+
 #[test]
 fn a_renewal_that_hangs_does_not_cost_the_lease() {
     let world = World::started(12);
