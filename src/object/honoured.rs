@@ -6,6 +6,8 @@
 
 use serde_json::Value;
 
+use super::Origin;
+
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Effect {
     /// Running without it would be unsafe or wrong.
@@ -37,10 +39,9 @@ const PROJECTED: [&str; 4] = ["secret", "configMap", "downwardAPI", "serviceAcco
 
 const EPHEMERAL: &str = "ephemeralContainers";
 
-/// What matters only where there is a scheduler, other nodes or a cluster.
-const POD_WARN: [&str; 5] = [
+/// What a scheduler goes by: a pod of a cluster is here because of it.
+const POD_PLACED: [&str; 4] = [
     "affinity",
-    "hostnameOverride",
     "nodeSelector",
     "schedulingGroup",
     "topologySpreadConstraints",
@@ -56,13 +57,16 @@ const POD_WAIT: [&str; 6] = [
     "resources",
 ];
 
-/// Everything in `pod` that is set and not honoured, in field order.
-pub fn unhonoured(pod: &Value) -> Vec<Unhonoured> {
+/// Everything in a pod of this origin that is set and not honoured, in field order.
+pub fn unhonoured(pod: &Value, origin: Origin) -> Vec<Unhonoured> {
     let mut found = Found::default();
     let spec = &pod["spec"];
-    for name in POD_WARN {
-        found.if_set(spec, "spec", name, Effect::Warn);
+    if origin == Origin::Local {
+        for name in POD_PLACED {
+            found.if_set(spec, "spec", name, Effect::Warn);
+        }
     }
+    found.if_set(spec, "spec", "hostnameOverride", Effect::Warn);
     for name in POD_WAIT {
         found.if_set(spec, "spec", name, Effect::Wait);
     }
@@ -243,7 +247,7 @@ mod tests {
                 {"name": "c", "projected": {"sources": [{"clusterTrustBundle": {"path": "t"}}]}},
             ],
         }});
-        let found: Vec<_> = unhonoured(&pod)
+        let found: Vec<_> = unhonoured(&pod, Origin::Local)
             .into_iter()
             .map(|u| (u.path, u.effect))
             .collect();
@@ -283,6 +287,11 @@ mod tests {
         ]
         .map(|(path, effect)| (path.to_owned(), effect));
         assert_eq!(found, expected);
+        let placed = unhonoured(&pod, Origin::Remote);
+        assert_eq!(
+            placed[0].path, "spec.runtimeClassName",
+            "a scheduler was there"
+        );
     }
 
     #[test]
@@ -291,7 +300,10 @@ mod tests {
             "runtimeClassName": "gvisor",
             "ephemeralContainers": [{}, {"volumeDevices": [{}, {"x": 1}]}],
         }});
-        let found: Vec<_> = unhonoured(&pod).iter().map(Unhonoured::ephemeral).collect();
+        let found: Vec<_> = unhonoured(&pod, Origin::Local)
+            .iter()
+            .map(Unhonoured::ephemeral)
+            .collect();
         assert_eq!(found, [None, Some(1)]);
     }
 
@@ -315,6 +327,6 @@ mod tests {
                 {"name": "b", "emptyDir": {"sizeLimit": "1Gi"}},
             ],
         }});
-        assert_eq!(unhonoured(&pod), []);
+        assert_eq!(unhonoured(&pod, Origin::Local), []);
     }
 }

@@ -542,7 +542,11 @@ mod tests {
             (condition("Unknown", "2026-01-02"), true, "2026-01-03"),
             (condition("True", "2026-01-02"), false, "2026-01-02"),
             (condition("False", "2025-12-31"), true, "2026-01-01"),
-            (json!([{"type": "other", "status": "x"}]), false, "2026-01-01"),
+            (
+                json!([{"type": "other", "status": "x"}]),
+                false,
+                "2026-01-01",
+            ),
             (Value::Null, false, "2026-01-01"),
         ] {
             let mut ours = condition("True", "2026-01-01");

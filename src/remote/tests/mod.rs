@@ -97,6 +97,53 @@ fn a_pod_waits_for_what_it_names_and_comes_without_it_in_the_end() {
 }
 
 #[test]
+fn the_services_of_a_pods_namespace_come_along_and_stay_without_the_cluster() {
+    let world = World::started(16);
+    let put = |namespace: &str, name: &str| {
+        let path = format!("/api/v1/namespaces/{namespace}/services/{name}");
+        let service = json!({"apiVersion": "v1", "kind": "Service",
+            "metadata": {"name": name, "namespace": namespace}, "spec": {"clusterIP": "10.0.0.1"}});
+        world.api.put(&path, service);
+    };
+    for (namespace, name) in [
+        ("default", "kubernetes"),
+        ("default", "web"),
+        ("shop", "till"),
+        ("other", "x"),
+    ] {
+        put(namespace, name);
+    }
+    let mut pod = bound("p");
+    pod["metadata"]["namespace"] = json!("shop");
+    world.api.put("/api/v1/namespaces/shop/pods/p", pod.clone());
+    let names = |world: &World| -> Vec<String> {
+        let registry = world.registry.borrow().clone().expect("an agent");
+        let (services, _) = registry.reader().list(crate::object::Kind::Service, None);
+        let theirs = services.iter().filter(|s| s.key.origin == Origin::Remote);
+        theirs.map(|service| service.key.name.clone()).collect()
+    };
+    world.run(SECONDS(12));
+    assert_eq!(names(&world), ["kubernetes", "till"]);
+    put("shop", "cart");
+    // Both ways to the service of the API.
+    world.api.put(&pod_path("q"), bound("q"));
+    world.run(SECONDS(12));
+    assert_eq!(names(&world), ["kubernetes", "web", "cart", "till"]);
+    world.api.line.set(Line::Down);
+    world.api.broken.notify(usize::MAX);
+    world.kill();
+    world.start();
+    world.run(SECONDS(60));
+    assert_eq!(names(&world), ["kubernetes", "web", "cart", "till"]);
+    world.api.line.set(Line::Up);
+    pod["spec"]["enableServiceLinks"] = json!(false);
+    world.api.put("/api/v1/namespaces/shop/pods/p", pod);
+    world.api.remove("/api/v1/namespaces/default/services/web");
+    world.run(SECONDS(30));
+    assert_eq!(names(&world), ["kubernetes"]);
+}
+
+#[test]
 fn a_pod_that_takes_anothers_place_is_followed_by_its_own_secret() {
     let world = World::started(10);
     world.api.put(SECRET, secret());
