@@ -192,6 +192,8 @@ cable() {
 plug() {
     at_edge ip link set edge up
     at_edge ip route add default via "$cloud_ip"
+    # To pods, as a network of the cluster would have it.
+    ip route replace 10.88.0.0/24 via "$edge_ip"
 }
 unplug() {
     at_edge ip link set edge down
@@ -219,6 +221,7 @@ lowtide() {
         --cgroup-root="$cgroup" --hostname-override=edge --node-labels=place=shore \
         --eviction-hard='memory.available<1Mi,nodefs.available<1Mi' \
         --client-ca-file="$pki/ca.crt" --rotate-server-certificates \
+        --cluster-dns=10.96.0.10 --cluster-domain=cluster.local \
         --kubeconfig="$edge/kubelet.conf" "$@"
 }
 # The node's own client.
