@@ -5,8 +5,8 @@
 //!
 //! ```text
 //! floor 4   cli  node          flags and the small client; the composition root
-//! floor 3   kubelet  apiserver  manifest  controller  remote    blind to each other: they meet in
-//!                              the registry
+//! floor 3   kubelet  apiserver  manifest  controller  remote  upgrade    blind to each other:
+//!                              they meet in the registry
 //! floor 2   runtime  admission sandboxes, containers, images, volumes, shim; rules of writes
 //! floor 1   registry  net  os  the one door; bytes; the kernel
 //! floor 0   object  world      pure data; the seams
@@ -25,4 +25,5 @@ pub mod os;
 pub mod registry;
 pub mod remote;
 pub mod runtime;
+pub mod upgrade;
 pub mod world;

@@ -32,6 +32,10 @@ fn main() -> ExitCode {
             }
         }
         Invocation::Check(options) => code(cli::check::run(&options)),
+        Invocation::Upgrade(asked) => {
+            start_logging();
+            ExitCode::from(lowtide::upgrade::run(&asked))
+        }
         Invocation::Completions(shell) => {
             cli::tree::completions(&shell, &mut std::io::stdout());
             ExitCode::SUCCESS

@@ -119,3 +119,18 @@ fn an_empty_file_is_the_defaults() {
         assert_eq!(options(text), RunOptions::resolve(Vec::new(), Vec::new()));
     }
 }
+
+#[test]
+fn the_packaged_configuration_is_legal_and_so_is_each_of_its_examples() {
+    let packaged = include_str!("../../packages/config.yaml");
+    options(packaged).expect("as it is");
+    let examples: String = packaged
+        .lines()
+        .map(|line| match line.strip_prefix('#') {
+            Some(example) if !example.starts_with(' ') => format!("{example}\n"),
+            _ => format!("{line}\n"),
+        })
+        .collect();
+    assert!(examples.contains("\nmaxPods: 30\n"), "{examples}");
+    read("c.yaml", &examples).expect("each field of an example");
+}

@@ -25,6 +25,8 @@ use clap::error::ErrorKind;
 
 use options::{BadValue, Place, RunOptions, Setting};
 
+use crate::upgrade;
+
 /// Exit code of a wrong command line or configuration file.
 pub const EXIT_USAGE: i32 = 2;
 
@@ -35,6 +37,7 @@ pub enum Invocation {
     Check(CheckOptions),
     /// Shell: `bash`, `zsh` or `fish`.
     Completions(String),
+    Upgrade(Box<upgrade::Asked>),
     /// One of `client::commands()` with its parsed arguments.
     Client {
         command: String,
@@ -81,12 +84,35 @@ pub fn parse(arguments: impl IntoIterator<Item = OsString>) -> Result<Invocation
             run_dir: text(arguments, "run-dir").into(),
             runtime: Some(text(arguments, "runtime")).filter(|name| name != "auto"),
         })),
+        "upgrade" => upgrade_options(arguments)
+            .map(|asked| Invocation::Upgrade(Box::new(asked)))
+            .map_err(|text| Refusal::Wrong(format!("lowtide upgrade: {text}"))),
         "completions" => Ok(Invocation::Completions(text(arguments, "shell"))),
         _ => Ok(Invocation::Client {
             command: command.to_owned(),
             arguments: arguments.clone(),
         }),
     }
+}
+
+fn upgrade_options(arguments: &ArgMatches) -> Result<upgrade::Asked, String> {
+    let path = |name| arguments.get_one::<String>(name).map(PathBuf::from);
+    let timeout = value::duration(&text(arguments, "timeout"));
+    let role = match (arguments.get_flag("guard"), arguments.get_flag("compare")) {
+        (true, _) => upgrade::Role::Guard,
+        (_, true) => upgrade::Role::Compare,
+        (false, false) => upgrade::Role::Operator,
+    };
+    Ok(upgrade::Asked {
+        program: path("program"),
+        public_key: text(arguments, "public-key").into(),
+        signature: path("signature"),
+        root_dir: text(arguments, "root-dir").into(),
+        run_dir: text(arguments, "run-dir").into(),
+        timeout: timeout.map_err(|error| format!("--timeout: {error}"))?,
+        restart_command: arguments.get_one::<String>("restart-command").cloned(),
+        role,
+    })
 }
 
 fn text(arguments: &ArgMatches, name: &str) -> String {
@@ -141,5 +167,7 @@ fn run_options(arguments: &ArgMatches) -> Result<RunOptions, BadValue> {
     RunOptions::resolve(command_line, file)
 }
 
+#[cfg(test)]
+mod man_tests;
 #[cfg(test)]
 mod tests;

@@ -19,6 +19,7 @@ pub fn command() -> Command {
         .disable_help_subcommand(true)
         .subcommand(run())
         .subcommand(check())
+        .subcommand(upgrade())
         .subcommands(client::commands())
         .subcommand(
             Command::new("completions")
@@ -82,19 +83,64 @@ fn run_flag(flag: &'static Flag) -> Arg {
     }
 }
 
+fn upgrade() -> Command {
+    let option = |name, value, help| Arg::new(name).long(name).value_name(value).help(help);
+    let inner = |name| {
+        Arg::new(name)
+            .long(name)
+            .action(ArgAction::SetTrue)
+            .hide(true)
+    };
+    Command::new("upgrade")
+        .about("Put another lowtide in the place of this one, under running pods")
+        .after_help(
+            "Without FILE: says where an upgrade stands. The program before comes back, with the \
+             store as it was, if the new one is not ready in time.",
+        )
+        .arg(
+            Arg::new("program")
+                .value_name("FILE")
+                .value_hint(ValueHint::FilePath)
+                .help("The new program"),
+        )
+        .arg(
+            option(
+                "public-key",
+                "FILE",
+                "minisign keys that it may be signed with",
+            )
+            .default_value("/etc/lowtide/release.pub"),
+        )
+        .arg(option(
+            "signature",
+            "FILE",
+            "Its signature [default: FILE.minisig]",
+        ))
+        .arg(option("timeout", "DURATION", "Until it must be ready").default_value("90s"))
+        .arg(option(
+            "restart-command",
+            "COMMAND",
+            "What restarts the agent [default: systemd or OpenRC, or a SIGTERM]",
+        ))
+        .args([root_dir(), run_dir(), inner("guard"), inner("compare")])
+}
+
+fn root_dir() -> Arg {
+    path(
+        "root-dir",
+        "/var/lib/lowtide",
+        "store, images and volumes (ROOT)",
+    )
+}
+
+fn run_dir() -> Arg {
+    path("run-dir", "/run/lowtide", "sockets and runtime state (RUN)")
+}
+
 fn check() -> Command {
     Command::new("check")
         .about("Say whether this machine can run pods, and what is missing")
-        .arg(path(
-            "root-dir",
-            "/var/lib/lowtide",
-            "store, images and volumes (ROOT)",
-        ))
-        .arg(path(
-            "run-dir",
-            "/run/lowtide",
-            "sockets and runtime state (RUN)",
-        ))
+        .args([root_dir(), run_dir()])
         .arg(
             Arg::new("runtime")
                 .long("runtime")

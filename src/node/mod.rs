@@ -20,8 +20,9 @@ mod service;
 mod site;
 mod thrift;
 
-use std::fs::{DirBuilder, File, Permissions};
-use std::os::unix::fs::{DirBuilderExt, PermissionsExt};
+use std::fs::{DirBuilder, File};
+use std::io::Write;
+use std::os::unix::fs::{DirBuilderExt, OpenOptionsExt};
 use std::path::Path;
 use std::rc::Rc;
 use std::time::Duration;
@@ -50,12 +51,16 @@ use crate::os::signal::{Signal, Signals};
 use crate::os::task;
 use crate::registry::{self, Encryption, KeyFile, Registry};
 use crate::runtime::shim::executable;
+use crate::upgrade;
 use crate::world::{Clock, Random, Reviews};
 
 /// Longest wait for pods that are stopped with the node; their own grace periods end earlier.
 const STOP_PODS_MAX: Duration = Duration::from_secs(600);
 /// The first scan of the manifests may take this long before running pods are looked at.
 const FIRST_SCAN_MAX: Duration = Duration::from_secs(5);
+
+/// An agent that was ready for this long is good.
+const UPGRADE_TRIAL: Duration = Duration::from_secs(10);
 
 /// How often, and how far apart, the lock of RUN is tried.
 const LOCK_TRIES: u32 = 40;
@@ -74,6 +79,10 @@ pub fn run(options: RunOptions) -> Result<(), String> {
     let signals = signals.map_err(|error| format!("block signals: {error}"))?;
     make_directories(&options)?;
     let _lock = async_io::block_on(lock(&options.run_dir))?;
+    if let upgrade::Next::Become(program) = upgrade::at_start(&options.root_dir) {
+        let error = os::process::become_program(&program);
+        return Err(format!("become {}: {error}", program.display()));
+    }
     let executor = Rc::new(LocalExecutor::new());
     async_io::block_on(executor.run(async {
         let node = Node::start(options, executor.clone()).await?;
@@ -199,10 +208,18 @@ impl Node {
         };
         let clock = self.parts.world.clock.clone();
         let fed = async {
-            self.service.feed_watchdog(clock).await;
+            self.service.feed_watchdog(clock.clone()).await;
             self.options.on_exit
         };
-        futures_lite::future::or(told, fed).await
+        let settled = async {
+            clock.sleep_until(clock.now() + UPGRADE_TRIAL).await;
+            let root = self.options.root_dir.clone();
+            if let Err(error) = blocking::unblock(move || upgrade::settle(&root)).await {
+                log::error!("upgrade: {error}");
+            }
+            std::future::pending().await
+        };
+        futures_lite::future::or(told, futures_lite::future::or(fed, settled)).await
     }
 
     /// Manifests are followed anyway.
@@ -331,18 +348,24 @@ fn make_directories(options: &RunOptions) -> Result<(), String> {
     Ok(())
 }
 
-/// One node for each RUN. Waits a little: a child that a killed agent had just forked holds the lock
-/// until its exec.
+/// One node for each RUN; the file says who. Waits a little: a child that a killed agent had just
+/// forked holds the lock until its exec.
 async fn lock(run_dir: &Path) -> Result<File, String> {
     let path = run_dir.join("agent.lock");
     let text = |error: std::io::Error| format!("lock {}: {error}", path.display());
-    let file = File::create(&path).map_err(text)?;
-    file.set_permissions(Permissions::from_mode(0o600))
-        .map_err(text)?;
+    let mut opening = File::options();
+    opening.write(true).create(true).truncate(false).mode(0o600);
+    let mut file = opening.open(&path).map_err(text)?;
     let clock = SystemClock::new().map_err(text)?;
     for _ in 0..LOCK_TRIES {
         match file.try_lock() {
-            Ok(()) => return Ok(file),
+            Ok(()) => {
+                let named = file.set_len(0).and_then(|()| {
+                    let pid = os::process::own_pid();
+                    writeln!(file, "{pid}")
+                });
+                return named.map(|()| file).map_err(text);
+            }
             Err(std::fs::TryLockError::WouldBlock) => {
                 clock.sleep_until(clock.now() + LOCK_PAUSE).await;
             }

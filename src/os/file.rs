@@ -7,6 +7,8 @@ use std::path::Path;
 
 use rustix::fs::{FlockOperation, Mode, OFlags, RenameFlags};
 
+use super::thread;
+
 /// Opens for reading, never through a symlink at the last component, never blocking on a FIFO.
 pub fn open_nofollow(path: &Path) -> io::Result<File> {
     let flags = OFlags::RDONLY | OFlags::NOFOLLOW | OFlags::NONBLOCK | OFlags::CLOEXEC;
@@ -46,6 +48,21 @@ pub fn read_bounded(path: &Path, limit: u64) -> io::Result<Vec<u8>> {
 /// Replaces `path`: a reader sees the old or the new bytes. Not flushed to stable storage.
 /// One writer for each path at a time.
 pub fn replace(path: &Path, bytes: &[u8], mode: u32) -> io::Result<()> {
+    replace_when(path, bytes, mode, |_| Ok(()))
+}
+
+/// As [`replace`], and after a power cut too it is the old or the new; when this returns, the new.
+pub fn replace_durably(path: &Path, bytes: &[u8], mode: u32) -> io::Result<()> {
+    replace_when(path, bytes, mode, |file| thread::flush(file))?;
+    thread::flush_directory(path.parent().unwrap_or(Path::new("/")))
+}
+
+fn replace_when(
+    path: &Path,
+    bytes: &[u8],
+    mode: u32,
+    ready: fn(&File) -> io::Result<()>,
+) -> io::Result<()> {
     let mut name = path
         .file_name()
         .ok_or(io::ErrorKind::InvalidInput)?
@@ -58,7 +75,12 @@ pub fn replace(path: &Path, bytes: &[u8], mode: u32) -> io::Result<()> {
     }
     let flags = OFlags::WRONLY | OFlags::CREATE | OFlags::EXCL | OFlags::CLOEXEC;
     let fd = rustix::fs::open(&temporary, flags, Mode::from_raw_mode(mode))?;
-    let written = File::from(fd).write_all(bytes);
+    let mut file = File::from(fd);
+    // Whatever the umask says.
+    let moded = rustix::fs::fchmod(&file, Mode::from_raw_mode(mode));
+    let written = moded.map_err(io::Error::from);
+    let written = written.and_then(|()| file.write_all(bytes));
+    let written = written.and_then(|()| ready(&file));
     let replaced = written.and_then(|()| std::fs::rename(&temporary, path));
     if replaced.is_err() {
         let _best_effort = std::fs::remove_file(&temporary);

@@ -4,9 +4,12 @@
 //! boot. Signals go through pidfds, so that they cannot hit a stranger.
 #![allow(unsafe_code)]
 
+use std::ffi::{CString, OsStr};
 use std::fs;
 use std::io;
 use std::os::fd::{AsFd, AsRawFd, BorrowedFd, FromRawFd, OwnedFd, RawFd};
+use std::os::unix::ffi::OsStrExt;
+use std::path::Path;
 
 use async_io::Async;
 use rustix::process::{Pid, WaitId, WaitIdOptions, WaitOptions};
@@ -296,6 +299,23 @@ pub fn own_pid() -> i32 {
 
 pub fn effective_uid() -> u32 {
     rustix::process::geteuid().as_raw()
+}
+
+/// This process becomes another program, with the same arguments and environment. Returns only why
+/// it could not.
+pub fn become_program(program: &Path) -> io::Error {
+    let text = |bytes: &OsStr| CString::new(bytes.as_bytes());
+    let program = text(program.as_os_str());
+    let arguments: Result<Vec<CString>, _> = std::env::args_os().map(|word| text(&word)).collect();
+    let (Ok(program), Ok(arguments)) = (program, arguments) else {
+        return io::ErrorKind::InvalidInput.into();
+    };
+    let mut pointers: Vec<_> = arguments.iter().map(|word| word.as_ptr()).collect();
+    pointers.push(std::ptr::null());
+    // SAFETY: the program's name and all arguments end with NUL and outlive the call; the list ends
+    // with null. It returns only if this process goes on.
+    unsafe { libc::execv(program.as_ptr(), pointers.as_ptr()) };
+    io::Error::last_os_error()
 }
 
 /// Ends this process at once: no destructors, no exit handlers.

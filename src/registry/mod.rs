@@ -36,6 +36,7 @@ mod provide;
 mod published;
 mod reader;
 mod replace;
+pub mod rescue;
 mod reseal;
 mod store;
 mod takeover;

@@ -36,3 +36,4 @@ mod streams;
 mod support;
 mod survival;
 mod tls;
+mod upgrade;

@@ -23,6 +23,8 @@ pub struct Node {
     pub logs: PathBuf,
     pub manifests: PathBuf,
     pub images: PathBuf,
+    /// What is started as `lowtide`.
+    pub program: PathBuf,
     /// More flags for `lowtide run`.
     pub flags: Vec<String>,
     /// Variables of the agent's environment.
@@ -44,6 +46,7 @@ impl Node {
             logs: place.join("logs/pods"),
             manifests: place.join("manifests"),
             images: place.join("images"),
+            program: LOWTIDE.into(),
             flags: Vec::new(),
             variables: Vec::new(),
             cgroup_place: place.to_path_buf(),
@@ -75,7 +78,7 @@ impl Node {
     fn command(&mut self, exit: &str) -> Command {
         self.starts += 1;
         let log = File::create(self.log_path()).unwrap();
-        let mut command = Command::new(LOWTIDE);
+        let mut command = Command::new(&self.program);
         let value = |name: &str, path: &Path| format!("--{name}={}", path.display());
         command
             .arg("run")

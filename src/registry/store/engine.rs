@@ -11,6 +11,7 @@
 //! one release back is going to a store of a newer format that says that we can read it: tables,
 //! marks, fields and records that we do not know stay in it untouched.
 
+use std::fmt;
 use std::io;
 use std::sync::Arc;
 
@@ -41,7 +42,7 @@ const CACHE_BYTES: usize = 256 << 10;
 
 /// What a store holds.
 #[derive(Debug, Default)]
-pub(super) struct Contents {
+pub(in crate::registry) struct Contents {
     pub records: Vec<(String, Vec<u8>)>,
     /// Versions below may have been given out. 0: unknown.
     pub versions_below: u64,
@@ -235,23 +236,8 @@ impl Engine {
 
     /// Reads a store that cannot be opened for writing, from a copy in memory.
     fn read_copy(&self, loaded: &mut Loaded) -> Contents {
-        let name = self.medium.name();
-        let copied = self.medium.bytes().map_err(|e| format!("read {name}: {e}"));
-        let read = copied.and_then(|bytes| {
-            let backend = InMemoryBackend::new();
-            redb::StorageBackend::set_len(&backend, bytes.len() as u64)
-                .and_then(|()| redb::StorageBackend::write(&backend, 0, &bytes))
-                .map_err(|e| format!("copy {name}: {e}"))?;
-            let database = builder().create_with_backend(backend);
-            let database = database.map_err(|e| text(&name, &e.into()))?;
-            match contents(&database) {
-                Ok(Ok(contents)) => Ok(contents),
-                Ok(Err(_)) => Err(format!("{name} has a newer format")),
-                Err(error) => Err(text(&name, &error)),
-            }
-        });
-        read.unwrap_or_else(|message| {
-            loaded.messages.push(message);
+        look(&*self.medium).unwrap_or_else(|error| {
+            loaded.messages.push(error.to_string());
             Contents::default()
         })
     }
@@ -271,6 +257,50 @@ impl Engine {
                 Unreadable::Unavailable(text(&self.medium.name(), &redb::Error::Io(cause)))
             }
             other => Unreadable::Corrupt(other.to_string()),
+        }
+    }
+}
+
+/// Reads a store without touching it, from a copy in memory.
+pub(in crate::registry) fn look(medium: &dyn Medium) -> Result<Contents, LookError> {
+    let name = medium.name();
+    let failed = |doing: &str, error: &dyn fmt::Display| {
+        LookError::Failed(format!("{doing} {name}: {error}"))
+    };
+    let bytes = medium.bytes().map_err(|error| failed("read", &error))?;
+    let backend = InMemoryBackend::new();
+    redb::StorageBackend::set_len(&backend, bytes.len() as u64)
+        .and_then(|()| redb::StorageBackend::write(&backend, 0, &bytes))
+        .map_err(|error| failed("copy", &error))?;
+    let database = builder().create_with_backend(backend);
+    let database = database.map_err(|error| failed("store", &error))?;
+    match contents(&database).map_err(|error| failed("store", &error))? {
+        Ok(contents) => Ok(contents),
+        Err(_) => Err(LookError::Newer(format!("{name} has a newer format"))),
+    }
+}
+
+/// Reserves versions in a store that nobody has open.
+pub(in crate::registry) fn reserve(medium: Arc<dyn Medium>, below: u64) -> Result<(), StoreError> {
+    let mut engine = Engine {
+        medium,
+        database: None,
+    };
+    engine.apply(&[Write::ReserveVersions { below }])
+}
+
+/// Why a look gave nothing.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub(in crate::registry) enum LookError {
+    /// A later release may read it.
+    Newer(String),
+    Failed(String),
+}
+
+impl fmt::Display for LookError {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match self {
+            LookError::Newer(text) | LookError::Failed(text) => f.write_str(text),
         }
     }
 }

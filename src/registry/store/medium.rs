@@ -2,14 +2,14 @@
 
 use std::fmt::Debug;
 use std::fs::{self, File, OpenOptions};
-use std::io::{self, Read, Write as _};
+use std::io::{self, Read};
 use std::os::unix::fs::{DirBuilderExt, OpenOptionsExt};
 use std::path::{Path, PathBuf};
 
 use redb::backends::FileBackend;
 use redb::{Builder, Database, DatabaseError};
 
-use crate::os::thread;
+use crate::os::{file, thread};
 
 /// Stores set aside, of each sort. The newest goes over the last one.
 const ASIDE_MAX: u32 = 3;
@@ -80,21 +80,6 @@ impl Directory {
     fn key_path(&self) -> PathBuf {
         self.root.join("store.key")
     }
-
-    /// Writes a file under a temporary name, flushes it, and gives it its own.
-    fn put(&self, content: &[u8], temporary: &str, path: &Path) -> io::Result<()> {
-        let fresh = self.root.join(temporary);
-        let mut file = OpenOptions::new()
-            .write(true)
-            .create(true)
-            .truncate(true)
-            .mode(0o600)
-            .open(&fresh)?;
-        file.write_all(content)?;
-        thread::flush(&file)?;
-        fs::rename(&fresh, path)?;
-        sync_directory(&self.root)
-    }
 }
 
 impl Medium for Directory {
@@ -123,7 +108,7 @@ impl Medium for Directory {
     }
 
     fn replace(&self, image: &[u8]) -> io::Result<()> {
-        self.put(image, "store.redb.tmp", &self.store())
+        file::replace_durably(&self.store(), image, 0o600)
     }
 
     fn set_aside(&self, why: Aside) -> io::Result<Stored> {
@@ -150,7 +135,7 @@ impl Medium for Directory {
     }
 
     fn keep_key(&self, key: &[u8]) -> io::Result<()> {
-        self.put(key, "store.key.tmp", &self.key_path())
+        file::replace_durably(&self.key_path(), key, 0o600)
     }
 }
 

@@ -21,7 +21,7 @@ use std::fmt;
 
 #[cfg(test)]
 pub(super) use engine::other_release;
-pub(super) use engine::{Engine, Loaded};
+pub(super) use engine::{Engine, Loaded, LookError, look, reserve};
 pub use faulty::FaultyDisk;
 pub use keys::{Encryption, KeyFile};
 pub use medium::{Aside, Directory, Medium, Stored};

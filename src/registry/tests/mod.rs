@@ -4,6 +4,7 @@ mod crashes;
 mod fixture;
 mod keys;
 mod lists;
+mod rescue;
 mod store;
 mod watches;
 mod writes;

@@ -15,7 +15,7 @@ use crate::registry::{
     Aside, Error, FaultyDisk, Health, Incoming, OpenError, Place, Precondition, Registry,
 };
 
-fn root(directory: &Path) -> Place {
+pub(super) fn root(directory: &Path) -> Place {
     Place::Root {
         directory: directory.to_owned(),
         key_credential: None,
@@ -48,7 +48,7 @@ fn a_secret_is_read_back_and_its_value_is_not_in_the_file() {
 }
 
 /// The store's thread of the node before may still be closing the file.
-fn reopened(directory: &Path) -> super::fixture::Node {
+pub(super) fn reopened(directory: &Path) -> super::fixture::Node {
     for _ in 0..500 {
         let (options, clock) = options(root(directory), 2);
         match wait(Registry::open(options)) {

@@ -1,0 +1,48 @@
+# shellcheck shell=sh
+# What taking lowtide away needs: an end for its pods, and for its data. POSIX sh; cross/package puts
+# this text where scripts say `# include pods.sh`, since each of them has to work alone.
+
+# Ends all pods within their grace periods, and the agent. Only the agent can, so it is started where it is
+# down; the service sees by the file that the pods go too.
+stop_pods() {
+    [ -n "$(ls /run/lowtide/pods 2>/dev/null)" ] || return 0
+    : >/run/lowtide/stop-pods
+    if [ -d /run/systemd/system ]; then
+        systemctl start lowtide.service || :
+        systemctl stop lowtide.service || :
+    elif [ -x /etc/init.d/lowtide ] && command -v rc-service >/dev/null; then
+        rc-service --ifstopped lowtide start || :
+        rc-service lowtide stop || :
+    fi
+    rm -f /run/lowtide/stop-pods
+    [ -z "$(ls /run/lowtide/pods)" ]
+}
+
+# Mounts below the node's directories, deepest first.
+mounts_below() {
+    awk '$5 ~ "^/(var/lib|run)/lowtide/" { print $5 }' /proc/self/mountinfo | sort -r
+}
+
+# Removes all that the node keeps: objects, keys, images, volumes, logs of its pods. Nothing if
+# anything is mounted there that cannot be unmounted: what it shows may be somebody else's.
+remove_data() {
+    [ -r /proc/self/mountinfo ] || return 1
+    mounts_below | while read -r mounted; do umount "$mounted" || :; done
+    if [ -n "$(mounts_below)" ]; then
+        echo "lowtide: data is kept, since something is still mounted there:" >&2
+        mounts_below >&2
+        return 1
+    fi
+    for pod in /var/lib/lowtide/pods/*; do
+        [ -d "$pod" ] || continue
+        rm -rf /var/log/pods/*_"${pod##*/}"
+    done
+    for link in /var/log/containers/*; do
+        if [ -L "$link" ] && [ ! -e "$link" ]; then rm -f "$link"; fi
+    done
+    for directory in /var/lib/lowtide /run/lowtide; do
+        rm -rf "${directory:?}"/* "$directory"/.[!.]*
+        # The directory itself stays where it is a file system of its own.
+        rmdir "$directory" 2>/dev/null || :
+    done
+}

@@ -1,0 +1,184 @@
+//! Where an upgrade stands, and the files below `ROOT/upgrade` that it needs.
+
+use std::fs;
+use std::io;
+use std::path::{Path, PathBuf};
+
+use serde::{Deserialize, Serialize};
+
+use crate::os::{file, thread};
+
+/// Bytes of a record or report at most.
+const RECORD_BYTES_MAX: u64 = 1 << 20;
+
+/// What is to happen, or has happened, at the agent's next start.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub enum Phase {
+    /// All files are there; the old program runs.
+    Prepared,
+    /// The new program is in its place and has not been ready for long enough yet.
+    Trying,
+    /// The old program takes its place again: why.
+    Back(String),
+}
+
+/// An upgrade under way.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Record {
+    pub phase: Phase,
+    /// Versions, as the programs say them.
+    pub from: String,
+    pub to: String,
+    /// The file that the agent is started from.
+    pub target: PathBuf,
+    /// Starts of the new program that came as far as this record.
+    pub tries: u32,
+    /// Starts of it as the guard counted them.
+    pub guarded: u32,
+}
+
+/// What became of an upgrade that went back; kept until the next one.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Report {
+    pub from: String,
+    pub to: String,
+    /// RFC 3339
+    pub when: String,
+    pub why: String,
+    /// What was acknowledged meanwhile and is not in the store any more.
+    pub lost: Vec<String>,
+    /// Why `lost` cannot be told.
+    pub unknown: Option<String>,
+}
+
+/// The files of an upgrade.
+#[derive(Clone, Debug)]
+pub struct Files {
+    pub root: PathBuf,
+}
+
+impl Files {
+    pub fn of(root: &Path) -> Files {
+        Files {
+            root: root.to_owned(),
+        }
+    }
+
+    pub fn directory(&self) -> PathBuf {
+        self.root.join("upgrade")
+    }
+
+    pub fn record_path(&self) -> PathBuf {
+        self.directory().join("record.json")
+    }
+
+    /// The program before.
+    pub fn previous(&self) -> PathBuf {
+        self.directory().join("previous")
+    }
+
+    /// There: the operator's command has waited long enough.
+    pub fn overdue(&self) -> PathBuf {
+        self.directory().join("overdue")
+    }
+
+    /// The directory of the store as it was.
+    pub fn kept(&self) -> PathBuf {
+        self.directory().join("kept")
+    }
+
+    /// The directory of what went back: program, store, report.
+    pub fn rejected(&self) -> PathBuf {
+        self.directory().join("rejected")
+    }
+
+    pub fn report_path(&self) -> PathBuf {
+        self.rejected().join("report.json")
+    }
+
+    pub fn record(&self) -> io::Result<Option<Record>> {
+        read(&self.record_path())
+    }
+
+    pub fn report(&self) -> io::Result<Option<Report>> {
+        read(&self.report_path())
+    }
+
+    /// Writes the record durably.
+    pub fn save(&self, record: &Record) -> io::Result<()> {
+        put(&self.record_path(), &json(record), 0o600)
+    }
+
+    pub fn save_report(&self, report: &Report) -> io::Result<()> {
+        fs::create_dir_all(self.rejected())?;
+        put(&self.report_path(), &json(report), 0o600)
+    }
+
+    /// The upgrade is over: first the record, durably, then what it needed.
+    pub fn close(&self) -> io::Result<()> {
+        remove(&self.record_path())?;
+        thread::flush_directory(&self.directory())?;
+        remove(&self.overdue())?;
+        remove(&self.previous())?;
+        remove_all(&self.kept())
+    }
+}
+
+/// The store's file in a directory.
+pub fn store_in(directory: &Path) -> PathBuf {
+    directory.join("store.redb")
+}
+
+/// Where the new program waits: beside the old one, so that it takes its place by a rename.
+pub fn staged(target: &Path) -> PathBuf {
+    let mut name = target.file_name().unwrap_or_default().to_owned();
+    name.push(".new");
+    target.with_file_name(name)
+}
+
+/// A whole file, durably, all or nothing.
+pub fn put(path: &Path, bytes: &[u8], mode: u32) -> io::Result<()> {
+    file::replace_durably(path, bytes, mode)
+}
+
+/// A copy of a file, durably, all or nothing.
+pub fn copy(from: &Path, to: &Path, mode: u32) -> io::Result<()> {
+    put(to, &fs::read(from)?, mode)
+}
+
+/// A rename within one file system, durably.
+pub fn shift(from: &Path, to: &Path) -> io::Result<()> {
+    fs::rename(from, to)?;
+    for path in [from, to] {
+        thread::flush_directory(path.parent().unwrap_or(Path::new("/")))?;
+    }
+    Ok(())
+}
+
+/// What is gone already is gone.
+pub fn remove(path: &Path) -> io::Result<()> {
+    gone(fs::remove_file(path))
+}
+
+pub fn remove_all(path: &Path) -> io::Result<()> {
+    gone(fs::remove_dir_all(path))
+}
+
+fn gone(removed: io::Result<()>) -> io::Result<()> {
+    match removed {
+        Err(error) if error.kind() != io::ErrorKind::NotFound => Err(error),
+        Ok(()) | Err(_) => Ok(()),
+    }
+}
+
+fn json(value: &impl Serialize) -> Vec<u8> {
+    serde_json::to_vec(value).expect("plain fields serialise")
+}
+
+fn read<T: for<'a> Deserialize<'a>>(path: &Path) -> io::Result<Option<T>> {
+    match file::read_bounded(path, RECORD_BYTES_MAX) {
+        Ok(bytes) => Ok(Some(serde_json::from_slice(&bytes)?)),
+        Err(error) if error.kind() == io::ErrorKind::NotFound => Ok(None),
+        Err(error) => Err(error),
+    }
+}
