@@ -287,11 +287,20 @@ mod tests {
         ]
         .map(|(path, effect)| (path.to_owned(), effect));
         assert_eq!(found, expected);
-        let placed = unhonoured(&pod, Origin::Remote);
+    }
+
+    #[test]
+    fn what_a_scheduler_went_by_is_honoured_in_a_pod_of_a_cluster() {
+        let pod = json!({"spec": {"nodeSelector": {"disk": "ssd"}, "runtimeClassName": "gvisor"}});
+        let named = |origin| -> Vec<String> {
+            let found = unhonoured(&pod, origin).into_iter();
+            found.map(|one| one.path).collect()
+        };
         assert_eq!(
-            placed[0].path, "spec.runtimeClassName",
-            "a scheduler was there"
+            named(Origin::Local),
+            ["spec.nodeSelector", "spec.runtimeClassName"]
         );
+        assert_eq!(named(Origin::Remote), ["spec.runtimeClassName"]);
     }
 
     #[test]

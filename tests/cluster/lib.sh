@@ -228,3 +228,18 @@ lowtide() {
 own() {
     "$binary" "$1" --run-dir "$edge/run" "${@:2}"
 }
+# What a power cut ends, once there is no agent: all processes of pods, all mounts, RUN, the network.
+power_off() {
+    local top name
+    for top in /sys/fs/cgroup{,/*}"$cgroup"; do
+        [ ! -d "$top" ] || find "$top" -name cgroup.procs -exec cat {} + | xargs -r kill -KILL 2>/dev/null || :
+    done
+    pkill -KILL -f "^lowtide (shim|pause) .*$edge/run" || :
+    sleep 1
+    tac /proc/self/mountinfo | cut -d' ' -f5 | grep "^$edge/" | xargs -r -n 1 umount -l
+    rm -rf "$edge/run"
+    at_edge nft flush ruleset
+    for name in $(at_edge ip -o link | grep -o ' lt[^:@]*'); do
+        at_edge ip link delete "$name" 2>/dev/null || :
+    done
+}

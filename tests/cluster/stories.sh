@@ -570,24 +570,6 @@ YAML
     says shh kubectl logs stays
     kubectl delete pod/stays secret/hush --timeout=30s
 }
-# All processes of pods, all mounts and RUN.
-power_off() {
-    local point
-    pkill -KILL -f "^[^ ]*(shim|pause|lowtide shim|lowtide pause) .*$edge/run" || :
-    for tasks in /sys/fs/cgroup{,/*}"$cgroup"; do
-        [ ! -d "$tasks" ] || find "$tasks" -name cgroup.procs -exec cat {} + | xargs -r kill -KILL 2>/dev/null || :
-    done
-    sleep 1
-    tac /proc/self/mountinfo | cut -d' ' -f5 | grep "^$edge/" | while read -r point; do
-        umount -l "$point" || :
-    done
-    rm -rf "$edge/run"
-    at_edge nft flush ruleset
-    at_edge ip -o link | grep -o ' lt[^:@]*' | while read -r point; do
-        at_edge ip link delete "$point" 2>/dev/null || :
-    done
-}
-
 # The cluster comes back as it was an hour ago.
 story_restore() {
     pod old "$forever" | create
