@@ -219,6 +219,13 @@ impl Refusal {
         Refusal::new(code, "UnsupportedMediaType", text)
     }
 
+    /// As upstream's router says it, before a handler has looked at the patch.
+    pub fn no_form_of_patch() -> Refusal {
+        let code = StatusCode::UNSUPPORTED_MEDIA_TYPE;
+        let text = "415: Unsupported Media Type";
+        Refusal::detailed(code, "UnsupportedMediaType", text, json!({}))
+    }
+
     pub fn timeout(what: &str) -> Refusal {
         let text = format!("Timeout: {what}");
         Refusal::new(StatusCode::GATEWAY_TIMEOUT, "Timeout", text)
@@ -233,8 +240,8 @@ impl Refusal {
     }
 
     pub fn not_acceptable() -> Refusal {
-        let text = "only the following media types are accepted: application/json";
-        Refusal::new(StatusCode::NOT_ACCEPTABLE, "NotAcceptable", text)
+        let text = "406: Not Acceptable\n\nAvailable representations: application/json";
+        Refusal::detailed(StatusCode::NOT_ACCEPTABLE, "NotAcceptable", text, json!({}))
     }
 
     /// 410: the version is older than what history holds, or from before a lost store.

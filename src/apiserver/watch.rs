@@ -306,10 +306,7 @@ impl Watch {
 
     fn bookmark(&mut self, out: &mut Vec<u8>, annotations: Option<Value>) {
         self.next_bookmark = self.clock.now() + BOOKMARK_PERIOD;
-        let mut metadata = json!({
-            "resourceVersion": self.seen.to_string(),
-            "creationTimestamp": null,
-        });
+        let mut metadata = json!({"resourceVersion": self.seen.to_string()});
         if let Some(annotations) = annotations {
             metadata["annotations"] = annotations;
         }

@@ -127,6 +127,32 @@ unpack() {
     done
 }
 
+# debian_tree ROOT PACKAGES: a small Debian with systemd that asks nothing and offers no login. The
+# base system is kept under target/vm/cache. Root is needed.
+debian_tree() {
+    local root=$1 packages=$2 suite=bookworm base unit
+    [ "$(id -u)" = 0 ] || die "root is needed"
+    base=$cache/systemd-$suite-$(echo "$packages" | sha256sum | cut -c1-12).tar
+    if [ -n "${REFRESH:-}" ] || [ ! -s "$base" ]; then
+        mmdebstrap --quiet --mode=root --variant=minbase --include="$packages" \
+            --aptopt='Acquire::Check-Valid-Until "false"' --aptopt='APT::Install-Recommends "false"' \
+            --dpkgopt=force-unsafe-io --dpkgopt='path-exclude=/usr/share/doc/*' \
+            --dpkgopt='path-exclude=/usr/share/man/*' --dpkgopt='path-exclude=/usr/share/locale/*' \
+            --format=tar "$suite" "$base.tmp" "$(mirror)" >"$base.log" 2>&1 ||
+            die "mmdebstrap: $(tail -20 "$base.log")"
+        mv "$base.tmp" "$base"
+    fi
+    mkdir "$root"
+    tar -C "$root" -xf "$base" --exclude='./dev/*'
+    # A machine id now: no questions at the first boot. No logins on the console.
+    echo 0123456789abcdef0123456789abcdef >"$root/etc/machine-id"
+    echo testvm >"$root/etc/hostname"
+    for unit in systemd-firstboot.service serial-getty@.service getty@.service apt-daily.timer \
+        apt-daily-upgrade.timer dpkg-db-backup.timer e2scrub_all.timer fstrim.timer; do
+        ln -sf /dev/null "$root/etc/systemd/system/$unit"
+    done
+}
+
 # accelerator ARCH: whether an unmodified kernel can be virtualised by hardware. /dev/kvm alone does not
 # say so: the page-table based kvm_pvm makes VMs that only kernels built for it can boot.
 accelerator() {

@@ -89,7 +89,7 @@ fn dry_run<'a>(values: impl Iterator<Item = &'a str>, options: &str) -> Result<b
     let mut set = false;
     for value in values {
         if value != "All" {
-            let text = format!("Unsupported value: {value:?}: supported values: \"All\"");
+            let text = format!("Unsupported value: [{value:?}]: supported values: \"All\"");
             return Err(Refusal::invalid_option(options, "dryRun", &text));
         }
         set = true;

@@ -81,10 +81,7 @@ impl Writing {
             MERGE => Form::Merge,
             STRATEGIC => Form::Strategic,
             APPLY => Form::Apply,
-            _ => {
-                let accepted = [JSON_PATCH, MERGE, STRATEGIC, APPLY];
-                return Err(Refusal::unsupported_media_type(&accepted));
-            }
+            _ => return Err(Refusal::no_form_of_patch()),
         };
         let options = self.options("PatchOptions")?;
         let invalid = |field, why| Err(Refusal::invalid_option("PatchOptions", field, why));
@@ -147,6 +144,9 @@ impl Writing {
         let asks = !given.is_empty() && *given != version;
         if !asks {
             patched.body["metadata"]["resourceVersion"] = version;
+        }
+        if patch.form != Form::Apply {
+            check_uid(place, &live, &patched.body)?;
         }
         let mut actor = self.actor(subresource, patch.options.dry_run);
         actor.manager = (patch.form != Form::Apply).then(|| patch.manager.clone());
@@ -246,6 +246,17 @@ fn read(form: Form, bytes: &[u8]) -> Result<(Value, Vec<String>), Refusal> {
     }
     let value = yaml::parse(text).map_err(|(line, what)| in_line(line, what))?;
     Ok((value, Vec::new()))
+}
+
+/// A patch is no precondition: another uid in it would change the object's.
+fn check_uid(place: &Place, live: &Object, body: &Value) -> Result<(), Refusal> {
+    let uid = metadata(body, "uid");
+    if uid.is_empty() || *uid == live.metadata()["uid"] {
+        return Ok(());
+    }
+    let why = format!("Invalid value: {uid:?}: field is immutable");
+    let causes = [("metadata.uid".to_owned(), why)];
+    Err(Refusal::invalid(place.kind, &place.name, &causes))
 }
 
 /// Types and unknown fields of what the patch gave; what was unknown before is not its fault.

@@ -175,7 +175,7 @@ pub fn record_update(kind: Kind, live: Option<&Value>, object: &mut Value, write
     if live.is_some() && managers.is_empty() {
         return;
     }
-    let mut bare = live.cloned().unwrap_or_else(empty_object);
+    let mut bare = live.cloned().unwrap_or_else(|| empty_object(kind));
     strip_managers(&mut bare);
     match update::update(kind, &bare, object, &mut managers, writer) {
         Ok(()) => {
@@ -186,9 +186,16 @@ pub fn record_update(kind: Kind, live: Option<&Value>, object: &mut Value, write
     }
 }
 
-/// What is there before an object is: the parts that every object of upstream's types has.
-fn empty_object() -> Value {
-    json!({"metadata": {}, "spec": {}, "status": {}})
+/// What is there before an object is: the parts that every object of upstream's types has, lists
+/// that are always written among them.
+fn empty_object(kind: Kind) -> Value {
+    let mut object = json!({"metadata": {}, "spec": {}, "status": {}});
+    match kind {
+        Kind::Pod => object["spec"]["containers"] = json!([]),
+        Kind::LimitRange => object["spec"]["limits"] = json!([]),
+        _ => {}
+    }
+    object
 }
 
 fn strip_managers(object: &mut Value) {
@@ -245,7 +252,7 @@ fn attempt(
             manager: BEFORE_FIRST,
             ..writer.clone()
         };
-        update::update(kind, &empty_object(), &bare, &mut managers, &before)?;
+        update::update(kind, &empty_object(kind), &bare, &mut managers, &before)?;
     }
     let mut object = update::apply(kind, &bare, applied, &mut managers, writer, contested)?;
     let id = Id::new(

@@ -76,7 +76,7 @@ fn lists_with_keys() {
     check(LISTS_WITH_KEYS);
 }
 
-const B: &str = ".spec.containers .spec.containers[name=\"b\"]
+const B: &str = ".spec.containers[name=\"b\"]
                  .spec.containers[name=\"b\"].name .spec.containers[name=\"b\"].image";
 const TWICE: &str =
     "spec: {containers: [{name: a, image: '1'}, {name: a, image: '2'}, {name: b, image: '3'}]}";
@@ -87,7 +87,7 @@ const WHAT_STANDS_IN_A_LIST_WITH_KEYS_TWICE: &[Case] = &[
         object: TWICE,
         held: &[(
             "one",
-            ".spec.containers .spec.containers[name=\"a\"] .spec.containers[name=\"b\"]
+            ".spec.containers[name=\"a\"] .spec.containers[name=\"b\"]
                  .spec.containers[name=\"b\"].name .spec.containers[name=\"b\"].image",
         )],
     },
@@ -125,7 +125,7 @@ const WHAT_STANDS_IN_A_LIST_WITH_KEYS_TWICE: &[Case] = &[
         held: &[
             (
                 "one",
-                ".spec.containers .spec.containers[name=\"a\"] .spec.containers[name=\"b\"]
+                ".spec.containers[name=\"a\"] .spec.containers[name=\"b\"]
                      .spec.containers[name=\"b\"].name .spec.containers[name=\"b\"].image",
             ),
             ("two", ".spec.hostname"),
@@ -163,7 +163,7 @@ const WHAT_STANDS_IN_A_LIST_WITH_KEYS_TWICE: &[Case] = &[
         held: &[
             (
                 "one",
-                ".spec.containers .spec.containers[name=\"a\"] .spec.containers[name=\"b\"]
+                ".spec.containers[name=\"a\"] .spec.containers[name=\"b\"]
                      .spec.containers[name=\"b\"].name",
             ),
             (
