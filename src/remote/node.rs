@@ -243,6 +243,10 @@ impl Heartbeat {
             None => match ask(Call::get(path)).await? {
                 found if found.status == 200 => {
                     let mut lease = found.body;
+                    // Only this node writes it: what is older than its last word is of an older cluster.
+                    if version_of(&lease) < state.lease_version {
+                        self.rewound(state);
+                    }
                     // Of a Node that is no more it would soon be collected.
                     lease["metadata"]["ownerReferences"] = self.owner_of_lease(node_uid);
                     lease["spec"] = self.lease_spec(&now);
@@ -284,18 +288,19 @@ impl Heartbeat {
 
     /// Each renewal has a higher version than the one before, in one history of the cluster.
     fn keep_lease(&self, state: &mut State, lease: Value) {
-        let version = lease["metadata"]["resourceVersion"].as_str();
-        let version = version
-            .and_then(|version| version.parse().ok())
-            .unwrap_or(0);
+        let version = version_of(&lease);
         let before = std::mem::replace(&mut state.lease_version, version);
-        if version < before {
-            self.link.rewind();
-            // Status and owner may be old there.
-            state.sent = None;
-        } else {
-            state.lease = Some(lease);
+        match version < before {
+            true => self.rewound(state),
+            false => state.lease = Some(lease),
         }
+    }
+
+    fn rewound(&self, state: &mut State) {
+        self.link.rewind();
+        state.lease_version = 0;
+        // Status and owner may be old there.
+        state.sent = None;
     }
 
     fn owner_of_lease(&self, node_uid: &str) -> Value {
@@ -376,6 +381,11 @@ impl Heartbeat {
             state.refused.insert(what, text);
         }
     }
+}
+
+fn version_of(object: &Value) -> u64 {
+    let version = object["metadata"]["resourceVersion"].as_str();
+    version.and_then(|text| text.parse().ok()).unwrap_or(0)
 }
 
 /// Labels that no user gave. Source: Kubernetes pkg/kubelet/kubelet_node_status.go
