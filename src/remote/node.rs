@@ -547,7 +547,11 @@ mod tests {
 
     #[test]
     fn a_transition_is_when_the_cluster_saw_it() {
-        let condition = |status: &str, at: &str| json!([{"type": "Ready", "status": status, "lastTransitionTime": at}]);
+        let condition = |status: &str, at: &str| {
+            let mut one = json!({"type": "Ready", "status": status});
+            one["lastTransitionTime"] = at.into();
+            json!([one])
+        };
         for (theirs, overruled, at) in [
             (condition("Unknown", "2026-01-02"), true, "2026-01-03"),
             (condition("True", "2026-01-02"), false, "2026-01-02"),
