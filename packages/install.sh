@@ -109,8 +109,9 @@ done
 place 0644 "$here/completions/lowtide.bash" "$prefix/share/bash-completion/completions/lowtide"
 place 0644 "$here/completions/_lowtide" "$prefix/share/zsh/site-functions/_lowtide"
 place 0644 "$here/completions/lowtide.fish" "$prefix/share/fish/vendor_completions.d/lowtide.fish"
-place_config "$here/etc/config.yaml" /etc/lowtide/config.yaml
-place_config "$here/etc/environment" /etc/lowtide/environment
+for file in "$here"/etc/*; do
+    place_config "$file" "/etc/lowtide/${file##*/}"
+done
 mkdir -p "$root/etc/lowtide/manifests" "$root/var/lib/lowtide/preload"
 chmod 0700 "$root/var/lib/lowtide"
 service=$(mktemp)

@@ -74,7 +74,9 @@ if [ -z "$root" ]; then
 else
     rm -rf "$root/var/lib/lowtide"
 fi
-rm -f "$root"/etc/lowtide/config.yaml* "$root"/etc/lowtide/environment*
+for file in config.yaml environment release.pub; do
+    rm -f "$root/etc/lowtide/$file" "$root/etc/lowtide/$file.new"
+done
 # What else is there was put there by its owner.
 rmdir "$root/etc/lowtide/manifests" "$root/etc/lowtide" 2>/dev/null || :
 echo "lowtide and its data are gone$([ ! -d "$root/etc/lowtide" ] || echo "; kept: your own files in $root/etc/lowtide")"

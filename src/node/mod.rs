@@ -252,7 +252,10 @@ impl Node {
             OnExit::LeavePods => log::info!("stopping; pods go on"),
             OnExit::StopPods => {
                 log::info!("stopping the pods");
-                self.kubelet.stop_all(STOP_PODS_MAX).await;
+                // Grace periods may be longer than the watchdog's patience.
+                let clock = self.parts.world.clock.clone();
+                let fed = self.service.feed_watchdog(clock);
+                futures_lite::future::or(self.kubelet.stop_all(STOP_PODS_MAX), fed).await;
                 if let Err(error) = self.parts.runtime.remove_node().await {
                     log::warn!("remove the pods' network and cgroups: {error}");
                 }

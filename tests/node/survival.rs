@@ -2,6 +2,7 @@
 
 use std::fs;
 use std::os::unix::fs::PermissionsExt;
+use std::os::unix::net::UnixDatagram;
 use std::path::Path;
 use std::process::Command;
 use std::time::Duration;
@@ -117,6 +118,54 @@ fn sigterm_leaves_pods_running_for_the_next_agent_and_one_run_dir_has_one_agent(
         assert_eq!(container(&adopted, "c"), container(&first, "c"));
         assert_eq!(node.sh("long", "echo in"), "in\n");
         node.finish();
+    });
+}
+
+#[test]
+fn the_watchdog_is_fed_while_pods_end_slowly() {
+    isolated(|place| {
+        let path = place.join("notify");
+        let manager = UnixDatagram::bind(&path).unwrap();
+        let mut node = Node::new(place);
+        node.variables = vec![
+            ("NOTIFY_SOCKET", path.display().to_string()),
+            ("WATCHDOG_USEC", "400000".to_owned()),
+        ];
+        // Reads on, since a full socket would hold the node up.
+        let told = std::thread::spawn(move || {
+            let mut bytes = [0; 128];
+            let next = std::iter::from_fn(|| {
+                let length = manager.recv(&mut bytes).unwrap();
+                Some(String::from_utf8_lossy(&bytes[..length]).into_owned())
+            });
+            next.take_while(|state| state != "the end")
+                .collect::<Vec<_>>()
+        });
+        node.start();
+        let script = "trap 'sleep 2; exit 0' TERM; while :; do sleep 0.1; done";
+        let patient = pod("slow", script, "", "").replace(
+            "Seconds: 1
+",
+            "Seconds: 20
+",
+        );
+        node.manifest("slow.yaml", &patient);
+        node.up("slow");
+        assert_eq!(node.terminate(), Some(0));
+        UnixDatagram::unbound()
+            .unwrap()
+            .send_to(b"the end", &path)
+            .unwrap();
+        let told = told.join().unwrap();
+        let stopping = told
+            .iter()
+            .position(|state| state == "STOPPING=1")
+            .expect("said");
+        let fed = told[stopping..]
+            .iter()
+            .filter(|state| *state == "WATCHDOG=1")
+            .count();
+        assert!(fed >= 3, "{told:?}");
     });
 }
 
