@@ -6,8 +6,9 @@ use std::rc::Rc;
 use std::sync::Arc;
 
 use async_executor::{LocalExecutor, Task};
+use k8s_openapi::api::core::v1::Pod;
 
-use super::env::api_variables;
+use super::env::service_variables;
 use super::facts::{NodeFacts, References};
 use super::leftovers::Leftovers;
 use super::node_status::Machine;
@@ -161,20 +162,29 @@ impl Core {
         self.disk_trouble.borrow().keys().copied().collect()
     }
 
-    /// Where the cluster's API is, by its service `kubernetes`; nothing while that is not known.
-    pub fn cluster_services(&self) -> Vec<(String, String)> {
-        let key = Key {
+    /// Where the services are that a pod of the cluster sees: those of its namespace, unless it wants
+    /// none, and the API. Source: Kubernetes pkg/kubelet/kubelet_pods.go (getServiceEnvVarMap).
+    pub fn cluster_services(&self, pod: &Pod) -> Vec<(String, String)> {
+        let spec = pod.spec.as_ref();
+        let mut services = match spec.and_then(|spec| spec.enable_service_links) {
+            Some(false) => Vec::new(),
+            _ => {
+                self.reader
+                    .list(Kind::Service, pod.metadata.namespace.as_deref())
+                    .0
+            }
+        };
+        services.retain(|service| service.key.origin == Origin::Remote);
+        let api = Key {
             origin: Origin::Remote,
             ..Key::local(Kind::Service, "default", "kubernetes")
         };
-        let service = self.reader.get(&key);
-        let spec = service.as_ref().map(|service| &service.body["spec"]);
-        let host = spec.and_then(|spec| spec["clusterIP"].as_str());
-        let port = spec.and_then(|spec| spec["ports"][0]["port"].as_u64());
-        match (host, port.and_then(|port| u16::try_from(port).ok())) {
-            (Some(host), Some(port)) => api_variables(host, port),
-            _ => Vec::new(),
+        if services.iter().all(|service| service.key.name != api.name) {
+            services.extend(self.reader.get(&api));
         }
+        let variables =
+            |service: &Arc<Object>| service_variables(&service.key.name, &service.body["spec"]);
+        services.iter().flat_map(variables).collect()
     }
 
     /// The lookup of configMaps and secrets for a pod, within the pod's own origin.

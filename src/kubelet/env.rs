@@ -16,8 +16,11 @@ use k8s_openapi::api::core::v1::{
     Container, EnvFromSource, EnvVarSource, Pod, ResourceFieldSelector,
 };
 
+use serde_json::{Value, json};
+
 use super::expand::expand;
 use super::facts::{Allocatable, NodeFacts, References, text_entries};
+use crate::object::references::items;
 use crate::object::{Object, Quantity};
 
 /// What the environment depends on besides the pod.
@@ -51,25 +54,53 @@ impl Environment {
     }
 }
 
-/// Where the API is. Source: Kubernetes pkg/kubelet/envvars.
+/// Where the API is, as the service `kubernetes` says it.
 pub fn api_variables(host: &str, port: u16) -> Vec<(String, String)> {
+    let ports = json!([{"name": "https", "port": port}]);
+    service_variables("kubernetes", &json!({"clusterIP": host, "ports": ports}))
+}
+
+/// Where a service is, by its spec; nothing for one without an address. Source: Kubernetes
+/// pkg/kubelet/envvars.
+pub fn service_variables(service: &str, spec: &Value) -> Vec<(String, String)> {
+    let shout = |name: &str| name.replace('-', "_").to_uppercase();
+    let service = shout(service);
+    let host = spec["clusterIP"].as_str().unwrap_or_default();
+    if matches!(host, "" | "None") {
+        return Vec::new();
+    }
     let bracketed = match host.contains(':') {
         true => format!("[{host}]"),
         false => host.to_owned(),
     };
-    let url = format!("tcp://{bracketed}:{port}");
-    let one = format!("KUBERNETES_PORT_{port}_TCP");
-    [
-        ("KUBERNETES_SERVICE_HOST".to_owned(), host.to_owned()),
-        ("KUBERNETES_SERVICE_PORT".to_owned(), port.to_string()),
-        ("KUBERNETES_SERVICE_PORT_HTTPS".to_owned(), port.to_string()),
-        ("KUBERNETES_PORT".to_owned(), url.clone()),
-        (one.clone(), url),
-        (format!("{one}_PROTO"), "tcp".to_owned()),
-        (format!("{one}_PORT"), port.to_string()),
-        (format!("{one}_ADDR"), host.to_owned()),
-    ]
-    .into()
+    let mut variables = vec![(format!("{service}_SERVICE_HOST"), host.to_owned())];
+    for (n, port) in items(spec, "ports").enumerate() {
+        let number = port["port"].to_string();
+        if n == 0 {
+            variables.push((format!("{service}_SERVICE_PORT"), number.clone()));
+        }
+        if let Some(name) = port["name"].as_str().filter(|name| !name.is_empty()) {
+            let name = format!("{service}_SERVICE_PORT_{}", shout(name));
+            variables.push((name, number));
+        }
+    }
+    for (n, port) in items(spec, "ports").enumerate() {
+        let number = port["port"].to_string();
+        let protocol = port["protocol"].as_str().unwrap_or("TCP");
+        let lower = protocol.to_lowercase();
+        let url = format!("{lower}://{bracketed}:{number}");
+        if n == 0 {
+            variables.push((format!("{service}_PORT"), url.clone()));
+        }
+        let one = format!("{service}_PORT_{number}_{protocol}");
+        variables.extend([
+            (one.clone(), url),
+            (format!("{one}_PROTO"), lower),
+            (format!("{one}_PORT"), number),
+            (format!("{one}_ADDR"), host.to_owned()),
+        ]);
+    }
+    variables
 }
 
 /// Resolves a container's whole environment.

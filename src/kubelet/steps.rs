@@ -188,9 +188,10 @@ async fn start_container(
         None => Vec::new(),
     };
     let references = core.references(view);
+    let typed = view.typed();
     let services = match view.key.origin {
         Origin::Local => core.options.services.clone(),
-        Origin::Remote => core.cluster_services(),
+        Origin::Remote => core.cluster_services(&typed.pod),
     };
     let context = EnvContext {
         node: &core.node(),
@@ -198,7 +199,6 @@ async fn start_container(
         pod_ips: &pod_ips,
         services: &services,
     };
-    let typed = view.typed();
     let spec = typed.container(container);
     let config = container_config::container_config(&typed.pod, spec, attempt, &image, &context);
     let mut config = config.map_err(|error| StartFailure::Config {

@@ -208,7 +208,7 @@ impl PodView {
                         .unwrap_or(30),
                 )
             }),
-            unhonoured: unhonoured(&object.body),
+            unhonoured: unhonoured(&object.body, object.key.origin),
             text: without_status(&object.body),
             typed: RefCell::new(Some(Rc::new(typed))),
         }))

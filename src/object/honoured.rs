@@ -6,6 +6,8 @@
 
 use serde_json::Value;
 
+use super::Origin;
+
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Effect {
     /// Running without it would be unsafe or wrong.
@@ -37,10 +39,9 @@ const PROJECTED: [&str; 4] = ["secret", "configMap", "downwardAPI", "serviceAcco
 
 const EPHEMERAL: &str = "ephemeralContainers";
 
-/// What matters only where there is a scheduler, other nodes or a cluster.
-const POD_WARN: [&str; 5] = [
+/// What a scheduler goes by: a pod of a cluster is here because of it.
+const POD_PLACED: [&str; 4] = [
     "affinity",
-    "hostnameOverride",
     "nodeSelector",
     "schedulingGroup",
     "topologySpreadConstraints",
@@ -56,13 +57,16 @@ const POD_WAIT: [&str; 6] = [
     "resources",
 ];
 
-/// Everything in `pod` that is set and not honoured, in field order.
-pub fn unhonoured(pod: &Value) -> Vec<Unhonoured> {
+/// Everything in a pod of this origin that is set and not honoured, in field order.
+pub fn unhonoured(pod: &Value, origin: Origin) -> Vec<Unhonoured> {
     let mut found = Found::default();
     let spec = &pod["spec"];
-    for name in POD_WARN {
-        found.if_set(spec, "spec", name, Effect::Warn);
+    if origin == Origin::Local {
+        for name in POD_PLACED {
+            found.if_set(spec, "spec", name, Effect::Warn);
+        }
     }
+    found.if_set(spec, "spec", "hostnameOverride", Effect::Warn);
     for name in POD_WAIT {
         found.if_set(spec, "spec", name, Effect::Wait);
     }
@@ -243,7 +247,7 @@ mod tests {
                 {"name": "c", "projected": {"sources": [{"clusterTrustBundle": {"path": "t"}}]}},
             ],
         }});
-        let found: Vec<_> = unhonoured(&pod)
+        let found: Vec<_> = unhonoured(&pod, Origin::Local)
             .into_iter()
             .map(|u| (u.path, u.effect))
             .collect();
@@ -286,12 +290,29 @@ mod tests {
     }
 
     #[test]
+    fn what_a_scheduler_went_by_is_honoured_in_a_pod_of_a_cluster() {
+        let pod = json!({"spec": {"nodeSelector": {"disk": "ssd"}, "runtimeClassName": "gvisor"}});
+        let named = |origin| -> Vec<String> {
+            let found = unhonoured(&pod, origin).into_iter();
+            found.map(|one| one.path).collect()
+        };
+        assert_eq!(
+            named(Origin::Local),
+            ["spec.nodeSelector", "spec.runtimeClassName"]
+        );
+        assert_eq!(named(Origin::Remote), ["spec.runtimeClassName"]);
+    }
+
+    #[test]
     fn a_field_of_an_ephemeral_container_is_its_own_affair() {
         let pod = json!({"spec": {
             "runtimeClassName": "gvisor",
             "ephemeralContainers": [{}, {"volumeDevices": [{}, {"x": 1}]}],
         }});
-        let found: Vec<_> = unhonoured(&pod).iter().map(Unhonoured::ephemeral).collect();
+        let found: Vec<_> = unhonoured(&pod, Origin::Local)
+            .iter()
+            .map(Unhonoured::ephemeral)
+            .collect();
         assert_eq!(found, [None, Some(1)]);
     }
 
@@ -315,6 +336,6 @@ mod tests {
                 {"name": "b", "emptyDir": {"sizeLimit": "1Gi"}},
             ],
         }});
-        assert_eq!(unhonoured(&pod), []);
+        assert_eq!(unhonoured(&pod, Origin::Local), []);
     }
 }

@@ -54,7 +54,19 @@ pub fn picture(pod: &Value, node: &str, node_uid: &str) -> Value {
         picture["metadata"]["labels"] = metadata["labels"].clone();
     }
     picture["spec"]["nodeName"] = node.into();
+    tolerate(&mut picture["spec"]["tolerations"]);
     picture
+}
+
+/// A picture that a taint drives out would be made again at once, and so on. Static pods tolerate all of
+/// them anyway.
+fn tolerate(tolerations: &mut Value) {
+    let everything = json!({"operator": "Exists", "effect": "NoExecute"});
+    match tolerations.as_array_mut() {
+        Some(list) if list.contains(&everything) => {}
+        Some(list) => list.push(everything),
+        None => *tolerations = json!([everything]),
+    }
 }
 
 /// The spec without what names objects of an API.
@@ -191,6 +203,7 @@ mod tests {
             },
             "spec": {
                 "nodeName": "pi",
+                "tolerations": [{"operator": "Exists", "effect": "NoExecute"}],
                 "volumes": [
                     {"name": "down", "projected": {"sources": [{"downwardAPI": {"items": []}}]}},
                     {"name": "empty", "emptyDir": {}},
@@ -210,6 +223,19 @@ mod tests {
         });
         assert_eq!(made, wanted);
         assert!(is_mirror(&made) && !is_mirror(&pod));
+    }
+
+    #[test]
+    fn a_picture_is_driven_out_by_no_taint() {
+        let everything = json!({"operator": "Exists", "effect": "NoExecute"});
+        let some = json!({"key": "k", "operator": "Exists"});
+        for (before, after) in [
+            (json!([some]), json!([some, everything])),
+            (json!([everything]), json!([everything])),
+        ] {
+            let pod = json!({"metadata": {"uid": "u"}, "spec": {"tolerations": before}});
+            assert_eq!(picture(&pod, "pi", "n")["spec"]["tolerations"], after);
+        }
     }
 
     #[test]

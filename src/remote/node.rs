@@ -150,6 +150,10 @@ impl Heartbeat {
             return Ok(());
         };
         self.renew_lease(state, &uid).await?;
+        // What became of it meanwhile, ahead of the watch.
+        if state.failures > 0 {
+            self.node.ask().await;
+        }
         self.refresh_labels(state).await?;
         self.report(state).await
     }
@@ -239,6 +243,10 @@ impl Heartbeat {
             None => match ask(Call::get(path)).await? {
                 found if found.status == 200 => {
                     let mut lease = found.body;
+                    // Only this node writes it: what is older than its last word is of an older cluster.
+                    if version_of(&lease) < state.lease_version {
+                        self.rewound(state);
+                    }
                     // Of a Node that is no more it would soon be collected.
                     lease["metadata"]["ownerReferences"] = self.owner_of_lease(node_uid);
                     lease["spec"] = self.lease_spec(&now);
@@ -280,18 +288,19 @@ impl Heartbeat {
 
     /// Each renewal has a higher version than the one before, in one history of the cluster.
     fn keep_lease(&self, state: &mut State, lease: Value) {
-        let version = lease["metadata"]["resourceVersion"].as_str();
-        let version = version
-            .and_then(|version| version.parse().ok())
-            .unwrap_or(0);
+        let version = version_of(&lease);
         let before = std::mem::replace(&mut state.lease_version, version);
-        if version < before {
-            self.link.rewind();
-            // Status and owner may be old there.
-            state.sent = None;
-        } else {
-            state.lease = Some(lease);
+        match version < before {
+            true => self.rewound(state),
+            false => state.lease = Some(lease),
         }
+    }
+
+    fn rewound(&self, state: &mut State) {
+        self.link.rewind();
+        state.lease_version = 0;
+        // Status and owner may be old there.
+        state.sent = None;
     }
 
     fn owner_of_lease(&self, node_uid: &str) -> Value {
@@ -319,14 +328,19 @@ impl Heartbeat {
         }
         let news = without_heartbeats(status.clone());
         let now = self.clock.now();
+        let held = self.node.get();
+        let theirs = held.map(|held| held.body()["status"]["conditions"].take());
+        let theirs = theirs.unwrap_or_default();
         if let Some((sent, at)) = &state.sent
             && *sent == news
             && now.since(*at) < REPORT_PERIOD
+            && !is_overruled(&theirs, &news["conditions"])
         {
             return Ok(());
         }
         let before = state.sent.as_ref().map(|(sent, _)| sent);
-        let patch = status_patch(before, &news, status, self.clock.wall());
+        let mut patch = status_patch(before, &news, status, self.clock.wall());
+        stamp(&mut patch["status"]["conditions"], &theirs);
         let key = Key::local(Kind::Node, "", &self.node_name);
         let path = format!("{}/status", paths::object(&key));
         let reply = self.link.call(Call::with(Verb::Patch, path, patch)).await?;
@@ -367,6 +381,11 @@ impl Heartbeat {
             state.refused.insert(what, text);
         }
     }
+}
+
+fn version_of(object: &Value) -> u64 {
+    let version = object["metadata"]["resourceVersion"].as_str();
+    version.and_then(|text| text.parse().ok()).unwrap_or(0)
 }
 
 /// Labels that no user gave. Source: Kubernetes pkg/kubelet/kubelet_node_status.go
@@ -451,6 +470,35 @@ fn status_patch(before: Option<&Value>, news: &Value, mut status: Value, now: Ti
     json!({"status": status})
 }
 
+fn other<'a>(theirs: &'a Value, ours: &Value) -> Option<&'a Value> {
+    let mut theirs = theirs.as_array().into_iter().flatten();
+    theirs.find(|theirs| theirs["type"] == ours["type"])
+}
+
+/// Whether the cluster says otherwise of a condition: its controllers write Unknown over all of them
+/// when the lease has run out, and take nothing back.
+fn is_overruled(theirs: &Value, ours: &Value) -> bool {
+    let mut ours = ours.as_array().into_iter().flatten();
+    ours.any(|ours| other(theirs, ours).is_some_and(|theirs| theirs["status"] != ours["status"]))
+}
+
+/// Times of transition as the cluster has seen them: they never go back.
+fn stamp(ours: &mut Value, theirs: &Value) {
+    const AT: &str = "lastTransitionTime";
+    for ours in ours.as_array_mut().into_iter().flatten() {
+        let Some(theirs) = other(theirs, ours) else {
+            continue;
+        };
+        if ours[AT].as_str() < theirs[AT].as_str() {
+            let same = ours["status"] == theirs["status"];
+            ours[AT] = match same {
+                true => theirs[AT].clone(),
+                false => ours["lastHeartbeatTime"].clone(),
+            };
+        }
+    }
+}
+
 fn seconds(at: Timestamp) -> String {
     at.strftime("%Y-%m-%dT%H:%M:%SZ").to_string()
 }
@@ -495,6 +543,32 @@ mod tests {
         assert_eq!(cloud["spec"]["providerID"], "x://1");
         let hostname = json!([{"type": "Hostname", "address": "pi"}]);
         assert_eq!(cloud["status"]["addresses"], hostname);
+    }
+
+    #[test]
+    fn a_transition_is_when_the_cluster_saw_it() {
+        let condition = |status: &str, at: &str| {
+            let mut one = json!({"type": "Ready", "status": status});
+            one["lastTransitionTime"] = at.into();
+            json!([one])
+        };
+        for (theirs, overruled, at) in [
+            (condition("Unknown", "2026-01-02"), true, "2026-01-03"),
+            (condition("True", "2026-01-02"), false, "2026-01-02"),
+            (condition("False", "2025-12-31"), true, "2026-01-01"),
+            (
+                json!([{"type": "other", "status": "x"}]),
+                false,
+                "2026-01-01",
+            ),
+            (Value::Null, false, "2026-01-01"),
+        ] {
+            let mut ours = condition("True", "2026-01-01");
+            assert_eq!(is_overruled(&theirs, &ours), overruled, "{theirs}");
+            ours[0]["lastHeartbeatTime"] = "2026-01-03".into();
+            stamp(&mut ours, &theirs);
+            assert_eq!(ours[0]["lastTransitionTime"], at, "{theirs}");
+        }
     }
 
     #[test]

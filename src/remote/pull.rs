@@ -37,6 +37,9 @@ use crate::world::{BootTime, Clock};
 /// waits in the kubelet, which says for what.
 const REFERENCES_MAX: Duration = Duration::from_secs(10);
 
+/// Namespace and name of the service of the cluster's API.
+const API: (&str, &str) = ("default", "kubernetes");
+
 /// What the registry was told of an entry: a hash of all but its status.
 type Print = u64;
 
@@ -45,6 +48,7 @@ struct Seen {
     version: Box<str>,
     uid: Box<str>,
     print: Print,
+    /// A key without a name: all of its kind in its namespace.
     names: BTreeSet<Key>,
     since: BootTime,
     /// The registry had it before this agent heard of it: it needs nothing more to run, and leaving
@@ -119,7 +123,9 @@ impl Pull {
         }
         for key in std::mem::take(&mut complete.needed) {
             let reflector = state.reflector_of(&key);
-            complete.add(state, key, reflector);
+            for one in self.each(key, reflector) {
+                complete.add(state, one, reflector);
+            }
         }
         let fresh = |entry: &Incoming| !matches!(entry, Incoming::AsBefore(_));
         if complete.list.iter().any(fresh)
@@ -144,6 +150,21 @@ impl Pull {
         }
         self.taken.replace(complete.taken);
         complete.again
+    }
+
+    /// Where a key has no name, it is of all that the cluster, or else the registry, has there.
+    fn each(&self, key: Key, reflector: Option<&Reflector>) -> Vec<Key> {
+        if !key.name.is_empty() {
+            return vec![key];
+        }
+        if let Some(reflector) = reflector.filter(|reflector| reflector.has_listed()) {
+            let held = reflector.all().into_iter();
+            return held.map(|(name, _)| key_of(key.kind, &name)).collect();
+        }
+        let reader = self.registry.reader();
+        let (here, _) = reader.list_packed(key.kind, Some(&key.namespace));
+        let here = here.iter().map(|object| object.key().clone());
+        here.filter(|key| key.origin == Origin::Remote).collect()
     }
 
     /// Reads what changed among the pods. Returns those that are no mirrors.
@@ -206,7 +227,10 @@ impl Pull {
             let selection = Selection {
                 kind: key.kind,
                 namespace: key.namespace.clone(),
-                fields: format!("metadata.name={}", key.name),
+                fields: match key.name.as_str() {
+                    "" => String::new(),
+                    name => format!("metadata.name={name}"),
+                },
             };
             let reflector = self.pods.beside(selection);
             let own = reflector.clone();
@@ -256,6 +280,9 @@ impl Complete {
 
     /// Adds what `reflector` holds of `key`.
     fn add(&mut self, state: &State, key: Key, reflector: Option<&Reflector>) {
+        if self.prints.contains_key(&key) {
+            return;
+        }
         let Some(reflector) = reflector.filter(|reflector| reflector.has_listed()) else {
             // Whatever is here stays.
             let told = state.told.get(&key);
@@ -314,10 +341,10 @@ fn names_of(spec: &Value, namespace: &str) -> BTreeSet<Key> {
         |kind: Kind| move |name: &str| key_of(kind, &(namespace.to_owned(), name.to_owned()));
     let secrets = references::secrets(spec).map(named(Kind::Secret));
     let config_maps = references::config_maps(spec).map(named(Kind::ConfigMap));
-    // Where the API is, for its environment.
-    let api = key_of(
-        Kind::Service,
-        &("default".to_owned(), "kubernetes".to_owned()),
-    );
-    secrets.chain(config_maps).chain([api]).collect()
+    // For its environment: where the API is, and the services of its namespace.
+    let linked = spec["enableServiceLinks"] != false;
+    let all = linked.then(|| named(Kind::Service)(""));
+    let api = (!linked || namespace != API.0)
+        .then(|| key_of(Kind::Service, &(API.0.to_owned(), API.1.to_owned())));
+    secrets.chain(config_maps).chain(all).chain(api).collect()
 }

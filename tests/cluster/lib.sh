@@ -17,6 +17,7 @@ edge_ip=10.123.0.2
 services=10.96.0.0/16
 api_service=10.96.0.1
 bootstrap_token=abcdef.0123456789abcdef
+image=localhost/lowtide-example:1
 
 die() {
     printf '%s: %s\n' "$program" "$*" >&2
@@ -171,4 +172,74 @@ controllers() {
 scheduler() {
     begin scheduler "$LOWTIDE_CLUSTER_BIN/kube-scheduler" --kubeconfig="$state/scheduler.conf" \
         --leader-elect=false --secure-port=0
+}
+
+# The network of the node: a namespace that one cable joins to the control plane's. A rule stands for
+# kube-proxy: the service of the API is reachable by its address.
+cable() {
+    begin cable unshare -n sleep infinity
+    within 5 apart
+    ip link add cloud type veth peer name edge netns "${pid[cable]}"
+    ip address add "$cloud_ip/24" dev cloud
+    ip link set cloud up
+    ip address add "$api_service/32" dev lo
+    nft "add table ip proxy; add chain ip proxy in { type nat hook prerouting priority -100; };
+        add rule ip proxy in ip daddr $api_service tcp dport 443 redirect to :6443"
+    at_edge ip link set lo up
+    at_edge ip address add "$edge_ip/24" dev edge
+    plug
+}
+plug() {
+    at_edge ip link set edge up
+    at_edge ip route add default via "$cloud_ip"
+    # To pods, as a network of the cluster would have it.
+    ip route replace 10.88.0.0/24 via "$edge_ip"
+}
+unplug() {
+    at_edge ip link set edge down
+}
+apart() {
+    [ "$(readlink "/proc/${pid[cable]}/ns/net")" != "$(readlink /proc/self/ns/net)" ]
+}
+at_edge() {
+    nsenter --net -t "${pid[cable]}" "$@"
+}
+
+# Directories of the node, and an image that needs no registry.
+furnish() {
+    edge=$state/edge
+    mkdir -p "$edge/manifests" "$edge/images"
+    "$project/examples/make-image" "$edge/images/example.tar" "$image" >/dev/null
+    kubeconfig "token: $bootstrap_token" >"$edge/bootstrap.conf"
+}
+
+# lowtide [FLAG...]: the agent, begun.
+lowtide() {
+    begin lowtide env RUST_LOG="${RUST_LOG:-info}" nsenter --net -t "${pid[cable]}" "$binary" run \
+        --root-dir="$edge/root" --run-dir="$edge/run" --pod-logs-dir="$edge/logs/pods" \
+        --pod-manifest-path="$edge/manifests" --image-dir="$edge/images" \
+        --cgroup-root="$cgroup" --hostname-override=edge --node-labels=place=shore \
+        --eviction-hard='memory.available<1Mi,nodefs.available<1Mi' \
+        --client-ca-file="$pki/ca.crt" --rotate-server-certificates \
+        --cluster-dns=10.96.0.10 --cluster-domain=cluster.local \
+        --kubeconfig="$edge/kubelet.conf" "$@"
+}
+# The node's own client.
+own() {
+    "$binary" "$1" --run-dir "$edge/run" "${@:2}"
+}
+# What a power cut ends, once there is no agent: all processes of pods, all mounts, RUN, the network.
+power_off() {
+    local top name
+    for top in /sys/fs/cgroup{,/*}"$cgroup"; do
+        [ ! -d "$top" ] || find "$top" -name cgroup.procs -exec cat {} + | xargs -r kill -KILL 2>/dev/null || :
+    done
+    pkill -KILL -f "^lowtide (shim|pause) .*$edge/run" || :
+    sleep 1
+    tac /proc/self/mountinfo | cut -d' ' -f5 | grep "^$edge/" | xargs -r -n 1 umount -l
+    rm -rf "$edge/run"
+    at_edge nft flush ruleset
+    for name in $(at_edge ip -o link | grep -o ' lt[^:@]*'); do
+        at_edge ip link delete "$name" 2>/dev/null || :
+    done
 }

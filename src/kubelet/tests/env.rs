@@ -6,7 +6,7 @@ use std::net::IpAddr;
 use serde_json::{Value, json};
 
 use super::{container, node, objects, pod};
-use crate::kubelet::env::{EnvContext, environment};
+use crate::kubelet::env::{EnvContext, api_variables, environment, service_variables};
 
 fn env_of(value: Value) -> Result<BTreeMap<String, String>, String> {
     let (objects, node) = (objects(), node());
@@ -148,4 +148,39 @@ fn fields_of_pod_and_resources_become_values() {
         .unwrap_or_else(|error| panic!("{source}: {error}"));
         assert_eq!(env["A"], expected, "{source}");
     }
+}
+
+#[test]
+fn a_service_has_the_variables_that_upstream_gives_it() {
+    let spec = json!({"clusterIP": "fd00::7", "ports": [
+        {"name": "web-ui", "port": 80, "protocol": "TCP"}, {"name": "dns", "port": 53, "protocol": "UDP"},
+    ]});
+    let lines: Vec<_> = service_variables("my-app", &spec)
+        .into_iter()
+        .map(|(name, value)| format!("{name}={value}"))
+        .collect();
+    let expected = [
+        "MY_APP_SERVICE_HOST=fd00::7",
+        "MY_APP_SERVICE_PORT=80",
+        "MY_APP_SERVICE_PORT_WEB_UI=80",
+        "MY_APP_SERVICE_PORT_DNS=53",
+        "MY_APP_PORT=tcp://[fd00::7]:80",
+        "MY_APP_PORT_80_TCP=tcp://[fd00::7]:80",
+        "MY_APP_PORT_80_TCP_PROTO=tcp",
+        "MY_APP_PORT_80_TCP_PORT=80",
+        "MY_APP_PORT_80_TCP_ADDR=fd00::7",
+        "MY_APP_PORT_53_UDP=udp://[fd00::7]:53",
+        "MY_APP_PORT_53_UDP_PROTO=udp",
+        "MY_APP_PORT_53_UDP_PORT=53",
+        "MY_APP_PORT_53_UDP_ADDR=fd00::7",
+    ];
+    assert_eq!(lines, expected);
+    let headless = json!({"clusterIP": "None", "ports": [{"port": 1}]});
+    assert_eq!(service_variables("x", &headless), []);
+    let api = api_variables("10.0.0.1", 443);
+    let tail = (
+        "KUBERNETES_PORT_443_TCP_ADDR".to_owned(),
+        "10.0.0.1".to_owned(),
+    );
+    assert_eq!((api.len(), api.last()), (8, Some(&tail)));
 }

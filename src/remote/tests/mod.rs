@@ -97,6 +97,53 @@ fn a_pod_waits_for_what_it_names_and_comes_without_it_in_the_end() {
 }
 
 #[test]
+fn the_services_of_a_pods_namespace_come_along_and_stay_without_the_cluster() {
+    let world = World::started(16);
+    let put = |namespace: &str, name: &str| {
+        let path = format!("/api/v1/namespaces/{namespace}/services/{name}");
+        let service = json!({"apiVersion": "v1", "kind": "Service",
+            "metadata": {"name": name, "namespace": namespace}, "spec": {"clusterIP": "10.0.0.1"}});
+        world.api.put(&path, service);
+    };
+    for (namespace, name) in [
+        ("default", "kubernetes"),
+        ("default", "web"),
+        ("shop", "till"),
+        ("other", "x"),
+    ] {
+        put(namespace, name);
+    }
+    let mut pod = bound("p");
+    pod["metadata"]["namespace"] = json!("shop");
+    world.api.put("/api/v1/namespaces/shop/pods/p", pod.clone());
+    let names = |world: &World| -> Vec<String> {
+        let registry = world.registry.borrow().clone().expect("an agent");
+        let (services, _) = registry.reader().list(crate::object::Kind::Service, None);
+        let theirs = services.iter().filter(|s| s.key.origin == Origin::Remote);
+        theirs.map(|service| service.key.name.clone()).collect()
+    };
+    world.run(SECONDS(12));
+    assert_eq!(names(&world), ["kubernetes", "till"]);
+    put("shop", "cart");
+    // Both ways to the service of the API.
+    world.api.put(&pod_path("q"), bound("q"));
+    world.run(SECONDS(12));
+    assert_eq!(names(&world), ["kubernetes", "web", "cart", "till"]);
+    world.api.line.set(Line::Down);
+    world.api.broken.notify(usize::MAX);
+    world.kill();
+    world.start();
+    world.run(SECONDS(60));
+    assert_eq!(names(&world), ["kubernetes", "web", "cart", "till"]);
+    world.api.line.set(Line::Up);
+    pod["spec"]["enableServiceLinks"] = json!(false);
+    world.api.put("/api/v1/namespaces/shop/pods/p", pod);
+    world.api.remove("/api/v1/namespaces/default/services/web");
+    world.run(SECONDS(30));
+    assert_eq!(names(&world), ["kubernetes"]);
+}
+
+#[test]
 fn a_pod_that_takes_anothers_place_is_followed_by_its_own_secret() {
     let world = World::started(10);
     world.api.put(SECRET, secret());
@@ -165,6 +212,35 @@ fn a_cut_shorter_than_the_lease_period_is_followed_by_a_renewal_too() {
     assert_ne!(renewed(&world), before, "19 s after the start");
 }
 
+/// What the cluster's node controller does when no lease was renewed for a while.
+fn overrule(world: &World) {
+    let mut node = world.api.get(NODE_PATH).unwrap();
+    node["status"]["conditions"][0]["status"] = json!("Unknown");
+    world.api.put(NODE_PATH, node);
+}
+
+#[test]
+fn a_node_that_was_taken_for_dead_says_at_once_that_it_is_not() {
+    let world = World::started(15);
+    world.run(SECONDS(5));
+    let ready =
+        |world: &World| world.api.get(NODE_PATH).unwrap()["status"]["conditions"][0].clone();
+    overrule(&world);
+    world.run(SECONDS(12));
+    assert_eq!(ready(&world)["status"], "True", "without a cut");
+    world.api.line.set(Line::Down);
+    world.api.broken.notify(usize::MAX);
+    world.run(SECONDS(60));
+    overrule(&world);
+    world.api.line.set(Line::Up);
+    world.run(SECONDS(6));
+    assert_eq!(ready(&world)["status"], "True");
+    let beats = world.api.calls.borrow().len();
+    world.run(SECONDS(60));
+    let calls = world.api.calls.borrow()[beats..].to_vec();
+    assert!(calls.len() <= 7, "once is enough: {calls:#?}");
+}
+
 #[test]
 fn a_renewal_that_hangs_does_not_cost_the_lease() {
     let world = World::started(12);
@@ -181,6 +257,12 @@ fn a_renewal_that_hangs_does_not_cost_the_lease() {
 
 #[test]
 fn a_cluster_that_is_put_back_in_time_is_listed_again() {
+    is_listed_again(0);
+    // Its controllers have written so much by then that no version is lower than before.
+    is_listed_again(1000);
+}
+
+fn is_listed_again(writes: u64) {
     let world = World::started(13);
     world.api.put(SECRET, secret());
     world.api.put(&pod_path("web"), bound("web"));
@@ -190,6 +272,7 @@ fn a_cluster_that_is_put_back_in_time_is_listed_again() {
     world.run(SECONDS(60));
     assert_eq!(phase(&world, "later").as_deref(), Some("Running"));
     world.api.restore(backup);
+    world.api.count(writes);
     // A version that the node has long seen: no watch from there would ever show it.
     world.api.delete_pod(&pod_path("web"));
     world.run(SECONDS(25));

@@ -1,0 +1,633 @@
+# shellcheck shell=bash disable=SC2154
+# What has to work between lowtide and a control plane. Source it (run).
+#
+# Each story leaves the node Ready and nothing of its own. What it expects is said by `within`, which
+# waits, `has` and `is`; any command that fails ends the run.
+
+all=(pods streams figures account mirrors probes leave drain node cut crash dark restore many)
+
+# of KIND NAME PATH: a part of an object, as jsonpath has it.
+of() {
+    kubectl get "$1" "$2" -o jsonpath="{$3}"
+}
+# is WHAT EXPECTED GOT
+is() {
+    [ "$3" = "$2" ] || {
+        echo "$1: expected '$2', is '$3'" >&2
+        return 1
+    }
+}
+# has KIND NAME PATH VALUE: whether that part is exactly so.
+has() {
+    is "$1 $2 $3" "$4" "$(of "$1" "$2" "$3")"
+}
+# says PATTERN COMMAND...: whether its output has a match.
+says() {
+    local pattern=$1 output
+    shift
+    output=$("$@" 2>&1) && grep -qE -- "$pattern" <<<"$output" || {
+        echo "$*: no '$pattern' in: $output" >&2
+        return 1
+    }
+}
+fails() {
+    ! "$@" >/dev/null 2>&1
+}
+condition() {
+    has "$1" "$2" ".status.conditions[?(@.type==\"$3\")].status" "$4"
+}
+ready() {
+    condition pod "$1" Ready True
+}
+node_ready() {
+    condition node edge Ready True
+}
+no_taints() {
+    has node edge .spec.taints ''
+}
+# By name, who runs: pod, UID, container.
+who_runs() {
+    kubectl get pods -o jsonpath='{range .items[*]}{.metadata.name} {.metadata.uid} {.status.containerStatuses[*].containerID} {.status.containerStatuses[*].restartCount}{"\n"}{end}'
+}
+# pod NAME SCRIPT [SPEC]: a manifest; SPEC is YAML of the spec, in one line.
+forever="trap 'exit 0' TERM; echo started; while :; do sleep 1 & wait \$!; done"
+pod() {
+    cat <<YAML
+apiVersion: v1
+kind: Pod
+metadata: {name: $1, labels: {app: $1}}
+spec:
+  terminationGracePeriodSeconds: 2
+  ${3:-}
+  containers:
+  - {name: c, image: "$image", command: [sh, -c, "$2"]}
+YAML
+}
+# deployment NAME REPLICAS [SPEC]
+deployment() {
+    cat <<YAML
+apiVersion: apps/v1
+kind: Deployment
+metadata: {name: $1}
+spec:
+  replicas: $2
+  selector: {matchLabels: {app: $1}}
+  template:
+    metadata: {labels: {app: $1}}
+    spec:
+      terminationGracePeriodSeconds: 2
+      ${3:-}
+      containers:
+      - name: c
+        image: $image
+        command: [sh, -c, "mkdir -p /www; echo hello >/www/index.html; httpd -p 8080 -h /www; $forever"]
+        readinessProbe: {httpGet: {path: /, port: 8080}, periodSeconds: 1}
+YAML
+}
+create() {
+    kubectl create -f - >/dev/null
+}
+gone() {
+    is "pods that are left" '' "$(kubectl get pods -o name)"
+}
+
+# By a bootstrap token, with a certificate for the node's port that somebody approves; then again by
+# the kubeconfig that was written.
+story_join() {
+    create <<YAML
+apiVersion: v1
+kind: Secret
+metadata: {name: bootstrap-token-${bootstrap_token%.*}, namespace: kube-system}
+type: bootstrap.kubernetes.io/token
+stringData:
+  token-id: ${bootstrap_token%.*}
+  token-secret: ${bootstrap_token#*.}
+  usage-bootstrap-authentication: "true"
+  auth-extra-groups: system:bootstrappers:kubeadm:default-node-token
+YAML
+    local group=--group=system:bootstrappers:kubeadm:default-node-token
+    local csr=system:certificates.k8s.io:certificatesigningrequests
+    kubectl create clusterrolebinding bootstrap --clusterrole=system:node-bootstrapper $group
+    kubectl create clusterrolebinding approve --clusterrole=$csr:nodeclient $group
+    kubectl create clusterrolebinding renew --clusterrole=$csr:selfnodeclient --group=system:nodes
+    kubectl create clusterrolebinding kubelets --clusterrole=system:kubelet-api-admin \
+        --user=apiserver-kubelet-client
+    lowtide --bootstrap-kubeconfig="$edge/bootstrap.conf"
+    within 60 node_ready
+    within 30 serving_request
+    kubectl certificate approve "$(serving_request)"
+    within 30 says ok kubectl get --raw /api/v1/nodes/edge/proxy/healthz
+    end lowtide
+    lowtide
+    within 30 says ok kubectl get --raw /api/v1/nodes/edge/proxy/healthz
+    within 30 kubectl get serviceaccount default
+
+    has node edge '.status.addresses[?(@.type=="InternalIP")].address' "$edge_ip"
+    has node edge .metadata.labels.place shore
+    has node edge '.metadata.labels.kubernetes\.io/hostname' edge
+    has node edge .status.allocatable.pods 110
+    local kind
+    for kind in MemoryPressure DiskPressure PIDPressure; do
+        condition node edge $kind False
+    done
+    within 20 says edge kubectl -n kube-node-lease get lease edge -o jsonpath='{.spec.holderIdentity}'
+    says v1.36 kubectl get node edge
+}
+serving_request() {
+    local name
+    name=$(kubectl get csr --field-selector spec.signerName=kubernetes.io/kubelet-serving \
+        -o jsonpath='{.items[0].metadata.name}') && [ -n "$name" ] && echo "$name"
+}
+
+# What controllers make and the scheduler places.
+story_pods() {
+    deployment web 3 | create
+    create <<YAML
+apiVersion: apps/v1
+kind: DaemonSet
+metadata: {name: each}
+spec:
+  selector: {matchLabels: {app: each}}
+  template:
+    metadata: {labels: {app: each}}
+    spec:
+      terminationGracePeriodSeconds: 2
+      containers: [{name: c, image: "$image", command: [sh, -c, "$forever"]}]
+---
+apiVersion: batch/v1
+kind: Job
+metadata: {name: once}
+spec:
+  completions: 2
+  template:
+    spec:
+      restartPolicy: Never
+      containers: [{name: c, image: "$image", command: [sh, -c, "echo done; exit 0"]}]
+YAML
+    kubectl rollout status deployment/web --timeout=60s
+    kubectl rollout status daemonset/each --timeout=60s
+    kubectl wait job/once --for=condition=Complete --timeout=60s
+    says '^done$' kubectl logs job/once
+    is 'warnings about pods' '' "$(kubectl get events --field-selector type=Warning,reason=FieldNotHonoured -o name)"
+    local reason
+    for reason in Pulled Created Started; do
+        within 10 says "$reason" kubectl get events --field-selector "reason=$reason,source=kubelet"
+    done
+
+    kubectl set env deployment/web ROUND=2
+    kubectl rollout status deployment/web --timeout=60s
+    kubectl scale deployment/web --replicas=1
+    within 30 has deployment web .status.replicas 1
+    kubectl delete deployment/web daemonset/each job/once --timeout=60s
+    within 60 gone
+}
+
+# kubectl's streams, each by WebSocket and by SPDY.
+story_streams() {
+    deployment web 1 | create
+    kubectl rollout status deployment/web --timeout=60s
+    pod tty "echo up; cat" "" | sed 's/{name: c,/{name: c, stdin: true, tty: true,/' | create
+    within 30 ready tty
+    says '^started$' kubectl logs deployment/web
+    says 'c\] started' kubectl logs -l app=web --prefix
+    local sockets
+    for sockets in true false; do
+        export KUBECTL_REMOTE_COMMAND_WEBSOCKETS=$sockets KUBECTL_PORT_FORWARD_WEBSOCKETS=$sockets
+        is 'output of exec' $'err\nout' "$(kubectl exec tty -- sh -c 'echo out; echo err >&2' 2>&1 | sort)"
+        local code=0
+        kubectl exec tty -- sh -c 'exit 3' 2>/dev/null || code=$?
+        is 'code of exec' 3 "$code"
+        is 'input of exec' piped "$(echo piped | kubectl exec -i tty -- cat)"
+        says '/dev/pts/' script -qec 'kubectl exec -it tty -- tty' /dev/null
+        says "word-$sockets" attach "word-$sockets"
+        echo "content $sockets" >"$state/copied"
+        kubectl cp "$state/copied" tty:/tmp/copied
+        kubectl cp tty:/tmp/copied "$state/back" >/dev/null
+        cmp "$state/copied" "$state/back"
+        begin forward kubectl port-forward deployment/web 18080:8080
+        within 10 says hello curl -fsS http://127.0.0.1:18080/
+        end forward
+    done
+    unset KUBECTL_REMOTE_COMMAND_WEBSOCKETS KUBECTL_PORT_FORWARD_WEBSOCKETS
+    # A container beside the others, and the API server's way to a pod.
+    kubectl debug tty --image="$image" --container=look -- ps
+    within 20 says 'ps' kubectl logs tty -c look
+    says hello kubectl get --raw "/api/v1/namespaces/default/pods/$(of pod -l=app=web '.items[0].metadata.name'):8080/proxy/"
+    kubectl delete deployment/web pod/tty --timeout=60s
+    within 60 gone
+}
+attach() {
+    (
+        sleep 1
+        echo "$1"
+        sleep 1
+    ) | timeout 5 kubectl attach -i tty 2>/dev/null || :
+}
+
+# What metrics servers and Prometheus read, through the API server's proxy.
+story_figures() {
+    pod busy "$forever" | create
+    within 30 ready busy
+    local node=/api/v1/nodes/edge/proxy
+    within 30 says 'container_cpu_usage_seconds_total\{.*pod="busy"' kubectl get --raw $node/metrics/resource
+    says 'container_memory_working_set_bytes\{.*pod="busy"' kubectl get --raw $node/metrics/resource
+    says '"podRef":\{"name":"busy"' kubectl get --raw $node/stats/summary
+    says 'container_memory_rss' kubectl get --raw $node/metrics/cadvisor
+    says '^kubelet_running_pods' kubectl get --raw $node/metrics
+    says '"busy"' kubectl get --raw $node/pods
+    says '"kubeletconfig"' kubectl get --raw $node/configz
+    kubectl delete pod busy --timeout=30s
+}
+
+# What a pod is told: objects in volumes and variables, services, and a token that opens the API.
+story_account() {
+    create <<YAML
+apiVersion: v1
+kind: ConfigMap
+metadata: {name: words}
+data: {a: alpha, B: bravo}
+---
+apiVersion: v1
+kind: Secret
+metadata: {name: hush}
+stringData: {s: shh}
+---
+apiVersion: v1
+kind: Service
+metadata: {name: shop-window}
+spec: {ports: [{name: web, port: 80}]}
+---
+apiVersion: v1
+kind: Pod
+metadata: {name: told, labels: {tide: low}}
+spec:
+  terminationGracePeriodSeconds: 2
+  volumes:
+  - {name: words, configMap: {name: words}}
+  - {name: hush, secret: {secretName: hush, defaultMode: 0400}}
+  - {name: down, downwardAPI: {items: [{path: labels, fieldRef: {fieldPath: metadata.labels}}]}}
+  containers:
+  - name: c
+    image: $image
+    command: [sh, -c, "$forever"]
+    envFrom: [{configMapRef: {name: words}}]
+    env:
+    - {name: S, valueFrom: {secretKeyRef: {name: hush, key: s}}}
+    - {name: IP, valueFrom: {fieldRef: {fieldPath: status.podIP}}}
+    - {name: HOST, valueFrom: {fieldRef: {fieldPath: status.hostIP}}}
+    - {name: MEMORY, valueFrom: {resourceFieldRef: {resource: limits.memory, divisor: 1Mi}}}
+    resources: {limits: {memory: 64Mi}}
+    volumeMounts:
+    - {name: words, mountPath: /words}
+    - {name: hush, mountPath: /hush}
+    - {name: down, mountPath: /down}
+YAML
+    within 30 ready told
+    inside() {
+        kubectl exec told -- sh -c "$1"
+    }
+    is words 'alpha bravo shh shh 64' "$(inside 'echo $(cat /words/a) $B $(cat /hush/s) $S $MEMORY')"
+    is addresses "$(of pod told .status.podIP) $edge_ip" "$(inside 'echo $IP $HOST')"
+    is labels 'tide="low"' "$(inside 'cat /down/labels')"
+    is 'address of the service' "$(of service shop-window .spec.clusterIP) 80" \
+        "$(inside 'echo $SHOP_WINDOW_SERVICE_HOST $SHOP_WINDOW_SERVICE_PORT_WEB')"
+    is 'address of the API' "$api_service 443" \
+        "$(inside 'echo $KUBERNETES_SERVICE_HOST $KUBERNETES_SERVICE_PORT')"
+    says '^nameserver 10.96.0.10' inside 'cat /etc/resolv.conf'
+    kubectl patch configmap words -p '{"data":{"a":"other"}}'
+    within 30 says other inside 'cat /words/a'
+
+    # busybox speaks no TLS: the token and the CA of the pod are used from its network by curl.
+    local account=/var/run/secrets/kubernetes.io/serviceaccount target
+    inside "cat $account/ca.crt" >"$state/told.crt"
+    cmp "$state/told.crt" "$pki/ca.crt"
+    is namespace default "$(inside "cat $account/namespace")"
+    target=$(pgrep -f "$edge/run/pods/$(of pod told .metadata.uid)" | head -1)
+    [ -n "$target" ]
+    says '"username": "system:serviceaccount:default:default"' nsenter -n -t "$target" \
+        curl -fsS --cacert "$state/told.crt" -H "Authorization: Bearer $(inside "cat $account/token")" \
+        -H 'Content-Type: application/json' "https://$api_service/apis/authentication.k8s.io/v1/selfsubjectreviews" \
+        -d '{"kind": "SelfSubjectReview", "apiVersion": "authentication.k8s.io/v1"}'
+    kubectl delete pod/told configmap/words secret/hush service/shop-window --timeout=30s
+}
+
+# Pictures of pods that are the node's own: made by a file, and by the node's own API.
+story_mirrors() {
+    manifest one
+    within 30 ready own-edge
+    says one kubectl logs own-edge
+    local first
+    first=$(of pod own-edge .metadata.uid)
+    has pod own-edge '.metadata.ownerReferences[0].kind' Node
+    own get pod own-edge -o yaml >"$state/own"
+    fails grep -q "$first" "$state/own"
+
+    # Who deletes the picture does not reach the pod.
+    kubectl delete pod own-edge --timeout=30s
+    kubectl delete pod own-edge --grace-period=0 --force --ignore-not-found
+    within 30 another own-edge "$first"
+    within 30 ready own-edge
+    has pod own-edge '.status.containerStatuses[0].restartCount' 0
+    manifest two
+    within 30 says two kubectl logs own-edge
+
+    pod here "$forever" >"$state/here.yaml"
+    own create -f "$state/here.yaml"
+    within 30 ready here
+    says '^started' kubectl exec here -- echo started
+    # Neither gives way to a taint, nor comes again and again.
+    local second
+    second=$(of pod here .metadata.uid)
+    kubectl taint node edge storm=yes:NoExecute
+    sleep 5
+    has pod here .metadata.uid "$second"
+    kubectl taint node edge storm-
+    # A name that the cluster has taken stays the cluster's.
+    pod taken "$forever" | create
+    within 30 ready taken
+    sed 's/here/taken/g' "$state/here.yaml" >"$state/taken.yaml"
+    own create -f "$state/taken.yaml" 2>"$state/why" || :
+    sleep 2
+    has pod taken '.metadata.annotations.kubernetes\.io/config\.mirror' ''
+    ready taken
+    own delete pod taken 2>/dev/null || :
+    own delete pod here
+    rm "$edge/manifests/own.yaml"
+    kubectl delete pod taken --timeout=30s
+    within 30 gone
+}
+another() {
+    local now
+    now=$(of pod "$1" .metadata.uid) && [ "$now" != "$2" ]
+}
+manifest() {
+    pod own "echo $1; $forever" >"$state/own.yaml"
+    mv "$state/own.yaml" "$edge/manifests/own.yaml"
+}
+
+# Probes, restarts, init containers, and what cannot run.
+story_probes() {
+    create <<YAML
+apiVersion: v1
+kind: Pod
+metadata: {name: frail}
+spec:
+  terminationGracePeriodSeconds: 1
+  initContainers:
+  - {name: first, image: "$image", command: [sh, -c, "echo first"]}
+  - {name: side, image: "$image", command: [sh, -c, "$forever"], restartPolicy: Always}
+  containers:
+  - name: c
+    image: $image
+    command: [sh, -c, "touch /tmp/alive; sleep 4; rm /tmp/alive; $forever"]
+    startupProbe: {exec: {command: [cat, /tmp/alive]}, periodSeconds: 1}
+    livenessProbe: {exec: {command: [cat, /tmp/alive]}, periodSeconds: 1, failureThreshold: 1}
+  - {name: crash, image: "$image", command: [sh, -c, "echo why >/dev/termination-log; exit 3"]}
+  - {name: nothing, image: "localhost/nothing:1"}
+YAML
+    within 40 says '^[1-9]' of pod frail '.status.containerStatuses[?(@.name=="c")].restartCount'
+    within 20 says Unhealthy kubectl get events --field-selector involvedObject.name=frail
+    within 20 says '^3 why' of pod frail \
+        '.status.containerStatuses[?(@.name=="crash")].lastState.terminated.exitCode} {.status.containerStatuses[?(@.name=="crash")].lastState.terminated.message'
+    within 40 has pod frail '.status.containerStatuses[?(@.name=="crash")].state.waiting.reason' CrashLoopBackOff
+    within 30 says 'ImagePullBackOff|ErrImagePull' of pod frail \
+        '.status.containerStatuses[?(@.name=="nothing")].state.waiting.reason'
+    has pod frail '.status.initContainerStatuses[?(@.name=="side")].ready' true
+    condition pod frail Initialized True
+    condition pod frail Ready False
+    has pod frail .status.observedGeneration "$(of pod frail .metadata.generation)"
+    kubectl delete pod frail --timeout=30s
+}
+
+# Pods go: in their time, at once, replaced under the same name, with their namespace.
+story_leave() {
+    pod slow "trap 'echo ending; sleep 2; exit 0' TERM; while :; do sleep 1 & wait; done" |
+        sed 's/Seconds: 2/Seconds: 20/' | create
+    within 30 ready slow
+    kubectl delete pod slow --wait=false
+    within 10 says ending kubectl logs slow
+    says '[0-9]' of pod slow .metadata.deletionTimestamp
+    within 15 fails kubectl get pod slow
+
+    pod same "trap : TERM; while :; do sleep 1 & wait; done" | create
+    within 30 ready same
+    local first
+    first=$(of pod same .metadata.uid)
+    kubectl delete pod same --grace-period=0 --force
+    pod same "$forever" | create
+    within 30 ready same
+    another same "$first"
+    within 30 fails own_has "$first"
+    kubectl delete pod same --timeout=30s
+
+    kubectl create namespace shore
+    deployment web 2 | kubectl -n shore create -f -
+    kubectl -n shore rollout status deployment/web --timeout=60s
+    kubectl delete namespace shore --timeout=90s
+    own get pods -A -o name >"$state/own"
+    fails grep -q web "$state/own"
+}
+own_has() {
+    own get pods -A -o yaml | grep -q "$1"
+}
+
+# Cordon, drain by evictions, taints.
+story_drain() {
+    deployment web 2 | create
+    kubectl rollout status deployment/web --timeout=60s
+    kubectl drain edge --timeout=60s
+    is 'pods that run' 0 "$(of pod -l=app=web '.items[*].status.podIP' | wc -w)"
+    says SchedulingDisabled kubectl get node edge
+    kubectl uncordon edge
+    kubectl rollout status deployment/web --timeout=60s
+    local tolerant="tolerations: [{key: storm, operator: Exists}]"
+    pod stays "$forever" "$tolerant" | create
+    within 30 ready stays
+    kubectl taint node edge storm=yes:NoExecute
+    within 30 has pod -l=app=web '.items[*].status.podIP' ''
+    ready stays
+    kubectl taint node edge storm-
+    kubectl rollout status deployment/web --timeout=60s
+    # The kubelet's own word on who cannot be here.
+    pod lost "$forever" "nodeName: edge, nodeSelector: {disk: none}" | sed 's/, nodeSel/\n  nodeSel/' | create
+    within 20 has pod lost .status.reason NodeAffinity
+    kubectl delete deployment/web pod/stays pod/lost --timeout=60s
+    within 60 gone
+}
+
+# The Node is deleted under a pod that runs: it comes again, and what is the node's own with it.
+story_node() {
+    manifest node
+    pod one "$forever" | create
+    within 30 ready one
+    within 30 ready own-edge
+    local before
+    before=$(of node edge .metadata.uid)
+    kubectl delete node edge
+    within 15 another_node "$before"
+    within 20 node_ready
+    within 30 ready own-edge
+    has pod own-edge '.metadata.ownerReferences[0].uid' "$(of node edge .metadata.uid)"
+    within 20 says "$(of node edge .metadata.uid)" kubectl -n kube-node-lease get lease edge -o yaml
+    kubectl label node edge disk=ssd
+    pod two "$forever" "nodeSelector: {disk: ssd}" | create
+    within 30 ready two
+    kubectl label node edge disk-
+    rm "$edge/manifests/own.yaml"
+    kubectl delete pod two --timeout=30s
+    kubectl delete pod one --ignore-not-found --timeout=30s
+    within 30 gone
+    # No write of the node was refused.
+    is 'refusals' '' "$(grep -E ' (403|422) |Forbidden|forbidden' "$state/log/lowtide.log" || :)"
+}
+another_node() {
+    local now
+    now=$(of node edge .metadata.uid) && [ "$now" != "$1" ]
+}
+
+# A minute without the link: the cluster gives the node up and drives out who does not wait; what is
+# here runs on, and all is as it should be within seconds of the link's return.
+story_cut() {
+    deployment waits 2 | create
+    deployment hurries 1 "tolerations: [{key: node.kubernetes.io/unreachable, operator: Exists, effect: NoExecute, tolerationSeconds: 2}]" | create
+    manifest cut
+    pod goes "$forever" | create
+    kubectl rollout status deployment/waits --timeout=60s
+    kubectl rollout status deployment/hurries --timeout=60s
+    within 30 ready goes
+    within 30 ready own-edge
+    who_runs >"$state/before"
+    unplug
+    within 60 condition node edge Ready Unknown
+    within 20 says unreachable of node edge '.spec.taints[*].key'
+    within 20 says '[0-9]' of pod -l=app=hurries '.items[*].metadata.deletionTimestamp'
+    kubectl delete pod goes --wait=false
+    sleep 30
+    is 'containers of the node' 5 "$(own get pods | grep -c ' Running ')"
+    plug
+    within 10 node_ready
+    within 10 no_taints
+    within 20 fails kubectl get pod goes
+    kubectl rollout status deployment/hurries --timeout=60s
+    within 30 ready own-edge
+    who_runs >"$state/after"
+    is 'who ran on' "$(grep -E '^(waits|own)' "$state/before")" "$(grep -E '^(waits|own)' "$state/after")"
+    rm "$edge/manifests/own.yaml"
+    kubectl delete deployment/waits deployment/hurries --timeout=60s
+    within 60 gone
+}
+
+# The agent dies, the API server restarts: no container notices.
+story_crash() {
+    deployment web 2 | create
+    kubectl rollout status deployment/web --timeout=60s
+    who_runs >"$state/before"
+    end lowtide KILL
+    lowtide
+    within 30 says started kubectl logs -l app=web
+    end apiserver
+    sleep 3
+    apiserver
+    within 60 node_ready
+    end lowtide KILL
+    pod late "$forever" | create
+    lowtide
+    within 60 ready late
+    kubectl delete pod late --timeout=30s
+    who_runs >"$state/after"
+    is 'who runs' "$(cat "$state/before")" "$(cat "$state/after")"
+    kubectl delete deployment/web --timeout=60s
+    within 60 gone
+}
+
+# A reboot without the link: everything in memory is gone, the disk is not.
+story_dark() {
+    create <<YAML
+apiVersion: v1
+kind: Secret
+metadata: {name: hush}
+stringData: {s: shh}
+YAML
+    pod stays 'cat /hush/s; '"$forever" "volumes: [{name: h, secret: {secretName: hush}}]" |
+        sed 's/{name: c,/{name: c, volumeMounts: [{name: h, mountPath: \/hush}],/' | create
+    pod goes "$forever" | create
+    within 30 ready stays
+    within 30 ready goes
+    local before
+    before=$(of pod stays .metadata.uid)
+    unplug
+    end lowtide KILL
+    power_off
+    kubectl delete pod goes --wait=false
+    lowtide
+    within 30 says 'stays +1/1 +Running' own get pods
+    plug
+    within 10 node_ready
+    within 20 fails kubectl get pod goes
+    within 20 ready stays
+    has pod stays .metadata.uid "$before"
+    has pod stays '.status.containerStatuses[0].restartCount' 1
+    says shh kubectl logs stays
+    kubectl delete pod/stays secret/hush --timeout=30s
+}
+# The cluster comes back as it was an hour ago.
+story_restore() {
+    pod old "$forever" | create
+    pod removed "$forever" | create
+    within 30 ready old
+    within 30 ready removed
+    who_runs | grep '^old' >"$state/before"
+    stop_cluster
+    cp -a "$state/etcd" "$state/backup"
+    start_cluster
+    kubectl delete pod removed --timeout=30s
+    pod young "$forever" | create
+    within 30 ready young
+    stop_cluster
+    rm -rf "$state/etcd"
+    mv "$state/backup" "$state/etcd"
+    start_cluster
+    within 60 node_ready
+    # What the cluster does not know any more ends here; what it remembers runs again.
+    within 60 fails own_has 'name: young'
+    within 60 ready removed
+    within 30 ready old
+    who_runs | grep '^old' >"$state/after"
+    is 'who ran on' "$(cat "$state/before")" "$(cat "$state/after")"
+    kubectl delete pod old removed --timeout=30s
+    within 60 gone
+}
+stop_cluster() {
+    end scheduler
+    end controllers
+    end apiserver
+    end etcd
+}
+start_cluster() {
+    etcd
+    apiserver
+    controllers
+    scheduler
+}
+
+# As many as a node takes.
+story_many() {
+    deployment many 110 | create
+    within 240 has deployment many .status.readyReplicas 110
+    end lowtide KILL
+    lowtide
+    within 60 has deployment many .status.readyReplicas 110
+    unplug
+    within 60 condition node edge Ready Unknown
+    plug
+    within 10 node_ready
+    within 60 has deployment many .status.readyReplicas 110
+    kubectl delete deployment many --timeout=240s
+    within 240 gone
+}
+
+story_shell() {
+    exec >&2
+    echo "nsenter -a -t PID env KUBECONFIG=$KUBECONFIG $kubectl get nodes   (PID: a child of this unshare)"
+    sleep infinity
+}
