@@ -61,7 +61,12 @@ pub struct Fake {
 
 impl Fake {
     pub fn start(answer: impl Fn(&Seen) -> Reply + Send + Sync + 'static) -> Fake {
-        let listener = TcpListener::bind("127.0.0.1:0").unwrap();
+        Fake::at("127.0.0.1:0", answer)
+    }
+
+    /// At an address that is to be the same another time; for namespaces of one's own.
+    pub fn at(address: &str, answer: impl Fn(&Seen) -> Reply + Send + Sync + 'static) -> Fake {
+        let listener = TcpListener::bind(address).unwrap();
         let address = listener.local_addr().unwrap().to_string();
         let fake = Fake {
             address,

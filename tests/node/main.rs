@@ -25,6 +25,7 @@ mod isolation;
 mod kubelet_port;
 mod manifests;
 mod pods;
+mod power_cuts;
 mod private;
 #[path = "../images/registry.rs"]
 #[allow(dead_code)]

@@ -13,6 +13,8 @@ use crate::os::{file, thread};
 
 /// Stores set aside, of each sort. The newest goes over the last one.
 const ASIDE_MAX: u32 = 3;
+/// The store while it is made, under ROOT.
+const TEMPORARY: &str = "store.redb.tmp";
 /// Bytes of a store key file or credential at most.
 const KEY_FILE_BYTES_MAX: u64 = 4096;
 
@@ -90,14 +92,27 @@ impl Medium for Directory {
     fn open(&self, builder: &Builder) -> Result<Database, DatabaseError> {
         let mut making = fs::DirBuilder::new();
         making.recursive(true).mode(0o700).create(&self.root)?;
+        // Made under another name: a power cut meanwhile must not leave what looks like a store.
+        let path = match self.store().try_exists()? {
+            true => self.store(),
+            false => self.root.join(TEMPORARY),
+        };
         let store = OpenOptions::new()
             .read(true)
             .write(true)
             .create(true)
             .truncate(false)
             .mode(0o600)
-            .open(self.store())?;
-        let database = builder.create_with_backend(FileBackend::new(store)?)?;
+            .open(&path)?;
+        // The lock comes first.
+        let backend = FileBackend::new(store.try_clone()?)?;
+        if path != self.store() {
+            store.set_len(0)?;
+        }
+        let database = builder.create_with_backend(backend)?;
+        if path != self.store() {
+            file::rename_new(&path, &self.store())?;
+        }
         // A new file is there after a power cut only if its directory entry is.
         sync_directory(&self.root)?;
         Ok(database)

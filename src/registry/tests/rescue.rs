@@ -111,5 +111,6 @@ fn a_store_of_a_later_release_is_left_to_it_and_words_are_no_store() {
     fs::write(now.join("store.redb"), "words").expect("written");
     let unlike = written_since(&kept, &now).expect_err("words");
     assert!(matches!(unlike, Unlike::Failed(_)), "{unlike:?}");
+    await_closed(&kept);
     outrun(&kept, &now).expect("outrun");
 }

@@ -101,6 +101,20 @@ fn a_corrupt_store_is_set_aside_and_the_node_starts_empty() {
 }
 
 #[test]
+fn a_store_that_was_half_made_when_the_power_was_cut_is_made_anew_and_not_called_corrupt() {
+    let directory = tempfile::tempdir().expect("a directory");
+    let half = directory.path().join("store.redb.tmp");
+    fs::write(&half, [0; 5000]).expect("written");
+    let node = reopened(directory.path());
+    assert_eq!(node.report.messages, Vec::<String>::new());
+    let (key, body) = config("c", "x");
+    wait(node.registry.create(Source::Api, key.clone(), body)).expect("stored");
+    drop(node);
+    assert!(!half.exists());
+    assert!(reopened(directory.path()).reader.contains(&key));
+}
+
+#[test]
 fn a_store_that_is_too_new_is_set_aside_whole() {
     for readable_by in [None, Some(2)] {
         let disk = FaultyDisk::new();
