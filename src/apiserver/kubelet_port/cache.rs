@@ -194,13 +194,13 @@ mod tests {
     fn a_crowd_of_strangers_pushes_out_the_oldest_of_its_own() {
         let mut cache = Cache::new(SPANS);
         cache.learn(Q, yes(), at(0), None);
-        let of = |number: usize| {
+        let of = |number: u64| {
             let mut question = [0; 32];
             question[..8].copy_from_slice(&number.to_be_bytes());
             question
         };
-        for number in 0..=ENTRIES_MAX {
-            cache.learn(of(number), no(), at(number as u64), None);
+        for number in 0..=ENTRIES_MAX as u64 {
+            cache.learn(of(number), no(), at(number), None);
         }
         let now = at(ENTRIES_MAX as u64);
         assert_eq!(cache.no.len(), ENTRIES_MAX);
