@@ -1,15 +1,13 @@
 //! Strict decoding: wrong types are errors that name the field, unknown fields are warnings.
 //!
-//! The known fields are those of k8s-openapi's types. Unknown fields stay in the body; a newer
+//! The known fields are those of k8s-openapi's types, or of upstream's protobuf messages.
+//! Unknown fields stay in the body; a newer
 //! cluster may mean them.
 
-use k8s_openapi::api::coordination::v1::Lease;
-use k8s_openapi::api::core::v1;
-use k8s_openapi::api::scheduling::v1::PriorityClass;
-use serde::de::DeserializeOwned;
+use k8s_openapi::api::core::v1::Pod;
 use serde_json::Value;
 
-use super::{Cause, Kind, view};
+use super::{Cause, Kind, shape, view};
 
 /// Unknown fields that are named one by one.
 const UNKNOWN_MAX: usize = 16;
@@ -17,28 +15,15 @@ const UNKNOWN_MAX: usize = 16;
 /// Unknown fields (`spec.containers[0].imgae`), each with its warning, or the first field of a
 /// wrong type.
 pub fn decode(kind: Kind, body: &Value) -> Result<Vec<Cause>, Cause> {
-    match kind {
-        Kind::Pod => decode_as::<v1::Pod>(body),
-        Kind::ConfigMap => decode_as::<v1::ConfigMap>(body),
-        Kind::Secret => decode_as::<v1::Secret>(body),
-        Kind::ServiceAccount => decode_as::<v1::ServiceAccount>(body),
-        Kind::Namespace => decode_as::<v1::Namespace>(body),
-        Kind::Service => decode_as::<v1::Service>(body),
-        Kind::Endpoints => decode_as::<v1::Endpoints>(body),
-        Kind::LimitRange => decode_as::<v1::LimitRange>(body),
-        Kind::ResourceQuota => decode_as::<v1::ResourceQuota>(body),
-        Kind::Lease => decode_as::<Lease>(body),
-        Kind::PriorityClass => decode_as::<PriorityClass>(body),
-        Kind::Node => decode_as::<v1::Node>(body),
-        Kind::Event => decode_as::<v1::Event>(body),
-    }
-}
-
-fn decode_as<T: DeserializeOwned>(body: &Value) -> Result<Vec<Cause>, Cause> {
-    match view::<T>(body) {
-        Ok((_, unknown)) => Ok(warnings(unknown)),
-        Err((path, error)) => Err((path, format!("Invalid value: {error}"))),
-    }
+    let unknown = match kind {
+        Kind::Pod => match view::<Pod>(body) {
+            Ok((_, unknown)) => Ok(unknown),
+            Err((path, error)) => Err((path, format!("Invalid value: {error}"))),
+        },
+        // Of nothing else is there a typed view.
+        _ => shape::check(kind, body),
+    };
+    unknown.map(warnings)
 }
 
 fn warnings(mut unknown: Vec<String>) -> Vec<Cause> {

@@ -39,19 +39,19 @@ const PROJECTED: [&str; 4] = ["secret", "configMap", "downwardAPI", "serviceAcco
 
 const EPHEMERAL: &str = "ephemeralContainers";
 
-/// What a scheduler goes by: a pod of a cluster is here because of it.
-const POD_PLACED: [&str; 4] = [
-    "affinity",
-    "nodeSelector",
-    "schedulingGroup",
-    "topologySpreadConstraints",
+/// What a cluster sees to: a scheduler goes by it, or controllers write what it waits for.
+const POD_OF_CLUSTER: [(&str, Effect); 5] = [
+    ("affinity", Effect::Warn),
+    ("nodeSelector", Effect::Warn),
+    ("schedulingGroup", Effect::Warn),
+    ("topologySpreadConstraints", Effect::Warn),
+    ("readinessGates", Effect::Wait),
 ];
 
 /// What the pod's safety or correctness hangs on.
-const POD_WAIT: [&str; 6] = [
+const POD_WAIT: [&str; 5] = [
     "resourceClaims",
     "runtimeClassName",
-    "readinessGates",
     "schedulingGates",
     "overhead",
     "resources",
@@ -62,8 +62,8 @@ pub fn unhonoured(pod: &Value, origin: Origin) -> Vec<Unhonoured> {
     let mut found = Found::default();
     let spec = &pod["spec"];
     if origin == Origin::Local {
-        for name in POD_PLACED {
-            found.if_set(spec, "spec", name, Effect::Warn);
+        for (name, effect) in POD_OF_CLUSTER {
+            found.if_set(spec, "spec", name, effect);
         }
     }
     found.if_set(spec, "spec", "hostnameOverride", Effect::Warn);
@@ -290,15 +290,22 @@ mod tests {
     }
 
     #[test]
-    fn what_a_scheduler_went_by_is_honoured_in_a_pod_of_a_cluster() {
-        let pod = json!({"spec": {"nodeSelector": {"disk": "ssd"}, "runtimeClassName": "gvisor"}});
+    fn what_a_cluster_sees_to_is_honoured_in_its_pods() {
+        let pod = json!({"spec": {
+            "nodeSelector": {"disk": "ssd"}, "readinessGates": [{"conditionType": "x"}],
+            "runtimeClassName": "gvisor",
+        }});
         let named = |origin| -> Vec<String> {
             let found = unhonoured(&pod, origin).into_iter();
             found.map(|one| one.path).collect()
         };
         assert_eq!(
             named(Origin::Local),
-            ["spec.nodeSelector", "spec.runtimeClassName"]
+            [
+                "spec.nodeSelector",
+                "spec.readinessGates",
+                "spec.runtimeClassName"
+            ]
         );
         assert_eq!(named(Origin::Remote), ["spec.runtimeClassName"]);
     }

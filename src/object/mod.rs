@@ -21,6 +21,7 @@ pub mod references;
 pub mod resources;
 pub mod schema;
 mod selector;
+mod shape;
 pub mod text;
 pub mod token;
 pub mod user;

@@ -499,7 +499,8 @@ fn stamp(ours: &mut Value, theirs: &Value) {
     }
 }
 
-fn seconds(at: Timestamp) -> String {
+/// Time of meta/v1.
+pub fn seconds(at: Timestamp) -> String {
     at.strftime("%Y-%m-%dT%H:%M:%SZ").to_string()
 }
 

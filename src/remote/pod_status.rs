@@ -5,6 +5,8 @@
 
 use serde_json::{Map, Value, json};
 
+use crate::object::references::items;
+
 /// Fields that others write.
 const FOREIGN: [&str; 3] = ["resourceClaimStatuses", "nominatedNodeName", "resize"];
 /// Lists that a strategic merge would add to.
@@ -31,6 +33,50 @@ pub fn patch(uid: &str, theirs: &Value, ours: &Value) -> Option<Value> {
         }
     }
     (!changes.is_empty()).then(|| json!({"metadata": {"uid": uid}, "status": changes}))
+}
+
+/// What the kubelet says, and then the readiness gates of the spec: who opens them writes to the
+/// cluster alone, so this node's own API does not show them. `now` is when they last turned the pod.
+/// Source: Kubernetes pkg/kubelet/status/generate.go (GeneratePodReadyCondition).
+pub fn gated(spec: &Value, theirs: &Value, mut ours: Value, now: &str) -> Value {
+    let gates = items(spec, "readinessGates").filter_map(|gate| gate["conditionType"].as_str());
+    let gates: Vec<&str> = gates.collect();
+    let conditions = ours["conditions"].as_array_mut().into_iter().flatten();
+    let ready = conditions.filter(|one| one["type"] == "Ready" && one["status"] == "True");
+    for ready in ready.filter(|_| !gates.is_empty()) {
+        let closed: Vec<String> = gates
+            .iter()
+            .filter_map(|gate| closed(gate, theirs))
+            .collect();
+        if !closed.is_empty() {
+            ready["status"] = "False".into();
+            ready["reason"] = "ReadinessGatesNotReady".into();
+            ready["message"] = closed.join(", ").into();
+        }
+        let before = of_type(theirs, "Ready");
+        ready["lastTransitionTime"] = match before.filter(|one| one["status"] == ready["status"]) {
+            Some(same) => same["lastTransitionTime"].clone(),
+            None => now.into(),
+        };
+    }
+    ours
+}
+
+/// Why a gate is closed; `None`: it is open.
+fn closed(gate: &str, theirs: &Value) -> Option<String> {
+    match of_type(theirs, gate).map(|one| one["status"].as_str().unwrap_or_default()) {
+        Some("True") => None,
+        Some(status) => Some(format!(
+            "the status of pod readiness gate {gate:?} is not \"True\", but {status}"
+        )),
+        None => Some(format!(
+            "corresponding condition of pod readiness gate {gate:?} does not exist."
+        )),
+    }
+}
+
+fn of_type<'a>(status: &'a Value, kind: &str) -> Option<&'a Value> {
+    items(status, "conditions").find(|one| one["type"] == kind)
 }
 
 /// Ours, and after them those of types that we do not know.
@@ -95,6 +141,56 @@ mod tests {
             },
         });
         assert_eq!(patch("u", &theirs, &ours), Some(wanted));
+    }
+
+    #[test]
+    fn a_pod_is_ready_when_its_gates_are_open() {
+        let spec = json!({"readinessGates": [{"conditionType": "a/x"}, {"conditionType": "b"}]});
+        let ours =
+            json!({"conditions": [{"type": "Ready", "status": "True", "lastTransitionTime": "1"}]});
+        let ready =
+            |status: &str| json!({"type": "Ready", "status": status, "lastTransitionTime": "2"});
+        let gate = |name: &str, status: &str| json!({"type": name, "status": status});
+        let missing = "corresponding condition of pod readiness gate \"a/x\" does not exist., ";
+        let shut = "the status of pod readiness gate \"b\" is not \"True\", but False";
+        for (theirs, status, message, at) in [
+            (
+                json!([gate("b", "False")]),
+                "False",
+                format!("{missing}{shut}"),
+                "3",
+            ),
+            (
+                json!([ready("False"), gate("a/x", "True"), gate("b", "False")]),
+                "False",
+                shut.to_owned(),
+                "2",
+            ),
+            (
+                json!([ready("False"), gate("a/x", "True"), gate("b", "True")]),
+                "True",
+                String::new(),
+                "3",
+            ),
+            (
+                json!([ready("True"), gate("a/x", "True"), gate("b", "True")]),
+                "True",
+                String::new(),
+                "2",
+            ),
+        ] {
+            let theirs = json!({"conditions": theirs});
+            let told = &gated(&spec, &theirs, ours.clone(), "3")["conditions"][0];
+            let got = (
+                &told["status"],
+                told["message"].as_str().unwrap_or(""),
+                &told["lastTransitionTime"],
+            );
+            assert_eq!(got, (&json!(status), &*message, &json!(at)));
+        }
+        assert_eq!(gated(&json!({}), &Value::Null, ours.clone(), "3"), ours);
+        let unready = json!({"conditions": [ready("False")]});
+        assert_eq!(gated(&spec, &Value::Null, unready.clone(), "3"), unready);
     }
 
     #[test]

@@ -19,7 +19,7 @@ use futures_lite::future::or;
 use serde_json::{Value, json};
 
 use super::link::{Backoff, Link};
-use super::node::Enlisted;
+use super::node::{Enlisted, seconds};
 use super::paths;
 use super::pull::key_of;
 use super::reflector::{Held, Name, Reflector};
@@ -218,11 +218,13 @@ impl Push {
         if !ours["conditions"].is_array() {
             return Ok(());
         }
-        let theirs = held.body()["status"].take();
-        let Some(patch) = pod_status::patch(held.uid(), &theirs, ours) else {
+        let body = held.body();
+        let (spec, theirs) = (&body["spec"], &body["status"]);
+        let told = pod_status::gated(spec, theirs, ours.clone(), &seconds(self.clock.wall()));
+        let Some(patch) = pod_status::patch(held.uid(), theirs, &told) else {
             return Ok(());
         };
-        let futile = (fingerprint(ours), fingerprint(&theirs));
+        let futile = (fingerprint(ours), fingerprint(theirs));
         if state.futile.get(held.uid()) == Some(&futile) {
             return Ok(());
         }

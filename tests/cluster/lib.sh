@@ -108,12 +108,12 @@ end() {
     wait "${pid[$1]}" 2>/dev/null || :
     unset "pid[$1]"
 }
+# No farewells: an API server waits a minute for who watches it.
 end_all() {
     local name
     for name in "${!pid[@]}"; do
-        [ "$name" = etcd ] || end "$name"
+        end "$name" KILL
     done
-    end etcd
 }
 
 # within SECONDS COMMAND...: tries until it succeeds.

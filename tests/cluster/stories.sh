@@ -397,6 +397,19 @@ YAML
     condition pod frail Ready False
     has pod frail .status.observedGeneration "$(of pod frail .metadata.generation)"
     kubectl delete pod frail --timeout=30s
+
+    pod gated "$forever" "readinessGates: [{conditionType: example.com/open}]" | create
+    within 30 condition pod gated ContainersReady True
+    has pod gated '.status.conditions[?(@.type=="Ready")].reason' ReadinessGatesNotReady
+    open() {
+        kubectl patch pod gated --subresource=status \
+            -p "{\"status\": {\"conditions\": [{\"type\": \"example.com/open\", \"status\": \"$1\"}]}}"
+    }
+    open True
+    within 10 ready gated
+    open False
+    within 10 condition pod gated Ready False
+    kubectl delete pod gated --timeout=30s
 }
 
 # Pods go: in their time, at once, replaced under the same name, with their namespace.
@@ -525,7 +538,7 @@ story_crash() {
     end lowtide KILL
     lowtide
     within 30 says started kubectl logs -l app=web
-    end apiserver
+    end apiserver KILL
     sleep 3
     apiserver
     within 60 node_ready
@@ -600,7 +613,7 @@ story_restore() {
 stop_cluster() {
     end scheduler
     end controllers
-    end apiserver
+    end apiserver KILL
     end etcd
 }
 start_cluster() {
@@ -612,7 +625,8 @@ start_cluster() {
 
 # As many as a node takes.
 story_many() {
-    deployment many 110 | create
+    kubectl create deployment many --replicas=110 --image="$image" -- \
+        sh -c "trap 'exit 0' TERM; sleep 100000 & wait"
     within 240 has deployment many .status.readyReplicas 110
     end lowtide KILL
     lowtide

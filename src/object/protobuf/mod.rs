@@ -9,7 +9,7 @@
 //! reader does. Pure. Source: Kubernetes apimachinery, runtime/serializer/protobuf; protobuf's
 //! encoding guide; `table.txt` is made by `table.awk`.
 
-mod table;
+pub(super) mod table;
 mod wire;
 
 use base64::Engine;
@@ -73,7 +73,7 @@ pub fn field_names(message: &str) -> Option<Vec<&'static str>> {
 }
 
 /// `core.Pod`; options of requests are the same in every group.
-fn message_name(api_version: &str, kind: &str) -> String {
+pub(super) fn message_name(api_version: &str, kind: &str) -> String {
     let group = api_version.split_once('/').map_or("", |(group, _)| group);
     let package = match (group, kind) {
         (_, "DeleteOptions") => "meta",
