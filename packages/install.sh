@@ -6,7 +6,7 @@
 #
 # --prefix    where the program goes; /usr/local
 # --root      a directory that is a system's root, such as an image in the making; nothing is started
-# --no-start  installs and enables nothing that runs
+# --no-start  enables and starts nothing
 #
 # A configuration that was changed is never overwritten: the new one is put beside it as FILE.new.
 set -eu
@@ -95,6 +95,19 @@ elif [ -e "$root/sbin/openrc-run" ]; then
     init=openrc
 fi
 
+# An installation that is there and was disabled stays disabled.
+enabled() {
+    case $init in
+        systemd) systemctl --quiet is-enabled lowtide.service 2>/dev/null ;;
+        openrc) [ -n "$(find /etc/runlevels -name lowtide)" ] ;;
+        none) false ;;
+    esac
+}
+if [ "$start" = yes ] && [ -e "$prefix/share/lowtide/installed.sha256" ] && ! enabled; then
+    echo "the service was not enabled, and stays so: systemctl enable --now lowtide, rc-update add lowtide"
+    start=no
+fi
+
 place 0755 "$here/bin/lowtide" "$prefix/bin/lowtide"
 place 0755 "$here/uninstall.sh" "$prefix/share/lowtide/uninstall.sh"
 for file in LICENSE THIRD-PARTY-LICENSES sbom.cdx.json; do
@@ -132,24 +145,25 @@ echo "installed $prefix/bin/lowtide$([ -z "$root" ] || echo " in $root")"
 [ -z "$root" ] || exit 0
 
 # What pods need of this machine; said by the program itself.
-if ! "$prefix/bin/lowtide" check >"$service" 2>&1; then
-    grep -v '^ok' "$service" >&2 || :
-    echo "packages: $(how_to_get)" >&2
-    echo "not started, since something is missing; then: ./install.sh again" >&2
-    exit 0
-fi
+missing=no
+"$prefix/bin/lowtide" check >"$service" 2>&1 || missing=yes
 grep -v '^ok' "$service" || :
+[ $missing = no ] || echo "packages: $(how_to_get)"
 [ "$start" = yes ] || exit 0
 case $init in
     systemd)
         systemctl daemon-reload
         systemctl enable --quiet lowtide.service
-        systemctl restart lowtide.service
+        [ $missing = yes ] || systemctl restart lowtide.service
         ;;
     openrc)
         rc-update -q add lowtide default
-        rc-service -q lowtide restart
+        [ $missing = yes ] || rc-service -q lowtide restart
         ;;
     none) exit 0 ;;
 esac
+if [ $missing = yes ]; then
+    echo "not started, since something is missing; then run this again"
+    exit 0
+fi
 echo "lowtide runs; put manifests into /etc/lowtide/manifests ($prefix/share/doc/lowtide/examples has some)"
