@@ -537,7 +537,7 @@ fn user_agent() -> HeaderValue {
         other => other,
     };
     let version = env!("CARGO_PKG_VERSION");
-    let text = format!("kubelet/v1.33.0 (linux/{architecture}) lowtide/{version}");
+    let text = format!("kubelet/v1.36.0 (linux/{architecture}) lowtide/{version}");
     HeaderValue::try_from(text).expect("printable ASCII")
 }
 

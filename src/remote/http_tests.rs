@@ -83,7 +83,7 @@ fn calls_share_a_connection_and_say_who_asks() {
                 assert!(request.has(line), "{line}: {}", request.head);
             }
             assert!(
-                request.head.contains("user-agent: kubelet/v1.33.0 (linux/"),
+                request.head.contains("user-agent: kubelet/v1.36.0 (linux/"),
                 "{}",
                 request.head
             );

@@ -87,6 +87,12 @@ prepare() {
     for who in admin controllers scheduler; do
         by_certificate "$who"
     done
+    cat >"$state/audit.yaml" <<YAML
+apiVersion: audit.k8s.io/v1
+kind: Policy
+omitStages: [RequestReceived]
+rules: [{level: Metadata, users: ["system:node:edge"]}, {level: None}]
+YAML
     ip link set lo up
     export KUBECONFIG=$state/admin.conf
     kubectl=$("$project/tests/kubectl")
@@ -144,6 +150,7 @@ apiserver() {
         --advertise-address="$cloud_ip" --service-cluster-ip-range="$services" \
         --tls-cert-file="$pki/apiserver.crt" --tls-private-key-file="$pki/apiserver.key" \
         --client-ca-file="$pki/ca.crt" --authorization-mode=Node,RBAC --allow-privileged \
+        --audit-policy-file="$state/audit.yaml" --audit-log-path="$state/log/audit.json" \
         --enable-admission-plugins=NodeRestriction --enable-bootstrap-token-auth \
         --service-account-issuer=https://kubernetes.default.svc \
         --service-account-key-file="$pki/accounts.key" \
@@ -166,7 +173,7 @@ controllers() {
         --controllers='*,bootstrapsigner,tokencleaner' --use-service-account-credentials \
         --service-account-private-key-file="$pki/accounts.key" --root-ca-file="$pki/ca.crt" \
         --cluster-signing-cert-file="$pki/ca.crt" --cluster-signing-key-file="$pki/ca.key" \
-        --node-monitor-period=1s --node-monitor-grace-period=20s --node-eviction-rate=10
+        --node-monitor-period=1s --node-monitor-grace-period=20s --node-eviction-rate=10 "$@"
 }
 
 scheduler() {

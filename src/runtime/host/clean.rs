@@ -77,7 +77,17 @@ pub fn unmount_below(directory: &Path) -> Problems {
     problems
 }
 
-/// Removes a directory with all in it, after its mounts. Success if there is none.
+/// Whether there is nothing at a path. A damaged file system may have a file where a directory above
+/// it should be.
+fn is_absent(error: &io::Error) -> bool {
+    matches!(
+        error.kind(),
+        io::ErrorKind::NotFound | io::ErrorKind::NotADirectory
+    )
+}
+
+/// Removes a directory with all in it, after its mounts, or a file in its place. Success if there is
+/// none.
 pub fn remove_directory(directory: &Path) -> Problems {
     let mut problems = unmount_below(directory);
     let named = |error| format!("remove {}: {error}", directory.display());
@@ -91,7 +101,7 @@ pub fn remove_directory(directory: &Path) -> Problems {
     match left {
         Err(error) => problems.note(Err(named(error))),
         Ok(()) => match fs::remove_dir_all(directory) {
-            Err(error) if error.kind() == io::ErrorKind::NotFound => {}
+            Err(error) if is_absent(&error) => problems.note_files(remove_file(directory)),
             outcome => problems.note_files(outcome.map_err(named)),
         },
     }
@@ -101,7 +111,7 @@ pub fn remove_directory(directory: &Path) -> Problems {
 /// Removes a file. Success if there is none.
 pub fn remove_file(path: &Path) -> io::Result<()> {
     match fs::remove_file(path) {
-        Err(error) if error.kind() == io::ErrorKind::NotFound => Ok(()),
+        Err(error) if is_absent(&error) => Ok(()),
         Err(error) => {
             let text = format!("remove {}: {error}", path.display());
             Err(io::Error::new(error.kind(), text))
@@ -114,7 +124,7 @@ pub fn remove_file(path: &Path) -> io::Result<()> {
 fn mounts_below(directory: &Path) -> io::Result<Vec<PathBuf>> {
     // Mount points are listed without symlinks.
     let directory = match fs::canonicalize(directory) {
-        Err(error) if error.kind() == io::ErrorKind::NotFound => return Ok(Vec::new()),
+        Err(error) if is_absent(&error) => return Ok(Vec::new()),
         outcome => outcome?,
     };
     let text = fs::read_to_string("/proc/self/mountinfo")?;
@@ -155,6 +165,19 @@ mod tests {
         problems.note(Err("one"));
         problems.note(Err("two"));
         assert_eq!(problems.into_result(), Err("one; two".to_string()));
+    }
+
+    #[test]
+    fn a_file_in_the_place_of_a_directory_is_removed_and_holds_nobody() {
+        let directory = tempfile::tempdir().expect("a directory");
+        let pod = directory.path().join("uid");
+        fs::write(&pod, "as a damaged file system has it").expect("written");
+        let below = remove_directory(&pod.join("rootfs"));
+        assert_eq!(below.into_removal(), Ok(()));
+        remove_file(&pod.join("etc-hosts")).expect("nothing is there");
+        assert!(pod.exists());
+        assert_eq!(remove_directory(&pod).into_removal(), Ok(()));
+        assert!(!pod.exists());
     }
 
     #[test]

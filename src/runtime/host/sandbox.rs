@@ -275,8 +275,12 @@ fn remove_directories(
     problems.join(remove_directory(&layout.writable_layers(uid)));
     problems.join(remove_directory(&layout.pod_root(uid).join("containers")));
     problems.note_files(remove_file(&layout.etc_hosts(uid)));
-    // Only if nothing of volumes or the kubelet's records is left in it.
-    let _still_in_use = fs::remove_dir(layout.pod_root(uid));
+    let pod_root = layout.pod_root(uid);
+    match pod_root.is_file() {
+        true => problems.note_files(remove_file(&pod_root)),
+        // Only if nothing of volumes or the kubelet's records is left in it.
+        false => drop(fs::remove_dir(&pod_root)),
+    }
     problems.join(remove_directory(&layout.pod_run(uid)));
     problems
 }
