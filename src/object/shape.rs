@@ -1,6 +1,8 @@
 //! Whether a body has the shape of its kind, by the table that its protobuf form is read by: what
 //! typed views check of Pods, for kinds of which nobody needs a typed view. Pure.
 
+use std::cell::RefCell;
+
 use base64::Engine;
 use base64::engine::general_purpose::STANDARD;
 use jiff::Timestamp;
@@ -14,8 +16,17 @@ use super::{Cause, Kind};
 /// Paths of fields that the kind does not have; a null is as good as no field. Errors: the first
 /// value that does not fit, and the types that it has and should have.
 pub fn check(kind: Kind, body: &Value) -> Result<Vec<String>, Cause> {
+    TABLE.with_borrow_mut(|table| check_by(table, kind, body))
+}
+
+thread_local! {
+    /// The messages that were asked for, a few kB: to look for one costs more than a write else does.
+    static TABLE: RefCell<Table> = RefCell::default();
+}
+
+fn check_by(table: &mut Table, kind: Kind, body: &Value) -> Result<Vec<String>, Cause> {
     let mut walk = Walk {
-        table: Table::default(),
+        table,
         path: String::new(),
         unknown: Vec::new(),
     };
@@ -38,14 +49,14 @@ pub fn check(kind: Kind, body: &Value) -> Result<Vec<String>, Cause> {
     }
 }
 
-struct Walk {
-    table: Table,
+struct Walk<'t> {
+    table: &'t mut Table,
     /// Of the value that is looked at.
     path: String,
     unknown: Vec<String>,
 }
 
-impl Walk {
+impl Walk<'_> {
     /// `fixed`: fields of the object itself that are what the kind says.
     fn object(
         &mut self,

@@ -20,6 +20,7 @@ use rustls::pki_types::{CertificateDer, PrivateKeyDer};
 use rustls::{ClientConfig, ClientConnection, StreamOwned};
 use serde_json::{Value, json};
 
+use super::node::remove_cgroups;
 use super::support::{eventually, program, run};
 use super::{Figure, processes};
 
@@ -57,10 +58,7 @@ impl Agent {
             .arg(flag("root-dir", at("root")))
             .arg(flag("run-dir", at("run")))
             .arg(flag("pod-logs-dir", at("logs")))
-            .arg(format!(
-                "--cgroup-root=/lowtide-budget-api-{}",
-                std::process::id()
-            ))
+            .arg(format!("--cgroup-root={}", cgroup_root()))
             .stdin(Stdio::null())
             .stdout(Stdio::null())
             .stderr(log)
@@ -124,7 +122,12 @@ impl Drop for Agent {
             "umount",
             &["-l", &self.directory.path().join("run").to_string_lossy()],
         );
+        remove_cgroups(&cgroup_root());
     }
+}
+
+fn cgroup_root() -> String {
+    format!("/lowtide-budget-api-{}", std::process::id())
 }
 
 #[allow(clippy::disallowed_methods, reason = "a benchmark measures real time")]

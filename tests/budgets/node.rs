@@ -290,19 +290,21 @@ impl Drop for Node {
             let _ = program("kill").arg(agent.id().to_string()).status();
             let _ = agent.wait();
         }
-        for hierarchy in fs::read_dir("/sys/fs/cgroup")
-            .into_iter()
-            .flatten()
-            .flatten()
-        {
-            let root = hierarchy.path().join(&self.cgroup_root[1..]);
-            let _ = program("find")
-                .arg(&root)
-                .args(["-depth", "-type", "d", "-exec", "rmdir", "{}", ";"])
-                .stderr(Stdio::null())
-                .status();
-        }
+        remove_cgroups(&self.cgroup_root);
         let _ = program("umount").arg("-l").arg(self.path("run")).status();
+    }
+}
+
+/// Takes the empty cgroups below a `--cgroup-root` away, in all hierarchies.
+pub fn remove_cgroups(cgroup_root: &str) {
+    let hierarchies = fs::read_dir("/sys/fs/cgroup").into_iter().flatten();
+    for hierarchy in hierarchies.flatten() {
+        let root = hierarchy.path().join(&cgroup_root[1..]);
+        let _ = program("find")
+            .arg(&root)
+            .args(["-depth", "-type", "d", "-exec", "rmdir", "{}", ";"])
+            .stderr(Stdio::null())
+            .status();
     }
 }
 
