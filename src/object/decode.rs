@@ -1,8 +1,7 @@
 //! Strict decoding: wrong types are errors that name the field, unknown fields are warnings.
 //!
 //! The known fields are those of k8s-openapi's types, or of upstream's protobuf messages.
-//! Unknown fields stay in the body; a newer
-//! cluster may mean them.
+//! Unknown fields stay in the body; a newer cluster may mean them.
 
 use k8s_openapi::api::core::v1::Pod;
 use serde_json::Value;

@@ -162,8 +162,11 @@ fn go_back(files: &Files, record: &mut Record, why: &str) -> io::Result<()> {
     }
     fs::create_dir_all(files.rejected())?;
     let rejected = files.rejected().join("lowtide");
-    if !rejected.exists() {
-        copy(&record.target, &rejected, 0o755)?;
+    // Kept to be asked and looked at: a full disk must not keep the old one from coming back.
+    if !rejected.exists()
+        && let Err(error) = copy(&record.target, &rejected, 0o755)
+    {
+        log::warn!("keep {}: {error}", rejected.display());
     }
     copy(&files.previous(), &record.target, 0o755)?;
     let (kept, store) = (store_in(&files.kept()), store_in(&files.root));
