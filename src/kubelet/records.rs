@@ -96,10 +96,7 @@ impl Records {
 
     /// Whether the area takes a small file.
     pub async fn try_area(&self, area: Area) -> Result<(), DiskError> {
-        let name = "pods/.write-check";
-        let written = self.disk.write(area, name, vec![b'x'; 64]).await;
-        let removed = self.disk.remove(area, name).await;
-        written.and(removed)
+        self.disk.try_write(area).await
     }
 
     /// Forgets all of the pod but how it ended. All files are tried; the first error is returned.

@@ -94,6 +94,14 @@ impl Disk for SystemDisk {
         self.run("remove", path, move |areas, path| areas.remove(area, path))
     }
 
+    fn try_write(&self, area: Area) -> LocalFuture<'_, Result<(), DiskError>> {
+        self.run("write", ".write-check", move |areas, path| {
+            let written = areas.write(area, path, &[b'x'; 64], Flush::No);
+            let removed = areas.remove(area, path);
+            written.and(removed)
+        })
+    }
+
     fn list(&self, area: Area, directory: &str) -> LocalFuture<'_, Result<Vec<String>, DiskError>> {
         self.run("list", directory, move |areas, path| areas.list(area, path))
     }
@@ -270,6 +278,8 @@ mod tests {
                 assert_eq!(disk.read(Area::Root, "pods/a/x").await, Ok(Some(bytes)));
             }
             assert_eq!(disk.read(Area::Run, "pods/a/x").await, Ok(None));
+            assert_eq!(disk.try_write(Area::Run).await, Ok(()));
+            assert_eq!(disk.list(Area::Run, "").await, Ok(vec![]));
             assert_eq!(disk.list(Area::Root, "pods/a").await, Ok(vec!["x".into()]));
             assert!(disk.read(Area::Root, "../run/x").await.is_err());
             std::os::unix::fs::symlink("/etc/passwd", root.join("link")).expect("link");

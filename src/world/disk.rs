@@ -78,6 +78,9 @@ pub trait Disk {
     /// Removes one file; success if it does not exist.
     fn remove(&self, area: Area, path: &str) -> LocalFuture<'_, Result<(), DiskError>>;
 
+    /// Whether the area takes a small file, in one act: who stops waiting leaves none behind.
+    fn try_write(&self, area: Area) -> LocalFuture<'_, Result<(), DiskError>>;
+
     /// Names in a directory, sorted; empty if it does not exist.
     fn list(&self, area: Area, directory: &str) -> LocalFuture<'_, Result<Vec<String>, DiskError>>;
 }

@@ -201,6 +201,11 @@ impl Disk for SimDisk {
         ))
     }
 
+    fn try_write(&self, area: Area) -> LocalFuture<'_, Result<(), DiskError>> {
+        let what = format!("try to write {area:?}");
+        boxed(self.act(what, area, OPERATION, |_| {}, |_| {}))
+    }
+
     fn remove(&self, area: Area, path: &str) -> LocalFuture<'_, Result<(), DiskError>> {
         let path = path.to_owned();
         let what = format!("remove {area:?}/{path}");
