@@ -7,7 +7,7 @@
 //! | sandbox first | a container starts where the node *sees* no ready sandbox, or without its volumes |
 //! | init in order | a container starts before the init containers before it are done |
 //! | once is once | a container whose exit was final, or a pod whose end was published, starts again |
-//! | one of a name | a pod starts while another UID of the same name still lives |
+//! | one of a name | a pod of ours starts while another UID of the same name still lives |
 //! | no murder | a running container is stopped without a reason of Kubernetes' |
 //! | no heat | a container restarts without back-off |
 //! | clean hands | records or volumes are removed under living containers |
@@ -67,7 +67,11 @@ pub const HOST_ADDRESS: &str = "192.0.2.1";
 
 type Wishes = Rc<dyn Fn() -> Option<Rc<Vec<Desired>>>>;
 
+/// What else must be true of a pod of which something starts. Errors: what is not.
+pub type Oath = Rc<dyn Fn(&Host, &Uid) -> Result<(), String>>;
+
 pub struct Judge {
+    oath: RefCell<Option<Oath>>,
     trace: Rc<Trace>,
     verdict: RefCell<Option<String>>,
     wishes: RefCell<Option<Wishes>>,
@@ -79,6 +83,7 @@ pub struct Judge {
 impl Judge {
     pub fn new(trace: Rc<Trace>) -> Judge {
         Judge {
+            oath: RefCell::default(),
             trace,
             verdict: RefCell::default(),
             wishes: RefCell::default(),
@@ -90,6 +95,18 @@ impl Judge {
     /// Where to ask which pods are wanted now. `None` while no agent runs.
     pub fn wishes(&self, wishes: Option<Wishes>) {
         *self.wishes.borrow_mut() = wishes;
+    }
+
+    pub fn swear(&self, oath: Oath) {
+        *self.oath.borrow_mut() = Some(oath);
+    }
+
+    /// Asks for what else must be true of a pod that starts.
+    fn test_oath(&self, host: &Host, uid: &Uid) {
+        let oath = self.oath.borrow().clone();
+        if let Some(Err(crime)) = oath.map(|oath| oath(host, uid)) {
+            self.condemn(crime);
+        }
     }
 
     pub fn verdict(&self) -> Option<String> {
@@ -129,6 +146,12 @@ impl Judge {
         let seen = self.wishes_seen.borrow();
         let (last, pod) = seen.get(uid)?;
         (host.timeline.now() - last <= LAST_WISH).then(|| pod.clone())
+    }
+
+    /// Of a cluster: those of one name overlap, as upstream's do, and have nothing to do with ours.
+    fn is_remote(&self, uid: &Uid) -> bool {
+        let seen = self.wishes_seen.borrow();
+        seen.get(uid).is_some_and(|(_, pod)| pod.is_remote)
     }
 
     /// Remembers which pods are wanted at this moment, and which that exist are not.
@@ -180,6 +203,7 @@ impl Judge {
     pub fn starts_sandbox(&self, host: &Host, config: &SandboxConfig) {
         let uid = &config.uid;
         let what = format!("sandbox {}#{} ({uid})", config.name, config.attempt);
+        self.test_oath(host, uid);
         if self.may_start(host, uid).is_none() {
             self.condemn(format!("{what} starts, which nobody wants"));
         }
@@ -194,6 +218,8 @@ impl Judge {
         for (other, pod) in &kernel.pods {
             let twin = pod.sandbox.as_ref().is_some_and(|sandbox| {
                 other != uid
+                    && !self.is_remote(uid)
+                    && !self.is_remote(other)
                     && sandbox.config.name == config.name
                     && sandbox.config.namespace == config.namespace
                     && (sandbox.state == SandboxState::Ready || pod.live().next().is_some())
@@ -212,6 +238,7 @@ impl Judge {
             "{}/{}#{} ({uid})",
             config.pod_name, config.name, config.attempt
         );
+        self.test_oath(host, uid);
         let Some(pod) = self.may_start(host, uid) else {
             return self.condemn(format!("{what} starts, which nobody wants"));
         };

@@ -9,9 +9,13 @@
 //!    │        └── world seams ──► host { kernel, disk, images, volumes, net } ──► judge (safety)
 //!    └── timeline, faults, manifests ──► check (convergence, litmus)
 //! ```
+//! `cluster/` joins the node to a second lowtide: there the sync, HTTP, authentication, authorization,
+//! admission, controllers, registry and store of both ends are real; links, disks, clocks, containers
+//! and TLS are not. By hand: `cargo test --test sim joined -- --ignored`, with the same variables.
 
 mod check;
 mod client;
+mod cluster;
 mod disk;
 mod host;
 mod images;
@@ -36,13 +40,15 @@ use std::sync::Mutex;
 use std::sync::atomic::{AtomicU64, Ordering};
 
 use real::RealNode;
-use run::{Failure, Node, simulate};
+use run::{Failure, simulate};
 use stub::{Mutation, StubNode};
 use trace::Tracing;
 
 /// Seeds of the real node: a minute of two cores that nobody else uses much. Longer runs are
 /// for LOWTIDE_SEEDS.
 const SEEDS: u64 = 150;
+/// Seeds of the node and its cluster, by hand.
+const JOINED_SEEDS: u64 = 10;
 /// Seeds of the stub: it only has to show that the simulation is fair.
 const STUB_SEEDS: u64 = 300;
 /// Within so many seeds every mutation must be found.
@@ -59,12 +65,21 @@ fn number(name: &str) -> Option<u64> {
 /// Threads at most; each runs whole seeds, so what a seed does depends on no other.
 const THREADS_MAX: usize = 8;
 
-type MakeNode = fn() -> Box<dyn Node>;
+/// Tells the story of one seed.
+type Tell = fn(u64, Tracing) -> Result<Vec<String>, Failure>;
+
+fn real(seed: u64, tracing: Tracing) -> Result<Vec<String>, Failure> {
+    simulate(seed, tracing, Box::new(RealNode::default()))
+}
+
+fn stub(seed: u64, tracing: Tracing) -> Result<Vec<String>, Failure> {
+    simulate(seed, tracing, Box::new(StubNode::new(Mutation::None)))
+}
 
 /// Runs the seeds, or the one that the user asked for with its trace; panics with the first failure.
-fn run_seeds(default: u64, node: MakeNode) {
+fn run_seeds(default: u64, tell: Tell) {
     if let Some(seed) = number("LOWTIDE_SEED") {
-        match simulate(seed, Tracing::On, node()) {
+        match tell(seed, Tracing::On) {
             Ok(trace) => println!("{}\nseed {seed} is fine", trace.join("\n")),
             Err(failure) => report(&failure),
         }
@@ -73,13 +88,13 @@ fn run_seeds(default: u64, node: MakeNode) {
     let first = number("LOWTIDE_FROM").unwrap_or(0);
     let seeds = first..first + number("LOWTIDE_SEEDS").unwrap_or(default);
     let all = std::env::var_os("LOWTIDE_ALL").is_some();
-    let failures = failures(seeds, node, if all { usize::MAX } else { 1 });
+    let failures = failures(seeds, tell, if all { usize::MAX } else { 1 });
     for failure in failures.iter().filter(|_| all) {
         println!("seed {}: {}", failure.seed, failure.what.replace('\n', " "));
     }
     if let Some(Failure { seed, .. }) = failures.first() {
         // The same seed again, this time with its story.
-        match simulate(*seed, Tracing::On, node()) {
+        match tell(*seed, Tracing::On) {
             Ok(_) => panic!("seed {seed} fails only sometimes: something is not deterministic"),
             Err(failure) => report(&failure),
         }
@@ -87,7 +102,7 @@ fn run_seeds(default: u64, node: MakeNode) {
 }
 
 /// The failures of a range of seeds, lowest first; stops once there are `enough`.
-fn failures(seeds: std::ops::Range<u64>, node: MakeNode, enough: usize) -> Vec<Failure> {
+fn failures(seeds: std::ops::Range<u64>, tell: Tell, enough: usize) -> Vec<Failure> {
     let threads = std::thread::available_parallelism().map_or(1, |n| n.get().min(THREADS_MAX));
     let next = AtomicU64::new(seeds.start);
     let found = Mutex::new(Vec::new());
@@ -100,7 +115,7 @@ fn failures(seeds: std::ops::Range<u64>, node: MakeNode, enough: usize) -> Vec<F
                     if seed >= seeds.end || have >= enough {
                         return;
                     }
-                    if let Err(failure) = simulate(seed, Tracing::Off, node()) {
+                    if let Err(failure) = tell(seed, Tracing::Off) {
                         found.lock().expect("no panic under it").push(failure);
                     }
                 }
@@ -120,12 +135,18 @@ fn report(failure: &Failure) {
 
 #[test]
 fn the_node_is_safe_in_every_storm_and_converges_in_the_calm() {
-    run_seeds(SEEDS, || Box::new(RealNode::default()));
+    run_seeds(SEEDS, real);
+}
+
+#[test]
+#[ignore = "by hand: a seed takes seconds of a debug build"]
+fn joined_to_a_second_lowtide_the_node_is_safe_and_both_ends_agree_in_the_calm() {
+    run_seeds(JOINED_SEEDS, cluster::simulate);
 }
 
 #[test]
 fn the_stub_survives_all_weathers() {
-    run_seeds(STUB_SEEDS, || Box::new(StubNode::new(Mutation::None)));
+    run_seeds(STUB_SEEDS, stub);
 }
 
 #[test]
@@ -143,7 +164,7 @@ fn every_mutation_of_the_stub_is_found() {
 #[test]
 fn one_seed_is_one_story() {
     for seed in 0..20 {
-        let story = || match simulate(seed, Tracing::On, Box::new(StubNode::new(Mutation::None))) {
+        let story = || match stub(seed, Tracing::On) {
             Ok(trace) => trace,
             Err(failure) => failure.trace,
         };

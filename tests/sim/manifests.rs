@@ -21,7 +21,7 @@ pub const IMAGES: [&str; 4] = [
     "registry.sim/web:1",
     "registry.sim/late:1",
 ];
-const OBJECTS: [&str; 3] = ["settings", "flags", "tls"];
+pub const OBJECTS: [&str; 3] = ["settings", "flags", "tls"];
 /// Pods at the same time; more find nothing new and cost time.
 const PODS_MAX: usize = 5;
 
@@ -208,7 +208,7 @@ fn regular_script(luck: &Stream) -> String {
     }
 }
 
-fn pod(name: &str, luck: &Stream, features: Features) -> Value {
+pub fn pod(name: &str, luck: &Stream, features: Features) -> Value {
     let restart = *luck.pick(&["Always", "OnFailure", "Never"]);
     let mut containers = Vec::new();
     for index in 0..luck.between(1, 2) {

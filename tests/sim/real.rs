@@ -3,7 +3,7 @@
 use std::cell::RefCell;
 use std::io;
 use std::rc::Rc;
-use std::sync::Arc;
+use std::sync::{Arc, OnceLock};
 use std::time::Duration;
 
 use async_executor::Task;
@@ -11,9 +11,11 @@ use event_listener::Event;
 use lowtide::kubelet::facts::{Allocatable, NodeFacts};
 use lowtide::kubelet::{self, Kubelet};
 use lowtide::manifest::{Content, Decoding, FileSource, FileText, Listing, ManifestFiles};
-use lowtide::object::{Kind, Object, Quantity, Source, Standing};
+use lowtide::object::token::{Issuer, SigningKey};
+use lowtide::object::{Kind, Object, Origin, Quantity, Source, Standing};
 use lowtide::registry::{self, FaultyDisk, Limits, Packed, Place, Reader, Registry};
-use lowtide::world::{Clock, LocalFuture, Uid};
+use lowtide::remote::{self, Cloud, Registration, Remote};
+use lowtide::world::{Clock, Cluster, LocalFuture, Uid};
 use serde_json::{Value, json};
 
 use crate::client::{self, Ledger, Storing};
@@ -24,7 +26,7 @@ use crate::run::{Executor, Node};
 use crate::spec::Desired;
 use crate::timeline::SimClock;
 
-const NODE_NAME: &str = "sim";
+pub const NODE_NAME: &str = "sim";
 const RESCAN: Duration = Duration::from_secs(20);
 
 #[derive(Default)]
@@ -41,7 +43,11 @@ pub struct RealNode {
     failure: Option<io::ErrorKind>,
     erase: bool,
     host: Option<Rc<Host>>,
+    /// The way to a cluster, made anew by each agent.
+    dial: Option<Dial>,
 }
+
+pub type Dial = Rc<dyn Fn(&Rc<Host>, &Rc<Executor>) -> Rc<dyn Cluster>>;
 
 /// The manifest directory as the source reads it.
 struct SimDirectory {
@@ -108,7 +114,41 @@ fn options(host: &Host) -> kubelet::Options {
     }
 }
 
+fn remote_options() -> remote::Options {
+    remote::Options {
+        node_name: NODE_NAME.to_owned(),
+        registration: Registration::Own,
+        cloud: Cloud::Nobody,
+        provider_id: None,
+        sources: vec![Source::File],
+    }
+}
+
+/// One key for all runs: what it signs is looked at by nobody who decides anything.
+pub fn issuer() -> Arc<Issuer> {
+    static KEY: OnceLock<Vec<u8>> = OnceLock::new();
+    let key = KEY.get_or_init(|| SigningKey::generate().expect("a key"));
+    Arc::new(Issuer::new(SigningKey::from_pkcs8(key).expect("a key")))
+}
+
 impl RealNode {
+    /// A node that follows a cluster.
+    pub fn joined(dial: Dial) -> RealNode {
+        RealNode {
+            dial: Some(dial),
+            ..RealNode::default()
+        }
+    }
+
+    pub fn disk(&self) -> FaultyDisk {
+        self.disk.clone()
+    }
+
+    /// The running agent's registry, once it is open.
+    pub fn slot(&self) -> Rc<RefCell<Option<Registry>>> {
+        Rc::clone(&self.registry)
+    }
+
     /// The registry of the agent that runs when it is asked for.
     pub fn registry(&self) -> Rc<dyn Fn() -> Registry> {
         let slot = Rc::clone(&self.registry);
@@ -146,7 +186,14 @@ impl Pods {
         }
         if stated {
             let desired = self.read.iter();
-            let desired = desired.filter_map(|(_, pod)| Desired::from_body(&pod.body));
+            let desired = desired.filter_map(|(_, pod)| {
+                let is_remote = pod.key.origin == Origin::Remote;
+                let desired = Desired::from_body(&pod.body)?;
+                Some(Desired {
+                    is_remote,
+                    ..desired
+                })
+            });
             self.desired = Rc::new(desired.collect());
         }
     }
@@ -159,7 +206,6 @@ impl Node for RealNode {
 
     fn start(&mut self, host: &Rc<Host>, secrets: Stream, executor: &Rc<Executor>) {
         let registry_secrets = Rc::new(secrets.fork("registry"));
-        let world = host.world(secrets);
         let clock: Rc<dyn Clock> = Rc::new(SimClock(Rc::clone(&host.timeline)));
         let opening = registry::Options {
             place: Place::Inline(Arc::new(self.disk.clone())),
@@ -175,7 +221,16 @@ impl Node for RealNode {
             written: Rc::clone(&self.written),
             seen: Vec::new(),
         };
-        let options = options(host);
+        let mut options = options(host);
+        let remote = self.dial.as_ref().map(|dial| {
+            let random = Rc::new(secrets.fork("remote"));
+            Remote::new(dial(host, executor), Rc::clone(&clock), random)
+        });
+        if let Some(remote) = &remote {
+            options.sources.push(Source::Remote);
+            options.cluster_tokens = Some(remote.tokens());
+            options.issuer = Some(issuer());
+        }
         self.host = Some(Rc::clone(host));
         let (host, slot, kubelet) = (
             Rc::clone(host),
@@ -187,6 +242,7 @@ impl Node for RealNode {
             None => Storing::Always,
         };
         let ledger = Rc::clone(&self.ledger);
+        let world = host.world(secrets);
         let erase = std::mem::take(&mut self.erase);
         let tasks = Rc::clone(executor);
         self.tasks.push(executor.spawn(async move {
@@ -202,6 +258,10 @@ impl Node for RealNode {
                 erase_all(&registry);
             }
             *slot.borrow_mut() = Some(registry.clone());
+            let _sync = remote.map(|remote| {
+                let settings = remote_options();
+                remote.start(registry.clone(), settings, &tasks)
+            });
             let source = FileSource::new(directory, NODE_NAME, RESCAN, Decoding::Here);
             let running = Kubelet::start(world, registry.clone(), options, tasks).await;
             *kubelet.borrow_mut() = Some(running);
@@ -260,6 +320,10 @@ impl Node for RealNode {
         let pods = read.read.iter();
         pods.filter_map(|(_, pod)| Some((Uid::new(pod.uid())?, pod.body["status"].clone())))
             .collect()
+    }
+
+    fn reader(&self) -> Option<Reader> {
+        self.registry.borrow().as_ref().map(Registry::reader)
     }
 
     fn erase_statuses(&mut self) {

@@ -12,6 +12,7 @@ use std::time::Duration;
 
 use async_executor::LocalExecutor;
 use jiff::{SignedDuration, Timestamp};
+use lowtide::registry::Reader;
 use lowtide::world::{ContainerId, SandboxState, Uid};
 
 use crate::check;
@@ -34,11 +35,19 @@ const STRIKES: u64 = 15;
 const STRIKES_PLAIN: u64 = 12;
 const MINUTE: Nanos = 60_000_000_000;
 /// Two full back-offs (300 s), a hanging step (120 s), volumes (123 s) and then some.
-const CALM: Duration = Duration::from_secs(1500);
+pub const CALM: Duration = Duration::from_secs(1500);
 /// What an idle node does in the last minutes is counted.
 const IDLE: Duration = Duration::from_secs(300);
 
 pub type Executor = LocalExecutor<'static>;
+
+/// What else there is in the world, beside the node and its machine.
+pub trait Beside {
+    /// One poll of something that can go on. False if nothing can.
+    fn tick(&self) -> bool;
+    /// Looks at everything while nobody moves.
+    fn look(&self, host: &Host);
+}
 
 /// A node under test. Everything that must outlive the agent is the implementation's own disk.
 pub trait Node {
@@ -57,6 +66,10 @@ pub trait Node {
     fn version(&self) -> u64;
     /// Published statuses by UID.
     fn statuses(&self) -> Vec<(Uid, serde_json::Value)>;
+    /// What the node holds, while an agent runs that has one.
+    fn reader(&self) -> Option<Reader> {
+        None
+    }
     /// Erases every published status, while no agent runs the pods.
     fn erase_statuses(&mut self);
     /// Writes of the store fail with this from now on; `None` heals.
@@ -80,8 +93,10 @@ pub struct Run {
     pub host: Rc<Host>,
     pub node: Box<dyn Node>,
     pub manifests: Manifests,
+    pub beside: Option<Rc<dyn Beside>>,
     seed: Stream,
-    luck: Stream,
+    pub luck: Stream,
+    turns: Stream,
     executor: Rc<Executor>,
     moment: RefCell<(Nanos, u64)>,
     minute: RefCell<(Nanos, u64)>,
@@ -90,7 +105,7 @@ pub struct Run {
     store_failed: bool,
 }
 
-type Verdict = Result<(), String>;
+pub type Verdict = Result<(), String>;
 
 thread_local! {
     static SIMULATING: Cell<bool> = const { Cell::new(false) };
@@ -98,10 +113,18 @@ thread_local! {
 
 /// Runs one seed.
 pub fn simulate(seed: u64, tracing: Tracing, node: Box<dyn Node>) -> Result<Vec<String>, Failure> {
-    let mut run = Run::new(seed, tracing, node);
+    tell(seed, Run::new(seed, tracing, node), Run::whole)
+}
+
+/// Lets a story happen and says how it ended.
+pub fn tell(
+    seed: u64,
+    mut run: Run,
+    story: impl FnOnce(&mut Run) -> Verdict,
+) -> Result<Vec<String>, Failure> {
     watch_panics(|| SIMULATING.get());
     SIMULATING.set(true);
-    let outcome = std::panic::catch_unwind(std::panic::AssertUnwindSafe(|| run.whole()));
+    let outcome = std::panic::catch_unwind(std::panic::AssertUnwindSafe(|| story(&mut run)));
     let outcome = outcome.unwrap_or_else(|_| Err(last_panic().unwrap_or_default()));
     let trace = run.host.trace.lines();
     run.stop_agent();
@@ -122,6 +145,8 @@ impl Run {
         let host = Host::new(&stream, tracing);
         Run {
             luck: stream.fork("storm"),
+            turns: stream.fork("turns"),
+            beside: None,
             seed: stream,
             node,
             manifests: Manifests::default(),
@@ -153,7 +178,7 @@ impl Run {
         self.litmus()
     }
 
-    fn begin(&mut self) {
+    pub fn begin(&mut self) {
         for image in IMAGES {
             if self.luck.chance(600) {
                 self.host.images.borrow_mut().add(image);
@@ -165,7 +190,7 @@ impl Run {
         self.start_agent();
     }
 
-    fn edit(&mut self) {
+    pub fn edit(&mut self) {
         let features = self.node.features();
         let desired = self.host.judge.desired().unwrap_or_default();
         let accepted = |name: &str| {
@@ -237,7 +262,7 @@ impl Run {
         Ok(())
     }
 
-    fn strike(&mut self, kind: u64) -> Verdict {
+    pub fn strike(&mut self, kind: u64) -> Verdict {
         match kind {
             0 | 1 => self.crash_within_steps(Self::crash)?,
             2 => self.crash_within_steps(Self::cut_power)?,
@@ -395,6 +420,12 @@ impl Run {
     }
 
     fn calm(&mut self) -> Verdict {
+        self.end_faults();
+        self.run_for(CALM)
+    }
+
+    /// Nothing goes wrong any more, and nothing that a pod waits for is missing.
+    pub fn end_faults(&mut self) {
         self.host.trace.note(|| "== calm".to_owned());
         *self.host.faults.borrow_mut() = Faults::default();
         for image in IMAGES {
@@ -409,11 +440,10 @@ impl Run {
         self.node.fail_store(None);
         self.manifests.complete();
         self.node.feed(&self.manifests);
-        self.run_for(CALM)
     }
 
     /// Nothing changes any more, so nothing may be written.
-    fn idle(&mut self) -> Verdict {
+    pub fn idle(&mut self) -> Verdict {
         let written = || self.host.files.borrow().writes + self.node.store_writes();
         let before = written();
         self.run_for(IDLE)?;
@@ -427,7 +457,7 @@ impl Run {
     }
 
     /// Derived statuses come back after all of them were erased.
-    fn litmus(&mut self) -> Verdict {
+    pub fn litmus(&mut self) -> Verdict {
         if !check::is_still(self) {
             return Ok(());
         }
@@ -456,7 +486,7 @@ impl Run {
 
     /// One poll, or the next event of the world. False if nothing happens until `end`.
     fn step(&self, end: Nanos) -> Result<bool, String> {
-        let moved = if self.executor.try_tick() {
+        let moved = if self.tick() {
             self.count_poll()?;
             if let Some(panic) = last_panic() {
                 return Err(panic);
@@ -465,12 +495,26 @@ impl Run {
         } else {
             self.host.judge.look_around(&self.host);
             self.note_statuses();
+            if let Some(beside) = &self.beside {
+                beside.look(&self.host);
+            }
             let due = self.host.timeline.next_due();
             due.is_some_and(|due| due <= end) && self.host.timeline.fire_next()
         };
         match self.host.judge.verdict() {
             Some(crime) => Err(crime),
             None => Ok(moved),
+        }
+    }
+
+    /// One poll of the node or of what is beside it, drawn from the seed.
+    fn tick(&self) -> bool {
+        let Some(beside) = &self.beside else {
+            return self.executor.try_tick();
+        };
+        match self.turns.chance(500) {
+            true => self.executor.try_tick() || beside.tick(),
+            false => beside.tick() || self.executor.try_tick(),
         }
     }
 

@@ -41,6 +41,8 @@ pub struct Desired {
     pub deleting: bool,
     /// From a manifest file.
     pub is_static: bool,
+    /// Of a cluster that the node follows.
+    pub is_remote: bool,
     pub restart: Restart,
     /// `activeDeadlineSeconds`
     pub active_deadline: Option<Duration>,
@@ -82,6 +84,7 @@ impl Desired {
             uid: Uid::new(metadata["uid"].as_str()?)?,
             namespace: text(&metadata["namespace"]),
             name: text(&metadata["name"]),
+            is_remote: false,
             is_static: metadata["annotations"]["kubernetes.io/config.source"] == "file",
             deleting: metadata["deletionTimestamp"].is_string(),
             restart: match spec["restartPolicy"].as_str() {

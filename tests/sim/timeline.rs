@@ -79,6 +79,15 @@ impl Timeline {
             .set(self.now.get() - FIRST_UPTIME.as_nanos() as u64);
     }
 
+    /// Resolves at `due`, for whichever machine's clock asked.
+    pub fn sleep_until(self: &Rc<Timeline>, due: Nanos) -> LocalFuture<'static, ()> {
+        Box::pin(Sleep {
+            timeline: Rc::clone(self),
+            due,
+            when: None,
+        })
+    }
+
     /// Lets the world do something later, whatever becomes of the agent.
     pub fn after(&self, delay: Duration, act: impl FnOnce() + 'static) {
         let due = self.now.get() + delay.as_nanos() as u64;
@@ -148,11 +157,7 @@ impl Clock for SimClock {
 
     fn sleep_until(&self, deadline: BootTime) -> LocalFuture<'static, ()> {
         let span = u64::try_from(deadline.as_duration().as_nanos()).unwrap_or(u64::MAX);
-        Box::pin(Sleep {
-            timeline: Rc::clone(&self.0),
-            due: self.0.booted.get().saturating_add(span),
-            when: None,
-        })
+        self.0.sleep_until(self.0.booted.get().saturating_add(span))
     }
 }
 

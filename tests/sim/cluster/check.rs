@@ -1,0 +1,141 @@
+//! What must be true of both ends once nothing goes wrong any more.
+
+use std::collections::BTreeMap;
+
+use jiff::Timestamp;
+use lowtide::object::{Key, Kind, Origin};
+use lowtide::registry::Reader;
+use serde_json::Value;
+
+use crate::real::NODE_NAME;
+use crate::run::{Run, Verdict};
+
+/// A renewal is due every 10 s and may take a little.
+const LEASE_AGE_MAX_S: i64 = 15;
+const MIRROR: &str = "kubernetes.io/config.mirror";
+
+/// All checks, the first failure named.
+pub fn converged(run: &Run, far: &Reader) -> Verdict {
+    node_is_ready(far)?;
+    lease_is_fresh(run, far)?;
+    let node = run.node.reader().ok_or("the node has no registry")?;
+    let theirs = bodies(far);
+    let ours = bodies(&node);
+    for (key, body) in &theirs {
+        if body["spec"]["nodeName"] != NODE_NAME {
+            continue;
+        }
+        if body["metadata"]["deletionTimestamp"].is_string() {
+            return Err(format!("{key} is still being deleted in the cluster"));
+        }
+        match is_mirror(body) {
+            true => mirror(key, body, &ours)?,
+            false => pod(key, body, &ours)?,
+        }
+    }
+    for (key, body) in &ours {
+        let counterpart = theirs.get(&Key {
+            origin: Origin::Local,
+            ..key.clone()
+        });
+        match (key.origin, counterpart) {
+            (Origin::Remote, None) => {
+                return Err(format!("{key} is not in the cluster: {body}"));
+            }
+            (Origin::Local, None) => return Err(format!("{key} has no mirror")),
+            (Origin::Remote | Origin::Local, Some(_)) => {}
+        }
+    }
+    Ok(())
+}
+
+fn bodies(reader: &Reader) -> BTreeMap<Key, Value> {
+    let (pods, _) = reader.list(Kind::Pod, None);
+    let pods = pods.iter().map(|pod| (pod.key.clone(), pod.body.clone()));
+    pods.collect()
+}
+
+fn is_mirror(body: &Value) -> bool {
+    body["metadata"]["annotations"][MIRROR].is_string()
+}
+
+fn node_is_ready(far: &Reader) -> Verdict {
+    let node = far.get(&Key::local(Kind::Node, "", NODE_NAME));
+    let node = node.ok_or("the cluster has no Node")?;
+    let conditions = node.body["status"]["conditions"].as_array();
+    let mut conditions = conditions.into_iter().flatten();
+    let ready = conditions.find(|condition| condition["type"] == "Ready");
+    match ready {
+        Some(ready) if ready["status"] == "True" => Ok(()),
+        other => Err(format!("the Node is not Ready: {other:?}")),
+    }
+}
+
+fn lease_is_fresh(run: &Run, far: &Reader) -> Verdict {
+    let lease = far.get(&Key::local(Kind::Lease, "kube-node-lease", NODE_NAME));
+    let lease = lease.ok_or("the node has no lease")?;
+    let renewed = &lease.body["spec"]["renewTime"];
+    let at: Option<Timestamp> = renewed.as_str().and_then(|text| text.parse().ok());
+    let now = run.host.timeline.wall();
+    match at.map(|at| now.duration_since(at).as_secs()) {
+        Some(0..=LEASE_AGE_MAX_S) => Ok(()),
+        age => Err(format!("the lease was renewed {age:?} s ago: {renewed}")),
+    }
+}
+
+/// A pod of the cluster, and the node's word on it.
+fn pod(key: &Key, theirs: &Value, ours: &BTreeMap<Key, Value>) -> Verdict {
+    let copy = ours.get(&Key {
+        origin: Origin::Remote,
+        ..key.clone()
+    });
+    let Some(copy) = copy else {
+        // The node may have lost its records of one that had ended.
+        return match theirs["status"]["phase"].as_str() {
+            Some("Succeeded" | "Failed") => Ok(()),
+            phase => Err(format!("{key} ({phase:?}) is unknown to the node")),
+        };
+    };
+    if copy["metadata"]["uid"] != theirs["metadata"]["uid"] {
+        return Err(format!("{key} is another pod here: {copy}"));
+    }
+    same_status(key, theirs, copy)
+}
+
+/// The picture of a pod of the node.
+fn mirror(key: &Key, theirs: &Value, ours: &BTreeMap<Key, Value>) -> Verdict {
+    let Some(own) = ours.get(key) else {
+        return Err(format!("{key} is a mirror of nothing"));
+    };
+    let hash = |body: &Value, name: &str| body["metadata"]["annotations"][name].clone();
+    let (theirs_hash, own_hash) = (hash(theirs, MIRROR), hash(own, "kubernetes.io/config.hash"));
+    if theirs_hash != own_hash {
+        return Err(format!("{key} shows {theirs_hash}, the pod is {own_hash}"));
+    }
+    same_status(key, theirs, own)
+}
+
+fn same_status(key: &Key, theirs: &Value, ours: &Value) -> Verdict {
+    let (theirs, ours) = (&theirs["status"], &ours["status"]);
+    let fields = ours.as_object().into_iter().flatten();
+    for (name, ours) in fields {
+        let same = match name.as_str() {
+            "conditions" => holds_all(&theirs[name], ours),
+            _ => theirs[name] == *ours,
+        };
+        if !same {
+            let theirs = &theirs[name];
+            return Err(format!(
+                "{key}: {name} is {theirs} in the cluster and {ours} here"
+            ));
+        }
+    }
+    Ok(())
+}
+
+/// The cluster has an order and conditions of its own.
+fn holds_all(theirs: &Value, ours: &Value) -> bool {
+    let theirs = theirs.as_array().map_or(&[][..], Vec::as_slice);
+    let mut ours = ours.as_array().into_iter().flatten();
+    ours.all(|one| theirs.contains(one))
+}

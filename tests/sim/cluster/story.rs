@@ -1,0 +1,265 @@
+//! One seed of the node and its cluster, from the first boot to the last check.
+
+use std::cell::RefCell;
+use std::rc::Rc;
+use std::time::Duration;
+
+use jiff::{SignedDuration, Timestamp};
+use lowtide::registry::FaultyDisk;
+use lowtide::world::Cluster;
+
+use super::check;
+use super::door::Door;
+use super::far::{Far, TOKEN};
+use super::sea::{Caller, Sea, Shore, Weather};
+use super::user::User;
+use super::witness::Witness;
+use crate::check as node_check;
+use crate::host::Host;
+use crate::images::Origin;
+use crate::manifests::IMAGES;
+use crate::random::Stream;
+use crate::real::RealNode;
+use crate::run::{self, Beside, CALM, Executor, Failure, Run, Verdict};
+use crate::timeline::SimClock;
+use crate::trace::Tracing;
+
+/// Kinds of strikes at the node that are its own: see `Run::strike`.
+const STRIKES: u64 = 15;
+
+/// All that is not the node.
+struct Rest {
+    far: Rc<Far>,
+    sea: Rc<Sea>,
+    fair: Rc<Sea>,
+    user: Rc<User>,
+    witness: Rc<Witness>,
+    ground: Rc<Executor>,
+}
+
+impl Beside for Rest {
+    fn tick(&self) -> bool {
+        self.ground.try_tick() || self.far.tick()
+    }
+
+    fn look(&self, host: &Host) {
+        self.witness.look(host);
+    }
+}
+
+struct Story<'a> {
+    run: &'a mut Run,
+    rest: Rc<Rest>,
+    luck: Stream,
+    backup: Option<FaultyDisk>,
+}
+
+/// Runs one seed.
+pub fn simulate(seed: u64, tracing: Tracing) -> Result<Vec<String>, Failure> {
+    let stream = Stream::new(seed).fork("cluster");
+    // The node dials what is made after it.
+    let dialled: Rc<RefCell<Option<(Rc<Sea>, Rc<Witness>)>>> = Rc::default();
+    let way = Rc::clone(&dialled);
+    let node = RealNode::joined(Rc::new(move |host, executor| {
+        let way = way.borrow();
+        let (sea, witness) = way.as_ref().expect("made before the node starts");
+        let witness = Rc::clone(witness);
+        let clock = Rc::new(SimClock(Rc::clone(&host.timeline)));
+        let overseer = Rc::new(move |call: &_| witness.oversee(call));
+        Door::new(sea, clock, executor, Some(TOKEN), Some(overseer)) as Rc<dyn Cluster>
+    }));
+    let (slot, disk) = (node.slot(), node.disk());
+    let mut run = Run::new(seed, tracing, Box::new(node));
+    let (timeline, trace) = (&run.host.timeline, &run.host.trace);
+    let ground = Rc::new(Executor::new());
+    let far = Far::new(timeline, trace, stream.fork("far"));
+    let sea = |name: &str, caller| {
+        let shore = (Rc::clone(&far) as Rc<dyn Shore>, caller);
+        Sea::new(timeline, trace, stream.fork(name), &ground, shore)
+    };
+    let (fair, sea) = (sea("fair", Caller::Socket), sea("sea", Caller::Network));
+    let door = Door::new(&fair, Rc::clone(&far.clock) as _, &ground, None, None);
+    let user = User::new(&door, stream.fork("user"), trace, &ground);
+    let witness = Witness::new(&far, slot, disk);
+    dialled.replace(Some((Rc::clone(&sea), Rc::clone(&witness))));
+    let sworn = Rc::clone(&witness);
+    run.host
+        .judge
+        .swear(Rc::new(move |host, uid| sworn.oath(host, uid)));
+    let rest = Rc::new(Rest {
+        far,
+        sea,
+        fair,
+        user,
+        witness,
+        ground,
+    });
+    run.beside = Some(Rc::clone(&rest) as Rc<dyn Beside>);
+    let luck = stream.fork("storm");
+    let end = Rc::clone(&rest);
+    let told = run::tell(seed, run, move |run| {
+        let mut story = Story {
+            run,
+            rest,
+            luck,
+            backup: None,
+        };
+        story.whole()
+    });
+    end.end();
+    dialled.take();
+    told
+}
+
+impl Rest {
+    fn end(&self) {
+        self.user.leave();
+        self.sea.drain();
+        self.fair.drain();
+        self.far.kill();
+        while self.ground.try_tick() {}
+    }
+}
+
+impl Story<'_> {
+    fn whole(&mut self) -> Verdict {
+        self.rest.far.start();
+        self.run.begin();
+        self.storm()?;
+        self.calm()?;
+        self.converged()?;
+        self.run.node.keeps_promises()?;
+        self.run.idle()?;
+        self.converged()
+    }
+
+    fn converged(&self) -> Verdict {
+        node_check::converged(self.run)?;
+        let far = self.rest.far.reader().ok_or("the cluster does not run")?;
+        check::converged(self.run, &far)
+    }
+
+    fn storm(&mut self) -> Verdict {
+        let kinds: Vec<u64> = (0..STRIKES).filter(|_| self.luck.chance(300)).collect();
+        let patience = *self.luck.pick(&[300, 5_000, 30_000, 90_000]);
+        for _ in 0..self.luck.between(5, 30) {
+            let wait = Duration::from_millis(self.luck.between(0, patience));
+            self.run.run_for(wait)?;
+            match self.luck.between(0, 99) {
+                0..=34 => self.let_user_act(),
+                35..=54 => self.change_link(),
+                55..=69 => self.strike_cluster()?,
+                70..=84 => self.run.edit(),
+                _ if kinds.is_empty() => {}
+                _ => self.run.strike(*self.luck.pick(&kinds))?,
+            }
+        }
+        Ok(())
+    }
+
+    fn let_user_act(&mut self) {
+        let names = self.run.manifests.pod_names();
+        let mirrors = names
+            .iter()
+            .map(|name| format!("{name}-{}", crate::real::NODE_NAME));
+        self.rest.user.act(mirrors.collect());
+    }
+
+    fn change_link(&mut self) {
+        let sea = &self.rest.sea;
+        match self.luck.between(0, 5) {
+            0 => sea.reset_all(),
+            1 => sea.forget_all(),
+            2 => sea.set(Weather::fair()),
+            _ => {
+                let lost =
+                    *self
+                        .luck
+                        .pick(&[(true, true), (true, false), (false, true), (false, false)]);
+                sea.set(Weather {
+                    out_lost: lost.0,
+                    back_lost: lost.1,
+                    no_route: self.luck.chance(150),
+                    delay: Duration::from_millis(*self.luck.pick(&[1, 5, 50, 700, 2000])),
+                    resets: *self.luck.pick(&[0, 0, 30, 200]),
+                });
+            }
+        }
+    }
+
+    fn strike_cluster(&mut self) -> Verdict {
+        let rest = Rc::clone(&self.rest);
+        match self.luck.between(0, 5) {
+            0 => {
+                rest.far.kill();
+                self.stay_down()?;
+            }
+            1 => {
+                self.lose_cluster();
+                self.stay_down()?;
+            }
+            2 => {
+                self.run
+                    .host
+                    .trace
+                    .note(|| "== a backup is made".to_owned());
+                self.backup = Some(rest.far.backup());
+            }
+            3 => {
+                if let Some(backup) = self.backup.clone() {
+                    rest.far.kill();
+                    rest.far.restore(&backup);
+                    self.stay_down()?;
+                }
+            }
+            _ => self.jump_far_clock(),
+        }
+        Ok(())
+    }
+
+    fn lose_cluster(&mut self) {
+        self.rest.sea.far_end_lost_power();
+        self.rest.fair.far_end_lost_power();
+        self.rest.far.cut_power();
+    }
+
+    fn stay_down(&mut self) -> Verdict {
+        let down = *self.luck.pick(&[100, 3_000, 60_000]);
+        let down = Duration::from_millis(self.luck.between(0, down));
+        self.run.run_for(down)?;
+        self.rest.far.start();
+        Ok(())
+    }
+
+    fn jump_far_clock(&mut self) {
+        let clock = &self.rest.far.clock;
+        let now = lowtide::world::Clock::wall(&**clock);
+        let year = SignedDuration::from_hours(24 * 365);
+        let wall = match self.luck.between(0, 2) {
+            0 => Timestamp::UNIX_EPOCH,
+            1 => now.checked_add(year).unwrap_or(now),
+            _ => now.checked_sub(year).unwrap_or(now),
+        };
+        self.run
+            .host
+            .trace
+            .note(|| format!("== the cluster's clock jumps to {wall}"));
+        clock.set_wall(wall);
+    }
+
+    fn calm(&mut self) -> Verdict {
+        self.run.end_faults();
+        self.rest.sea.set(Weather::fair());
+        self.rest.user.start_to_complete();
+        // What only an import would bring to a pod of the cluster.
+        for image in IMAGES {
+            self.run
+                .host
+                .images
+                .borrow_mut()
+                .set_origin(image, Origin::Pullable);
+            self.run.host.images.borrow_mut().add(image);
+        }
+        self.run.run_for(CALM)
+    }
+}
