@@ -2,6 +2,8 @@
 
 use std::net::TcpStream;
 
+use serde_json::json;
+
 use crate::isolation::{isolated, run};
 use crate::support::{FOREVER, Node, condition, container, eventually, pod, restarts};
 
@@ -95,7 +97,8 @@ fn security_context_and_namespaces_show_inside() {
       allowPrivilegeEscalation: false
       capabilities: {drop: [ALL]}
       seccompProfile: {type: RuntimeDefault}
-    volumeMounts: [{name: v, mountPath: /v}]";
+    resources: {requests: {memory: 16Mi}, limits: {cpu: 500m, memory: 64Mi}}
+    volumeMounts: [{name: v, mountPath: /v}, {name: v, mountPath: /w, readOnly: true}]";
         let spec =
             "  securityContext: {runAsGroup: 1001, supplementalGroups: [3000], fsGroup: 4000}
   volumes: [{name: v, emptyDir: {}}]";
@@ -120,6 +123,21 @@ fn security_context_and_namespaces_show_inside() {
         );
         assert!(seen.contains("Read-only file system"), "{seen}");
         assert!(seen.contains("\n4000\n"), "{seen}");
+        let groups = node.sh("tight", "grep Groups: /proc/1/status");
+        let groups: Vec<u64> = groups
+            .split_whitespace()
+            .filter_map(|group| group.parse().ok())
+            .collect();
+        let tight = node.up("tight");
+        let shown = container(&tight, "c");
+        let linux = json!({"uid": 1000, "gid": 1001, "supplementalGroups": groups});
+        assert_eq!(shown["user"]["linux"], linux);
+        let below = json!({"name": "v", "mountPath": "/w", "readOnly": true, "recursiveReadOnly": "Disabled"});
+        assert_eq!(shown["volumeMounts"][1], below);
+        assert_eq!(shown["resources"]["limits"]["memory"], "64Mi");
+        assert_eq!(shown["allocatedResources"]["memory"], "16Mi");
+        let limits = json!({"cpu": "500m", "memory": "64Mi"});
+        assert_eq!(tight["status"]["resources"]["limits"], limits);
 
         node.up("shared");
         let processes = node.sh("shared", "ps");
