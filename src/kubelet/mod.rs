@@ -60,6 +60,7 @@ use futures_lite::future::zip;
 use self::core::Core;
 pub use self::core::Options;
 use self::facts::{NodeFacts, Site};
+use self::core::{Core, EventKind};
 use self::memory::{Checkpoint, EndCause, Final, Memory};
 use self::view::PodView;
 use self::worker::{Shared, work};
@@ -155,6 +156,8 @@ impl Kubelet {
     pub async fn stop_all(&self, limit: Duration) {
         self.core.stopping.set(true);
         self.core.troubles.notify(usize::MAX);
+        let text = "Shutdown manager detected shutdown event";
+        self.core.node_event(EventKind::Normal, "Shutdown", text);
         for worker in self.workers.borrow().values() {
             let grace = worker.shared.view.borrow().grace;
             worker.shared.end(EndCause::Shutdown, grace);
