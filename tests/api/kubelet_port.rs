@@ -402,6 +402,25 @@ fn what_is_not_there_is_told_in_kubelets_words() {
             404,
             "container not found (\"x\")\n",
         ),
+        ("GET", "/logs/syslog", 405, "logs endpoint is disabled.\n"),
+        (
+            "POST",
+            "/checkpoint/default/gone/web",
+            404,
+            "pod does not exist\n",
+        ),
+        (
+            "POST",
+            "/checkpoint/default/web/x",
+            404,
+            "container x does not exist\n",
+        ),
+        (
+            "POST",
+            "/checkpoint/default/web/web",
+            500,
+            "checkpointing of default/web/web failed (checkpoints are not implemented)\n",
+        ),
         (
             "POST",
             "/exec/default/web/web?command=id",
