@@ -166,7 +166,7 @@ pub struct Ending {
     /// Why the node evicts or rejects it; stays when another cause comes on top.
     #[serde(default)]
     pub eviction: Option<String>,
-    /// Of a pod that the node turns away, where it is not `Evicted`.
+    /// Of a pod that the node turns away or ends for another, where it is not `Evicted`.
     #[serde(default)]
     pub reason: Option<String>,
 }

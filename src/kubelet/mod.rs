@@ -30,6 +30,7 @@ pub mod node_status;
 mod orphans;
 mod outcome;
 pub mod plan;
+mod preempt;
 pub mod pressure;
 pub mod probe;
 mod prober;

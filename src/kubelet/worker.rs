@@ -21,6 +21,7 @@ use super::fit::Refusal;
 use super::memory::{Condemned, EndCause, Ending, Health, Memory, Target};
 use super::outcome::{Outcome, absorb};
 use super::plan::{Plan, Situation, Step, Waiting, plan};
+use super::preempt;
 use super::prober::Probers;
 use super::records;
 use super::status::{Facts, status};
@@ -113,6 +114,12 @@ impl Shared {
     }
 
     /// Turns the pod away for good: nothing of it has run.
+    /// Ends the pod for one that has to be here.
+    pub fn preempt(&self, grace: Duration) {
+        let (reason, why) = (preempt::REASON.to_owned(), preempt::MESSAGE.to_owned());
+        self.end_by_node(EndCause::Evicted, Some(reason), why, grace);
+    }
+
     pub fn reject(&self, refusal: Refusal) {
         let reason = Some(refusal.reason);
         self.end_by_node(EndCause::Rejected, reason, refusal.message, Duration::ZERO);

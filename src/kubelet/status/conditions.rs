@@ -8,6 +8,7 @@ use serde_json::{Value, json};
 use super::container::{ContainerStatus, State};
 use super::phase::Phase;
 use super::{Facts, put_generation, rfc3339};
+use crate::kubelet::preempt;
 use crate::kubelet::view::Role;
 use crate::world::SandboxState;
 
@@ -61,7 +62,10 @@ pub(super) fn conditions(
     if let Some(ended) = ended.filter(|ended| ended.disrupted) {
         all.push(Condition {
             reason: Some("TerminationByKubelet"),
-            message: ended.message.clone(),
+            message: match ended.reason.as_deref() {
+                Some(preempt::REASON) => Some(preempt::DISRUPTION.to_owned()),
+                _ => ended.message.clone(),
+            },
             ..Condition::holds("DisruptionTarget")
         });
     }
