@@ -402,25 +402,6 @@ fn what_is_not_there_is_told_in_kubelets_words() {
             404,
             "container not found (\"x\")\n",
         ),
-        ("GET", "/logs/syslog", 405, "logs endpoint is disabled.\n"),
-        (
-            "POST",
-            "/checkpoint/default/gone/web",
-            404,
-            "pod does not exist\n",
-        ),
-        (
-            "POST",
-            "/checkpoint/default/web/x",
-            404,
-            "container x does not exist\n",
-        ),
-        (
-            "POST",
-            "/checkpoint/default/web/web",
-            500,
-            "checkpointing of default/web/web failed (checkpoints are not implemented)\n",
-        ),
         (
             "POST",
             "/exec/default/web/web?command=id",
@@ -446,6 +427,36 @@ fn what_is_not_there_is_told_in_kubelets_words() {
             code,
             "{method} {path}"
         );
+    }
+}
+
+#[test]
+fn what_is_turned_off_is_told_in_kubelets_words() {
+    let place = Place::open();
+    let root = place.root();
+    for (method, path, code, text) in [
+        ("GET", "/logs/syslog", 405, "logs endpoint is disabled.\n"),
+        (
+            "POST",
+            "/checkpoint/default/gone/web",
+            404,
+            "pod does not exist\n",
+        ),
+        (
+            "POST",
+            "/checkpoint/default/web/x",
+            404,
+            "container x does not exist\n",
+        ),
+        (
+            "POST",
+            "/checkpoint/default/web/web",
+            500,
+            "checkpointing of default/web/web failed (checkpoints are not implemented)\n",
+        ),
+    ] {
+        let told = place.ask(&root, method, path, "");
+        assert_eq!(told, (code, text.to_owned()), "{path}");
     }
 }
 
