@@ -16,12 +16,16 @@ use serde_json::Value;
 use super::container_config::container_hash;
 use super::fit::Claim;
 use super::pressure::limits;
+use super::resize::ResizePolicy;
+use super::resources::{container_resources, pod_cgroup};
 use super::tokens;
+use crate::object::references::items;
 use crate::object::resources::qos_class;
 use crate::object::{
     self, Key, Kind, Object, Problem, Provenance, Standing, Unhonoured, unhonoured,
 };
-use crate::world::{QosClass, Uid};
+use crate::registry::Packed;
+use crate::world::{CgroupResources, QosClass, Uid};
 
 /// What a container is for; decides order, restarts and whether the pod's end waits for it.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
@@ -33,6 +37,17 @@ pub enum Role {
     Regular,
     /// Added to a pod that runs (`kubectl debug`); started once, never again, and decides nothing.
     Ephemeral,
+}
+
+impl Role {
+    /// The list of the spec that it stands in.
+    pub fn list(self) -> &'static str {
+        match self {
+            Role::Init | Role::Sidecar => "initContainers",
+            Role::Regular => "containers",
+            Role::Ephemeral => "ephemeralContainers",
+        }
+    }
 }
 
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -97,6 +112,9 @@ pub struct ContainerView {
     pub hash: String,
     /// The pod's policy, or what the role makes of it.
     pub restart_policy: RestartPolicy,
+    /// Limits of its cgroup.
+    pub resources: CgroupResources,
+    pub resize_policy: ResizePolicy,
     /// Boxed, as below: few containers have any, and they are large.
     probes: [Option<Box<Probe>>; 3],
     pub lifecycle: Option<Box<Lifecycle>>,
@@ -119,8 +137,12 @@ pub struct PodView {
     pub containers: Vec<ContainerView>,
     pub restart_policy: RestartPolicy,
     pub qos: QosClass,
+    /// Limits of its cgroup, but for the number of processes.
+    pub cgroup: CgroupResources,
     /// What it takes of the node.
     pub claim: Claim,
+    /// Other resources are asked for, and there is no room for them.
+    pub pending: Option<Box<Pending>>,
     /// `metadata.generation`; 0 for none.
     pub generation: i64,
     pub priority: i32,
@@ -143,9 +165,24 @@ pub struct PodView {
     pub unhonoured: Vec<Unhonoured>,
     /// Deletion was asked for, with this grace.
     pub deletion_grace: Option<Duration>,
-    /// The body without its status.
-    text: Box<str>,
+    text: Text,
     typed: RefCell<Option<Rc<Typed>>>,
+}
+
+/// A resize that waits.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Pending {
+    pub message: String,
+    /// Of the spec that asks for it.
+    pub generation: i64,
+}
+
+/// Where the pod's own text is, without its status.
+#[derive(Clone, Debug)]
+enum Text {
+    Own(Box<str>),
+    /// In the registry, which has it anyway.
+    Registered(Packed),
 }
 
 /// The typed pod.
@@ -160,6 +197,39 @@ impl PodView {
     /// Reads a pod of the registry. `Err` says what is missing or of the wrong type; the registry
     /// validates before it stores, so this is a defect of an older store or of validation.
     pub fn new(object: &Object) -> Result<Rc<PodView>, String> {
+        PodView::read(object, Text::Own(without_status(&object.body)))
+    }
+
+    /// The same of an object at rest, whose text it shares.
+    pub fn registered(packed: &Packed, object: &Object) -> Result<Rc<PodView>, String> {
+        PodView::read(object, Text::Registered(packed.without_status()))
+    }
+
+    /// The object with the resources that its containers have had in the spec `before`.
+    pub fn pending(object: &Object, before: &Value, why: Pending) -> Result<Rc<PodView>, String> {
+        let mut object = object.clone();
+        for list in [Role::Init.list(), Role::Regular.list()] {
+            let containers = object.body["spec"][list].as_array_mut();
+            for container in containers.into_iter().flatten() {
+                let known = items(before, list).find(|known| known["name"] == container["name"]);
+                container["resources"] = known.map_or(Value::Null, |one| one["resources"].clone());
+            }
+        }
+        let mut view = PodView::new(&object)?;
+        Rc::make_mut(&mut view).pending = Some(why.into());
+        Ok(view)
+    }
+
+    /// Whether both ask for the same resources.
+    pub fn asks_as(&self, other: &PodView) -> bool {
+        let each = |view: &PodView| {
+            let containers = view.containers.iter();
+            containers.map(|c| c.resources.clone()).collect::<Vec<_>>()
+        };
+        self.claim == other.claim && self.cgroup == other.cgroup && each(self) == each(other)
+    }
+
+    fn read(object: &Object, text: Text) -> Result<Rc<PodView>, String> {
         let typed = Typed::new(&object.body)?;
         let uid = Uid::new(object.uid())
             .ok_or_else(|| format!("metadata.uid: {:?} is no path component", object.uid()))?;
@@ -184,7 +254,9 @@ impl PodView {
             containers,
             restart_policy: policy,
             qos: qos_class(&typed.pod),
+            cgroup: pod_cgroup(&typed.pod, None).resources,
             claim: Claim::of(&object.body["spec"]),
+            pending: None,
             generation: typed.pod.metadata.generation.unwrap_or(0),
             priority: spec.priority.unwrap_or(0),
             limits_disk: limits::has_any(&typed.pod),
@@ -209,7 +281,7 @@ impl PodView {
                 )
             }),
             unhonoured: unhonoured(&object.body, object.key.origin),
-            text: without_status(&object.body),
+            text,
             typed: RefCell::new(Some(Rc::new(typed))),
         }))
     }
@@ -220,8 +292,12 @@ impl PodView {
 
     /// The pod without its status, made of its text.
     pub fn body(&self) -> Value {
-        let body = serde_json::from_str(&self.text);
-        body.expect("a value written as text is read back")
+        match &self.text {
+            Text::Own(text) => {
+                serde_json::from_str(text).expect("a value written as text is read back")
+            }
+            Text::Registered(packed) => packed.unpack().body,
+        }
     }
 
     /// The typed pod; made of its text if nobody has it.
@@ -246,11 +322,7 @@ impl PodView {
 
     /// `spec.containers{web}`: what events about a container point at.
     pub fn field_path(&self, view: &ContainerView) -> String {
-        match view.role {
-            Role::Regular => format!("spec.containers{{{}}}", view.name),
-            Role::Ephemeral => format!("spec.ephemeralContainers{{{}}}", view.name),
-            Role::Init | Role::Sidecar => format!("spec.initContainers{{{}}}", view.name),
-        }
+        format!("spec.{}{{{}}}", view.role.list(), view.name)
     }
 
     pub fn with_role(&self, role: Role) -> impl Iterator<Item = &ContainerView> {
@@ -383,6 +455,8 @@ fn container_view(
         },
         hash: container_hash(container),
         restart_policy,
+        resources: container_resources(container),
+        resize_policy: resize_policy(container),
         image: container.image.clone().unwrap_or_default(),
         probes: [
             &container.startup_probe,
@@ -392,6 +466,17 @@ fn container_view(
         .map(|probe| probe.clone().map(Box::new)),
         lifecycle: container.lifecycle.clone().map(Box::new),
         ports: named_ports(container),
+    }
+}
+
+fn resize_policy(container: &Container) -> ResizePolicy {
+    let restarts = |resource: &str| {
+        let mut policies = container.resize_policy.iter().flatten();
+        policies.any(|p| p.resource_name == resource && p.restart_policy == "RestartContainer")
+    };
+    ResizePolicy {
+        cpu_restarts: restarts("cpu"),
+        memory_restarts: restarts("memory"),
     }
 }
 
