@@ -10,9 +10,9 @@
 //! | rule | broken when |
 //! |---|---|
 //! | never let go | the node's registry drops or ends a pod of the cluster that the cluster never gave up |
-//! | first the disk | something of a pod of the cluster starts that a power cut now would take away with what it names |
+//! | first the disk | something of a pod starts that a power cut now would take away, with what it names |
 //! | over is over | something starts of a pod whose end the node has told by its DELETE |
-//! | own business | a DELETE of what is neither a mirror nor asked to go; a write without a UID; a pod that is no mirror |
+//! | own business | a DELETE of what is no mirror and not asked to go; no UID; a new pod that is no mirror |
 //! | no mixing | the cluster is told of containers of another pod |
 //!
 //! Once nothing goes wrong any more: the Node is Ready and its lease fresh, both ends agree about every
