@@ -19,7 +19,7 @@ pub enum Effect {
 /// A field that is set and not honoured.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Unhonoured {
-    /// `spec.containers[0].readinessProbe.grpc`
+    /// `spec.containers[0].lifecycle.stopSignal`
     pub path: String,
     pub effect: Effect,
 }
@@ -66,7 +66,6 @@ pub fn unhonoured(pod: &Value, origin: Origin) -> Vec<Unhonoured> {
             found.if_set(spec, "spec", name, effect);
         }
     }
-    found.if_set(spec, "spec", "hostnameOverride", Effect::Warn);
     for name in POD_WAIT {
         found.if_set(spec, "spec", name, Effect::Wait);
     }
@@ -156,11 +155,6 @@ fn container(container: &Value, path: &str, found: &mut Found) {
             found.push(path, Effect::Wait);
         }
     }
-    for probe in ["livenessProbe", "readinessProbe", "startupProbe"] {
-        if container[probe]["grpc"].is_object() {
-            found.push(format!("{path}.{probe}.grpc"), Effect::Wait);
-        }
-    }
     let lifecycle = format!("{path}.lifecycle");
     found.if_set(
         &container["lifecycle"],
@@ -230,7 +224,6 @@ mod tests {
             "securityContext": {"appArmorProfile": {"type": "RuntimeDefault"}},
             "containers": [{
                 "securityContext": {"seLinuxOptions": {"level": "s0"}},
-                "livenessProbe": {"grpc": {"port": 1}},
                 "resources": {"limits": {
                     "hugepages-2Mi": "4Mi", "example.com/gpu": 1, "cpu": 1,
                 }},
@@ -268,7 +261,6 @@ mod tests {
                 "spec.containers[0].env[1].valueFrom.fileKeyRef",
                 Effect::Wait,
             ),
-            ("spec.containers[0].livenessProbe.grpc", Effect::Wait),
             ("spec.containers[0].lifecycle.stopSignal", Effect::Wait),
             (
                 "spec.containers[0].resources.limits[example.com/gpu]",
