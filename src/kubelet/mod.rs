@@ -63,7 +63,7 @@ use self::facts::{NodeFacts, Site};
 use self::memory::{Checkpoint, EndCause, Final, Memory};
 use self::view::PodView;
 use self::worker::{Shared, work};
-use crate::object::{Object, Standing};
+use crate::object::{Object, Origin, Standing};
 use crate::registry::Registry;
 use crate::world::{Uid, World};
 
@@ -199,6 +199,12 @@ impl Kubelet {
             }
         };
         let uid = view.uid.clone();
+        // It has stopped and a finalizer keeps it: how it ended stands as it was told.
+        let grace = view.deletion_grace;
+        let stopped = view.key.origin == Origin::Local && grace == Some(Duration::ZERO);
+        if stopped && !self.workers.borrow().contains_key(&uid) && !self.has_left(&uid) {
+            return;
+        }
         self.run(view);
         if object.resource_version > self.began_at
             && let Some(worker) = self.workers.borrow().get(&uid)
@@ -206,6 +212,12 @@ impl Kubelet {
         {
             worker.shared.fresh.set(true);
         }
+    }
+
+    /// Whether anything of the pod is with the runtime.
+    fn has_left(&self, uid: &Uid) -> bool {
+        let observed = self.core.world.runtime.observe(uid);
+        observed.sandbox.is_some() || !observed.containers.is_empty()
     }
 
     /// Gives the view to its worker, made if there is none.

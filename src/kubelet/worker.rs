@@ -358,6 +358,11 @@ impl Worker {
         if memory.is_busy(&Target::Record) || memory.record_retry.is_some() {
             return;
         }
+        // Its containers are removed: how they ended has been said, and nothing is being created.
+        let swept = memory.checkpoint.ending.is_some() && observed.containers.is_empty();
+        if swept && memory.finals.phase.is_none() && self.published.is_some() {
+            return;
+        }
         let core = &shared.core;
         let status = status(&Facts {
             view,
