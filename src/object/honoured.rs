@@ -12,8 +12,18 @@ use super::Origin;
 pub enum Effect {
     /// Running without it would be unsafe or wrong.
     Wait,
+    /// Waits where SELinux is on. Elsewhere nothing has a label, and no runtime gives one.
+    WaitIfLabelled,
     /// Runs without it.
     Warn,
+}
+
+/// Whether the kernel knows SELinux's labels.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub enum Selinux {
+    #[default]
+    Off,
+    On,
 }
 
 /// A field that is set and not honoured.
@@ -89,6 +99,15 @@ pub fn unhonoured(pod: &Value, origin: Origin) -> Vec<Unhonoured> {
 }
 
 impl Unhonoured {
+    /// Whether its pod, or its ephemeral container, may not run on such a kernel.
+    pub fn waits(&self, selinux: Selinux) -> bool {
+        match self.effect {
+            Effect::Wait => true,
+            Effect::WaitIfLabelled => selinux == Selinux::On,
+            Effect::Warn => false,
+        }
+    }
+
     /// The ephemeral container that the field is of: it alone waits, not its pod.
     pub fn ephemeral(&self) -> Option<usize> {
         let rest = self.path.strip_prefix("spec.")?.strip_prefix(EPHEMERAL)?;
@@ -130,9 +149,8 @@ fn items(list: &Value) -> impl Iterator<Item = (usize, &Value)> {
 }
 
 fn security(context: &Value, path: &str, found: &mut Found) {
-    for name in ["seLinuxOptions", "windowsOptions"] {
-        found.if_set(context, path, name, Effect::Wait);
-    }
+    found.if_set(context, path, "seLinuxOptions", Effect::WaitIfLabelled);
+    found.if_set(context, path, "windowsOptions", Effect::Wait);
     let confined = &context["appArmorProfile"]["type"];
     if is_set(confined) && confined != "Unconfined" {
         found.push(format!("{path}.appArmorProfile"), Effect::Wait);
@@ -254,7 +272,7 @@ mod tests {
             ("spec.securityContext.appArmorProfile", Effect::Wait),
             (
                 "spec.containers[0].securityContext.seLinuxOptions",
-                Effect::Wait,
+                Effect::WaitIfLabelled,
             ),
             ("spec.containers[0].restartPolicyRules", Effect::Wait),
             (
