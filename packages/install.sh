@@ -95,7 +95,8 @@ elif [ -e "$root/sbin/openrc-run" ]; then
     init=openrc
 fi
 
-# An installation that is there and was disabled stays disabled.
+# An installation that is there and was disabled stays disabled; one that was never to start yet is none.
+never_started=$prefix/share/lowtide/never-started
 enabled() {
     case $init in
         systemd) systemctl --quiet is-enabled lowtide.service 2>/dev/null ;;
@@ -103,9 +104,17 @@ enabled() {
         none) false ;;
     esac
 }
-if [ "$start" = yes ] && [ -e "$prefix/share/lowtide/installed.sha256" ] && ! enabled; then
+if [ "$start" = yes ] && [ -e "$prefix/share/lowtide/installed.sha256" ] && [ ! -e "$never_started" ] && ! enabled
+then
     echo "the service was not enabled, and stays so: systemctl enable --now lowtide, rc-update add lowtide"
     start=no
+fi
+
+mkdir -p "$root${never_started%/*}"
+if [ "$start" = yes ]; then
+    rm -f "$never_started"
+elif [ ! -e "$root$prefix/share/lowtide/installed.sha256" ]; then
+    : >"$root$never_started"
 fi
 
 place 0755 "$here/bin/lowtide" "$prefix/bin/lowtide"

@@ -35,7 +35,7 @@ async fn pods(kubelet: Rc<Kubelet>) {
         }
         // By value: a list kept over the watch would keep what has long changed.
         for object in list {
-            kubelet.take(&object.unpack());
+            kubelet.take(&object);
         }
         let Ok(mut cursor) = kubelet.core.reader.watch(Kind::Pod, version) else {
             continue;
@@ -51,14 +51,14 @@ async fn pods(kubelet: Rc<Kubelet>) {
 fn pod_changed(kubelet: &Rc<Kubelet>, change: &PackedChange) {
     let object = &change.object;
     match change.change {
-        ChangeType::Added => kubelet.take(&object.unpack()),
+        ChangeType::Added => kubelet.take(object),
         ChangeType::Modified => {
             let same = change
                 .previous
                 .as_ref()
                 .is_some_and(|before| is_same(before, object));
             if !same {
-                kubelet.take(&object.unpack());
+                kubelet.take(object);
             }
         }
         ChangeType::Deleted => {

@@ -15,7 +15,7 @@ use serde::{Deserialize, Serialize};
 use super::backoff::BackOff;
 use super::tokens::Tokens;
 use super::view::{PodView, ProbeKind, Typed};
-use crate::world::{BootTime, ContainerId, Exit, Image, Stamp};
+use crate::world::{BootTime, ContainerId, ContainerUser, Exit, Image, Stamp};
 
 /// What a step works on. Two steps never work on one target at the same time.
 #[derive(Clone, Debug, PartialEq, Eq, PartialOrd, Ord)]
@@ -141,6 +141,8 @@ pub struct FinalExit {
     pub image: String,
     pub image_id: String,
     pub exit: Exit,
+    #[serde(default)]
+    pub user: Option<ContainerUser>,
     /// The end of the instance before it, if that was known.
     #[serde(default)]
     pub last: Option<LastExit>,

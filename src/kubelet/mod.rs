@@ -63,8 +63,8 @@ use self::facts::{NodeFacts, Site};
 use self::memory::{Checkpoint, EndCause, Final, Memory};
 use self::view::PodView;
 use self::worker::{Shared, work};
-use crate::object::{Object, Origin, Standing};
-use crate::registry::Registry;
+use crate::object::{Origin, Standing};
+use crate::registry::{Packed, Registry};
 use crate::world::{Uid, World};
 
 /// The running node loop. `abandon` cancels every task; containers go on.
@@ -182,7 +182,8 @@ impl Kubelet {
     }
 
     /// Takes a pod of the registry as it is now: a new worker, a new view, or an end.
-    fn take(self: &Rc<Self>, object: &Object) {
+    fn take(self: &Rc<Self>, packed: &Packed) {
+        let object = &packed.unpack();
         match &object.standing {
             Standing::Rejected(_) => return,
             Standing::Accepted | Standing::Stale(_) => {}
@@ -191,7 +192,7 @@ impl Kubelet {
         if object.is_mirror() || node != Some(&self.core.node().node_name) {
             return;
         }
-        let view = match PodView::new(object) {
+        let view = match PodView::registered(packed, object) {
             Ok(view) => view,
             Err(error) => {
                 log::error!("{}: {error}; the pod is not started", object.key);
@@ -280,7 +281,7 @@ impl Kubelet {
             let back = self.core.reader.get_packed(&view.key);
             let back = back.filter(|object| object.uid() == view.uid.as_str());
             if let Some(object) = back.filter(|object| !object.is_deleting()) {
-                self.take(&object.unpack());
+                self.take(&object);
             }
         }
     }

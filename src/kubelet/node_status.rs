@@ -118,7 +118,7 @@ async fn register(core: &Core, key: &Key) {
         let Err(error) = stated else {
             return;
         };
-        log::error!("publish {key}: {error:?}; trying again");
+        log::error!("publish {key}: {error}; trying again");
         let clock = &core.world.clock;
         clock.sleep_until(clock.now() + pause).await;
         pause = (pause * 2).min(REGISTER_PAUSE_MAX);

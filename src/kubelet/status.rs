@@ -5,6 +5,7 @@
 
 mod conditions;
 mod container;
+mod granted;
 mod phase;
 
 use std::collections::BTreeMap;
@@ -13,6 +14,7 @@ use std::net::IpAddr;
 use jiff::Timestamp;
 use serde_json::{Value, json};
 
+use super::facts::NodeFacts;
 use super::memory::Memory;
 use super::plan::Waiting;
 use super::view::{PodView, Role};
@@ -28,7 +30,7 @@ pub struct Facts<'a> {
     /// Why containers that should run do not; see [`super::plan::Plan::waiting`].
     pub waiting: &'a BTreeMap<String, Waiting>,
     pub qos: QosClass,
-    pub host_ips: &'a [IpAddr],
+    pub node: &'a NodeFacts,
     /// For conditions that change with this very status.
     pub now: Timestamp,
 }
@@ -47,7 +49,10 @@ pub fn rfc3339(time: Timestamp) -> String {
 }
 
 pub fn status(facts: &Facts<'_>) -> Status {
-    let containers = container::statuses(facts);
+    // The view keeps no more of the spec than decides: the rest is for here alone.
+    let mut body = facts.view.body();
+    let spec = body["spec"].take();
+    let containers = container::statuses(facts, &spec);
     let phase = phase::phase(facts, &containers);
     let (conditions, transitions) = conditions::conditions(facts, phase, &containers);
     let mut value = json!({
@@ -58,6 +63,7 @@ pub fn status(facts: &Facts<'_>) -> Status {
     put_generation(facts.view.generation, &mut value);
     put_times_and_addresses(facts, &mut value);
     put_reason(facts, &mut value);
+    granted::put_pod(facts.view, &spec, phase, &mut value);
     for status in containers {
         let list = match status.role {
             Role::Init | Role::Sidecar => "initContainerStatuses",
@@ -87,16 +93,17 @@ fn put_times_and_addresses(facts: &Facts<'_>, value: &mut Value) {
     if let Some(start) = finals.and_then(|f| f.start).or(start) {
         value["startTime"] = rfc3339(start).into();
     }
-    if let Some(first) = facts.host_ips.first() {
+    let host_ips: &[IpAddr] = &facts.node.host_ips;
+    if let Some(first) = host_ips.first() {
         value["hostIP"] = first.to_string().into();
-        value["hostIPs"] = addresses(facts.host_ips);
+        value["hostIPs"] = addresses(host_ips);
     }
     let sandbox = facts.observed.sandbox.as_ref();
     let own = sandbox.map(|sandbox| &sandbox.ips);
     // A finished pod keeps the address that it had.
     let own = finals.and_then(|ended| ended.ips.as_ref()).or(own);
     let ips: &[IpAddr] = match own {
-        Some(_) if facts.view.host_network => facts.host_ips,
+        Some(_) if facts.view.host_network => host_ips,
         Some(own) => own,
         None => &[],
     };

@@ -16,12 +16,14 @@ use serde_json::Value;
 use super::container_config::container_hash;
 use super::fit::Claim;
 use super::pressure::limits;
+use super::resources::pod_cgroup;
 use super::tokens;
 use crate::object::resources::qos_class;
 use crate::object::{
     self, Key, Kind, Object, Problem, Provenance, Standing, Unhonoured, unhonoured,
 };
-use crate::world::{QosClass, Uid};
+use crate::registry::Packed;
+use crate::world::{CgroupResources, QosClass, Uid};
 
 /// What a container is for; decides order, restarts and whether the pod's end waits for it.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
@@ -33,6 +35,17 @@ pub enum Role {
     Regular,
     /// Added to a pod that runs (`kubectl debug`); started once, never again, and decides nothing.
     Ephemeral,
+}
+
+impl Role {
+    /// The list of the spec that it stands in.
+    pub fn list(self) -> &'static str {
+        match self {
+            Role::Init | Role::Sidecar => "initContainers",
+            Role::Regular => "containers",
+            Role::Ephemeral => "ephemeralContainers",
+        }
+    }
 }
 
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -119,6 +132,8 @@ pub struct PodView {
     pub containers: Vec<ContainerView>,
     pub restart_policy: RestartPolicy,
     pub qos: QosClass,
+    /// Limits of its cgroup, but for the number of processes.
+    pub cgroup: CgroupResources,
     /// What it takes of the node.
     pub claim: Claim,
     /// `metadata.generation`; 0 for none.
@@ -143,9 +158,16 @@ pub struct PodView {
     pub unhonoured: Vec<Unhonoured>,
     /// Deletion was asked for, with this grace.
     pub deletion_grace: Option<Duration>,
-    /// The body without its status.
-    text: Box<str>,
+    text: Text,
     typed: RefCell<Option<Rc<Typed>>>,
+}
+
+/// Where the pod's own text is, without its status.
+#[derive(Clone, Debug)]
+enum Text {
+    Own(Box<str>),
+    /// In the registry, which has it anyway.
+    Registered(Packed),
 }
 
 /// The typed pod.
@@ -160,6 +182,15 @@ impl PodView {
     /// Reads a pod of the registry. `Err` says what is missing or of the wrong type; the registry
     /// validates before it stores, so this is a defect of an older store or of validation.
     pub fn new(object: &Object) -> Result<Rc<PodView>, String> {
+        PodView::read(object, Text::Own(without_status(&object.body)))
+    }
+
+    /// The same of an object at rest, whose text it shares.
+    pub fn registered(packed: &Packed, object: &Object) -> Result<Rc<PodView>, String> {
+        PodView::read(object, Text::Registered(packed.without_status()))
+    }
+
+    fn read(object: &Object, text: Text) -> Result<Rc<PodView>, String> {
         let typed = Typed::new(&object.body)?;
         let uid = Uid::new(object.uid())
             .ok_or_else(|| format!("metadata.uid: {:?} is no path component", object.uid()))?;
@@ -184,6 +215,7 @@ impl PodView {
             containers,
             restart_policy: policy,
             qos: qos_class(&typed.pod),
+            cgroup: pod_cgroup(&typed.pod, None).resources,
             claim: Claim::of(&object.body["spec"]),
             generation: typed.pod.metadata.generation.unwrap_or(0),
             priority: spec.priority.unwrap_or(0),
@@ -209,7 +241,7 @@ impl PodView {
                 )
             }),
             unhonoured: unhonoured(&object.body, object.key.origin),
-            text: without_status(&object.body),
+            text,
             typed: RefCell::new(Some(Rc::new(typed))),
         }))
     }
@@ -220,8 +252,12 @@ impl PodView {
 
     /// The pod without its status, made of its text.
     pub fn body(&self) -> Value {
-        let body = serde_json::from_str(&self.text);
-        body.expect("a value written as text is read back")
+        match &self.text {
+            Text::Own(text) => {
+                serde_json::from_str(text).expect("a value written as text is read back")
+            }
+            Text::Registered(packed) => packed.unpack().body,
+        }
     }
 
     /// The typed pod; made of its text if nobody has it.
@@ -246,11 +282,7 @@ impl PodView {
 
     /// `spec.containers{web}`: what events about a container point at.
     pub fn field_path(&self, view: &ContainerView) -> String {
-        match view.role {
-            Role::Regular => format!("spec.containers{{{}}}", view.name),
-            Role::Ephemeral => format!("spec.ephemeralContainers{{{}}}", view.name),
-            Role::Init | Role::Sidecar => format!("spec.initContainers{{{}}}", view.name),
-        }
+        format!("spec.{}{{{}}}", view.role.list(), view.name)
     }
 
     pub fn with_role(&self, role: Role) -> impl Iterator<Item = &ContainerView> {

@@ -370,7 +370,7 @@ impl Worker {
             memory: &memory,
             waiting: &next.waiting,
             qos: view.qos,
-            host_ips: &core.node().host_ips,
+            node: &core.node(),
             now: core.world.clock.wall(),
         });
         memory.checkpoint.transitions = status.transitions;

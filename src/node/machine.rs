@@ -10,7 +10,7 @@ use crate::kubelet::facts::{
     Site,
 };
 use crate::kubelet::node_status::Machine;
-use crate::object::{Quantity, Selinux};
+use crate::object::{Quantity, Selinux, subdomain_problem};
 use crate::os::{disk, probe};
 
 pub struct Facts {
@@ -18,17 +18,28 @@ pub struct Facts {
     pub machine: Machine,
 }
 
+/// A node's name from the machine's own. A kernel that was never told one says `(none)`.
+fn named_after(hostname: &str) -> Result<String, String> {
+    let name = hostname.trim().to_lowercase();
+    let problem = match &*name {
+        "" | "(none)" => "this machine has no host name".into(),
+        name if subdomain_problem(name).is_some() => {
+            format!(
+                "the machine's host name {name:?} cannot be a node's (letters, digits, - and .)"
+            )
+        }
+        _ => return Ok(name),
+    };
+    Err(format!("{problem}; give one with --hostname-override"))
+}
+
 /// Reads everything. Errors: the node's name cannot be worked out.
 pub fn read(options: &RunOptions) -> Result<Facts, String> {
     let hostname = text("/proc/sys/kernel/hostname");
-    let name = options
-        .hostname_override
-        .clone()
-        .unwrap_or(hostname.clone());
-    let name = name.trim().to_lowercase();
-    if name.is_empty() {
-        return Err("this machine has no host name; give one with --hostname-override".into());
-    }
+    let name = match &options.hostname_override {
+        Some(name) => name.clone(),
+        None => named_after(&hostname)?,
+    };
     let memory_bytes = memory_bytes(&text("/proc/meminfo"));
     let cpus = std::thread::available_parallelism().map_or(1, |n| n.get());
     let cpus = u32::try_from(cpus).unwrap_or(u32::MAX);
@@ -190,6 +201,24 @@ pub fn host_ips(options: &RunOptions) -> Vec<IpAddr> {
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    #[test]
+    fn a_host_name_that_can_be_no_nodes_is_told() {
+        for (name, expected) in [("Pi-4.Shed\n", "pi-4.shed"), ("pi", "pi")] {
+            assert_eq!(named_after(name).as_deref(), Ok(expected));
+        }
+        for (name, part) in [
+            ("(none)\n", "has no host name"),
+            ("", "has no host name"),
+            ("my_pi", "\"my_pi\""),
+        ] {
+            let error = named_after(name).expect_err(name);
+            assert!(
+                error.contains(part) && error.contains("--hostname-override"),
+                "{error}"
+            );
+        }
+    }
 
     #[test]
     fn proc_files_are_read_as_the_kernel_writes_them() {

@@ -34,7 +34,7 @@ pub use default::apply_defaults;
 pub use envelope::{Object, Problem, Provenance, Source, Standing};
 pub use honoured::{Effect, Selinux, Unhonoured, unhonoured};
 pub use key::{Key, Kind, Origin};
-pub use names::label_from;
+pub use names::{label_from, subdomain_problem};
 pub use quantity::{NotAQuantity, Quantity};
 pub use selector::{FieldSelector, LabelSelector};
 pub use user::User;

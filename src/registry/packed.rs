@@ -102,6 +102,14 @@ impl Packed {
         self.resource_version
     }
 
+    /// All but the status, which would be kept for nothing.
+    pub fn without_status(&self) -> Packed {
+        Packed {
+            status: None,
+            ..self.clone()
+        }
+    }
+
     /// The object with its body as a value, as it went in.
     pub fn unpack(&self) -> Object {
         let stated = &*self.stated;

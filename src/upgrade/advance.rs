@@ -8,7 +8,7 @@ use std::io;
 use std::path::{Path, PathBuf};
 use std::time::Duration;
 
-use super::record::{self, Files, Phase, Record, Report, copy, shift, staged, store_in};
+use super::record::{self, Files, Phase, Record, Report, copy, place, shift, staged, store_in};
 use crate::os::clock::wall_time;
 use crate::os::output::output;
 use crate::os::spawn::Spawn;
@@ -164,11 +164,11 @@ fn go_back(files: &Files, record: &mut Record, why: &str) -> io::Result<()> {
     let rejected = files.rejected().join("lowtide");
     // Kept to be asked and looked at: a full disk must not keep the old one from coming back.
     if !rejected.exists()
-        && let Err(error) = copy(&record.target, &rejected, 0o755)
+        && let Err(error) = place(&record.target, &rejected)
     {
         log::warn!("keep {}: {error}", rejected.display());
     }
-    copy(&files.previous(), &record.target, 0o755)?;
+    place(&files.previous(), &record.target)?;
     let (kept, store) = (store_in(&files.kept()), store_in(&files.root));
     if kept.exists() {
         let away = store_in(&files.rejected());

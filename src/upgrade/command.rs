@@ -209,6 +209,7 @@ fn prepare(
     let previous = files.previous();
     copy(&target, &previous, 0o755).map_err(failed("write", &previous))?;
     let from = version(&previous)?;
+    files.take_spare().map_err(failed("write in", &directory))?;
     for stale in [files.overdue(), files.report_path()] {
         record::remove(&stale).map_err(failed("remove", &stale))?;
     }

@@ -10,6 +10,8 @@ use crate::os::{file, thread};
 
 /// Bytes of a record or report at most.
 const RECORD_BYTES_MAX: u64 = 1 << 20;
+/// Room that is taken beforehand, for records and report of a way back on a full disk.
+const SPARE_BYTES: usize = 64 * 1024;
 
 /// What is to happen, or has happened, at the agent's next start.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
@@ -96,6 +98,14 @@ impl Files {
         self.rejected().join("report.json")
     }
 
+    fn spare(&self) -> PathBuf {
+        self.directory().join("spare")
+    }
+
+    pub fn take_spare(&self) -> io::Result<()> {
+        put(&self.spare(), &[b'.'; SPARE_BYTES], 0o600)
+    }
+
     pub fn record(&self) -> io::Result<Option<Record>> {
         read(&self.record_path())
     }
@@ -106,12 +116,22 @@ impl Files {
 
     /// Writes the record durably.
     pub fn save(&self, record: &Record) -> io::Result<()> {
-        put(&self.record_path(), &json(record), 0o600)
+        self.put_small(&self.record_path(), &json(record))
     }
 
     pub fn save_report(&self, report: &Report) -> io::Result<()> {
         fs::create_dir_all(self.rejected())?;
-        put(&self.report_path(), &json(report), 0o600)
+        self.put_small(&self.report_path(), &json(report))
+    }
+
+    fn put_small(&self, path: &Path, bytes: &[u8]) -> io::Result<()> {
+        match put(path, bytes, 0o600) {
+            Err(error) if error.kind() == io::ErrorKind::StorageFull => {
+                remove(&self.spare())?;
+                put(path, bytes, 0o600)
+            }
+            other => other,
+        }
     }
 
     /// The upgrade is over: first the record, durably, then what it needed.
@@ -119,6 +139,7 @@ impl Files {
         remove(&self.record_path())?;
         thread::flush_directory(&self.directory())?;
         remove(&self.overdue())?;
+        remove(&self.spare())?;
         remove(&self.previous())?;
         remove_all(&self.kept())
     }
@@ -144,6 +165,19 @@ pub fn put(path: &Path, bytes: &[u8], mode: u32) -> io::Result<()> {
 /// A copy of a file, durably, all or nothing.
 pub fn copy(from: &Path, to: &Path, mode: u32) -> io::Result<()> {
     put(to, &fs::read(from)?, mode)
+}
+
+/// Puts a program at `to`, durably, all or nothing: the very file where one file system holds both places, so
+/// that a full disk is no hindrance; else a copy.
+pub fn place(from: &Path, to: &Path) -> io::Result<()> {
+    let aside = staged(to);
+    remove(&aside)?;
+    if fs::hard_link(from, &aside).is_err() {
+        return copy(from, to, 0o755);
+    }
+    shift(&aside, to)?;
+    // A rename over the same file leaves both names.
+    remove(&aside)
 }
 
 /// A rename within one file system, durably.

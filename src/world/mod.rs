@@ -36,10 +36,10 @@ pub use net::{HttpAnswer, HttpCheck, Net, NetError, Scheme};
 pub use reviews::Reviews;
 pub use runtime::{
     Capabilities, CgroupResources, ContainerConfig, ContainerId, ContainerObserved, ContainerState,
-    Dns, ExecOutcome, ExecRequest, Exit, HostAlias, IdMapping, Mount, MountSource, NamespaceMode,
-    Namespaces, PodCgroup, PodObserved, PortMapping, ProcMount, Propagation, Protocol, QosClass,
-    RemoveError, Runtime, RuntimeError, SandboxConfig, SandboxObserved, SandboxState, Seccomp,
-    Security, TerminationMessagePolicy, Uid,
+    ContainerUser, Dns, ExecOutcome, ExecRequest, Exit, HostAlias, IdMapping, Mount, MountSource,
+    NamespaceMode, Namespaces, PodCgroup, PodObserved, PortMapping, ProcMount, Propagation,
+    Protocol, QosClass, RemoveError, Runtime, RuntimeError, SandboxConfig, SandboxObserved,
+    SandboxState, Seccomp, Security, TerminationMessagePolicy, Uid,
 };
 pub use stats::{
     ContainerStats, Cpu, Detail, FileSystem, Interface, Io, Level, Levels, Limits, Medium, Memory,

@@ -300,6 +300,14 @@ pub enum ContainerState {
     Exited(Exit),
 }
 
+/// Who a container's first process runs as.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct ContainerUser {
+    pub uid: u32,
+    pub gid: u32,
+    pub supplemental_groups: Box<[u32]>,
+}
+
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct ContainerObserved {
     pub id: ContainerId,
@@ -310,6 +318,8 @@ pub struct ContainerObserved {
     pub image_id: String,
     pub created: Stamp,
     pub state: ContainerState,
+    /// `None` until it is worked out.
+    pub user: Option<ContainerUser>,
 }
 
 #[derive(Clone, Debug, PartialEq, Eq)]

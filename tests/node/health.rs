@@ -2,6 +2,8 @@
 
 use std::net::TcpStream;
 
+use serde_json::json;
+
 use crate::isolation::{isolated, run};
 use crate::support::{FOREVER, Node, condition, container, eventually, pod, restarts};
 
@@ -84,6 +86,26 @@ fn hooks_run_and_a_deaf_container_is_killed_after_its_grace_period() {
     });
 }
 
+/// The status of a pod of user 1000 and group 1001 agrees with its process and its spec.
+fn shows_what_it_was_given(node: &Node, name: &str) {
+    let groups = node.sh(name, "grep Groups: /proc/1/status");
+    let groups: Vec<u64> = groups
+        .split_whitespace()
+        .filter_map(|group| group.parse().ok())
+        .collect();
+    let pod = node.up(name);
+    let shown = container(&pod, "c");
+    let linux = json!({"uid": 1000, "gid": 1001, "supplementalGroups": groups});
+    assert_eq!(shown["user"]["linux"], linux);
+    let below =
+        json!({"name": "v", "mountPath": "/w", "readOnly": true, "recursiveReadOnly": "Disabled"});
+    assert_eq!(shown["volumeMounts"][1], below);
+    assert_eq!(shown["resources"]["limits"]["memory"], "64Mi");
+    assert_eq!(shown["allocatedResources"]["memory"], "16Mi");
+    let limits = json!({"cpu": "500m", "memory": "64Mi"});
+    assert_eq!(pod["status"]["resources"]["limits"], limits);
+}
+
 #[test]
 fn security_context_and_namespaces_show_inside() {
     isolated(|place| {
@@ -95,7 +117,8 @@ fn security_context_and_namespaces_show_inside() {
       allowPrivilegeEscalation: false
       capabilities: {drop: [ALL]}
       seccompProfile: {type: RuntimeDefault}
-    volumeMounts: [{name: v, mountPath: /v}]";
+    resources: {requests: {memory: 16Mi}, limits: {cpu: 500m, memory: 64Mi}}
+    volumeMounts: [{name: v, mountPath: /v}, {name: v, mountPath: /w, readOnly: true}]";
         let spec =
             "  securityContext: {runAsGroup: 1001, supplementalGroups: [3000], fsGroup: 4000}
   volumes: [{name: v, emptyDir: {}}]";
@@ -120,6 +143,7 @@ fn security_context_and_namespaces_show_inside() {
         );
         assert!(seen.contains("Read-only file system"), "{seen}");
         assert!(seen.contains("\n4000\n"), "{seen}");
+        shows_what_it_was_given(&node, "tight");
 
         node.up("shared");
         let processes = node.sh("shared", "ps");

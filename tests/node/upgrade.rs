@@ -127,6 +127,10 @@ struct Story {
 
 impl Story {
     fn begin(place: &Path) -> Story {
+        // A disk of its own that can be filled; it holds a program some twenty times.
+        let size = fs::metadata(LOWTIDE).expect("a program").len() * 20;
+        let size = format!("size={size}");
+        run("mount", &["-t", "tmpfs", "-o", &size, "disk", text(place)]);
         let programs = Programs::new(place);
         let mut node = Node::new(place);
         node.program = programs.supervisor(&node);
@@ -232,13 +236,17 @@ fn a_good_program_stays_and_each_bad_one_goes_back_under_a_running_pod() {
         let broken = story.programs.script("broken", "exit 1");
         story.upgrade(&broken, &patient, 1, &["started 3 times"], &content);
 
-        // Neither ready nor dead: the command's time ends it.
-        let hangs = story.programs.script("hangs", "exec sleep 1000");
+        // Neither ready nor dead: the command's time ends it, though there is no room left for anything.
+        let fill = place.join("fill");
+        let act = format!("cat /dev/zero >{}; exec sleep 1000", fill.display());
+        let hangs = story.programs.script("hangs", &act);
         let kill = format!("--restart-command=kill -9 $(cat {}/pid)", place.display());
         let parts = ["not ready in time"];
         story.upgrade(&hangs, &["--timeout=4s", &kill], 1, &parts, &content);
-        let log = story.node.log();
-        assert!(log.contains("went back to"), "{log}");
+        fs::remove_file(fill).expect("the disk was full");
+        let root = format!("--root-dir={}", story.node.root.display());
+        let (_, state) = said(&story.node.client(&["upgrade", &root]));
+        assert!(state.contains("went back at"), "{state}");
 
         story.node.terminate();
         story.node.finish();

@@ -80,6 +80,7 @@ impl Pod {
                 image_id: container.config.image_id.clone(),
                 created: container.created,
                 state: container.state.clone(),
+                user: None,
             })
             .collect();
         containers.sort_by(|a, b| (&a.name, a.attempt).cmp(&(&b.name, b.attempt)));

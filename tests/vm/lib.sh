@@ -153,6 +153,16 @@ debian_tree() {
     done
 }
 
+# signed_programs BINARY ROOT KEY: two for `lowtide upgrade` in /root, the same one with a byte more (good) and
+# one that cannot start (bad), and the public key that the node believes.
+signed_programs() {
+    (cat "$1" && echo) >"$2/root/good"
+    printf '#!/bin/sh\n[ "$1" != --version ] || exec echo lowtide 9.9.9\nexit 1\n' >"$2/root/bad"
+    chmod 755 "$2"/root/{good,bad}
+    minisign -G -W -f -p "$2/etc/lowtide/release.pub" -s "$3" >/dev/null
+    minisign -S -s "$3" -m "$2/root/good" "$2/root/bad" >/dev/null
+}
+
 # accelerator ARCH: whether an unmodified kernel can be virtualised by hardware. /dev/kvm alone does not
 # say so: the page-table based kvm_pvm makes VMs that only kernels built for it can boot.
 accelerator() {

@@ -154,6 +154,7 @@ pub(super) fn with_exits(situation: &Situation<'_>) -> Final {
                 image: instance.image.clone(),
                 image_id: instance.image_id.clone(),
                 exit: exit.clone(),
+                user: instance.user.clone(),
                 // Once there is a newer dead instance the older one is garbage.
                 last: last_exit(situation, instance).or(known.and_then(|known| known.last)),
             };

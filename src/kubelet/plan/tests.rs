@@ -111,6 +111,7 @@ impl Case {
             image_id: "sha256:0".into(),
             created: stamp(200),
             state,
+            user: None,
         });
     }
 

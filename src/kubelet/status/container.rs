@@ -2,7 +2,7 @@
 
 use serde_json::{Value, json};
 
-use super::{Facts, rfc3339};
+use super::{Facts, granted, rfc3339};
 use crate::kubelet::memory::FinalExit;
 use crate::kubelet::plan::{exit_of, latest, previous};
 use crate::kubelet::view::{ContainerView, Role};
@@ -34,14 +34,14 @@ pub(super) struct ContainerStatus {
     pub value: Value,
 }
 
-pub(super) fn statuses(facts: &Facts<'_>) -> Vec<ContainerStatus> {
+pub(super) fn statuses(facts: &Facts<'_>, spec: &Value) -> Vec<ContainerStatus> {
     let containers = facts.view.containers.iter();
     containers
-        .map(|view| container_status(facts, view))
+        .map(|view| container_status(facts, view, &spec[view.role.list()][view.index]))
         .collect()
 }
 
-fn container_status(facts: &Facts<'_>, view: &ContainerView) -> ContainerStatus {
+fn container_status(facts: &Facts<'_>, view: &ContainerView, spec: &Value) -> ContainerStatus {
     let instance = latest(facts.observed, &view.name);
     let recorded = facts.memory.finals.exits.get(&view.name);
     let message_max = POD_MESSAGES_BYTES_MAX / facts.view.containers.len().max(1);
@@ -62,6 +62,15 @@ fn container_status(facts: &Facts<'_>, view: &ContainerView) -> ContainerStatus 
             (State::NeverRan, false, false)
         }
     };
+    granted::put_mounts(facts.node, spec, &mut value);
+    if instance.is_some() || recorded.is_some() {
+        granted::put_resources(spec, &mut value);
+        let user = instance.map_or_else(
+            || recorded.and_then(|r| r.user.as_ref()),
+            |i| i.user.as_ref(),
+        );
+        granted::put_user(user, &mut value);
+    }
     let code = instance.map_or(recorded.map(|r| r.exit.code), |i| {
         exit_of(i).map(|e| e.code)
     });

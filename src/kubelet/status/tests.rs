@@ -5,11 +5,12 @@ use std::time::Duration;
 use serde_json::{Value, json};
 
 use super::*;
+use crate::kubelet::facts::{NodeFacts, RecursiveReadOnly};
 use crate::kubelet::memory::{FinalExit, FinalPhase, Health, LastExit, Memory};
 use crate::object::{Key, Kind, Object, Problem, Provenance, Source, Standing};
 use crate::world::{
-    BootTime, ContainerId, ContainerObserved, ContainerState, Exit, PodObserved, SandboxObserved,
-    SandboxState, Stamp,
+    BootTime, ContainerId, ContainerObserved, ContainerState, ContainerUser, Exit, PodObserved,
+    SandboxObserved, SandboxState, Stamp,
 };
 
 fn stamp(seconds: i64) -> Stamp {
@@ -95,6 +96,7 @@ impl Case {
             image_id: "sha256:0".into(),
             created: stamp(30),
             state,
+            user: None,
         });
         self
     }
@@ -121,7 +123,11 @@ impl Case {
             memory: &self.memory,
             waiting: &self.waiting,
             qos: QosClass::BestEffort,
-            host_ips: &["192.0.2.7".parse().unwrap()],
+            node: &NodeFacts {
+                host_ips: vec!["192.0.2.7".parse().unwrap()],
+                recursive_read_only: RecursiveReadOnly::Supported,
+                ..NodeFacts::default()
+            },
             now: Timestamp::from_second(seconds).unwrap(),
         })
     }
@@ -240,6 +246,7 @@ fn a_recorded_phase_is_final_and_keeps_reason_message_and_exits() {
         image: "busybox:1".into(),
         image_id: "sha256:0".into(),
         exit: exit(143),
+        user: None,
         last: Some(LastExit {
             id: ContainerId("web2".into()),
             exit: exit(7),
@@ -410,4 +417,54 @@ fn a_status_says_which_generation_of_the_spec_it_is_of() {
         conditions.iter().all(|one| one["observedGeneration"] == 2),
         "{value}"
     );
+}
+
+#[test]
+fn a_status_says_what_pod_and_containers_were_given() {
+    let mut spec = pod("Always", &["web", "idle"]);
+    spec["containers"][0]["resources"] = json!({
+        "requests": {"cpu": "250m", "memory": "16Mi", "ephemeral-storage": "1Gi"},
+        "limits": {"cpu": "1", "memory": "64Mi"},
+    });
+    spec["containers"][0]["volumeMounts"] = json!([
+        {"name": "a", "mountPath": "/a", "subPath": "x"},
+        {"name": "b", "mountPath": "/b", "readOnly": true},
+        {"name": "c", "mountPath": "/c", "readOnly": true, "recursiveReadOnly": "IfPossible"},
+        {"name": "d", "mountPath": "/d", "recursiveReadOnly": "IfPossible"},
+    ]);
+    let mut case = Case::new(spec).sandbox().running("web", 0);
+    case.observed.containers[0].user = Some(ContainerUser {
+        uid: 7,
+        gid: 8,
+        supplemental_groups: [8, 9].into(),
+    });
+    let value = case.value();
+    let [web, idle] = [0, 1].map(|n| &value["containerStatuses"][n]);
+    let user = json!({"linux": {"uid": 7, "gid": 8, "supplementalGroups": [8, 9]}});
+    assert_eq!(web["user"], user);
+    assert_eq!(
+        web["resources"],
+        case.view.body()["spec"]["containers"][0]["resources"]
+    );
+    assert_eq!(web["allocatedResources"], web["resources"]["requests"]);
+    let mounts = json!([
+        {"name": "a", "mountPath": "/a"},
+        {"name": "b", "mountPath": "/b", "readOnly": true, "recursiveReadOnly": "Disabled"},
+        {"name": "c", "mountPath": "/c", "readOnly": true, "recursiveReadOnly": "Enabled"},
+        {"name": "d", "mountPath": "/d"},
+    ]);
+    assert_eq!(web["volumeMounts"], mounts);
+    // Of what was never made nothing is known.
+    for field in ["user", "resources", "allocatedResources", "volumeMounts"] {
+        assert_eq!(idle.get(field), None, "{field}");
+    }
+    let all = &web["resources"]["requests"];
+    assert_eq!(&value["allocatedResources"], all);
+    assert_eq!(value["phase"], "Pending");
+    assert_eq!(&value["resources"]["requests"], all);
+    // What its cgroup knows: the other container has no limit, so the pod has none.
+    let value = case.running("idle", 0).value();
+    let requests = json!({"requests": {"cpu": "250m", "memory": "16Mi"}});
+    assert_eq!(value["resources"], requests);
+    assert_eq!(value["containerStatuses"][1]["resources"], json!({}));
 }

@@ -12,7 +12,8 @@ use crate::world::Security;
 pub struct ResolvedUser {
     pub uid: u32,
     pub gid: u32,
-    /// Sorted, without duplicates and without `gid`.
+    /// Sorted, without duplicates. `gid` is among them, as in other runtimes: without it a process
+    /// escapes permissions that are withheld from its own group (CVE-2022-36109).
     pub additional_gids: Vec<u32>,
     /// From the image's passwd; `None` if it has no entry for the user.
     pub home: Option<String>,
@@ -54,7 +55,7 @@ pub fn resolve_user(
         (None, None, Some(named)) => group_of_image(named, group)?,
         (None, _, _) => entry.as_ref().map_or(0, |e| e.gid),
     };
-    let mut additional_gids = Vec::new();
+    let mut additional_gids = vec![gid];
     for wanted in security
         .supplemental_groups
         .iter()
@@ -67,7 +68,6 @@ pub fn resolve_user(
     }
     additional_gids.sort_unstable();
     additional_gids.dedup();
-    additional_gids.retain(|extra| *extra != gid);
     Ok(ResolvedUser {
         uid,
         gid,
@@ -175,28 +175,34 @@ mod tests {
     fn users_resolve_from_pod_then_image() {
         type Change = fn(&mut Security);
         let cases: [(&str, Change, u32, u32, &[u32]); 11] = [
-            ("", |_| (), 0, 0, &[]),
-            ("app", |_| (), 1000, 1001, &[29, 44]),
-            ("1000", |_| (), 1000, 1001, &[29, 44]),
-            ("app:audio", |_| (), 1000, 29, &[44, 1001]),
-            ("app:7", |_| (), 1000, 7, &[29, 44, 1001]),
-            ("4242", |_| (), 4242, 0, &[]),
-            ("app:audio", |s| s.run_as_user = Some(5), 5, 0, &[]),
-            ("", |s| s.run_as_user = Some(1000), 1000, 1001, &[29, 44]),
+            ("", |_| (), 0, 0, &[0]),
+            ("app", |_| (), 1000, 1001, &[29, 44, 1001]),
+            ("1000", |_| (), 1000, 1001, &[29, 44, 1001]),
+            ("app:audio", |_| (), 1000, 29, &[29, 44, 1001]),
+            ("app:7", |_| (), 1000, 7, &[7, 29, 44, 1001]),
+            ("4242", |_| (), 4242, 0, &[0]),
+            ("app:audio", |s| s.run_as_user = Some(5), 5, 0, &[0]),
+            (
+                "",
+                |s| s.run_as_user = Some(1000),
+                1000,
+                1001,
+                &[29, 44, 1001],
+            ),
             (
                 "app",
                 |s| s.run_as_group = Some(9),
                 1000,
                 9,
-                &[29, 44, 1001],
+                &[9, 29, 44, 1001],
             ),
-            ("app", |s| s.strict_groups = true, 1000, 1001, &[]),
+            ("app", |s| s.strict_groups = true, 1000, 1001, &[1001]),
             (
                 "4242",
                 |s| (s.supplemental_groups, s.fs_group) = (vec![9, 3, 9], Some(2000)),
                 4242,
                 0,
-                &[3, 9, 2000],
+                &[0, 3, 9, 2000],
             ),
         ];
         for (image, change, uid, gid, groups) in cases {

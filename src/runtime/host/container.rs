@@ -62,9 +62,9 @@ pub async fn start(
         .images
         .parts(&config.image_id)
         .map_err(RuntimeError::Failed)?;
-    let record = new_record(host, &config, &sandbox, &image);
+    let mut record = new_record(host, &config, &sandbox, &image);
     host.record_container(&uid, &record)?;
-    let outcome = create(host, &config, (sandbox, pause), &record, image).await;
+    let outcome = create(host, &config, (sandbox, pause), &mut record, image).await;
     match outcome {
         Ok(()) => Ok(record.id),
         Err(RuntimeError::Start { code, message }) => {
@@ -133,6 +133,7 @@ fn new_record(
         log: host.layout.log(&config.namespace, &config.pod_name, place),
         phase: ContainerPhase::Making,
         runtime_state_deleted: false,
+        user: None,
         id: ContainerId(id.into()),
     }
 }
@@ -141,7 +142,7 @@ async fn create(
     host: &Rc<Host>,
     config: &Arc<ContainerConfig>,
     (sandbox, pause): (SandboxRecord, ProcessIdentity),
-    record: &ContainerRecord,
+    record: &mut ContainerRecord,
     image: ImageParts,
 ) -> Result<(), RuntimeError> {
     let uid = &config.uid;
@@ -155,8 +156,10 @@ async fn create(
         image,
         facts: host.facts.clone(),
     };
-    let clamped = blocking::unblock(move || preparation.run()).await?;
-    if let Some(clamped) = clamped {
+    let prepared = blocking::unblock(move || preparation.run()).await?;
+    record.user = Some(prepared.user);
+    host.record_container(uid, record)?;
+    if let Some(clamped) = prepared.clamped {
         log::debug!(
             "container {} of pod {uid}: oom_score_adj {} instead of {}",
             record.name,

@@ -155,5 +155,6 @@ fn container(record: &ContainerRecord) -> ContainerObserved {
             ContainerPhase::Started { started } => ContainerState::Running { started: *started },
             ContainerPhase::Ended(exit) => ContainerState::Exited(exit.clone()),
         },
+        user: record.user.clone(),
     }
 }

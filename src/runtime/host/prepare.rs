@@ -13,7 +13,7 @@ use crate::runtime::bundle::{
 };
 use crate::runtime::sandbox::record::{ContainerRecord, SandboxRecord};
 use crate::runtime::volumes::{self, MountError};
-use crate::world::{ContainerConfig, NamespaceMode, RuntimeError, Seccomp};
+use crate::world::{ContainerConfig, ContainerUser, NamespaceMode, RuntimeError, Seccomp};
 
 use super::{ImageParts, Instance, Layout, clean, facts, of_io, rootfs};
 
@@ -38,9 +38,15 @@ pub struct Preparation {
     pub facts: HostFacts,
 }
 
+/// What is known once a bundle is made.
+pub struct Prepared {
+    pub user: ContainerUser,
+    pub clamped: Option<OomClamped>,
+}
+
 impl Preparation {
     /// Mounts the root, writes `config.json`, makes the log directory and its link.
-    pub fn run(&self) -> Result<Option<OomClamped>, RuntimeError> {
+    pub fn run(&self) -> Result<Prepared, RuntimeError> {
         let instance = self.instance();
         let bundle = self.layout.bundle(instance);
         let root = bundle.join("rootfs");
@@ -77,7 +83,14 @@ impl Preparation {
         let text = serde_json::to_vec(&made.config).expect("a JSON value has string keys only");
         crate::os::file::replace(&file, &text, 0o600)
             .map_err(|error| of_io(&format!("write {}", file.display()), &error))?;
-        Ok(made.clamped)
+        Ok(Prepared {
+            user: ContainerUser {
+                uid: user.uid,
+                gid: user.gid,
+                supplemental_groups: user.additional_gids.into(),
+            },
+            clamped: made.clamped,
+        })
     }
 
     fn instance(&self) -> Instance<'_> {

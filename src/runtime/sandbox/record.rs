@@ -18,7 +18,9 @@ use serde::{Deserialize, Serialize};
 
 use crate::os::process::ProcessIdentity;
 use crate::runtime::network::Lease;
-use crate::world::{ContainerId, Exit, SandboxConfig, Stamp, TerminationMessagePolicy};
+use crate::world::{
+    ContainerId, ContainerUser, Exit, SandboxConfig, Stamp, TerminationMessagePolicy,
+};
 
 /// Format of both records. A reader refuses what is newer than it knows by more than one.
 pub const VERSION: u32 = 1;
@@ -80,6 +82,9 @@ pub struct ContainerRecord {
     pub phase: ContainerPhase,
     /// The OCI runtime's state of an ended instance was deleted.
     pub runtime_state_deleted: bool,
+    /// Known once its bundle is made.
+    #[serde(default)]
+    pub user: Option<ContainerUser>,
 }
 
 /// Replaces the record; a reader sees the old or the new one.

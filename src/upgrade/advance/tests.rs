@@ -242,6 +242,18 @@ fn the_way_back_goes_on_from_every_link_of_it() {
 }
 
 #[test]
+fn the_program_before_comes_back_without_room_for_a_copy() {
+    let fixture = Fixture::tried();
+    let number =
+        |path: &Path| std::os::unix::fs::MetadataExt::ino(&fs::metadata(path).expect("there"));
+    let programs = [number(&fixture.files.previous()), number(&fixture.target)];
+    fixture.mark_overdue();
+    advance(&fixture.files, Who::Agent).expect("went back");
+    let rejected = fixture.files.rejected().join("lowtide");
+    assert_eq!([number(&fixture.target), number(&rejected)], programs);
+}
+
+#[test]
 fn what_was_only_prepared_leaves_nothing_when_it_is_dropped() {
     let fixture = Fixture::prepared();
     fixture.mark_overdue();
