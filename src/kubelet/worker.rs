@@ -151,6 +151,7 @@ pub async fn work(shared: Rc<Shared>) {
         tasks: BTreeMap::new(),
         published: None,
         saved,
+        tearing_down: false,
         told: Told::default(),
         shared,
     };
@@ -180,6 +181,7 @@ struct Worker {
     /// them from others.
     published: Option<Digest>,
     saved: Digest,
+    tearing_down: bool,
     /// What events have said last.
     told: Told,
 }
@@ -358,11 +360,12 @@ impl Worker {
         if memory.is_busy(&Target::Record) || memory.record_retry.is_some() {
             return;
         }
-        // Its containers are removed: how they ended has been said, and nothing is being created.
-        let swept = memory.checkpoint.ending.is_some() && observed.containers.is_empty();
-        if swept && memory.finals.phase.is_none() && self.published.is_some() {
+        // What is being removed has ended, and that was said when the removal began.
+        if self.tearing_down {
             return;
         }
+        let mut steps = next.steps.iter();
+        self.tearing_down = steps.any(|step| matches!(step, Step::TearDown { .. }));
         let core = &shared.core;
         let status = status(&Facts {
             view,

@@ -1,4 +1,5 @@
 //! The HTTP, TCP and gRPC checks of probes.
+#![allow(clippy::disallowed_methods)]
 
 use std::io::{Read, Write};
 use std::net::TcpListener;
