@@ -9,7 +9,7 @@ use std::time::Duration;
 
 use lowtide::os::netns;
 
-pub use host::{eventually, installed, run};
+pub use host::{SLOWER, eventually, installed, run};
 
 #[path = "../support/host.rs"]
 mod host;
