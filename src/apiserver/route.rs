@@ -78,6 +78,7 @@ pub struct Place {
 pub enum Part {
     Status,
     EphemeralContainers,
+    Resize,
     Finalize,
     Binding,
     Eviction,
@@ -91,6 +92,7 @@ impl Part {
                 "status",
             ) => Some(Part::Status),
             (Kind::Pod, "ephemeralcontainers") => Some(Part::EphemeralContainers),
+            (Kind::Pod, "resize") => Some(Part::Resize),
             (Kind::Namespace, "finalize") => Some(Part::Finalize),
             (Kind::Pod, "binding") => Some(Part::Binding),
             (Kind::Pod, "eviction") => Some(Part::Eviction),
@@ -103,6 +105,7 @@ impl Part {
         match self {
             Part::Status => Some("status"),
             Part::EphemeralContainers => Some("ephemeralcontainers"),
+            Part::Resize => Some("resize"),
             Part::Finalize => Some("finalize"),
             Part::Binding | Part::Eviction => None,
         }
@@ -110,7 +113,10 @@ impl Part {
 
     /// Whether it is got and patched; both show the whole object.
     pub fn patched(self) -> bool {
-        matches!(self, Part::Status | Part::EphemeralContainers)
+        matches!(
+            self,
+            Part::Status | Part::EphemeralContainers | Part::Resize
+        )
     }
 }
 

@@ -132,6 +132,20 @@ impl Core {
         });
     }
 
+    /// Publishes an event about the node.
+    pub fn node_event(&self, kind: EventKind, reason: &str, message: impl Into<String>) {
+        let name = &self.node().node_name;
+        self.registry.record(EventRecord {
+            involved: Key::local(Kind::Node, "", name),
+            // As upstream's kubelet does, and kubectl looks for: it is the same in the cluster.
+            uid: name.clone(),
+            field_path: None,
+            warning: kind == EventKind::Warning,
+            reason: reason.to_owned(),
+            message: message.into(),
+        });
+    }
+
     /// Notes whether the node can write its own small files; the node's conditions show it. A
     /// success in one area says nothing of the other.
     pub fn note_disk(&self, area: Area, result: &Result<(), DiskError>) {

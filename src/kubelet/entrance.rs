@@ -8,25 +8,21 @@ use std::collections::BTreeMap;
 use std::rc::Rc;
 
 use super::core::EventKind;
-use super::fit::{self, Claim, Refusal};
+use super::fit::{self, Claim, Refusal, Shortage};
 use super::plan::Waiting;
+use super::preempt::{self, Candidate};
 use super::view::PodView;
 use super::worker::Shared;
 use super::{Kubelet, hold, pressure};
 use crate::object::{Key, Kind, Origin};
 use crate::world::Uid;
 
-type Views = [(Rc<Shared>, Rc<PodView>)];
+pub(super) type Views = [(Rc<Shared>, Rc<PodView>)];
 
 impl Kubelet {
     /// Works out anew which pods may start.
     pub(super) fn hold_back(&self) {
-        let workers = self.workers.borrow();
-        let views: Vec<_> = workers
-            .values()
-            .filter(|w| !w.shared.gone.get())
-            .map(|w| (w.shared.clone(), w.shared.view.borrow().clone()))
-            .collect();
+        let views = self.views();
         let ended = ended(&views);
         let over = self.over_capacity(&views);
         for (shared, view) in &views {
@@ -43,6 +39,14 @@ impl Kubelet {
                 shared.wake();
             }
         }
+    }
+
+    /// The pods whose workers have not ended.
+    pub(super) fn views(&self) -> Vec<(Rc<Shared>, Rc<PodView>)> {
+        let workers = self.workers.borrow();
+        let there = workers.values().filter(|w| !w.shared.gone.get());
+        let view = |shared: &Rc<Shared>| shared.view.borrow().clone();
+        there.map(|w| (w.shared.clone(), view(&w.shared))).collect()
     }
 
     fn reason_to_wait(
@@ -88,15 +92,7 @@ impl Kubelet {
         if !comes || !self.is_at_the_door(shared, view) {
             return false;
         }
-        let there = |(other, of): &&(Rc<Shared>, Rc<PodView>)| {
-            let active = other.memory.borrow().finals.phase.is_none();
-            of.uid != view.uid && active && (other.let_in.get() || !other.fresh.get())
-        };
-        let others: Vec<&Claim> = views
-            .iter()
-            .filter(there)
-            .map(|(_, of)| &of.claim)
-            .collect();
+        let others = room_takers(views, &view.uid);
         let node = |origin| Key {
             origin,
             ..Key::local(Kind::Node, "", &self.core.node().node_name)
@@ -109,7 +105,16 @@ impl Kubelet {
         let listed = listed.as_ref().map(|node| &node.body);
         let body = view.body();
         let sysctls = hold::forbidden_sysctl(view, &self.core.node());
-        let fits = || fit::refusal(&body["spec"], &view.claim, &others, &own.body, listed);
+        let (spec, claim) = (&body["spec"], &view.claim);
+        let fits = || {
+            let refusal = fit::refusal(spec, claim, &others, &own.body, listed)?;
+            let short = fit::shortages(claim, &others, &own.body);
+            match pressure::is_critical(view) && !short.is_empty() {
+                true => fit::misfit(spec, claim, &others, listed)
+                    .or_else(|| make_room(view, views, &short).err()),
+                false => Some(refusal),
+            }
+        };
         let refusal = sysctls
             .map(|no| Refusal::new(no.reason, no.message))
             .or_else(fits);
@@ -167,6 +172,56 @@ impl Kubelet {
         }
         over
     }
+}
+
+/// Ends the pods that a critical one has to have the room of. Who goes has its time to do so, and the
+/// other need not wait for that.
+fn make_room(view: &PodView, views: &Views, short: &[Shortage]) -> Result<(), Refusal> {
+    let goes = |(other, of): &&(Rc<Shared>, Rc<PodView>)| {
+        let lower = !pressure::is_critical(of) || of.priority < view.priority;
+        of.uid != view.uid && lower && is_active(other)
+    };
+    let others: Vec<_> = views.iter().filter(goes).collect();
+    let candidates = others.iter().map(|(_, of)| Candidate {
+        qos: of.qos,
+        claim: &of.claim,
+    });
+    let victims = preempt::victims(short, &candidates.collect::<Vec<_>>());
+    let victims = victims.map_err(|why| {
+        let text = "Unexpected error while attempting to recover from admission failure: preemption: \
+                    error finding a set of pods to preempt";
+        Refusal::new("UnexpectedAdmissionError", format!("{text}: {why}"))
+    })?;
+    for place in victims {
+        let (shared, of) = others[place];
+        log::warn!("{} makes room for {}", of.key, view.key);
+        let (reason, text) = (preempt::REASON, preempt::MESSAGE);
+        shared
+            .core
+            .event(of, None, EventKind::Warning, reason, text);
+        shared.preempt(of.grace);
+    }
+    Ok(())
+}
+
+/// Not over, nor about to be so that another has its room.
+fn is_active(shared: &Shared) -> bool {
+    let memory = shared.memory.borrow();
+    let reason = memory
+        .checkpoint
+        .ending
+        .as_ref()
+        .and_then(|ending| ending.reason.as_deref());
+    memory.finals.phase.is_none() && reason != Some(preempt::REASON)
+}
+
+/// What the other pods have of the node.
+pub(super) fn room_takers<'a>(views: &'a Views, uid: &Uid) -> Vec<&'a Claim> {
+    let there = |(other, of): &&(Rc<Shared>, Rc<PodView>)| {
+        of.uid != *uid && is_active(other) && (other.let_in.get() || !other.fresh.get())
+    };
+    let others = views.iter().filter(there);
+    others.map(|(_, of)| &of.claim).collect()
 }
 
 /// UIDs of pods that are being ended: a static pod of the same name waits for them.

@@ -10,6 +10,11 @@ use serde_json::Value;
 use crate::object::references::items;
 use crate::object::{Quantity, placement, resources};
 
+/// Every pod takes one of these.
+const PODS: &str = "pods";
+
+const OTHER_OS: &str = "PodOSNotSupported";
+
 /// What one pod takes of the node.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
 pub struct Claim {
@@ -62,6 +67,14 @@ impl Claim {
         }
     }
 
+    /// CPU in thousandths, all else in units.
+    pub fn units(&self, resource: &str) -> i64 {
+        match resource {
+            PODS => 1,
+            name => units(name, self.request(name)),
+        }
+    }
+
     fn request(&self, resource: &str) -> Quantity {
         let found = self.requests.iter().find(|(name, _)| &**name == resource);
         found.map_or(Quantity::ZERO, |(_, amount)| *amount)
@@ -97,12 +110,23 @@ pub fn refusal(
     own: &Value,
     listed: Option<&Value>,
 ) -> Option<Refusal> {
+    let misfit = misfit(spec, claim, others, listed);
+    match misfit {
+        Some(no) if no.reason == OTHER_OS => Some(no),
+        misfit => no_room(claim, others, own).or(misfit),
+    }
+}
+
+/// The first reason that no room would help against.
+pub fn misfit(
+    spec: &Value,
+    claim: &Claim,
+    others: &[&Claim],
+    listed: Option<&Value>,
+) -> Option<Refusal> {
     if spec["os"]["name"].as_str().is_some_and(|os| os != "linux") {
         let text = "Failed to admit pod as the OS field doesn't match node OS";
-        return Some(Refusal::new("PodOSNotSupported", text));
-    }
-    if let Some(refusal) = no_room(claim, others, own) {
-        return Some(refusal);
+        return Some(Refusal::new(OTHER_OS, text));
     }
     if listed.is_some_and(|node| !placement::selects(spec, node)) {
         let why = "node(s) didn't match Pod's node affinity/selector";
@@ -123,50 +147,96 @@ pub fn refusal(
     })
 }
 
+/// Why a pod that runs cannot have what it asks for instead of what it has; only what grows counts.
+pub fn no_room_for_more(
+    has: &Claim,
+    asks: &Claim,
+    others: &[&Claim],
+    own: &Value,
+) -> Option<Refusal> {
+    let grows = |(name, amount): &&(Box<str>, Quantity)| *amount > has.request(name);
+    let more = Claim {
+        requests: asks.requests.iter().filter(grows).cloned().collect(),
+        ports: Box::default(),
+    };
+    no_room(&more, others, own)
+}
+
 fn no_room(claim: &Claim, others: &[&Claim], own: &Value) -> Option<Refusal> {
-    let allocatable = resources::amounts(&own["status"]["allocatable"]);
-    let pods = allocatable
-        .get("pods")
-        .map_or(i64::MAX, |pods| pods.value());
-    let there = i64::try_from(others.len()).unwrap_or(i64::MAX);
-    if there >= pods {
-        return Some(insufficient("pods", 1, there, pods));
+    let mut short = shortages(claim, others, own);
+    (!short.is_empty()).then(|| short.swap_remove(0).into())
+}
+
+/// What there is not enough of. CPU in thousandths, all else in units.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Shortage {
+    pub resource: String,
+    pub requested: i64,
+    pub used: i64,
+    pub capacity: i64,
+}
+
+impl Shortage {
+    pub fn missing(&self) -> i64 {
+        self.requested
+            .saturating_sub(self.capacity.saturating_sub(self.used))
     }
+}
+
+impl From<Shortage> for Refusal {
+    fn from(short: Shortage) -> Refusal {
+        let Shortage {
+            resource,
+            requested,
+            used,
+            capacity,
+        } = short;
+        let text = format!(
+            "Node didn't have enough resource: {resource}, requested: {requested}, used: {used}, \
+             capacity: {capacity}"
+        );
+        Refusal::new(format!("OutOf{resource}"), text)
+    }
+}
+
+/// All that the pod would need more of than the others leave, in upstream's order.
+pub fn shortages(claim: &Claim, others: &[&Claim], own: &Value) -> Vec<Shortage> {
+    let allocatable = resources::amounts(&own["status"]["allocatable"]);
     let rank = |name: &str| {
-        let first = ["cpu", "memory", "ephemeral-storage"];
+        let first = ["pods", "cpu", "memory", "ephemeral-storage"];
         first
             .iter()
             .position(|first| *first == name)
             .unwrap_or(first.len())
     };
     let mut asked: Vec<&str> = claim.requests.iter().map(|(name, _)| &**name).collect();
+    asked.push(PODS);
     asked.sort_by_key(|name| rank(name));
-    asked.into_iter().find_map(|name| {
+    let short = asked.into_iter().filter_map(|name| {
         // What the cluster itself hands out is nothing that a node knows.
         let extended = name.contains('/') && !name.contains("kubernetes.io/");
         let capacity = match allocatable.get(name) {
             None if extended => return None,
-            known => known.copied().unwrap_or(Quantity::ZERO),
+            None if name == PODS => i64::MAX,
+            known => units(name, known.copied().unwrap_or(Quantity::ZERO)),
         };
-        let units = |amount: Quantity| match name {
-            "cpu" => amount.millis(),
-            _ => amount.value(),
+        let used = others.iter().map(|other| other.units(name));
+        let short = Shortage {
+            resource: name.to_owned(),
+            requested: claim.units(name),
+            used: used.fold(0, i64::saturating_add),
+            capacity,
         };
-        let used = others
-            .iter()
-            .fold(Quantity::ZERO, |sum, other| sum.plus(other.request(name)));
-        let (asks, used, capacity) = (units(claim.request(name)), units(used), units(capacity));
-        (asks > capacity.saturating_sub(used)).then(|| insufficient(name, asks, used, capacity))
-    })
+        (short.missing() > 0 && short.requested > 0).then_some(short)
+    });
+    short.collect()
 }
 
-/// CPU in thousandths, all else in units.
-fn insufficient(resource: &str, requested: i64, used: i64, capacity: i64) -> Refusal {
-    let text = format!(
-        "Node didn't have enough resource: {resource}, requested: {requested}, used: {used}, \
-         capacity: {capacity}"
-    );
-    Refusal::new(format!("OutOf{resource}"), text)
+fn units(name: &str, amount: Quantity) -> i64 {
+    match name {
+        "cpu" => amount.millis(),
+        _ => amount.value(),
+    }
 }
 
 #[cfg(test)]
@@ -267,6 +337,27 @@ mod tests {
                 expected,
                 "{requests}"
             );
+        }
+    }
+
+    #[test]
+    fn only_what_grows_needs_room() {
+        let claim = |requests: Value| Claim::of(&asks(requests));
+        let has = claim(json!({"cpu": "1500m", "memory": "512Mi"}));
+        let others = [claim(json!({"cpu": "1", "memory": "256Mi"}))];
+        let others: Vec<&Claim> = others.iter().collect();
+        for (requests, refused) in [
+            (json!({"cpu": "1500m", "memory": "768Mi"}), None),
+            (json!({"cpu": "1400m", "memory": "100Mi"}), None),
+            (json!({"cpu": "1501m", "memory": "512Mi"}), Some("OutOfcpu")),
+            (
+                json!({"cpu": "100m", "memory": "769Mi"}),
+                Some("OutOfmemory"),
+            ),
+        ] {
+            let refusal = no_room_for_more(&has, &claim(requests.clone()), &others, &own());
+            let reason = refusal.map(|refusal| refusal.reason);
+            assert_eq!(reason.as_deref(), refused, "{requests}");
         }
     }
 

@@ -10,9 +10,8 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use super::Kubelet;
-use super::core::Core;
-use crate::object::{Key, Kind, order};
-use crate::registry::EventRecord;
+use super::core::EventKind;
+use crate::object::order;
 use crate::world::{BootTime, DiskUse, Image};
 
 /// Source: Kubernetes pkg/kubelet/kubelet.go (`ImageGCPeriod`).
@@ -114,7 +113,7 @@ pub async fn run(kubelet: Rc<Kubelet>) {
                 log::warn!("collect images: {error}");
                 // The first failure may be a figure that is not there yet, as upstream has it.
                 if failed_before {
-                    warn(&core, "ImageGCFailed", error);
+                    core.node_event(EventKind::Warning, "ImageGCFailed", error);
                 }
                 failed_before = true;
             }
@@ -132,7 +131,7 @@ async fn round(kubelet: &Kubelet, seen: &mut Seen) -> Result<(), String> {
     let disk = world.images.disk_use().await?;
     if disk.capacity_bytes == 0 {
         let error = "invalid capacity 0 on image filesystem";
-        warn(core, "InvalidDiskCapacity", error.to_owned());
+        core.node_event(EventKind::Warning, "InvalidDiskCapacity", error.to_owned());
         return Err(error.to_owned());
     }
     let Some(wanted) = wanted_bytes(disk, policy) else {
@@ -172,7 +171,7 @@ async fn round(kubelet: &Kubelet, seen: &mut Seen) -> Result<(), String> {
         "Failed to garbage collect required amount of images. Attempted to free {wanted} bytes, \
          but only found {freed} bytes eligible to free."
     );
-    warn(core, "FreeDiskSpaceFailed", error.clone());
+    core.node_event(EventKind::Warning, "FreeDiskSpaceFailed", error.clone());
     Err(error)
 }
 
@@ -215,19 +214,6 @@ fn used(kubelet: &Kubelet) -> BTreeSet<String> {
         }
     }
     used
-}
-
-fn warn(core: &Core, reason: &str, message: String) {
-    let key = Key::local(Kind::Node, "", &core.node().node_name);
-    let node = core.reader.get(&key);
-    core.registry.record(EventRecord {
-        uid: node.map_or_else(String::new, |node| node.uid().to_owned()),
-        involved: key,
-        field_path: None,
-        warning: true,
-        reason: reason.to_owned(),
-        message,
-    });
 }
 
 #[cfg(test)]

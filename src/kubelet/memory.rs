@@ -28,6 +28,7 @@ pub enum Target {
     /// Removal of one dead instance, by id.
     Garbage(ContainerId),
     Record,
+    Resize,
     TearDown,
 }
 
@@ -166,7 +167,7 @@ pub struct Ending {
     /// Why the node evicts or rejects it; stays when another cause comes on top.
     #[serde(default)]
     pub eviction: Option<String>,
-    /// Of a pod that the node turns away, where it is not `Evicted`.
+    /// Of a pod that the node turns away or ends for another, where it is not `Evicted`.
     #[serde(default)]
     pub reason: Option<String>,
 }
@@ -200,6 +201,27 @@ pub enum EndCause {
     Shutdown,
 }
 
+/// A pod's way to other resources, from when it may have them.
+#[derive(Clone, Debug)]
+pub struct Resizing {
+    /// Of the spec that asks for them.
+    pub generation: i64,
+    /// They are in the pod's record, and the cgroups have been tried.
+    pub kept: bool,
+    /// The last try failed.
+    pub trouble: Option<Trouble>,
+}
+
+impl Resizing {
+    pub fn of(view: &PodView) -> Resizing {
+        Resizing {
+            generation: view.generation,
+            kept: false,
+            trouble: None,
+        }
+    }
+}
+
 #[derive(Clone, Debug, Default)]
 pub struct Memory {
     pub busy: BTreeSet<Target>,
@@ -211,6 +233,8 @@ pub struct Memory {
     /// Service account tokens in the volumes; never recorded anywhere.
     pub tokens: Tokens,
     pub sandbox_trouble: Option<Trouble>,
+    /// Boxed: it is rare.
+    pub resizing: Option<Box<Resizing>>,
     /// Kills and removals that failed: not before then again.
     pub retries: BTreeMap<Target, BootTime>,
     /// Boxed: a map makes room for eleven at once, and most pods have one.

@@ -30,10 +30,12 @@ pub mod node_status;
 mod orphans;
 mod outcome;
 pub mod plan;
+mod preempt;
 pub mod pressure;
 pub mod probe;
 mod prober;
 pub mod records;
+pub mod resize;
 pub mod resources;
 pub mod sandbox_config;
 pub mod security;
@@ -57,8 +59,8 @@ use std::time::Duration;
 use async_executor::{LocalExecutor, Task};
 use futures_lite::future::zip;
 
-use self::core::Core;
 pub use self::core::Options;
+use self::core::{Core, EventKind};
 use self::facts::{NodeFacts, Site};
 use self::memory::{Checkpoint, EndCause, Final, Memory};
 use self::view::PodView;
@@ -154,6 +156,8 @@ impl Kubelet {
     /// good stays recorded. Returns when the last one is gone, or at the limit.
     pub async fn stop_all(&self, limit: Duration) {
         self.core.stopping.set(true);
+        let text = "Shutdown manager detected shutdown event";
+        self.core.node_event(EventKind::Normal, "Shutdown", text);
         self.core.troubles.notify(usize::MAX);
         for worker in self.workers.borrow().values() {
             let grace = worker.shared.view.borrow().grace;
@@ -200,6 +204,14 @@ impl Kubelet {
             }
         };
         let uid = view.uid.clone();
+        let known = self.workers.borrow().get(&uid).map(|w| w.shared.clone());
+        let view = match known.filter(|shared| shared.recalled.get()) {
+            Some(shared) => {
+                let before = shared.view.borrow().clone();
+                self.allocated(&shared, &before, object, view)
+            }
+            None => view,
+        };
         self.run(view);
         if object.resource_version > self.began_at
             && let Some(worker) = self.workers.borrow().get(&uid)
@@ -263,6 +275,7 @@ impl Kubelet {
             !gone
         });
         self.hold_back();
+        self.retry_resizes();
         // A manifest that was taken away and put back has the same UID: its pod may have come back
         // before its worker was gone, and nobody says so twice.
         for view in ended {
@@ -296,6 +309,7 @@ async fn live(kubelet: Rc<Kubelet>, shared: Rc<Shared>) {
             memory.container_mut(&name).attempt_base = base;
         }
     }
+    kubelet.recall_resources(&shared).await;
     shared.recalled.set(true);
     let view = shared.view.borrow().clone();
     hold::warn(core, &view);

@@ -11,7 +11,7 @@ use std::time::Duration;
 use jiff::Timestamp;
 use serde_json::{Value, json};
 
-use super::core::Core;
+use super::core::{Core, EventKind};
 use super::memory::Transitions;
 use super::pressure::thresholds::{Condition, Kind as ThresholdKind, Signal};
 use super::status::rfc3339;
@@ -62,6 +62,7 @@ pub async fn publish(core: Rc<Core>) {
     register(&core, &key).await;
     let mut site = core.node().site.clone();
     let mut transitions = core.records.node_transitions().await;
+    tell_start(&core).await;
     let mut shown = None;
     let mut images = core.world.images.generation();
     // Also removes what a try of an agent that was killed has left.
@@ -81,6 +82,7 @@ pub async fn publish(core: Rc<Core>) {
             let now = core.world.clock.wall();
             let before = transitions.clone();
             let conditions = conditions(&facts.0, now, &mut transitions);
+            tell_changes(&core, &before, &transitions);
             let uid = node.uid();
             core.registry
                 .update_status(&key, uid, status(&core, conditions));
@@ -108,6 +110,46 @@ pub async fn publish(core: Rc<Core>) {
             }
         }
         images = core.world.images.generation();
+    }
+}
+
+/// That the agent begins, and whether the machine was booted since it last did.
+async fn tell_start(core: &Core) {
+    core.node_event(EventKind::Normal, "Starting", "Starting kubelet.");
+    let (boot, name) = (&core.options.machine.boot_id, &core.node().node_name);
+    let before = core.records.boot_id().await;
+    if before.as_ref() == Some(boot) {
+        return;
+    }
+    if before.is_some() {
+        let text = format!("Node {name} has been rebooted, boot id: {boot}");
+        core.node_event(EventKind::Warning, "Rebooted", text);
+    }
+    if let Err(error) = core.records.keep_boot_id(boot).await {
+        log::debug!("{error}; the next agent cannot tell whether the machine was booted");
+    }
+}
+
+/// One event for each condition that is another than before, or new.
+fn tell_changes(core: &Core, before: &Transitions, now: &Transitions) {
+    for (kind, (status, _)) in now {
+        let known = before.get(kind).is_some_and(|(known, _)| known == status);
+        let reason = match (kind.as_str(), status.as_str()) {
+            _ if known => continue,
+            ("MemoryPressure", "True") => "NodeHasInsufficientMemory",
+            ("MemoryPressure", _) => "NodeHasSufficientMemory",
+            ("DiskPressure", "True") => "NodeHasDiskPressure",
+            ("DiskPressure", _) => "NodeHasNoDiskPressure",
+            ("PIDPressure", "True") => "NodeHasInsufficientPID",
+            ("PIDPressure", _) => "NodeHasSufficientPID",
+            ("Ready", "True") => "NodeReady",
+            ("Ready", _) => "NodeNotReady",
+            _ => continue,
+        };
+        let name = &core.node().node_name;
+        log::info!("node {name}: {reason}");
+        let text = format!("Node {name} status is now: {reason}");
+        core.node_event(EventKind::Normal, reason, text);
     }
 }
 

@@ -7,6 +7,7 @@ use std::time::Duration;
 use super::core::EventKind;
 use super::images::ImageFailure;
 use super::memory::{Condemned, Final, ImageState, Target, Trouble, Volumes};
+use super::resize;
 use super::view::{ContainerView, PodView};
 use super::worker::Shared;
 use crate::world::{Area, BootTime, ContainerId, DiskError, Image, RuntimeError, VolumeError};
@@ -41,6 +42,7 @@ pub enum Outcome {
     },
     Killed(Result<(), RuntimeError>),
     Garbage(Result<(), RuntimeError>),
+    Resized(Result<(), RuntimeError>),
     Recorded(Result<Final, DiskError>),
     Released(Result<(), String>),
     TornDown(Result<(), String>),
@@ -62,6 +64,7 @@ pub fn absorb(shared: &Rc<Shared>, view: &PodView, target: &Target, outcome: Out
         | Target::Sandbox
         | Target::Garbage(_)
         | Target::Record
+        | Target::Resize
         | Target::TearDown => None,
     };
     match outcome {
@@ -76,6 +79,12 @@ pub fn absorb(shared: &Rc<Shared>, view: &PodView, target: &Target, outcome: Out
         Outcome::Started { after, result } => started(shared, view, container, after, result),
         Outcome::Hook { id, result } => hook(shared, view, container, &id, result),
         Outcome::Killed(result) | Outcome::Garbage(result) => repeat(shared, target, result),
+        Outcome::Resized(result) => {
+            let trouble = result
+                .err()
+                .map(|error| trouble(shared, "Error", error.to_string()));
+            resize::note(shared, view, trouble);
+        }
         Outcome::Recorded(result) => recorded(shared, result),
         Outcome::Released(result) => {
             let done = tear_down(shared, result);

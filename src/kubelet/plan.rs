@@ -78,6 +78,8 @@ pub enum Step {
     RemoveContainer {
         id: ContainerId,
     },
+    /// Other limits for what runs.
+    Resize,
     /// Make final exits and the final phase durable before anybody is told.
     Record(Box<Final>),
     /// The pod is finished: give back sandbox, shim and volumes, keep the record.
@@ -103,6 +105,7 @@ impl Step {
             }
             Step::PostStart { container, .. } => Target::Hook(container.clone()),
             Step::RemoveContainer { id } => Target::Garbage(id.clone()),
+            Step::Resize => Target::Resize,
             Step::Record(_) => Target::Record,
             Step::Release | Step::TearDown { .. } | Step::End { .. } => Target::TearDown,
         }
@@ -266,5 +269,7 @@ pub fn exit_of(container: &ContainerObserved) -> Option<&Exit> {
 mod ending_tests;
 #[cfg(test)]
 mod ephemeral_tests;
+#[cfg(test)]
+mod resize_tests;
 #[cfg(test)]
 mod tests;

@@ -6,6 +6,7 @@
 //! | `pods/UID/final.json` | ROOT, flushed | ends that must never be undone by a power cut |
 //! | `pods/UID/kubelet.json` | RUN | back-off, probe results and ending of a running pod |
 //! | `node.json` | RUN | when the node's conditions last changed |
+//! | `boot.json` | ROOT | which boot of the machine an agent ran in last |
 //! | `forgotten/UID.json` | RUN | the pod was deleted, though its files could not be removed |
 //!
 //! Each file is an envelope with a version. One of another version, or a torn one, is reported and
@@ -25,6 +26,7 @@ use crate::world::{Area, Disk, DiskError, Uid};
 const VERSION: u32 = 1;
 
 const NODE: &str = "node.json";
+const BOOT: &str = "boot.json";
 
 #[derive(Serialize, Deserialize)]
 struct Envelope<T> {
@@ -92,6 +94,14 @@ impl Records {
 
     pub async fn keep_node_transitions(&self, known: &Transitions) -> Result<(), DiskError> {
         self.disk.write(Area::Run, NODE, encode(known)).await
+    }
+
+    pub async fn boot_id(&self) -> Option<String> {
+        self.read(Area::Root, BOOT).await
+    }
+
+    pub async fn keep_boot_id(&self, id: &String) -> Result<(), DiskError> {
+        self.disk.write(Area::Root, BOOT, encode(id)).await
     }
 
     /// Whether the area takes a small file.

@@ -16,7 +16,8 @@ use super::tokens::{self, Tokens};
 use super::view::{ContainerView, PodView, Role};
 use super::worker::Shared;
 use super::{
-    cluster_tokens, container_config, hold, images, leftovers, records, sandbox_config, volumes,
+    cluster_tokens, container_config, hold, images, leftovers, records, resize, sandbox_config,
+    volumes,
 };
 use crate::object::{Effect, Key, Kind, Object, Origin, Unhonoured};
 use crate::world::{
@@ -78,6 +79,7 @@ pub async fn run(shared: Rc<Shared>, view: Rc<PodView>, step: Step) -> Outcome {
         Step::RemoveContainer { id } => {
             Outcome::Garbage(core.world.runtime.remove_container(&shared.uid, &id).await)
         }
+        Step::Resize => Outcome::Resized(resize_pod(&shared, &view).await),
         Step::Record(finals) => Outcome::Recorded(record(&core, &shared, *finals).await),
         Step::Release => {
             let given = leftovers::give_back(&core, &shared.uid).await;
@@ -138,15 +140,7 @@ async fn start_sandbox(shared: &Shared, view: &PodView, attempt: u32) -> Result<
         let text = "Pod sandbox changed, it will be killed and re-created.";
         core.event(view, None, EventKind::Normal, "SandboxChanged", text);
     }
-    if let Some(object) = core.reader.get(&view.key)
-        && object.uid() == view.uid.as_str()
-    {
-        let kept = core.records.keep_pod(&shared.uid, &object).await;
-        core.note_disk(Area::Root, &kept);
-        if let Err(error) = kept {
-            log::warn!("{error}; the pod starts without this record");
-        }
-    }
+    keep_pod(shared, view).await;
     let made = sandbox_config::sandbox_config(&view.typed().pod, attempt, &core.node());
     let made = made.map_err(|error| RuntimeError::Config(error.0))?;
     // A node of its own has no cluster DNS, and its pods were not written for one.
@@ -164,6 +158,33 @@ async fn start_sandbox(shared: &Shared, view: &PodView, attempt: u32) -> Result<
         .runtime
         .start_sandbox(Arc::new(made.config))
         .await
+}
+
+/// Writes down the pod with the resources that it may have.
+async fn keep_pod(shared: &Shared, view: &PodView) {
+    let core = &shared.core;
+    let object = core.reader.get(&view.key);
+    let Some(object) = object.filter(|object| object.uid() == view.uid.as_str()) else {
+        return;
+    };
+    let object = Object {
+        body: view.body(),
+        ..Object::clone(&object)
+    };
+    let kept = core.records.keep_pod(&shared.uid, &object).await;
+    core.note_disk(Area::Root, &kept);
+    if let Err(error) = kept {
+        log::warn!("{error}; the pod goes on without this record");
+    }
+}
+
+async fn resize_pod(shared: &Shared, view: &PodView) -> Result<(), RuntimeError> {
+    keep_pod(shared, view).await;
+    let runtime = &shared.core.world.runtime;
+    match resize::in_place(view, &runtime.observe(&shared.uid)) {
+        Some(resize) => runtime.resize(resize).await,
+        None => Ok(()),
+    }
 }
 
 async fn start_container(

@@ -16,8 +16,10 @@ use serde_json::Value;
 use super::container_config::container_hash;
 use super::fit::Claim;
 use super::pressure::limits;
-use super::resources::pod_cgroup;
+use super::resize::ResizePolicy;
+use super::resources::{container_resources, pod_cgroup};
 use super::tokens;
+use crate::object::references::items;
 use crate::object::resources::qos_class;
 use crate::object::{
     self, Key, Kind, Object, Problem, Provenance, Standing, Unhonoured, unhonoured,
@@ -110,6 +112,9 @@ pub struct ContainerView {
     pub hash: String,
     /// The pod's policy, or what the role makes of it.
     pub restart_policy: RestartPolicy,
+    /// Limits of its cgroup.
+    pub resources: CgroupResources,
+    pub resize_policy: ResizePolicy,
     /// Boxed, as below: few containers have any, and they are large.
     probes: [Option<Box<Probe>>; 3],
     pub lifecycle: Option<Box<Lifecycle>>,
@@ -136,6 +141,8 @@ pub struct PodView {
     pub cgroup: CgroupResources,
     /// What it takes of the node.
     pub claim: Claim,
+    /// Other resources are asked for, and there is no room for them.
+    pub pending: Option<Box<Pending>>,
     /// `metadata.generation`; 0 for none.
     pub generation: i64,
     pub priority: i32,
@@ -160,6 +167,14 @@ pub struct PodView {
     pub deletion_grace: Option<Duration>,
     text: Text,
     typed: RefCell<Option<Rc<Typed>>>,
+}
+
+/// A resize that waits.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Pending {
+    pub message: String,
+    /// Of the spec that asks for it.
+    pub generation: i64,
 }
 
 /// Where the pod's own text is, without its status.
@@ -190,6 +205,30 @@ impl PodView {
         PodView::read(object, Text::Registered(packed.without_status()))
     }
 
+    /// The object with the resources that its containers have had in the spec `before`.
+    pub fn pending(object: &Object, before: &Value, why: Pending) -> Result<Rc<PodView>, String> {
+        let mut object = object.clone();
+        for list in [Role::Init.list(), Role::Regular.list()] {
+            let containers = object.body["spec"][list].as_array_mut();
+            for container in containers.into_iter().flatten() {
+                let known = items(before, list).find(|known| known["name"] == container["name"]);
+                container["resources"] = known.map_or(Value::Null, |one| one["resources"].clone());
+            }
+        }
+        let mut view = PodView::new(&object)?;
+        Rc::make_mut(&mut view).pending = Some(why.into());
+        Ok(view)
+    }
+
+    /// Whether both ask for the same resources.
+    pub fn asks_as(&self, other: &PodView) -> bool {
+        let each = |view: &PodView| {
+            let containers = view.containers.iter();
+            containers.map(|c| c.resources.clone()).collect::<Vec<_>>()
+        };
+        self.claim == other.claim && self.cgroup == other.cgroup && each(self) == each(other)
+    }
+
     fn read(object: &Object, text: Text) -> Result<Rc<PodView>, String> {
         let typed = Typed::new(&object.body)?;
         let uid = Uid::new(object.uid())
@@ -217,6 +256,7 @@ impl PodView {
             qos: qos_class(&typed.pod),
             cgroup: pod_cgroup(&typed.pod, None).resources,
             claim: Claim::of(&object.body["spec"]),
+            pending: None,
             generation: typed.pod.metadata.generation.unwrap_or(0),
             priority: spec.priority.unwrap_or(0),
             limits_disk: limits::has_any(&typed.pod),
@@ -415,6 +455,8 @@ fn container_view(
         },
         hash: container_hash(container),
         restart_policy,
+        resources: container_resources(container),
+        resize_policy: resize_policy(container),
         image: container.image.clone().unwrap_or_default(),
         probes: [
             &container.startup_probe,
@@ -424,6 +466,17 @@ fn container_view(
         .map(|probe| probe.clone().map(Box::new)),
         lifecycle: container.lifecycle.clone().map(Box::new),
         ports: named_ports(container),
+    }
+}
+
+fn resize_policy(container: &Container) -> ResizePolicy {
+    let restarts = |resource: &str| {
+        let mut policies = container.resize_policy.iter().flatten();
+        policies.any(|p| p.resource_name == resource && p.restart_policy == "RestartContainer")
+    };
+    ResizePolicy {
+        cpu_restarts: restarts("cpu"),
+        memory_restarts: restarts("memory"),
     }
 }
 

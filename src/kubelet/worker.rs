@@ -21,11 +21,13 @@ use super::fit::Refusal;
 use super::memory::{Condemned, EndCause, Ending, Health, Memory, Target};
 use super::outcome::{Outcome, absorb};
 use super::plan::{Plan, Situation, Step, Waiting, plan};
+use super::preempt;
 use super::prober::Probers;
 use super::records;
+use super::resize::{self, Change, change};
 use super::status::{Facts, status};
 use super::steps;
-use super::view::{PodView, ProbeKind};
+use super::view::{ContainerView, PodView, ProbeKind};
 use crate::object::Problem;
 use crate::world::{Area, BootTime, ContainerState, PodObserved, Uid};
 
@@ -110,6 +112,12 @@ impl Shared {
     /// Evicts the pod, unless it is ending already.
     pub fn evict(&self, why: String, grace: Duration) {
         self.end_by_node(EndCause::Evicted, None, why, grace);
+    }
+
+    /// Ends the pod for one that has to be here.
+    pub fn preempt(&self, grace: Duration) {
+        let (reason, why) = (preempt::REASON.to_owned(), preempt::MESSAGE.to_owned());
+        self.end_by_node(EndCause::Evicted, Some(reason), why, grace);
     }
 
     /// Turns the pod away for good: nothing of it has run.
@@ -231,6 +239,7 @@ impl Worker {
         }
         let observed = shared.core.world.runtime.observe(&shared.uid);
         self.note_instances(&view, &observed);
+        resize::follow(&shared, &view, &observed);
         let next = {
             let memory = shared.memory.borrow();
             let held = shared.held.borrow();
@@ -272,7 +281,7 @@ impl Worker {
                 continue;
             };
             if memory.health(&instance.name, &instance.id).is_some() {
-                mark_replaced(&mut memory, view, instance, &container.hash);
+                mark_replaced(&mut memory, view, instance, container);
                 continue;
             }
             let hook = container.lifecycle.as_ref();
@@ -399,17 +408,16 @@ fn mark_replaced(
     memory: &mut Memory,
     view: &PodView,
     instance: &crate::world::ContainerObserved,
-    hash: &str,
+    container: &ContainerView,
 ) {
-    if instance.hash == hash {
-        return;
-    }
+    let why = match change(container, instance) {
+        _ if instance.hash != container.hash => "definition changed, will be restarted",
+        Change::Restart => "resize requires restart",
+        Change::None | Change::InPlace => return,
+    };
     if let Some(health) = memory.checkpoint.health.get_mut(&instance.name) {
         health.condemned.get_or_insert_with(|| Condemned {
-            message: format!(
-                "Container {} definition changed, will be restarted",
-                instance.name
-            ),
+            message: format!("Container {} {why}", instance.name),
             grace: view.grace,
         });
     }

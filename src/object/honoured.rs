@@ -146,7 +146,6 @@ fn container(container: &Value, path: &str, found: &mut Found) {
     for (name, effect) in [
         ("volumeDevices", Effect::Wait),
         ("restartPolicyRules", Effect::Wait),
-        ("resizePolicy", Effect::Warn),
     ] {
         found.if_set(container, path, name, effect);
     }

@@ -7,6 +7,7 @@ use serde_json::{Map, Value, json};
 
 use super::Error;
 use super::desk::is_gated;
+use crate::object::references::items;
 use crate::object::resources::qos_class;
 use crate::object::{self, Key, Kind};
 
@@ -86,6 +87,15 @@ pub(super) fn update(
                 fields["spec"]["ephemeralContainers"] = listed;
             }
         }
+        "resize" => {
+            let wanted = fields.remove("spec").unwrap_or_default();
+            let version = fields["metadata"]["resourceVersion"].take();
+            *fields = current.as_object().cloned().unwrap_or_default();
+            fields["metadata"]["resourceVersion"] = version;
+            for list in ["containers", "initContainers"] {
+                resize(&mut fields["spec"], &wanted, list);
+            }
+        }
         "finalize" => {
             let finalizers = fields.get("spec").map(|spec| spec["finalizers"].clone());
             let version = fields["metadata"]["resourceVersion"].take();
@@ -110,6 +120,27 @@ pub(super) fn update(
         }
     }
     Ok(())
+}
+
+/// Takes over resources and their policies. A list of others is taken whole: it is refused later.
+fn resize(spec: &mut Value, wanted: &Value, list: &str) {
+    let names = |spec: &Value| {
+        items(spec, list)
+            .map(|one| one["name"].clone())
+            .collect::<Vec<_>>()
+    };
+    if names(spec) != names(wanted) {
+        spec[list] = wanted[list].clone();
+        return;
+    }
+    let containers = spec.get_mut(list).and_then(Value::as_array_mut);
+    let pairs = containers.into_iter().flatten().zip(items(wanted, list));
+    for (container, wanted) in pairs {
+        let fields = container.as_object_mut().expect("it has a name");
+        for name in ["resources", "resizePolicy"] {
+            set(fields, name, wanted.get(name).cloned());
+        }
+    }
 }
 
 /// The pod with the node that the binding names. Source: Kubernetes

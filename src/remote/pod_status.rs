@@ -79,11 +79,15 @@ fn of_type<'a>(status: &'a Value, kind: &str) -> Option<&'a Value> {
     items(status, "conditions").find(|one| one["type"] == kind)
 }
 
+/// Conditions of the kubelet that go when they no longer hold.
+const PASSING: [&str; 2] = ["PodResizePending", "PodResizeInProgress"];
+
 /// Ours, and after them those of types that we do not know.
 fn conditions(theirs: &Value, ours: &Value) -> Value {
     let known = |theirs: &Value| {
         let mut ours = ours.as_array().into_iter().flatten();
-        ours.any(|ours| ours["type"] == theirs["type"])
+        let passing = || PASSING.iter().any(|one| theirs["type"] == *one);
+        ours.any(|ours| ours["type"] == theirs["type"]) || passing()
     };
     let foreign = theirs.as_array().into_iter().flatten();
     let foreign = foreign.filter(|theirs| !known(theirs));
@@ -122,6 +126,7 @@ mod tests {
             "resourceClaimStatuses": [],
             "conditions": [
                 {"type": "gate", "status": "True"}, {"type": "Ready", "status": "False"},
+                {"type": "PodResizePending", "status": "True"},
             ],
         });
         let ours = json!({

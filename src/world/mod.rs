@@ -38,7 +38,7 @@ pub use runtime::{
     Capabilities, CgroupResources, ContainerConfig, ContainerId, ContainerObserved, ContainerState,
     ContainerUser, Dns, ExecOutcome, ExecRequest, Exit, HostAlias, IdMapping, Mount, MountSource,
     NamespaceMode, Namespaces, PodCgroup, PodObserved, PortMapping, ProcMount, Propagation,
-    Protocol, QosClass, RemoveError, Runtime, RuntimeError, SandboxConfig, SandboxObserved,
+    Protocol, QosClass, RemoveError, Resize, Runtime, RuntimeError, SandboxConfig, SandboxObserved,
     SandboxState, Seccomp, Security, TerminationMessagePolicy, Uid,
 };
 pub use stats::{

@@ -320,6 +320,8 @@ pub struct ContainerObserved {
     pub state: ContainerState,
     /// `None` until it is worked out.
     pub user: Option<ContainerUser>,
+    /// What its cgroup was given last; `None` if it was made before that was noted.
+    pub resources: Option<CgroupResources>,
 }
 
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -337,6 +339,8 @@ pub struct SandboxObserved {
     pub ips: Vec<IpAddr>,
     pub host_network: bool,
     pub created: Stamp,
+    /// What the pod's cgroup was given last, but for its number of processes.
+    pub resources: Option<CgroupResources>,
 }
 
 /// Everything that exists of one pod in kernel and RUN.
@@ -345,6 +349,15 @@ pub struct PodObserved {
     pub sandbox: Option<SandboxObserved>,
     /// All recorded instances, ordered by name, then attempt.
     pub containers: Vec<ContainerObserved>,
+}
+
+/// Other limits for a pod that runs.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Resize {
+    pub uid: Uid,
+    /// Of the pod as a whole, but for its number of processes, which stays.
+    pub pod: CgroupResources,
+    pub containers: Vec<(ContainerId, CgroupResources)>,
 }
 
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -499,6 +512,11 @@ pub trait Runtime {
         uid: &Uid,
         id: &ContainerId,
     ) -> LocalFuture<'_, Result<(), RuntimeError>>;
+
+    /// Gives a running pod and running containers of it other limits; their processes go on.
+    /// Errors: `NotFound`; `Failed` if more memory is in use than would be allowed, or the kernel
+    /// refuses.
+    fn resize(&self, resize: Resize) -> LocalFuture<'_, Result<(), RuntimeError>>;
 
     /// Runs a command inside a running container to its end.
     fn exec(&self, request: ExecRequest) -> LocalFuture<'_, Result<ExecOutcome, RuntimeError>>;

@@ -430,6 +430,36 @@ fn what_is_not_there_is_told_in_kubelets_words() {
     }
 }
 
+#[test]
+fn what_is_turned_off_is_told_in_kubelets_words() {
+    let place = Place::open();
+    let root = place.root();
+    for (method, path, code, text) in [
+        ("GET", "/logs/syslog", 405, "logs endpoint is disabled.\n"),
+        (
+            "POST",
+            "/checkpoint/default/gone/web",
+            404,
+            "pod does not exist\n",
+        ),
+        (
+            "POST",
+            "/checkpoint/default/web/x",
+            404,
+            "container x does not exist\n",
+        ),
+        (
+            "POST",
+            "/checkpoint/default/web/web",
+            500,
+            "checkpointing of default/web/web failed (checkpoints are not implemented)\n",
+        ),
+    ] {
+        let told = place.ask(&root, method, path, "");
+        assert_eq!(told, (code, text.to_owned()), "{path}");
+    }
+}
+
 fn uid(node: &Node) -> String {
     let pod = node.get("/api/v1/namespaces/default/pods/web").json();
     pod["metadata"]["uid"].as_str().expect("a uid").to_owned()

@@ -97,6 +97,7 @@ const TARGETS: &[Target] = &[
         ["", "default", "pods/ephemeralcontainers", "absent"],
         STATUS,
     ),
+    row(["", "default", "pods/resize", "absent"], STATUS),
     row(
         ["", "default", "pods/eviction", "absent"],
         &[("create", 404)],

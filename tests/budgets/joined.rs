@@ -20,6 +20,8 @@ use super::{Figure, MANY, SETTLE, processes, ratio};
 const IDLE: Duration = Duration::from_secs(60);
 /// Pods started one after another, here and there.
 const TURNS: usize = 5;
+/// As many as a node takes by default.
+const FULL: usize = 110;
 /// Nobody is connected, and whoever tries is turned away.
 const DOWN: Mode = Mode::ShortLived(Duration::ZERO);
 const PODS: &str = "/api/v1/namespaces/default/pods";
@@ -231,7 +233,7 @@ impl Pair {
         }
     }
 
-    fn memory(&self) -> [Figure; 2] {
+    fn memory(&self, names: [&'static str; 2], budgets: [f64; 2]) -> [Figure; 2] {
         let memory = processes::memory(self.edge.agent_pid());
         let figure = |name, kb: u64, budget, limit| Figure {
             name,
@@ -241,13 +243,8 @@ impl Pair {
             limit,
         };
         [
-            figure("joined, 50 pods: PSS", memory.pss, 8.0, 9.0),
-            figure(
-                "joined, 50 pods: private dirty",
-                memory.private_dirty,
-                5.0,
-                6.0,
-            ),
+            figure(names[0], memory.pss, budgets[0], budgets[0] + 1.0),
+            figure(names[1], memory.private_dirty, budgets[1], budgets[1] + 1.0),
         ]
     }
 }
@@ -255,9 +252,15 @@ impl Pair {
 pub fn measure(binary: &Path) -> Vec<Figure> {
     let place = tempfile::tempdir().expect("temporary directory");
     let mut pair = Pair::start(binary, place.path());
+    let mut ready_after = Vec::new();
     for count in [1, 10] {
-        let (ready, pods) = pair.link_up(count);
-        println!("link up: ready after {ready:.1?}, {count} pods of the cluster after {pods:.1?}");
+        let (_, pods) = pair.link_up(count);
+        // Once more, with nothing new to do.
+        let (ready, all) = pair.link_up(count);
+        println!(
+            "link up: ready after {ready:.1?}, {count} pods after {all:.1?}, new ones {pods:.1?}"
+        );
+        ready_after.push(ready);
     }
     node::pause(SETTLE);
     let mut figures = pair.idle();
@@ -268,7 +271,21 @@ pub fn measure(binary: &Path) -> Vec<Figure> {
         MANY - 10 - 2 * TURNS
     );
     node::pause(SETTLE);
-    figures.extend(pair.memory());
+    let names = ["joined, 50 pods: PSS", "joined, 50 pods: private dirty"];
+    figures.extend(pair.memory(names, [8.0, 5.0]));
+    pair.link_up(FULL);
+    let (ready, all) = pair.link_up(FULL);
+    println!("link up: ready after {ready:.1?}, {FULL} pods after {all:.1?}");
+    figures.push(Figure {
+        name: "link up to Ready: 110 pods / 1 pod",
+        unit: "x",
+        value: ratio(ready, ready_after[0]),
+        budget: 2.0,
+        limit: 5.0,
+    });
+    node::pause(SETTLE);
+    let names = ["joined, 110 pods: PSS", "joined, 110 pods: private dirty"];
+    figures.extend(pair.memory(names, [11.0, 9.0]));
     figures
 }
 

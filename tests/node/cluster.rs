@@ -8,7 +8,10 @@ use std::path::Path;
 use serde_json::{Value, json};
 
 use crate::isolation::{isolated, run};
-use crate::support::{FOREVER, IMAGE, Node, condition, container, eventually, pod, uid, wait_for};
+use crate::resize::resize;
+use crate::support::{
+    FOREVER, IMAGE, Node, condition, container, eventually, pod, restarts, uid, wait_for,
+};
 
 /// A cluster that knows the node by its token, and that node; neither is started.
 pub fn pair(place: &Path) -> (Node, Node) {
@@ -124,6 +127,46 @@ fn turns_away_who_cannot_be_here(cloud: &Node) {
     }
 }
 
+/// A pod of the cluster asks for nearly all of the node, then for little, then for much again, and goes for
+/// one that has to be here.
+fn gives_other_resources_and_makes_room(cloud: &Node) {
+    let node = node_of(cloud).expect("the node");
+    let cpus = node["status"]["allocatable"]["cpu"].as_str().unwrap();
+    let much = format!("{}m", cpus.parse::<u64>().unwrap() * 1000 - 100);
+    let asking = |name: &str, cpu: &str| {
+        let mut pod: Value = serde_json::from_str(&bound(name)).unwrap();
+        pod["spec"]["containers"][0]["resources"] = json!({"requests": {"cpu": cpu}});
+        pod
+    };
+    apply(cloud, "large.json", &asking("large", &much).to_string());
+    cloud.up("large");
+    for cpu in ["50m", much.as_str()] {
+        let wanted = json!({"requests": {"cpu": cpu}});
+        let (code, answer) = resize(cloud, "large-n", "c", &wanted);
+        assert_eq!(code, 200, "{answer}");
+        let pod = cloud.pod_until("large", "has what it asks for", |pod| {
+            container(pod, "c")["allocatedResources"]["cpu"] == cpu
+        });
+        assert_eq!(container(&pod, "c")["resources"], wanted);
+        assert_eq!(restarts(&pod, "c"), 0);
+    }
+    let mut vital = asking("vital", "500m");
+    vital["spec"]["priorityClassName"] = "system-node-critical".into();
+    apply(cloud, "vital.json", &vital.to_string());
+    cloud.up("vital");
+    let large = wait_for("the large one has gone", || {
+        let gone = |pod: &Value| pod["status"]["phase"] == "Failed";
+        cloud.pod("large").filter(gone)
+    });
+    let status = &large["status"];
+    assert_eq!(status["reason"], "Preempting");
+    assert_eq!(
+        status["message"],
+        "Preempted in order to admit critical pod"
+    );
+    assert_eq!(condition(&large, "DisruptionTarget"), Some("True"));
+}
+
 #[test]
 fn a_joined_node_runs_the_clusters_pods_and_shows_its_own() {
     isolated(|place| {
@@ -160,6 +203,13 @@ fn a_joined_node_runs_the_clusters_pods_and_shows_its_own() {
         cloud.gone("own");
 
         turns_away_who_cannot_be_here(&cloud);
+        gives_other_resources_and_makes_room(&cloud);
+        for told in [
+            "Starting Starting kubelet.",
+            "NodeReady Node n status is now: NodeReady",
+        ] {
+            cloud.event("n", &format!("Normal {told}"));
+        }
 
         // A Node that somebody deletes is there again at once.
         cloud.ok(&["delete", "node", "n"]);

@@ -30,6 +30,7 @@ mod private;
 #[path = "../images/registry.rs"]
 #[allow(dead_code)]
 mod registry;
+mod resize;
 mod secrets;
 mod site;
 mod stats;

@@ -325,6 +325,12 @@ fn a_reboot_brings_pods_back_and_runs_no_finished_pod_again() {
             restarts(pod, "c") == 1 && pod["status"]["containerStatuses"][0]["ready"] == true
         });
         reboot(&mut node);
+        // The kernel is the same one: as if it had been another.
+        let noted = fs::read_to_string(node.root.join("boot.json")).expect("a record");
+        let boot = fs::read_to_string("/proc/sys/kernel/random/boot_id").unwrap();
+        assert!(noted.contains(boot.trim()), "{noted}");
+        let other = noted.replace(boot.trim(), "another");
+        fs::write(node.root.join("boot.json"), other).unwrap();
         fs::remove_file(node.images.join("busybox.tar")).unwrap();
         node.start();
         let back = node.pod_until("back", "back with a new container", |pod| {
@@ -335,6 +341,11 @@ fn a_reboot_brings_pods_back_and_runs_no_finished_pod_again() {
         });
         assert_eq!(uid(&back), uid(&first));
         assert_eq!(restarts(&back, "c"), 1);
+        let text = format!(
+            "Warning Rebooted Node n has been rebooted, boot id: {}",
+            boot.trim()
+        );
+        node.event("n", &text);
         let counted = node.up("counted");
         assert_eq!(restarts(&counted, "c"), 2);
         let once = node.pod_until("once", "still failed", |pod| {

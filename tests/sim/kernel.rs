@@ -14,8 +14,8 @@ use std::sync::Arc;
 
 use event_listener::Event;
 use lowtide::world::{
-    ContainerConfig, ContainerId, ContainerObserved, ContainerState, NamespaceMode, PodObserved,
-    SandboxConfig, SandboxObserved, SandboxState, Stamp, Uid,
+    CgroupResources, ContainerConfig, ContainerId, ContainerObserved, ContainerState,
+    NamespaceMode, PodObserved, SandboxConfig, SandboxObserved, SandboxState, Stamp, Uid,
 };
 
 use crate::script::Script;
@@ -81,6 +81,7 @@ impl Pod {
                 created: container.created,
                 state: container.state.clone(),
                 user: None,
+                resources: Some(container.config.resources.clone()),
             })
             .collect();
         containers.sort_by(|a, b| (&a.name, a.attempt).cmp(&(&b.name, b.attempt)));
@@ -96,6 +97,10 @@ impl Pod {
                 },
                 host_network,
                 created: sandbox.created,
+                resources: Some(CgroupResources {
+                    pids_max: None,
+                    ..sandbox.config.cgroup.resources.clone()
+                }),
             }
         });
         PodObserved {

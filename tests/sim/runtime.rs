@@ -10,7 +10,7 @@ use std::time::Duration;
 
 use lowtide::world::{
     ContainerConfig, ContainerId, ContainerState, ExecOutcome, ExecRequest, Exit, LocalFuture,
-    PodObserved, RemoveError, Runtime, RuntimeError, SandboxConfig, SandboxState, Uid,
+    PodObserved, RemoveError, Resize, Runtime, RuntimeError, SandboxConfig, SandboxState, Uid,
 };
 
 use crate::host::{Fate, Host, boxed, give, question};
@@ -476,6 +476,26 @@ impl Runtime for SimRuntime {
                 if let Some(pod) = kernel.pods.get_mut(&uid) {
                     pod.containers.retain(|c| c.id != id || c.is_live());
                 }
+                Ok(())
+            })
+            .await
+        })
+    }
+
+    fn resize(&self, resize: Resize) -> LocalFuture<'_, Outcome<()>> {
+        boxed(async move {
+            let what = format!("resize {}", resize.uid);
+            let uid = resize.uid.clone();
+            self.request(what, &uid, REQUEST, move |host| {
+                let mut kernel = host.kernel.borrow_mut();
+                let pod = kernel.pods.get_mut(&resize.uid);
+                let pod = pod.ok_or_else(|| not_found("pod"))?;
+                for (id, resources) in resize.containers {
+                    let container = pod.container(&id).ok_or_else(|| not_found("container"))?;
+                    Arc::make_mut(&mut container.config).resources = resources;
+                }
+                let sandbox = pod.sandbox.as_mut().ok_or_else(|| not_found("sandbox"))?;
+                Arc::make_mut(&mut sandbox.config).cgroup.resources = resize.pod;
                 Ok(())
             })
             .await

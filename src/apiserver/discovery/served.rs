@@ -140,6 +140,7 @@ const POD_PARTS: &[Part] = &[
     part("exec", "PodExecOptions", &["create", "get"]),
     part("log", "Pod", &["get"]),
     part("portforward", "PodPortForwardOptions", &["create", "get"]),
+    part("resize", "Pod", CHANGED),
     part("status", "Pod", CHANGED),
 ];
 

@@ -177,6 +177,14 @@ async fn serve(
             let words = words.map(str::to_owned).collect();
             collect::run(&shared, &pod, container, words).await
         }
+        Route::HostLogs => {
+            let (code, text) = (StatusCode::METHOD_NOT_ALLOWED, "logs endpoint is disabled.");
+            Err(Refusal::detailed(code, "MethodNotAllowed", text, json!({})))
+        }
+        Route::Checkpoint(place) => {
+            let pod = pod(&shared, &place).ok_or_else(missing)?;
+            Err(no_checkpoint(&pod, &place))
+        }
         Route::Stats(document) => {
             let node = shared.options.node_name.clone();
             stats::document(&shared, document, Some(&node), &query).await
@@ -240,6 +248,24 @@ fn known<'a>(pod: &Object, place: &'a Place) -> Result<&'a str, Refusal> {
             Err(not_found(&text))
         }
     }
+}
+
+/// What a kubelet says whose container runtime knows no checkpoints.
+fn no_checkpoint(pod: &Object, place: &Place) -> Refusal {
+    let Place {
+        namespace,
+        pod: name,
+        container,
+        ..
+    } = place;
+    if known(pod, place).is_err() {
+        return not_found(&format!("container {container} does not exist"));
+    }
+    let text = format!(
+        "checkpointing of {namespace}/{name}/{container} failed (checkpoints are not implemented)"
+    );
+    let code = StatusCode::INTERNAL_SERVER_ERROR;
+    Refusal::detailed(code, "InternalError", text, json!({}))
 }
 
 fn not_found(text: &str) -> Refusal {

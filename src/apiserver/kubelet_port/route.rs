@@ -22,6 +22,10 @@ pub enum Route {
     /// What runs here, and what the program itself does.
     Metrics,
     Configuration,
+    /// `/logs/`: files of the host. Turned off here.
+    HostLogs,
+    /// A copy of a running container's memory. Not made here.
+    Checkpoint(Place),
     /// All checks, or one by its name.
     Health(Option<String>),
 }
@@ -56,6 +60,10 @@ impl Route {
             ["portForward", namespace, pod, uid] => {
                 Some(Route::PortForward(Place::of(namespace, pod, Some(uid), "")))
             }
+            ["logs", ..] => Some(Route::HostLogs),
+            ["checkpoint", namespace, pod, container] => Some(Route::Checkpoint(Place::of(
+                namespace, pod, None, container,
+            ))),
             ["metrics"] => Some(Route::Metrics),
             ["configz"] => Some(Route::Configuration),
             ["healthz"] => Some(Route::Health(None)),
@@ -73,7 +81,8 @@ impl Route {
             Route::Stream(..) | Route::PortForward(_) | Route::Stats(Document::Summary) => {
                 *method == Method::GET || *method == Method::POST
             }
-            Route::Run(_) => *method == Method::POST,
+            Route::Run(_) | Route::Checkpoint(_) => *method == Method::POST,
+            Route::HostLogs => true,
             _ => *method == Method::GET || *method == Method::HEAD,
         }
     }
@@ -170,6 +179,9 @@ mod tests {
                 Route::PortForward(place(Some("u"), "")),
             ),
             ("/stats/summary", Route::Stats(Document::Summary)),
+            ("/logs", Route::HostLogs),
+            ("/logs/a/syslog", Route::HostLogs),
+            ("/checkpoint/a/p/c", Route::Checkpoint(place(None, "c"))),
             ("/metrics", Route::Metrics),
             ("/metrics/cadvisor", Route::Stats(Document::Cadvisor)),
             ("/metrics/resource", Route::Stats(Document::Resource)),
@@ -188,7 +200,7 @@ mod tests {
             "/portForward/a",
             "/containerLogs/a/p/u/c",
             "/healthz/other",
-            "/logs/syslog",
+            "/checkpoint/a/p",
             "/lowtide/v1/images",
         ] {
             assert_eq!(Route::of(path), None, "{path}");
@@ -203,6 +215,8 @@ mod tests {
             ("/exec/a/p/c", "GET POST"),
             ("/portForward/a/p", "GET POST"),
             ("/run/a/p/c", "POST"),
+            ("/checkpoint/a/p/c", "POST"),
+            ("/logs/syslog", "GET HEAD POST PUT DELETE"),
             ("/stats/summary", "GET POST"),
             ("/metrics/resource", "GET HEAD"),
         ] {

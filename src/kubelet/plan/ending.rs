@@ -50,13 +50,11 @@ pub(super) fn stop_and_record(situation: &Situation<'_>, ending: &Ending, plan: 
 
 fn failed(situation: &Situation<'_>, ending: &Ending) -> Final {
     let rejected = ending.cause == EndCause::Rejected;
+    let evicted = ending.reason.as_deref().unwrap_or("Evicted");
     let (reason, text) = match &ending.eviction {
         // Source: Kubernetes pkg/kubelet/kubelet.go (rejectPod).
-        Some(why) if rejected => {
-            let reason = ending.reason.as_deref().unwrap_or("Evicted");
-            (reason, format!("Pod was rejected: {why}"))
-        }
-        Some(why) => ("Evicted", why.clone()),
+        Some(why) if rejected => (evicted, format!("Pod was rejected: {why}")),
+        Some(why) => (evicted, why.clone()),
         None => {
             let text = "Pod was active on the node longer than the specified deadline";
             ("DeadlineExceeded", text.to_owned())

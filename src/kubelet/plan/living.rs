@@ -4,6 +4,7 @@
 use std::time::Duration;
 
 use super::super::memory::{ContainerMemory, EndCause, ImageState, Target, Trouble, Volumes};
+use super::super::resize::{Change, change, in_place};
 use super::super::view::{ContainerView, RestartPolicy, Role};
 use super::ending::{begin_record, final_phase, is_quiet, with_exits};
 use super::{Plan, Situation, Step, Waiting, exit_of, is_live};
@@ -39,6 +40,7 @@ pub(super) fn advance(situation: &Situation<'_>, plan: &mut Plan) {
     }
     situation.remove_garbage(plan);
     kill_what_must_not_run(situation, plan);
+    resize(situation, plan);
     if let Some(verdict) = verdict(situation) {
         return finish(situation, verdict, plan);
     }
@@ -101,6 +103,9 @@ fn kill_what_must_not_run(situation: &Situation<'_>, plan: &mut Plan) {
         } else if instance.hash != view.hash {
             let text = format!("Container {name} definition changed, will be restarted");
             situation.kill(plan, instance, &text, grace);
+        } else if change(view, instance) == Change::Restart {
+            let text = format!("Container {name} resize requires restart");
+            situation.kill(plan, instance, &text, grace);
         } else if let Some(condemned) = health.and_then(|h| h.condemned.as_ref()) {
             situation.kill(plan, instance, &condemned.message, condemned.grace);
         } else if let (false, ContainerState::Running { .. }) =
@@ -114,6 +119,21 @@ fn kill_what_must_not_run(situation: &Situation<'_>, plan: &mut Plan) {
                 },
             );
         }
+    }
+}
+
+/// Gives what runs what its spec asks for by now, where that needs no new instance.
+fn resize(situation: &Situation<'_>, plan: &mut Plan) {
+    let Some(resizing) = &situation.memory.resizing else {
+        return;
+    };
+    let due = !resizing.kept || in_place(situation.view, situation.observed).is_some();
+    if !due || !situation.sandbox_ready() {
+        return;
+    }
+    match &resizing.trouble {
+        Some(trouble) if situation.now < trouble.retry_at => plan.wake(trouble.retry_at),
+        Some(_) | None => plan.begin(situation.memory, Step::Resize),
     }
 }
 
@@ -154,7 +174,8 @@ fn is_replaced(
     instance: &ContainerObserved,
 ) -> bool {
     let health = situation.memory.health(&container.name, &instance.id);
-    instance.hash != container.hash && health.is_some_and(|h| h.condemned.is_some())
+    let changed = instance.hash != container.hash || change(container, instance) == Change::Restart;
+    changed && health.is_some_and(|h| h.condemned.is_some())
 }
 
 /// Stops sidecars, last started first, then makes the end durable.

@@ -67,6 +67,7 @@ impl Case {
             ips: vec![],
             host_network: false,
             created: stamp(100),
+            resources: None,
         });
         self
     }
@@ -112,6 +113,7 @@ impl Case {
             created: stamp(200),
             state,
             user: None,
+            resources: None,
         });
     }
 
@@ -164,6 +166,7 @@ pub(super) fn short(step: &Step) -> String {
             let phase = record.phase.as_ref().map_or("-", |p| p.phase.as_str());
             format!("record {phase} {}", names.join(","))
         }
+        Step::Resize => "resize".into(),
         Step::Release => "release".into(),
         Step::TearDown { .. } => "tear down".into(),
         Step::End { .. } => "end".into(),

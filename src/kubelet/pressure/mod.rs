@@ -26,9 +26,8 @@ use super::image_gc;
 use super::memory::EndCause;
 use super::view::PodView;
 use super::worker::Shared;
+use crate::object::Quantity;
 use crate::object::resources::pod_requests;
-use crate::object::{Key, Kind as ObjectKind, Quantity};
-use crate::registry::EventRecord;
 use crate::world::{BootTime, Detail, Levels, PodStats, QosClass, Sample};
 
 /// Source: Kubernetes pkg/kubelet/kubelet.go (evictionMonitoringPeriod).
@@ -128,40 +127,8 @@ fn say(kubelet: &Rc<Kubelet>, conditions: BTreeSet<Condition>) {
     if before == conditions {
         return;
     }
-    for condition in before.symmetric_difference(&conditions) {
-        let reason = match (condition, conditions.contains(condition)) {
-            (Condition::Memory, true) => "NodeHasInsufficientMemory",
-            (Condition::Memory, false) => "NodeHasSufficientMemory",
-            (Condition::Disk, true) => "NodeHasDiskPressure",
-            (Condition::Disk, false) => "NodeHasNoDiskPressure",
-            (Condition::Pids, true) => "NodeHasInsufficientPID",
-            (Condition::Pids, false) => "NodeHasSufficientPID",
-        };
-        let name = &core.node().node_name;
-        log::warn!("node {name}: {reason}");
-        node_event(
-            kubelet,
-            EventKind::Normal,
-            reason,
-            format!("Node {name} status is now: {reason}"),
-        );
-    }
     core.troubles.notify(usize::MAX);
     kubelet.hold_back();
-}
-
-fn node_event(kubelet: &Kubelet, kind: EventKind, reason: &str, message: String) {
-    let core = &kubelet.core;
-    let key = Key::local(ObjectKind::Node, "", &core.node().node_name);
-    let node = core.reader.get(&key);
-    core.registry.record(EventRecord {
-        uid: node.map_or_else(String::new, |node| node.uid().to_owned()),
-        involved: key,
-        field_path: None,
-        warning: kind == EventKind::Warning,
-        reason: reason.to_owned(),
-        message,
-    });
 }
 
 /// Never evicted, and let in under pressure. Source: Kubernetes pkg/kubelet/types (IsCriticalPod).
@@ -204,7 +171,9 @@ async fn evict_one(kubelet: &Rc<Kubelet>, shortage: &Shortage) {
         return;
     }
     let warning = format!("Attempting to reclaim {resource}");
-    node_event(kubelet, EventKind::Warning, "EvictionThresholdMet", warning);
+    kubelet
+        .core
+        .node_event(EventKind::Warning, "EvictionThresholdMet", warning);
     let detail = match signal.condition() {
         Condition::Disk => Detail::Trees,
         Condition::Memory | Condition::Pids => Detail::Counters,

@@ -8,6 +8,7 @@ use serde_json::{Value, json};
 use super::container::{ContainerStatus, State};
 use super::phase::Phase;
 use super::{Facts, put_generation, rfc3339};
+use crate::kubelet::preempt;
 use crate::kubelet::view::Role;
 use crate::world::SandboxState;
 
@@ -16,6 +17,8 @@ struct Condition {
     holds: bool,
     reason: Option<&'static str>,
     message: Option<String>,
+    /// Of the spec that it is about, if that is not the pod's own.
+    generation: Option<i64>,
 }
 
 impl Condition {
@@ -25,6 +28,7 @@ impl Condition {
             holds: true,
             reason: None,
             message: None,
+            generation: None,
         }
     }
 
@@ -34,6 +38,7 @@ impl Condition {
             holds: false,
             reason: Some(reason),
             message,
+            generation: None,
         }
     }
 }
@@ -53,15 +58,20 @@ pub(super) fn conditions(
             holds: ready.holds,
             reason: ready.reason,
             message: ready.message.clone(),
+            generation: None,
         },
         ready,
         Condition::holds("PodScheduled"),
     ];
+    resize(facts, &mut all);
     let ended = facts.memory.finals.phase.as_ref();
     if let Some(ended) = ended.filter(|ended| ended.disrupted) {
         all.push(Condition {
             reason: Some("TerminationByKubelet"),
-            message: ended.message.clone(),
+            message: match ended.reason.as_deref() {
+                Some(preempt::REASON) => Some(preempt::DISRUPTION.to_owned()),
+                _ => ended.message.clone(),
+            },
             ..Condition::holds("DisruptionTarget")
         });
     }
@@ -88,7 +98,8 @@ pub(super) fn conditions(
             "lastProbeTime": null,
             "lastTransitionTime": rfc3339(since),
         });
-        put_generation(facts.view.generation, &mut value);
+        let generation = condition.generation.unwrap_or(facts.view.generation);
+        put_generation(generation, &mut value);
         if let Some(reason) = condition.reason {
             value["reason"] = reason.into();
         }
@@ -98,6 +109,29 @@ pub(super) fn conditions(
         value
     });
     (values.collect(), transitions)
+}
+
+/// What the pod waits for that it has asked for while it ran.
+fn resize(facts: &Facts<'_>, all: &mut Vec<Condition>) {
+    if facts.memory.finals.phase.is_some() {
+        return;
+    }
+    if let Some(pending) = &facts.view.pending {
+        all.push(Condition {
+            reason: Some("Deferred"),
+            message: Some(pending.message.clone()),
+            ..Condition::holds("PodResizePending")
+        });
+    }
+    if let Some(resizing) = &facts.memory.resizing {
+        let trouble = resizing.trouble.as_ref();
+        all.push(Condition {
+            reason: trouble.map(|_| "Error"),
+            message: trouble.map(|trouble| trouble.message.clone()),
+            generation: Some(resizing.generation),
+            ..Condition::holds("PodResizeInProgress")
+        });
+    }
 }
 
 fn sandbox_ready(facts: &Facts<'_>) -> Condition {
@@ -110,6 +144,7 @@ fn sandbox_ready(facts: &Facts<'_>) -> Condition {
         holds,
         reason: None,
         message: None,
+        generation: None,
     }
 }
 

@@ -69,6 +69,7 @@ impl Case {
             ips: vec!["10.88.0.2".parse().unwrap()],
             host_network: false,
             created: stamp(20),
+            resources: None,
         });
         self
     }
@@ -97,6 +98,7 @@ impl Case {
             created: stamp(30),
             state,
             user: None,
+            resources: None,
         });
         self
     }

@@ -17,6 +17,7 @@ mod pod;
 mod probe;
 mod remarks;
 mod report;
+mod resize;
 mod security;
 mod update;
 mod volume;

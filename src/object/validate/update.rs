@@ -2,8 +2,8 @@
 
 use serde_json::Value;
 
-use super::Cause;
 use super::report::{At, Report};
+use super::{Cause, resize};
 use crate::object::Kind;
 
 /// Everything that makes `body` no legal successor of `current`.
@@ -15,6 +15,7 @@ pub fn validate_update(kind: Kind, subresource: &str, body: &Value, current: &Va
         // What these may reach is all that they change.
         Kind::Pod if matches!(subresource, "status" | "binding") => {}
         Kind::Pod if subresource == "ephemeralcontainers" => ephemeral(&new, &old, &mut report),
+        Kind::Pod if subresource == "resize" => resize::validate(&new, &old, &mut report),
         Kind::Pod => pod(&new, &old, &mut report),
         Kind::Secret => {
             let (new_type, old_type) = (new.get("type"), old.get("type"));

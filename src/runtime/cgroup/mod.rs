@@ -30,7 +30,7 @@ pub use usage::keyed;
 
 use crate::os::spawn::CgroupJoin;
 use crate::world::{CgroupResources, PodCgroup, QosClass, Uid};
-use figures::{CPU_SHARES_MIN, Presence};
+use figures::{CPU_SHARES_MIN, Presence, Setting};
 use hierarchy::{Hierarchy, named};
 
 /// Directory of the pause process below its pod's: on v2 a cgroup with children holds none itself.
@@ -262,12 +262,24 @@ impl Cgroups {
     fn make(&self, path: &str, resources: &CgroupResources) -> io::Result<()> {
         for hierarchy in &self.hierarchies {
             hierarchy.make(path)?;
+        }
+        self.limit(path, resources)
+    }
+
+    /// Gives a cgroup that is there other limits. An absent figure stays as it was.
+    pub fn limit(&self, path: &str, resources: &CgroupResources) -> io::Result<()> {
+        for hierarchy in &self.hierarchies {
             let settings = match hierarchy.version {
                 Version::V1 => figures::v1(resources),
                 Version::V2 => figures::v2(resources),
             };
-            for setting in settings.iter().filter(|s| hierarchy.has(s.controller)) {
-                let file = hierarchy.directory(path).join(setting.file);
+            let here = settings.iter().filter(|s| hierarchy.has(s.controller));
+            let file = |setting: &Setting| hierarchy.directory(path).join(setting.file);
+            // Memory with and without swap bound each other on v1: which can be written first
+            // depends on which way they go.
+            let refused = here.filter(|s| fs::write(file(s), &s.value).is_err());
+            for setting in refused.collect::<Vec<_>>() {
+                let file = file(setting);
                 match fs::write(&file, &setting.value) {
                     Err(_) if setting.presence == Presence::Optional => {}
                     outcome => outcome.map_err(|error| named("write", &file, &error))?,

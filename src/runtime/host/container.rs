@@ -86,7 +86,10 @@ pub async fn start(
     }
 }
 
-fn ready_sandbox(host: &Host, uid: &Uid) -> Result<(SandboxRecord, ProcessIdentity), RuntimeError> {
+pub fn ready_sandbox(
+    host: &Host,
+    uid: &Uid,
+) -> Result<(SandboxRecord, ProcessIdentity), RuntimeError> {
     let found = host.mirror.read(uid, |pod| {
         let record = pod.sandbox.clone().filter(|_| pod.dead.is_none())?;
         match record.phase {
@@ -134,6 +137,7 @@ fn new_record(
         phase: ContainerPhase::Making,
         runtime_state_deleted: false,
         user: None,
+        resources: Some(config.resources.clone()),
         id: ContainerId(id.into()),
     }
 }

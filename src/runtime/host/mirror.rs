@@ -14,8 +14,8 @@ use crate::runtime::sandbox::record::{
 };
 use crate::runtime::shim::client::Client;
 use crate::world::{
-    ContainerId, ContainerObserved, ContainerState, NamespaceMode, PodObserved, RuntimeError,
-    SandboxObserved, SandboxState, Uid,
+    CgroupResources, ContainerId, ContainerObserved, ContainerState, NamespaceMode, PodObserved,
+    RuntimeError, SandboxObserved, SandboxState, Uid,
 };
 
 /// A container's place in its pod: name, then attempt.
@@ -130,6 +130,10 @@ fn observed(pod: &Pod) -> PodObserved {
         ips: ips(record),
         host_network: record.config.namespaces.network == NamespaceMode::Host,
         created: record.created,
+        resources: Some(CgroupResources {
+            pids_max: None,
+            ..record.config.cgroup.resources.clone()
+        }),
     });
     PodObserved {
         sandbox,
@@ -156,5 +160,6 @@ fn container(record: &ContainerRecord) -> ContainerObserved {
             ContainerPhase::Ended(exit) => ContainerState::Exited(exit.clone()),
         },
         user: record.user.clone(),
+        resources: record.resources.clone(),
     }
 }

@@ -23,6 +23,7 @@ mod layout;
 mod mirror;
 mod prepare;
 mod recover;
+mod resize;
 mod rootfs;
 mod rotated;
 mod sandbox;
@@ -54,7 +55,7 @@ use crate::runtime::shim::client::{Client, connect_or_spawn};
 use crate::runtime::shim::record::PodDirectory;
 use crate::world::{
     Clock, ContainerConfig, ContainerId, ExecOutcome, ExecRequest, ImageConfig, LocalFuture,
-    PodObserved, Random, RemoveError, Runtime, RuntimeError, SandboxConfig, Stamp, Uid,
+    PodObserved, Random, RemoveError, Resize, Runtime, RuntimeError, SandboxConfig, Stamp, Uid,
 };
 use clean::Problems;
 use mirror::Mirror;
@@ -298,6 +299,10 @@ impl Runtime for HostRuntime {
     ) -> LocalFuture<'_, Result<(), RuntimeError>> {
         let (uid, id) = (uid.clone(), id.clone());
         Box::pin(async move { container::remove(&self.0, &uid, &id).await })
+    }
+
+    fn resize(&self, resize: Resize) -> LocalFuture<'_, Result<(), RuntimeError>> {
+        Box::pin(resize::resize(&self.0, resize))
     }
 
     fn exec(&self, request: ExecRequest) -> LocalFuture<'_, Result<ExecOutcome, RuntimeError>> {

@@ -19,7 +19,8 @@ use serde::{Deserialize, Serialize};
 use crate::os::process::ProcessIdentity;
 use crate::runtime::network::Lease;
 use crate::world::{
-    ContainerId, ContainerUser, Exit, SandboxConfig, Stamp, TerminationMessagePolicy,
+    CgroupResources, ContainerId, ContainerUser, Exit, SandboxConfig, Stamp,
+    TerminationMessagePolicy,
 };
 
 /// Format of both records. A reader refuses what is newer than it knows by more than one.
@@ -85,6 +86,9 @@ pub struct ContainerRecord {
     /// Known once its bundle is made.
     #[serde(default)]
     pub user: Option<ContainerUser>,
+    /// What its cgroup was given last.
+    #[serde(default)]
+    pub resources: Option<CgroupResources>,
 }
 
 /// Replaces the record; a reader sees the old or the new one.
