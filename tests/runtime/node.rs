@@ -23,7 +23,7 @@ use lowtide::world::{
     SandboxConfig, Seccomp, Security, TerminationMessagePolicy, Uid,
 };
 
-use crate::support::SLOWER;
+use crate::support::host::SLOWER;
 
 const BUSYBOX: &str = "/bin/busybox";
 /// How long any single thing may take here.

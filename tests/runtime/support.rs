@@ -9,10 +9,10 @@ use std::time::Duration;
 
 use lowtide::os::netns;
 
-pub use host::{SLOWER, eventually, installed, run};
+pub use host::{eventually, installed, run};
 
 #[path = "../support/host.rs"]
-mod host;
+pub mod host;
 
 /// Set in the process that runs the test's body.
 const INSIDE: &str = "LOWTIDE_TEST_INSIDE";
