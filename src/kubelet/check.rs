@@ -1,9 +1,9 @@
-//! One action of a probe or a hook against a container: exec, HTTP GET, TCP connect.
+//! One action of a probe or a hook against a container: exec, HTTP GET, TCP connect, gRPC health.
 
 use std::time::Duration;
 
 use k8s_openapi::api::core::v1::{
-    ExecAction, HTTPGetAction, LifecycleHandler, Probe, TCPSocketAction,
+    ExecAction, GRPCAction, HTTPGetAction, LifecycleHandler, Probe, TCPSocketAction,
 };
 use k8s_openapi::apimachinery::pkg::util::intstr::IntOrString;
 
@@ -19,6 +19,7 @@ pub enum Action {
     Exec(Vec<String>),
     Http(HTTPGetAction),
     Tcp(TCPSocketAction),
+    Grpc(GRPCAction),
     Sleep(Duration),
 }
 
@@ -26,7 +27,9 @@ impl Action {
     pub fn of_probe(probe: &Probe) -> Option<Action> {
         let exec = probe.exec.as_ref().map(exec);
         let http = probe.http_get.clone().map(Action::Http);
-        exec.or(http).or(probe.tcp_socket.clone().map(Action::Tcp))
+        exec.or(http)
+            .or(probe.tcp_socket.clone().map(Action::Tcp))
+            .or(probe.grpc.clone().map(Action::Grpc))
     }
 
     pub fn of_hook(hook: &LifecycleHandler) -> Option<Action> {
@@ -75,6 +78,7 @@ pub async fn check(
         Action::Exec(command) => run_command(core, subject, command, timeout).await,
         Action::Http(get) => http_get(core, subject, get, timeout).await,
         Action::Tcp(socket) => tcp_connect(core, subject, socket, timeout).await,
+        Action::Grpc(call) => grpc_health(core, subject, call, timeout.unwrap_or_default()).await,
         Action::Sleep(span) => {
             let clock = &core.world.clock;
             let span = timeout.map_or(*span, |limit| limit.min(*span));
@@ -185,6 +189,42 @@ async fn tcp_connect(
         Err(NetError::Timeout) => Finding::Bad(format!("dial tcp {host}:{port}: i/o timeout")),
         Err(error) => Finding::Bad(error.to_string()),
     }
+}
+
+/// Only probes ask so, and those have a limit. Whatever goes wrong is a failure, as with the tool
+/// grpc_health_probe.
+async fn grpc_health(
+    core: &Core,
+    subject: &Subject<'_>,
+    call: &GRPCAction,
+    timeout: Duration,
+) -> Finding {
+    let port = u16::try_from(call.port).unwrap_or_default();
+    let service = call.service.as_deref().unwrap_or_default();
+    let net = &core.world.net;
+    let asked = net
+        .grpc_check(subject.address, port, service, timeout)
+        .await;
+    let status = match asked {
+        Ok(1) => return Finding::Good,
+        Ok(0) => "UNKNOWN",
+        Ok(2) => "NOT_SERVING",
+        Ok(_) => "SERVICE_UNKNOWN",
+        Err(NetError::Timeout) => {
+            let span = timeout.as_secs();
+            return Finding::Bad(format!(
+                "timeout: health rpc did not complete within {span}s"
+            ));
+        }
+        Err(NetError::Failed(text)) => {
+            let at = format!("{}:{port}", subject.address);
+            return Finding::Bad(format!(
+                "error: failed to connect service at {at:?}: {text}"
+            ));
+        }
+        Err(error) => return Finding::Bad(format!("error: health rpc probe failed: {error}")),
+    };
+    Finding::Bad(format!("service unhealthy (responded with {status:?})"))
 }
 
 fn host_or_pod(subject: &Subject<'_>, host: Option<&str>) -> String {

@@ -8,7 +8,7 @@ use std::sync::Arc;
 
 use serde_json::Value;
 
-use crate::object::{Object, Quantity};
+use crate::object::{Object, Quantity, Selinux};
 
 /// What a pod may use of the node, after reservations.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
@@ -60,6 +60,7 @@ pub struct NodeFacts {
     pub pod_pids_max: Option<i64>,
     pub seccomp_default: SeccompDefault,
     pub recursive_read_only: RecursiveReadOnly,
+    pub selinux: Selinux,
     pub dns: DnsSettings,
     /// `--allowed-unsafe-sysctls`: names, or prefixes that end in `*`.
     pub allowed_unsafe_sysctls: Vec<String>,

@@ -31,7 +31,7 @@ pub fn reason<'a>(
     let fatal = view
         .unhonoured
         .iter()
-        .find(|field| field.effect == Effect::Wait && field.ephemeral().is_none());
+        .find(|field| field.waits(node.selinux) && field.ephemeral().is_none());
     if let Some(field) = fatal {
         return Some(Waiting::new(NOT_HONOURED, not_honoured(field)));
     }
@@ -97,7 +97,7 @@ mod tests {
     use serde_json::{Value, json};
 
     use super::*;
-    use crate::object::{Key, Kind, Object, Source, Standing};
+    use crate::object::{Key, Kind, Object, Selinux, Source, Standing};
 
     fn pod(uid: &str, source: Source, spec: Value) -> Rc<PodView> {
         let object = Object {
@@ -157,5 +157,17 @@ mod tests {
         let waiting = reason(&asks, [].into_iter(), &node, &[]).unwrap();
         assert_eq!(waiting.reason, "FieldNotHonoured");
         assert!(waiting.message.contains("spec.runtimeClassName"));
+
+        let context = json!({"seLinuxOptions": {"level": "s0:c0,c1"}});
+        let labelled = json!({"containers": [], "securityContext": context});
+        let labelled = pod("u2", Source::Api, labelled);
+        for (selinux, waits) in [(Selinux::On, true), (Selinux::Off, false)] {
+            let node = NodeFacts {
+                selinux,
+                ..NodeFacts::default()
+            };
+            let waiting = reason(&labelled, [].into_iter(), &node, &[]);
+            assert_eq!(waiting.is_some(), waits, "{selinux:?}");
+        }
     }
 }

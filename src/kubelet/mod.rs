@@ -65,7 +65,7 @@ use self::facts::{NodeFacts, Site};
 use self::memory::{Checkpoint, EndCause, Final, Memory};
 use self::view::PodView;
 use self::worker::{Shared, work};
-use crate::object::Standing;
+use crate::object::{Origin, Standing};
 use crate::registry::{Packed, Registry};
 use crate::world::{Uid, World};
 
@@ -205,6 +205,12 @@ impl Kubelet {
         };
         let uid = view.uid.clone();
         let known = self.workers.borrow().get(&uid).map(|w| w.shared.clone());
+        // It has stopped and a finalizer keeps it: how it ended stands as it was told.
+        let grace = view.deletion_grace;
+        let stopped = view.key.origin == Origin::Local && grace == Some(Duration::ZERO);
+        if stopped && known.is_none() && !self.has_left(&uid) {
+            return;
+        }
         let view = match known.filter(|shared| shared.recalled.get()) {
             Some(shared) => {
                 let before = shared.view.borrow().clone();
@@ -219,6 +225,12 @@ impl Kubelet {
         {
             worker.shared.fresh.set(true);
         }
+    }
+
+    /// Whether anything of the pod is with the runtime.
+    fn has_left(&self, uid: &Uid) -> bool {
+        let observed = self.core.world.runtime.observe(uid);
+        observed.sandbox.is_some() || !observed.containers.is_empty()
     }
 
     /// Gives the view to its worker, made if there is none.

@@ -89,6 +89,10 @@ fn names(
     if spec.host_network == Some(true) {
         return Ok((node.hostname.clone(), None));
     }
+    let overridden = spec.hostname_override.as_deref();
+    if let Some(name) = overridden.filter(|name| !name.is_empty()) {
+        return Ok((truncate(name).to_owned(), None));
+    }
     let stated = spec.hostname.as_deref().filter(|name| !name.is_empty());
     let name = stated.or(pod.metadata.name.as_deref()).unwrap_or_default();
     let hostname = truncate(name).to_owned();

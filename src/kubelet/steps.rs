@@ -19,7 +19,7 @@ use super::{
     cluster_tokens, container_config, hold, images, leftovers, records, resize, sandbox_config,
     volumes,
 };
-use crate::object::{Effect, Key, Kind, Object, Origin, Unhonoured};
+use crate::object::{Key, Kind, Object, Origin, Unhonoured};
 use crate::world::{
     Area, BootTime, ContainerId, ContainerState, DiskError, RemoveError, RuntimeError, Stamp,
     not_before_build,
@@ -249,7 +249,7 @@ fn ephemeral_target(
     };
     let mut fields = view.unhonoured.iter();
     let own = |f: &&Unhonoured| f.ephemeral() == Some(container.index);
-    if let Some(field) = fields.find(|f| own(f) && f.effect == Effect::Wait) {
+    if let Some(field) = fields.find(|f| own(f) && f.waits(core.node().selinux)) {
         return Err(config(hold::NOT_HONOURED, hold::not_honoured(field)));
     }
     let typed = view.typed();

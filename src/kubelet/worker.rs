@@ -159,6 +159,7 @@ pub async fn work(shared: Rc<Shared>) {
         tasks: BTreeMap::new(),
         published: None,
         saved,
+        tearing_down: false,
         told: Told::default(),
         shared,
     };
@@ -188,6 +189,7 @@ struct Worker {
     /// them from others.
     published: Option<Digest>,
     saved: Digest,
+    tearing_down: bool,
     /// What events have said last.
     told: Told,
 }
@@ -367,6 +369,12 @@ impl Worker {
         if memory.is_busy(&Target::Record) || memory.record_retry.is_some() {
             return;
         }
+        // What is being removed has ended, and that was said when the removal began.
+        if self.tearing_down {
+            return;
+        }
+        let mut steps = next.steps.iter();
+        self.tearing_down = steps.any(|step| matches!(step, Step::TearDown { .. }));
         let core = &shared.core;
         let status = status(&Facts {
             view,

@@ -1,7 +1,7 @@
-//! The HTTP and TCP checks of probes and hooks, as the kubelet makes them.
+//! The HTTP, TCP and gRPC checks of probes and hooks, as the kubelet makes them.
 //!
 //! A fresh connection each time, no proxy, no compression, no certificate checks. Redirects are
-//! followed within one host name only. Source: Kubernetes pkg/probe/http, pkg/probe/tcp.
+//! followed within one host name only. Source: Kubernetes pkg/probe.
 
 use std::rc::Rc;
 use std::sync::Arc;
@@ -13,6 +13,7 @@ use rustls::ClientConfig;
 
 use super::client::{Client, Error, Request, Response, Timeouts};
 use super::dial::{self, within};
+use super::grpc;
 use super::tls::{self, Trust, Verification};
 use crate::world::{Clock, HttpAnswer, HttpCheck, LocalFuture, Net, NetError, Scheme};
 
@@ -98,6 +99,24 @@ impl Net for RealNet {
             let timeout = check.timeout;
             let checked = within(&*self.clock, timeout, self.check(check)).await;
             checked.unwrap_or(Err(NetError::Timeout))
+        })
+    }
+
+    fn grpc_check(
+        &self,
+        host: &str,
+        port: u16,
+        service: &str,
+        timeout: Duration,
+    ) -> LocalFuture<'_, Result<u64, NetError>> {
+        let (host, service) = (host.to_owned(), service.to_owned());
+        Box::pin(async move {
+            let asked = within(&*self.clock, timeout, async {
+                let stream = dial::connect(&*self.clock, &host, port).await;
+                let stream = stream.map_err(|error| NetError::Failed(error.to_string()))?;
+                grpc::status(stream, &format!("{host}:{port}"), &service).await
+            });
+            asked.await.unwrap_or(Err(NetError::Timeout))
         })
     }
 }

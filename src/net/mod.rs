@@ -6,6 +6,7 @@ mod check;
 pub mod client;
 pub mod date;
 mod dial;
+mod grpc;
 pub mod proxy;
 pub mod serve;
 pub mod spdy;

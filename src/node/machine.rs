@@ -10,8 +10,8 @@ use crate::kubelet::facts::{
     Site,
 };
 use crate::kubelet::node_status::Machine;
-use crate::object::{Quantity, subdomain_problem};
-use crate::os::disk;
+use crate::object::{Quantity, Selinux, subdomain_problem};
+use crate::os::{disk, probe};
 
 pub struct Facts {
     pub node: NodeFacts,
@@ -61,6 +61,10 @@ pub fn read(options: &RunOptions) -> Result<Facts, String> {
             SeccompDefault::RuntimeDefault => PodSeccompDefault::RuntimeDefault,
         },
         recursive_read_only: recursive_read_only(version(&kernel)),
+        selinux: match probe::selinux() {
+            true => Selinux::On,
+            false => Selinux::Off,
+        },
         dns: DnsSettings {
             servers: options
                 .cluster_dns

@@ -12,14 +12,24 @@ use super::Origin;
 pub enum Effect {
     /// Running without it would be unsafe or wrong.
     Wait,
+    /// Waits where SELinux is on. Elsewhere nothing has a label, and no runtime gives one.
+    WaitIfLabelled,
     /// Runs without it.
     Warn,
+}
+
+/// Whether the kernel knows SELinux's labels.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub enum Selinux {
+    #[default]
+    Off,
+    On,
 }
 
 /// A field that is set and not honoured.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Unhonoured {
-    /// `spec.containers[0].readinessProbe.grpc`
+    /// `spec.containers[0].lifecycle.stopSignal`
     pub path: String,
     pub effect: Effect,
 }
@@ -66,7 +76,6 @@ pub fn unhonoured(pod: &Value, origin: Origin) -> Vec<Unhonoured> {
             found.if_set(spec, "spec", name, effect);
         }
     }
-    found.if_set(spec, "spec", "hostnameOverride", Effect::Warn);
     for name in POD_WAIT {
         found.if_set(spec, "spec", name, Effect::Wait);
     }
@@ -90,6 +99,15 @@ pub fn unhonoured(pod: &Value, origin: Origin) -> Vec<Unhonoured> {
 }
 
 impl Unhonoured {
+    /// Whether its pod, or its ephemeral container, may not run on such a kernel.
+    pub fn waits(&self, selinux: Selinux) -> bool {
+        match self.effect {
+            Effect::Wait => true,
+            Effect::WaitIfLabelled => selinux == Selinux::On,
+            Effect::Warn => false,
+        }
+    }
+
     /// The ephemeral container that the field is of: it alone waits, not its pod.
     pub fn ephemeral(&self) -> Option<usize> {
         let rest = self.path.strip_prefix("spec.")?.strip_prefix(EPHEMERAL)?;
@@ -131,9 +149,8 @@ fn items(list: &Value) -> impl Iterator<Item = (usize, &Value)> {
 }
 
 fn security(context: &Value, path: &str, found: &mut Found) {
-    for name in ["seLinuxOptions", "windowsOptions"] {
-        found.if_set(context, path, name, Effect::Wait);
-    }
+    found.if_set(context, path, "seLinuxOptions", Effect::WaitIfLabelled);
+    found.if_set(context, path, "windowsOptions", Effect::Wait);
     let confined = &context["appArmorProfile"]["type"];
     if is_set(confined) && confined != "Unconfined" {
         found.push(format!("{path}.appArmorProfile"), Effect::Wait);
@@ -153,11 +170,6 @@ fn container(container: &Value, path: &str, found: &mut Found) {
         if variable["valueFrom"]["fileKeyRef"].is_object() {
             let path = format!("{path}.env[{n}].valueFrom.fileKeyRef");
             found.push(path, Effect::Wait);
-        }
-    }
-    for probe in ["livenessProbe", "readinessProbe", "startupProbe"] {
-        if container[probe]["grpc"].is_object() {
-            found.push(format!("{path}.{probe}.grpc"), Effect::Wait);
         }
     }
     let lifecycle = format!("{path}.lifecycle");
@@ -229,7 +241,6 @@ mod tests {
             "securityContext": {"appArmorProfile": {"type": "RuntimeDefault"}},
             "containers": [{
                 "securityContext": {"seLinuxOptions": {"level": "s0"}},
-                "livenessProbe": {"grpc": {"port": 1}},
                 "resources": {"limits": {
                     "hugepages-2Mi": "4Mi", "example.com/gpu": 1, "cpu": 1,
                 }},
@@ -260,14 +271,13 @@ mod tests {
             ("spec.securityContext.appArmorProfile", Effect::Wait),
             (
                 "spec.containers[0].securityContext.seLinuxOptions",
-                Effect::Wait,
+                Effect::WaitIfLabelled,
             ),
             ("spec.containers[0].restartPolicyRules", Effect::Wait),
             (
                 "spec.containers[0].env[1].valueFrom.fileKeyRef",
                 Effect::Wait,
             ),
-            ("spec.containers[0].livenessProbe.grpc", Effect::Wait),
             ("spec.containers[0].lifecycle.stopSignal", Effect::Wait),
             (
                 "spec.containers[0].resources.limits[example.com/gpu]",

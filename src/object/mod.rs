@@ -32,7 +32,7 @@ pub mod yaml;
 pub use decode::decode;
 pub use default::apply_defaults;
 pub use envelope::{Object, Problem, Provenance, Source, Standing};
-pub use honoured::{Effect, Unhonoured, unhonoured};
+pub use honoured::{Effect, Selinux, Unhonoured, unhonoured};
 pub use key::{Key, Kind, Origin};
 pub use names::{label_from, subdomain_problem};
 pub use quantity::{NotAQuantity, Quantity};

@@ -117,6 +117,11 @@ pub fn seccomp_filters() -> bool {
     Path::new("/proc/sys/kernel/seccomp/actions_avail").exists()
 }
 
+/// Whether SELinux is on, enforcing or not.
+pub fn selinux() -> bool {
+    Path::new("/sys/fs/selinux/enforce").exists()
+}
+
 pub fn overlayfs() -> Support {
     let registered = fs::read_to_string("/proc/filesystems").unwrap_or_default();
     if registered

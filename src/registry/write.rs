@@ -17,7 +17,7 @@ use super::published::Step;
 use super::reader::Reader;
 use super::store::Health;
 use super::{Actor, Error, EventRecord};
-use crate::object::{self, Cause, Key, Kind, Object, Source};
+use crate::object::{self, Cause, Key, Kind, Object, Origin, Source};
 use crate::world::LocalFuture;
 
 /// The writing side; lives on the thread that owns the node's state. Cheap to clone.
@@ -271,7 +271,8 @@ impl Registry {
             return;
         }
         let visible = Visible::for_list_of(current.source);
-        if is_held(&current) {
+        // Finalizers of the cluster's pods are the cluster's: here nothing is left to hold.
+        if is_held(&current) && key.origin == Origin::Local {
             // It has stopped; whoever takes the last finalizer away removes it.
             if let Some(stopped) = self.desk.deleting(&current, 0) {
                 let steps = vec![Step::Put(Box::new(stopped))];

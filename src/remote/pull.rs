@@ -13,7 +13,8 @@
 //! placed by.
 //!
 //! A pod that has ended for good in the cluster's eyes and is unknown here is not taken: its work is
-//! done, and this node may have lost its records of that.
+//! done, and this node may have lost its records of that. Neither is one that was ended here and that
+//! a finalizer keeps in the cluster.
 
 use std::cell::RefCell;
 use std::collections::{BTreeMap, BTreeSet};
@@ -190,6 +191,8 @@ impl Pull {
             let here = reader.get_packed(&key);
             let here = here.is_some_and(|pod| pod.uid() == held.uid());
             let phase = body["status"]["phase"].as_str();
+            // Ended here already, and a finalizer keeps the object: it is not begun anew.
+            let ended = since.is_some() && body["metadata"]["deletionTimestamp"].is_string();
             if !here && !mirror && since.is_none() && !self.node.is_chosen_by(&body["spec"]) {
                 placing = Placing::Doubtful;
             }
@@ -202,7 +205,7 @@ impl Pull {
                     names: names_of(&body["spec"], &name.0),
                     since: since.map_or_else(|| self.clock.now(), |seen| seen.since),
                     here,
-                    over: !here && matches!(phase, Some("Succeeded" | "Failed")),
+                    over: !here && (ended || matches!(phase, Some("Succeeded" | "Failed"))),
                     print: fingerprint(&stated(body)),
                 },
             );

@@ -66,4 +66,14 @@ pub trait Net {
     /// One GET. Redirects are followed to the same host name only, ten at most.
     /// Source: Kubernetes pkg/probe/http.
     fn http_check(&self, check: HttpCheck) -> LocalFuture<'_, Result<HttpAnswer, NetError>>;
+
+    /// Asks gRPC's health service for the status of `service`, by its number: 1 is serving.
+    /// Source: Kubernetes pkg/probe/grpc; grpc.health.v1.
+    fn grpc_check(
+        &self,
+        host: &str,
+        port: u16,
+        service: &str,
+        timeout: Duration,
+    ) -> LocalFuture<'_, Result<u64, NetError>>;
 }

@@ -31,7 +31,10 @@ use lowtide::world::{
 use serde_json::{Value, json};
 
 /// Longest that any of these tests waits for anything.
-pub const PATIENCE: Duration = Duration::from_secs(10);
+pub const PATIENCE: Duration = match option_env!("LOWTIDE_EMULATED") {
+    Some(_) => Duration::from_secs(60),
+    None => Duration::from_secs(10),
+};
 
 /// What a node is besides the rule.
 #[derive(Default)]

@@ -433,6 +433,16 @@ story_leave() {
     within 30 fails own_has "$first"
     kubectl delete pod same --timeout=30s
 
+    # Somebody in the cluster has yet to see how it ended.
+    pod seen "$forever" | sed 's/{name: seen,/{name: seen, finalizers: [example.com\/seen],/' | create
+    within 30 ready seen
+    kubectl delete pod seen --wait=false
+    within 30 has pod seen .status.phase Succeeded
+    sleep 2
+    has pod seen '.status.phase} {.status.containerStatuses[0].state.terminated.exitCode' 'Succeeded 0'
+    kubectl patch pod seen -p '{"metadata": {"finalizers": null}}'
+    within 10 fails kubectl get pod seen
+
     kubectl create namespace shore
     deployment web 2 | kubectl -n shore create -f -
     kubectl -n shore rollout status deployment/web --timeout=60s

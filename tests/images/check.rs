@@ -1,5 +1,7 @@
-//! The HTTP and TCP checks of probes.
+//! The HTTP, TCP and gRPC checks of probes.
+#![allow(clippy::disallowed_methods)]
 
+use std::io::{Read, Write};
 use std::net::TcpListener;
 use std::time::Duration;
 
@@ -77,6 +79,43 @@ fn https_to_a_plain_server_is_a_protocol_error() {
     assert!(
         matches!(answer, Err(NetError::Protocol(_) | NetError::Failed(_))),
         "{answer:?}"
+    );
+}
+
+#[test]
+fn a_grpc_check_reads_the_status_of_a_service() {
+    let listener = TcpListener::bind("127.0.0.1:0").unwrap();
+    let port = listener.local_addr().unwrap().port();
+    let server = std::thread::spawn(move || {
+        let (mut stream, _) = listener.accept().unwrap();
+        let mut call = vec![0; 1024];
+        let read = stream.read(&mut call).unwrap();
+        stream.write_all(b"\0\0\0\x04\0\0\0\0\0").unwrap();
+        // Settings are acknowledged before there is an answer.
+        let mut thanks = [0; 9];
+        stream.read_exact(&mut thanks).unwrap();
+        assert_eq!(&thanks, b"\0\0\0\x04\x01\0\0\0\0");
+        stream
+            .write_all(b"\0\0\x01\x01\x04\0\0\0\x01\x88\0\0\x07\0\0\0\0\0\x01\0\0\0\0\x02\x08\x02")
+            .unwrap();
+        String::from_utf8_lossy(&call[..read]).into_owned()
+    });
+    let silent = TcpListener::bind("127.0.0.1:0").unwrap();
+    run(async {
+        let net = RealNet::new(quick_clock()).unwrap();
+        let status = net.grpc_check("127.0.0.1", port, "db", TIMEOUT).await;
+        assert_eq!(status, Ok(2));
+        let port = silent.local_addr().unwrap().port();
+        let late = net.grpc_check("127.0.0.1", port, "", TIMEOUT).await;
+        assert_eq!(late, Err(NetError::Timeout));
+        let refused = net.grpc_check("127.77.0.1", 1, "", TIMEOUT).await;
+        assert!(refused.unwrap_err().to_string().contains("refused"));
+    });
+    assert!(
+        server
+            .join()
+            .unwrap()
+            .contains("/grpc.health.v1.Health/Check")
     );
 }
 

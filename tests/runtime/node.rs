@@ -23,9 +23,11 @@ use lowtide::world::{
     SandboxConfig, Seccomp, Security, TerminationMessagePolicy, Uid,
 };
 
+use crate::support::host::SLOWER;
+
 const BUSYBOX: &str = "/bin/busybox";
 /// How long any single thing may take here.
-const PATIENCE_S: u64 = 20;
+const PATIENCE_S: u64 = 20 * SLOWER;
 
 /// Small, so that a short script makes a log rotate.
 pub const LOG_LIMITS: LogLimits = LogLimits {

@@ -12,7 +12,7 @@ use lowtide::os::netns;
 pub use host::{eventually, installed, run};
 
 #[path = "../support/host.rs"]
-mod host;
+pub mod host;
 
 /// Set in the process that runs the test's body.
 const INSIDE: &str = "LOWTIDE_TEST_INSIDE";

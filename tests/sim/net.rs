@@ -51,4 +51,21 @@ impl Net for SimNet {
             })
         })
     }
+
+    fn grpc_check(
+        &self,
+        host: &str,
+        port: u16,
+        _: &str,
+        timeout: Duration,
+    ) -> LocalFuture<'_, Result<u64, NetError>> {
+        let host = host.to_owned();
+        boxed(async move {
+            Ok(if self.ask(&host, port, timeout).await? {
+                1
+            } else {
+                2
+            })
+        })
+    }
 }

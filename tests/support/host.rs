@@ -9,8 +9,14 @@ use std::path::Path;
 use std::process::Command;
 use std::time::{Duration, Instant};
 
+/// An emulated processor (`tests/vm/run host`) takes that many times as long.
+pub const SLOWER: u64 = match option_env!("LOWTIDE_EMULATED") {
+    Some(_) => 8,
+    None => 1,
+};
+
 /// How long anything may take that is not a matter of a Kubernetes timer. The machine is shared.
-pub const PATIENCE: Duration = Duration::from_secs(45);
+pub const PATIENCE: Duration = Duration::from_secs(45 * SLOWER);
 
 /// Whether a program is in the path, or where administrators' programs are.
 pub fn installed(name: &str) -> bool {

@@ -38,6 +38,17 @@ pub(super) fn phase(facts: &Facts<'_>, containers: &[ContainerStatus]) -> Phase 
         };
     }
     let role = |role: Role| containers.iter().filter(move |c| c.role == role);
+    // Nothing of a pod that goes runs again, whatever its policy: controllers count how it ended.
+    if facts.view.deletion_grace.is_some() && !facts.view.is_static {
+        let sidecars = role(Role::Sidecar).any(|c| c.state == State::Running);
+        let mut codes =
+            role(Role::Regular).map(|c| c.value["state"]["terminated"]["exitCode"].as_i64());
+        match codes.try_fold(0, |worst, code| code.map(|code| worst | code)) {
+            Some(0) if !sidecars => return Phase::Succeeded,
+            Some(_) if !sidecars => return Phase::Failed,
+            Some(_) | None => {}
+        }
+    }
     if role(Role::Init).any(|c| c.failed_for_good) {
         // Sidecars may still be stopping; the record decides when that is over.
         return Phase::Pending;

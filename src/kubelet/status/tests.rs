@@ -202,6 +202,35 @@ fn phases_follow_the_containers() {
 }
 
 #[test]
+fn a_deleted_pod_has_ended_once_nothing_of_it_runs_whatever_its_policy() {
+    let two = || Case::new(pod("Always", &["a", "b"])).sandbox();
+    for (what, mut case, phase) in [
+        ("both run", two().running("a", 0).running("b", 0), "Running"),
+        (
+            "one runs",
+            two().running("a", 0).exited("b", 0, 1),
+            "Running",
+        ),
+        (
+            "both well",
+            two().exited("a", 0, 0).exited("b", 0, 0),
+            "Succeeded",
+        ),
+        (
+            "one not",
+            two().exited("a", 0, 0).exited("b", 0, 137),
+            "Failed",
+        ),
+        ("never began", two(), "Pending"),
+    ] {
+        let view = Rc::get_mut(&mut case.view).expect("nobody else has it");
+        view.is_static = false;
+        view.deletion_grace = Some(Duration::from_secs(2));
+        assert_eq!(case.value()["phase"], phase, "{what}");
+    }
+}
+
+#[test]
 fn a_recorded_phase_is_final_and_keeps_reason_message_and_exits() {
     let mut case = Case::new(pod("Never", &["web"]));
     case.memory.checkpoint.start = None;

@@ -127,6 +127,10 @@ fn host_names_are_cut_to_a_label_and_checked() {
         (json!({"hostname": "own"}), Some("own".to_owned())),
         (json!({"hostname": long}), Some("a".repeat(61))),
         (json!({"hostNetwork": true}), Some("pi-host".to_owned())),
+        (
+            json!({"hostname": "own", "subdomain": "s", "hostnameOverride": "an.other.example"}),
+            Some("an.other.example".to_owned()),
+        ),
         (json!({"setHostnameAsFQDN": true}), Some("web".to_owned())),
         (
             json!({"setHostnameAsFQDN": true, "subdomain": "s"}),

@@ -27,7 +27,12 @@ pub(super) fn validate(spec: &At<'_>, report: &mut Report) {
     for name in ["hostname", "subdomain"] {
         report.name_if_set(&spec.get(name), label_problem);
     }
-    for name in ["nodeName", "serviceAccountName", "priorityClassName"] {
+    for name in [
+        "nodeName",
+        "serviceAccountName",
+        "priorityClassName",
+        "hostnameOverride",
+    ] {
         report.name_if_set(&spec.get(name), subdomain_problem);
     }
     meta::labels(spec, "nodeSelector", report);
