@@ -12,6 +12,8 @@ use crate::world::FileMedium;
 
 /// Any container of the pod may write, whatever user it runs as. Source: pkg/volume/emptydir.
 const MODE: u32 = 0o777;
+/// As the kernel makes a tmpfs, and upstream leaves it: nobody removes what is another's.
+const MODE_TMPFS: u32 = 0o1777;
 
 /// Makes the directory usable; content that is there stays (containers restart on it).
 /// `ready` is the marker's path. A tmpfs that a reboot took is made anew.
@@ -23,20 +25,21 @@ pub(super) fn set_up(
     group: Option<u32>,
 ) -> Result<(), String> {
     let error = |what: &str, cause| format!("{what} {}: {cause}", directory.display());
-    let present = match medium {
-        FileMedium::Disk => mounts::Ensured::Present,
+    let (mode, present) = match medium {
+        FileMedium::Disk => (MODE, mounts::Ensured::Present),
         FileMedium::Tmpfs => {
             let options = match size_bytes {
-                Some(bytes) => format!("mode=777,size={bytes}"),
-                None => "mode=777".to_owned(),
+                Some(bytes) => format!("mode=1777,size={bytes}"),
+                None => "mode=1777".to_owned(),
             };
-            mounts::ensure_tmpfs(directory, &options).map_err(|e| error("mount tmpfs on", e))?
+            let mounted = mounts::ensure_tmpfs(directory, &options);
+            (MODE_TMPFS, mounted.map_err(|e| error("mount tmpfs on", e))?)
         }
     };
     if present == mounts::Ensured::Present && ready.exists() {
         return Ok(());
     }
-    force_mode(directory, MODE).map_err(|e| error("chmod", e))?;
+    force_mode(directory, mode).map_err(|e| error("chmod", e))?;
     if let Some(group) = group {
         ownership::apply(directory, group)?;
     }

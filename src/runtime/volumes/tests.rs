@@ -140,6 +140,7 @@ fn an_empty_dir_in_memory_has_the_stated_size() {
         size_bytes: Some(64 * 1024),
     };
     let path = place.set_up(content.clone()).expect("set up");
+    assert_eq!(mode(&path), 0o1777);
     place.set_up(content).expect("set up again");
     assert!(fs::write(path.join("large"), vec![1u8; 1024 * 1024]).is_err());
     let mounts = mounts::read().expect("mounts");
