@@ -241,7 +241,6 @@ mod tests {
             "containers": [{
                 "securityContext": {
                     "seLinuxOptions": {"level": "s0"},
-                    // For another system: no kubelet of this one looks at it.
                     "windowsOptions": {"hostProcess": true},
                 },
                 "resources": {"limits": {
