@@ -239,7 +239,7 @@ mod tests {
             "nodeSelector": {"disk": "ssd"},
             "securityContext": {"appArmorProfile": {"type": "RuntimeDefault"}},
             "containers": [{
-                "securityContext": {"seLinuxOptions": {"level": "s0"}, "windowsOptions": {"hostProcess": true}},
+                "securityContext": {"seLinuxOptions": {"level": "s0"}, "windowsOptions": {"x": 1}},
                 "resources": {"limits": {
                     "hugepages-2Mi": "4Mi", "example.com/gpu": 1, "cpu": 1,
                 }},
