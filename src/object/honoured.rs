@@ -150,7 +150,6 @@ fn items(list: &Value) -> impl Iterator<Item = (usize, &Value)> {
 
 fn security(context: &Value, path: &str, found: &mut Found) {
     found.if_set(context, path, "seLinuxOptions", Effect::WaitIfLabelled);
-    found.if_set(context, path, "windowsOptions", Effect::Wait);
     let confined = &context["appArmorProfile"]["type"];
     if is_set(confined) && confined != "Unconfined" {
         found.push(format!("{path}.appArmorProfile"), Effect::Wait);
@@ -240,7 +239,7 @@ mod tests {
             "nodeSelector": {"disk": "ssd"},
             "securityContext": {"appArmorProfile": {"type": "RuntimeDefault"}},
             "containers": [{
-                "securityContext": {"seLinuxOptions": {"level": "s0"}},
+                "securityContext": {"seLinuxOptions": {"level": "s0"}, "windowsOptions": {"x": 1}},
                 "resources": {"limits": {
                     "hugepages-2Mi": "4Mi", "example.com/gpu": 1, "cpu": 1,
                 }},

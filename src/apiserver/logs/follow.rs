@@ -6,7 +6,7 @@
 use async_channel::Receiver;
 use async_executor::{LocalExecutor, Task};
 use bytes::Bytes;
-use futures_lite::{Stream, stream};
+use futures_lite::{Stream, future, stream};
 
 use super::container_status;
 use crate::apiserver::Counted;
@@ -73,7 +73,13 @@ impl Instance {
 pub fn bytes(log: LogReader, following: Option<(Task<()>, Counted)>) -> impl Stream<Item = Bytes> {
     stream::unfold((log, following), |(mut log, following)| async move {
         match log.next().await {
-            Ok(bytes) => Some((Bytes::from(bytes?), (log, following))),
+            Ok(Some(bytes)) => Some((Bytes::from(bytes), (log, following))),
+            Ok(None) => {
+                // The end goes by a write of its own: an API server drops what it reads together
+                // with it (k8s.io/streaming, wsstream's messageCopy).
+                future::yield_now().await;
+                None
+            }
             Err(error) => {
                 log::warn!("read a log for the api: {error}; the answer ends here");
                 None
