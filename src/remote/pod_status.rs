@@ -35,6 +35,13 @@ pub fn patch(uid: &str, theirs: &Value, ours: &Value) -> Option<Value> {
     (!changes.is_empty()).then(|| json!({"metadata": {"uid": uid}, "status": changes}))
 }
 
+/// Whether `rest`, which is wanting after `sent` was taken, says more than the cluster's having its own mind
+/// about what was sent: it had lost other fields, as one that was put back to an earlier state has.
+pub fn is_beyond(sent: &Value, rest: &Value) -> bool {
+    let mut wanting = rest["status"].as_object().into_iter().flatten();
+    wanting.any(|(name, _)| sent["status"].get(name).is_none())
+}
+
 /// What the kubelet says, and then the readiness gates of the spec: who opens them writes to the
 /// cluster alone, so this node's own API does not show them. `now` is when they last turned the pod.
 /// Source: Kubernetes pkg/kubelet/status/generate.go (GeneratePodReadyCondition).
@@ -118,6 +125,21 @@ fn whole(name: &str, value: Value) -> Value {
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    #[test]
+    fn what_was_not_sent_and_is_wanting_was_lost() {
+        let patch_of =
+            |theirs: Value| patch("u", &theirs, &json!({"phase": "Running", "hostIP": "a"}));
+        let sent = patch_of(json!({"phase": "Pending", "hostIP": "a"})).expect("a patch");
+        for (theirs, beyond) in [
+            (json!({"phase": "Running", "hostIP": "a"}), None),
+            (json!({"phase": "Unknown", "hostIP": "a"}), Some(false)),
+            (json!({"phase": "Running"}), Some(true)),
+        ] {
+            let rest = patch_of(theirs.clone());
+            assert_eq!(rest.map(|rest| is_beyond(&sent, &rest)), beyond, "{theirs}");
+        }
+    }
 
     #[test]
     fn only_what_differs_is_sent_and_foreign_conditions_stay() {

@@ -229,11 +229,19 @@ impl Push {
             return Ok(());
         }
         let path = format!("{}/status", paths::object(&key_of(Kind::Pod, name)));
-        let reply = self.ask(Call::with(Verb::Patch, path, patch)).await?;
+        let call = Call::with(Verb::Patch, path, patch.clone());
+        let reply = self.ask(call).await?;
         let theirs = match reply.status {
             200 => {
-                let theirs = fingerprint(&reply.body["status"]);
+                let theirs = &reply.body["status"];
+                let rest = pod_status::patch(held.uid(), theirs, &told);
+                let lost = rest.is_some_and(|rest| pod_status::is_beyond(&patch, &rest));
+                let theirs = fingerprint(theirs);
                 self.pods.learn(reply.body);
+                if lost {
+                    // The watch shows this change too, and then the rest is sent.
+                    return Ok(());
+                }
                 theirs
             }
             // Gone, or another one by now; the watch will say so.

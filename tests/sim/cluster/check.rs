@@ -116,7 +116,7 @@ fn mirror(key: &Key, theirs: &Value, ours: &BTreeMap<Key, Value>) -> Verdict {
 }
 
 fn same_status(key: &Key, theirs: &Value, ours: &Value) -> Verdict {
-    let (theirs, ours) = (&theirs["status"], &ours["status"]);
+    let (theirs, ours) = (said(&theirs["status"]), said(&ours["status"]));
     let fields = ours.as_object().into_iter().flatten();
     for (name, ours) in fields {
         let same = match name.as_str() {
@@ -131,6 +131,20 @@ fn same_status(key: &Key, theirs: &Value, ours: &Value) -> Verdict {
         }
     }
     Ok(())
+}
+
+/// Without what is `null`: in a patch that is a wish to have it gone.
+fn said(value: &Value) -> Value {
+    match value {
+        Value::Object(fields) => {
+            let fields = fields.iter().filter(|(_, value)| !value.is_null());
+            fields
+                .map(|(name, value)| (name.clone(), said(value)))
+                .collect()
+        }
+        Value::Array(items) => items.iter().map(said).collect(),
+        plain => plain.clone(),
+    }
 }
 
 /// The cluster has an order and conditions of its own.
