@@ -11,7 +11,7 @@
 //! ```
 //! `cluster/` joins the node to a second lowtide: there the sync, HTTP, authentication, authorization,
 //! admission, controllers, registry and store of both ends are real; links, disks, clocks, containers
-//! and TLS are not. By hand: `cargo test --test sim joined -- --ignored`, with the same variables.
+//! and TLS are not. `cargo test --test sim joined` runs it alone, with the same variables.
 
 mod check;
 mod client;
@@ -47,8 +47,8 @@ use trace::Tracing;
 /// Seeds of the real node: a minute of two cores that nobody else uses much. Longer runs are
 /// for LOWTIDE_SEEDS.
 const SEEDS: u64 = 150;
-/// Seeds of the node and its cluster, by hand.
-const JOINED_SEEDS: u64 = 10;
+/// Seeds of the node and its cluster; each takes some three seconds of a debug build.
+const JOINED_SEEDS: u64 = 8;
 /// Seeds of the stub: it only has to show that the simulation is fair.
 const STUB_SEEDS: u64 = 300;
 /// Within so many seeds every mutation must be found.
@@ -139,7 +139,6 @@ fn the_node_is_safe_in_every_storm_and_converges_in_the_calm() {
 }
 
 #[test]
-#[ignore = "by hand: a seed takes seconds of a debug build"]
 fn joined_to_a_second_lowtide_the_node_is_safe_and_both_ends_agree_in_the_calm() {
     run_seeds(JOINED_SEEDS, cluster::simulate);
 }

@@ -54,11 +54,14 @@ struct Story<'a> {
     backup: Option<FaultyDisk>,
 }
 
+/// What the node's calls pass.
+type Dialled = (Rc<Sea>, Rc<Witness>);
+
 /// Runs one seed.
 pub fn simulate(seed: u64, tracing: Tracing) -> Result<Vec<String>, Failure> {
     let stream = Stream::new(seed).fork("cluster");
     // The node dials what is made after it.
-    let dialled: Rc<RefCell<Option<(Rc<Sea>, Rc<Witness>)>>> = Rc::default();
+    let dialled: Rc<RefCell<Option<Dialled>>> = Rc::default();
     let way = Rc::clone(&dialled);
     let node = RealNode::joined(Rc::new(move |host, executor| {
         let way = way.borrow();
