@@ -50,8 +50,12 @@ pub fn schemas(served: &GroupVersion) -> Map<String, Value> {
             schemas.insert(format!("{name}List"), list_schema(name, resource.kind));
         }
     }
-    for schema in schemas.values_mut() {
+    for (name, schema) in &mut schemas {
         tidy(schema);
+        // What all groups share is explained once, in the document of the core.
+        if !served.group.is_empty() && name.contains(".meta.v1.") {
+            silence(schema);
+        }
     }
     for (name, group, version, kind) in roots {
         // Types that always write it call it required; nobody has to give it.
@@ -170,6 +174,18 @@ fn tidy(schema: &mut Value) {
             fields.values_mut().for_each(tidy);
         }
         Value::Array(items) => items.iter_mut().for_each(tidy),
+        _ => {}
+    }
+}
+
+/// Takes away all that explains; no field of these types has that name.
+fn silence(schema: &mut Value) {
+    match schema {
+        Value::Object(fields) => {
+            fields.remove("description");
+            fields.values_mut().for_each(silence);
+        }
+        Value::Array(items) => items.iter_mut().for_each(silence),
         _ => {}
     }
 }
