@@ -48,7 +48,7 @@ use trace::Tracing;
 /// for LOWTIDE_SEEDS.
 const SEEDS: u64 = 150;
 /// Seeds of the node and its cluster; each takes some three seconds of a debug build.
-const JOINED_SEEDS: u64 = 8;
+const JOINED_SEEDS: u64 = 5;
 /// Seeds of the stub: it only has to show that the simulation is fair.
 const STUB_SEEDS: u64 = 300;
 /// Within so many seeds every mutation must be found.
