@@ -61,6 +61,20 @@ impl Kubelet {
         let held = self.core.leftovers.holds(&view.uid);
         held.or_else(|| hold::reason(view, others, node, ended))
             .or_else(|| self.under_pressure(shared, view))
+            .or_else(|| self.room_is_made(view, views))
+    }
+
+    /// A critical pod has its place, and starts when those who leave it have gone. Upstream's kubelet
+    /// waits for them with everything else.
+    fn room_is_made(&self, view: &PodView, views: &Views) -> Option<Waiting> {
+        let critical = view.key.origin == Origin::Remote && pressure::is_critical(view);
+        let runs = || self.core.world.runtime.observe(&view.uid).sandbox.is_some();
+        let leaves = |(other, _): &(Rc<Shared>, _)| is_there(other) && !is_active(other);
+        if !critical || !views.iter().any(leaves) || runs() {
+            return None;
+        }
+        let text = "pods that make room for it are still ending";
+        Some(Waiting::new(hold::PREDECESSOR, text))
     }
 
     fn tell(&self, view: &PodView, held: Option<&Waiting>) {
@@ -81,9 +95,8 @@ impl Kubelet {
 
     /// Whether nothing has been decided on the pod yet, and nothing of it ever ran.
     fn is_at_the_door(&self, shared: &Shared, view: &PodView) -> bool {
-        let over = || shared.memory.borrow().finals.phase.is_some();
         let runs = || self.core.world.runtime.observe(&view.uid).sandbox.is_some();
-        shared.recalled.get() && !shared.let_in.get() && !over() && !runs()
+        shared.recalled.get() && !shared.let_in.get() && is_there(shared) && !runs()
     }
 
     /// Turns a pod of a cluster away that comes now and cannot be here.
@@ -136,8 +149,7 @@ impl Kubelet {
     /// Why the pod waits until the node has more of something. Who comes now is turned away for good, as
     /// upstream's node does.
     fn under_pressure(&self, shared: &Shared, view: &PodView) -> Option<Waiting> {
-        let over = shared.memory.borrow().finals.phase.is_some();
-        if over || !shared.recalled.get() {
+        if !is_there(shared) || !shared.recalled.get() {
             return None;
         }
         let refused = pressure::refuses(&self.core.pressure.borrow(), view);
@@ -154,8 +166,10 @@ impl Kubelet {
     /// The pods for which `--max-pods` leaves no room.
     fn over_capacity(&self, views: &Views) -> BTreeMap<Uid, Waiting> {
         let capacity = self.core.options.machine.pods_max;
-        let active = |shared: &Shared| shared.memory.borrow().finals.phase.is_none();
-        let active: Vec<_> = views.iter().filter(|(shared, _)| active(shared)).collect();
+        let active: Vec<_> = views
+            .iter()
+            .filter(|(shared, _)| is_there(shared))
+            .collect();
         let over = match active.len() > capacity as usize {
             // The usual case, without a look at the runtime.
             false => BTreeMap::new(),
@@ -174,8 +188,7 @@ impl Kubelet {
     }
 }
 
-/// Ends the pods that a critical one has to have the room of. Who goes has its time to do so, and the
-/// other need not wait for that.
+/// Ends the pods that a critical one has to have the room of. Who goes has its time to do so.
 fn make_room(view: &PodView, views: &Views, short: &[Shortage]) -> Result<(), Refusal> {
     let goes = |(other, of): &&(Rc<Shared>, Rc<PodView>)| {
         let lower = !pressure::is_critical(of) || of.priority < view.priority;
@@ -204,6 +217,11 @@ fn make_room(view: &PodView, views: &Views, short: &[Shortage]) -> Result<(), Re
     Ok(())
 }
 
+/// Not over.
+fn is_there(shared: &Shared) -> bool {
+    shared.memory.borrow().finals.phase.is_none()
+}
+
 /// Not over, nor about to be so that another has its room.
 fn is_active(shared: &Shared) -> bool {
     let memory = shared.memory.borrow();
@@ -212,7 +230,7 @@ fn is_active(shared: &Shared) -> bool {
         .ending
         .as_ref()
         .and_then(|ending| ending.reason.as_deref());
-    memory.finals.phase.is_none() && reason != Some(preempt::REASON)
+    is_there(shared) && reason != Some(preempt::REASON)
 }
 
 /// What the other pods have of the node.

@@ -4,7 +4,7 @@
 # Each story leaves the node Ready and nothing of its own. What it expects is said by `within`, which
 # waits, `has` and `is`; any command that fails ends the run.
 
-all=(pods streams figures account mirrors probes leave drain node cut crash dark restore many renew)
+all=(pods streams figures metrics account mirrors probes leave drain node cut crash dark restore many renew links losses storms)
 
 # of KIND NAME PATH: a part of an object, as jsonpath has it.
 of() {
@@ -237,6 +237,88 @@ story_figures() {
     says '"busy"' kubectl get --raw $node/pods
     says '"kubeletconfig"' kubectl get --raw $node/configz
     kubectl delete pod busy --timeout=30s
+}
+
+# The metrics-server of the control plane's project, where there is one beside the control plane: it reads the
+# node's figures at the node's port, as what it is, and kubectl top asks it by way of the API server.
+story_metrics() {
+    if [ ! -x "$LOWTIDE_CLUSTER_BIN/metrics-server" ]; then
+        echo "skipped: no metrics-server in $LOWTIDE_CLUSTER_BIN" >&2
+        return
+    fi
+    local address=10.96.0.11 who=--user=system:serviceaccount:kube-system:metrics-server
+    ip address add "$address/32" dev lo
+    issue metrics /CN=system:serviceaccount:kube-system:metrics-server
+    issue metrics-serving /CN=metrics-server "DNS:metrics-server.kube-system.svc"
+    by_certificate metrics
+    create <<YAML
+apiVersion: rbac.authorization.k8s.io/v1
+kind: ClusterRole
+metadata: {name: "system:metrics-server"}
+rules:
+- {apiGroups: [""], resources: [nodes/metrics], verbs: [get]}
+- {apiGroups: [""], resources: [pods, nodes], verbs: [get, list, watch]}
+---
+apiVersion: v1
+kind: Service
+metadata: {name: metrics-server, namespace: kube-system}
+spec: {clusterIP: $address, ports: [{name: https, port: 443}]}
+---
+apiVersion: discovery.k8s.io/v1
+kind: EndpointSlice
+metadata: {name: metrics-server, namespace: kube-system, labels: {kubernetes.io/service-name: metrics-server}}
+addressType: IPv4
+endpoints: [{addresses: ["$cloud_ip"]}]
+ports: [{name: https, port: 443}]
+---
+apiVersion: apiregistration.k8s.io/v1
+kind: APIService
+metadata: {name: v1beta1.metrics.k8s.io}
+spec:
+  service: {name: metrics-server, namespace: kube-system}
+  group: metrics.k8s.io
+  version: v1beta1
+  caBundle: $(base64 -w 0 "$pki/ca.crt")
+  groupPriorityMinimum: 100
+  versionPriority: 100
+YAML
+    kubectl create clusterrolebinding metrics --clusterrole=system:metrics-server "$who"
+    kubectl create clusterrolebinding metrics-auth --clusterrole=system:auth-delegator "$who"
+    kubectl -n kube-system create rolebinding metrics --role=extension-apiserver-authentication-reader "$who"
+    begin metrics "$LOWTIDE_CLUSTER_BIN/metrics-server" --kubeconfig="$state/metrics.conf" \
+        --authentication-kubeconfig="$state/metrics.conf" --authorization-kubeconfig="$state/metrics.conf" \
+        --tls-cert-file="$pki/metrics-serving.crt" --tls-private-key-file="$pki/metrics-serving.key" \
+        --bind-address="$address" --secure-port=443 --kubelet-certificate-authority="$pki/ca.crt" \
+        --kubelet-use-node-status-port --kubelet-preferred-address-types=InternalIP --metric-resolution=15s
+    # Half a processor, and 32 MiB.
+    pod busy "dd if=/dev/zero of=/dev/shm/some bs=1M count=32 2>/dev/null; while :; do timeout 1 sh -c 'while :; do :; done'; sleep 1; done" | create
+    pod idle "$forever" | create
+    within 30 ready busy
+    within 90 says '^busy ' kubectl top pod busy
+    # A look back of 15 seconds and more that is all of the pod's own.
+    sleep 35
+    kubectl top node | tee "$state/top" >&2
+    kubectl top pod --containers | tee -a "$state/top" >&2
+    between 'millicores of busy' 250 750 "$(figure busy 3 m)"
+    between 'Mi of busy' 32 45 "$(figure busy 4 Mi)"
+    between 'millicores of idle' 0 50 "$(figure idle 3 m)"
+    between 'Mi of idle' 0 10 "$(figure idle 4 Mi)"
+    between 'millicores of the node' 250 "$(($(nproc) * 1000))" "$(figure edge 2 m)"
+    between 'Mi of the node' 100 "$(($(awk '/MemTotal/ {print $2}' /proc/meminfo) / 1024))" "$(figure edge 4 Mi)"
+    kubectl delete apiservice v1beta1.metrics.k8s.io
+    end metrics
+    kubectl delete pod/busy pod/idle --timeout=30s
+}
+# figure ROW COLUMN UNIT: a number of what kubectl top said.
+figure() {
+    awk -v row="$1" -v column="$2" -v unit="$3" '$1 == row {sub(unit "$", "", $column); print $column}' "$state/top"
+}
+# between WHAT LEAST MOST GOT
+between() {
+    (($4 >= $2 && $4 <= $3)) || {
+        echo "$1: expected $2 to $3, is $4" >&2
+        return 1
+    }
 }
 
 # What a pod is told: objects in volumes and variables, services, and a token that opens the API.
@@ -511,173 +593,6 @@ nothing_refused() {
 another_node() {
     local now
     now=$(of node edge .metadata.uid) && [ "$now" != "$1" ]
-}
-
-# A minute without the link: the cluster gives the node up and drives out who does not wait; what is
-# here runs on, and all is as it should be within seconds of the link's return.
-story_cut() {
-    deployment waits 2 | create
-    deployment hurries 1 "tolerations: [{key: node.kubernetes.io/unreachable, operator: Exists, effect: NoExecute, tolerationSeconds: 2}]" | create
-    manifest cut
-    pod goes "$forever" | create
-    kubectl rollout status deployment/waits --timeout=60s
-    kubectl rollout status deployment/hurries --timeout=60s
-    within 30 ready goes
-    within 30 ready own-edge
-    who_runs >"$state/before"
-    unplug
-    within 60 condition node edge Ready Unknown
-    within 20 says unreachable of node edge '.spec.taints[*].key'
-    within 20 says '[0-9]' of pod -l=app=hurries '.items[*].metadata.deletionTimestamp'
-    kubectl delete pod goes --wait=false
-    sleep 30
-    is 'containers of the node' 5 "$(own get pods | grep -c ' Running ')"
-    plug
-    within 10 node_ready
-    within 10 no_taints
-    within 20 fails kubectl get pod goes
-    kubectl rollout status deployment/hurries --timeout=60s
-    within 30 ready own-edge
-    who_runs >"$state/after"
-    is 'who ran on' "$(grep -E '^(waits|own)' "$state/before")" "$(grep -E '^(waits|own)' "$state/after")"
-    rm "$edge/manifests/own.yaml"
-    kubectl delete deployment/waits deployment/hurries --timeout=60s
-    within 60 gone
-}
-
-# The agent dies, the API server restarts: no container notices.
-story_crash() {
-    deployment web 2 | create
-    kubectl rollout status deployment/web --timeout=60s
-    who_runs >"$state/before"
-    end lowtide KILL
-    lowtide
-    within 30 says started kubectl logs -l app=web
-    end apiserver KILL
-    sleep 3
-    apiserver
-    within 60 node_ready
-    end lowtide KILL
-    pod late "$forever" | create
-    lowtide
-    within 60 ready late
-    kubectl delete pod late --timeout=30s
-    who_runs >"$state/after"
-    is 'who runs' "$(cat "$state/before")" "$(cat "$state/after")"
-    kubectl delete deployment/web --timeout=60s
-    within 60 gone
-}
-
-# A reboot without the link: everything in memory is gone, the disk is not.
-story_dark() {
-    create <<YAML
-apiVersion: v1
-kind: Secret
-metadata: {name: hush}
-stringData: {s: shh}
-YAML
-    pod stays 'cat /hush/s; '"$forever" "volumes: [{name: h, secret: {secretName: hush}}]" |
-        sed 's/{name: c,/{name: c, volumeMounts: [{name: h, mountPath: \/hush}],/' | create
-    pod goes "$forever" | create
-    within 30 ready stays
-    within 30 ready goes
-    local before
-    before=$(of pod stays .metadata.uid)
-    unplug
-    end lowtide KILL
-    power_off
-    kubectl delete pod goes --wait=false
-    lowtide
-    within 30 says 'stays +1/1 +Running' own get pods
-    plug
-    within 10 node_ready
-    within 20 fails kubectl get pod goes
-    within 20 ready stays
-    has pod stays .metadata.uid "$before"
-    has pod stays '.status.containerStatuses[0].restartCount' 1
-    says shh kubectl logs stays
-    kubectl delete pod/stays secret/hush --timeout=30s
-}
-# The cluster comes back as it was an hour ago.
-story_restore() {
-    pod old "$forever" | create
-    pod removed "$forever" | create
-    within 30 ready old
-    within 30 ready removed
-    who_runs | grep '^old' >"$state/before"
-    stop_cluster
-    cp -a "$state/etcd" "$state/backup"
-    start_cluster
-    kubectl delete pod removed --timeout=30s
-    pod young "$forever" | create
-    within 30 ready young
-    stop_cluster
-    rm -rf "$state/etcd"
-    mv "$state/backup" "$state/etcd"
-    start_cluster
-    within 60 node_ready
-    # What the cluster does not know any more ends here; what it remembers runs again.
-    within 60 fails own_has 'name: young'
-    within 60 ready removed
-    within 30 ready old
-    who_runs | grep '^old' >"$state/after"
-    is 'who ran on' "$(cat "$state/before")" "$(cat "$state/after")"
-    kubectl delete pod old removed --timeout=30s
-    within 60 gone
-}
-stop_cluster() {
-    end scheduler
-    end controllers
-    end apiserver KILL
-    end etcd
-}
-start_cluster() {
-    etcd
-    apiserver
-    controllers
-    scheduler
-}
-
-# As many as a node takes.
-story_many() {
-    kubectl create deployment many --replicas=110 --image="$image" -- \
-        sh -c "trap 'exit 0' TERM; sleep 100000 & wait"
-    within 240 has deployment many .status.readyReplicas 110
-    end lowtide KILL
-    lowtide
-    within 60 has deployment many .status.readyReplicas 110
-    unplug
-    within 60 condition node edge Ready Unknown
-    plug
-    within 10 node_ready
-    within 60 has deployment many .status.readyReplicas 110
-    kubectl delete deployment many --timeout=240s
-    within 240 gone
-}
-
-# A certificate of minutes: the signer's, renewed in time by a request of the node's own.
-story_renew() {
-    end controllers
-    controllers --cluster-signing-duration=3m
-    end lowtide
-    rm "$edge/kubelet.conf" "$edge"/root/pki/kubelet-client-*
-    lowtide --bootstrap-kubeconfig="$edge/bootstrap.conf"
-    within 60 test -s "$edge/kubelet.conf"
-    local first
-    first=$(serial)
-    within 20 node_ready
-    within 180 renewed "$first"
-    says system:node:edge kubectl get csr \
-        --field-selector spec.signerName=kubernetes.io/kube-apiserver-client-kubelet
-    pod late "$forever" | create
-    within 30 ready late
-    kubectl delete pod late --timeout=30s
-}
-serial() {
-    openssl x509 -noout -serial -in "$edge/root/pki/kubelet-client-current.pem"
-}
-renewed() {
-    [ "$(serial)" != "$1" ]
 }
 
 story_shell() {

@@ -138,7 +138,12 @@ fn gives_other_resources_and_makes_room(cloud: &Node) {
         pod["spec"]["containers"][0]["resources"] = json!({"requests": {"cpu": cpu}});
         pod
     };
-    apply(cloud, "large.json", &asking("large", &much).to_string());
+    // It takes its time to go.
+    let mut large = asking("large", &much);
+    large["spec"]["terminationGracePeriodSeconds"] = 30.into();
+    let slowly = "trap 'sleep 3; exit 0' TERM; while :; do sleep 1 & wait $!; done";
+    large["spec"]["containers"][0]["command"] = json!(["sh", "-c", slowly]);
+    apply(cloud, "large.json", &large.to_string());
     cloud.up("large");
     for cpu in ["50m", much.as_str()] {
         let wanted = json!({"requests": {"cpu": cpu}});
@@ -153,11 +158,14 @@ fn gives_other_resources_and_makes_room(cloud: &Node) {
     let mut vital = asking("vital", "500m");
     vital["spec"]["priorityClassName"] = "system-node-critical".into();
     apply(cloud, "vital.json", &vital.to_string());
-    cloud.up("vital");
+    let vital = cloud.up("vital");
     let large = wait_for("the large one has gone", || {
         let gone = |pod: &Value| pod["status"]["phase"] == "Failed";
         cloud.pod("large").filter(gone)
     });
+    let ended = container(&large, "c")["state"]["terminated"]["finishedAt"].clone();
+    let started = container(&vital, "c")["state"]["running"]["startedAt"].clone();
+    assert!(started.as_str() >= ended.as_str(), "{started} {ended}");
     let status = &large["status"];
     assert_eq!(status["reason"], "Preempting");
     assert_eq!(

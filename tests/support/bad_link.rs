@@ -80,8 +80,13 @@ struct Pair {
 
 impl BadLink {
     /// A good link to `goal` at first. Ends with the process of the test.
-    pub fn start(goal: &'static str) -> BadLink {
-        let listener = TcpListener::bind("127.0.0.1:0").unwrap();
+    pub fn start(goal: &str) -> BadLink {
+        BadLink::at("127.0.0.1:0", goal)
+    }
+
+    /// Like [`BadLink::start`], where it is to be found.
+    pub fn at(address: &str, goal: &str) -> BadLink {
+        let (listener, goal) = (TcpListener::bind(address).unwrap(), goal.to_owned());
         let now = Instant::now();
         let link = BadLink {
             address: listener.local_addr().unwrap().to_string(),
@@ -96,7 +101,7 @@ impl BadLink {
         std::thread::spawn(move || {
             for client in listener.incoming().flatten() {
                 // Nobody there: the client is refused as soon as it says something.
-                if let Ok(server) = TcpStream::connect(goal) {
+                if let Ok(server) = TcpStream::connect(&goal) {
                     shared.connections.fetch_add(1, Relaxed);
                     carry(&shared, client, server);
                 }

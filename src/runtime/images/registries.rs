@@ -10,13 +10,15 @@
 //!     tls: {ca_file: …, cert_file: …, key_file: …, insecure_skip_verify: false}
 //! ```
 //! The shape is that of k3s's registries.yaml. Plain HTTP is used only for an endpoint that says
-//! `http://` here.
+//! `http://` here, and for a registry on a loopback address of which nothing is said here.
 
 use std::collections::BTreeMap;
+use std::net::IpAddr;
 use std::path::Path;
 use std::sync::Arc;
 
 use http::Uri;
+use http::uri::Authority;
 use rustls::ClientConfig;
 use serde::Deserialize;
 use serde_json::Value;
@@ -139,7 +141,11 @@ impl Registries {
             .iter()
             .any(|base| base.split('/').nth(2) == Some(host))
         {
-            bases.push(format!("https://{host}"));
+            let scheme = match is_loopback(host) && !self.configs.contains_key(host) {
+                true => "http",
+                false => "https",
+            };
+            bases.push(format!("{scheme}://{host}"));
         }
         bases.into_iter().map(|base| self.endpoint(base)).collect()
     }
@@ -178,6 +184,15 @@ impl Registries {
         });
         Ok(Endpoint { base, tls, login })
     }
+}
+
+/// Of a host with an optional port.
+fn is_loopback(host: &str) -> bool {
+    let Ok(authority) = host.parse::<Authority>() else {
+        return false;
+    };
+    let name = authority.host().trim_matches(['[', ']']);
+    name == "localhost" || name.parse().is_ok_and(|ip: IpAddr| ip.is_loopback())
 }
 
 fn table<T: for<'de> Deserialize<'de>>(
@@ -231,6 +246,31 @@ mod tests {
         assert_eq!(bases("docker.io"), hub);
         assert_eq!(bases("l:5000"), ["http://l:5000"]);
         assert_eq!(bases("quay.io"), ["https://quay.io"]);
+    }
+
+    #[test]
+    fn a_registry_on_a_loopback_address_is_spoken_to_in_the_clear() {
+        let registries = Registries::parse("configs: {'127.0.0.1:443': {}}").unwrap();
+        for (domain, scheme) in [
+            ("localhost", "http"),
+            ("localhost:5000", "http"),
+            ("127.0.0.1:5000", "http"),
+            ("127.1.2.3", "http"),
+            ("[::1]", "http"),
+            ("[::1]:5000", "http"),
+            // Something is said of it.
+            ("127.0.0.1:443", "https"),
+            ("localhost.example.com:5000", "https"),
+            ("127.0.0.1.example.com", "https"),
+            ("128.0.0.1:5000", "https"),
+            ("0.0.0.0:5000", "https"),
+            ("[::2]:5000", "https"),
+            ("docker.io", "https"),
+        ] {
+            let endpoints = registries.endpoints(domain).unwrap();
+            let (found, _) = endpoints[0].base.split_once(':').unwrap();
+            assert_eq!((endpoints.len(), found), (1, scheme), "{domain}");
+        }
     }
 
     #[test]
