@@ -311,6 +311,7 @@ impl User {
 
     /// Nothing that a pod waits for is missing any more.
     pub async fn complete(self: Rc<User>) {
+        let luck = self.luck.fork("complete");
         // One that is being emptied is made anew when it is gone.
         for _ in 0..NAMESPACE_TRIES {
             let shop = format!("/api/v1/namespaces/{SHOP}");
@@ -330,6 +331,10 @@ impl User {
                     let body = json!({"apiVersion": "v1", "kind": kind,
                         "metadata": {"name": name}, field: {"value": "1"}});
                     self.ask(Verb::Create, &path, body).await;
+                    // News for whoever has mounted it.
+                    let one = format!("{path}/{name}");
+                    let news = json!({field: {"value": luck.next().to_string()}});
+                    self.ask(Verb::Patch, &one, news).await;
                 }
             }
         }
