@@ -149,6 +149,11 @@ impl RealNode {
         Rc::clone(&self.registry)
     }
 
+    /// What its store has promised, and whether it can keep promises.
+    pub fn ledger(&self) -> Rc<RefCell<Ledger>> {
+        Rc::clone(&self.ledger)
+    }
+
     /// The registry of the agent that runs when it is asked for.
     pub fn registry(&self) -> Rc<dyn Fn() -> Registry> {
         let slot = Rc::clone(&self.registry);

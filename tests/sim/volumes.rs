@@ -4,14 +4,19 @@ use std::collections::{BTreeMap, BTreeSet};
 use std::rc::Rc;
 use std::time::Duration;
 
-use lowtide::world::{LocalFuture, PodVolumes, RemoveError, Uid, VolumeError, Volumes};
+use lowtide::world::{
+    LocalFuture, PodVolumes, RemoveError, Uid, VolumeContent, VolumeError, VolumeSetUp, Volumes,
+};
 
 use crate::host::{DiskMode, Host, boxed, give, question};
+
+/// Path to bytes.
+type Files = BTreeMap<String, Vec<u8>>;
 
 #[derive(Default)]
 pub struct Mounted {
     /// Set up in this boot: pod to volume names.
-    volumes: BTreeMap<Uid, BTreeSet<String>>,
+    volumes: BTreeMap<Uid, BTreeMap<String, Files>>,
     /// Directories under ROOT, which outlive a reboot.
     directories: BTreeSet<Uid>,
 }
@@ -20,7 +25,12 @@ impl Mounted {
     pub fn has(&self, uid: &Uid, volume: &str) -> bool {
         self.volumes
             .get(uid)
-            .is_some_and(|volumes| volumes.contains(volume))
+            .is_some_and(|volumes| volumes.contains_key(volume))
+    }
+
+    /// The files of a volume that is mounted.
+    pub fn content(&self, uid: &Uid, volume: &str) -> Option<&Files> {
+        self.volumes.get(uid)?.get(volume)
     }
 
     pub fn directories(&self) -> &BTreeSet<Uid> {
@@ -32,30 +42,40 @@ impl Mounted {
     }
 }
 
+fn files_of(content: VolumeContent) -> Files {
+    match content {
+        VolumeContent::Files { files, .. } => {
+            files.into_iter().map(|f| (f.path, f.bytes)).collect()
+        }
+        VolumeContent::EmptyDir { .. } | VolumeContent::HostPath { .. } => Files::new(),
+    }
+}
+
 pub struct SimVolumes(pub Rc<Host>);
 
 impl Volumes for SimVolumes {
     fn set_up(&self, pod: PodVolumes) -> LocalFuture<'_, Result<(), Vec<VolumeError>>> {
         boxed(async move {
             let host = &self.0;
-            let names: Vec<String> = pod.volumes.iter().map(|v| v.name.clone()).collect();
+            let names: Vec<&str> = pod.volumes.iter().map(|v| v.name.as_str()).collect();
             host.trace
                 .note(|| format!("set up volumes {} {names:?}", pod.uid));
             let (asker, answer) = question();
             host.later_in_agent(host.span(Duration::from_millis(4)), move |host| {
                 let fails = host.faults.borrow().volume_fails;
                 let mut mounted = host.mounted.borrow_mut();
-                if !names.is_empty() {
+                if !pod.volumes.is_empty() {
                     mounted.directories.insert(pod.uid.clone());
                 }
                 let mut errors = Vec::new();
-                for volume in names {
+                for VolumeSetUp { name, content } in pod.volumes {
                     if host.luck.chance(fails) {
                         let message = "write /v/..data_tmp: no space left on device".to_owned();
+                        let volume = name;
                         errors.push(VolumeError { volume, message });
                     } else {
                         let volumes = mounted.volumes.entry(pod.uid.clone()).or_default();
-                        volumes.insert(volume);
+                        volumes.insert(name, files_of(content));
                     }
                 }
                 let outcome = if errors.is_empty() {

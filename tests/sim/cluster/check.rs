@@ -2,9 +2,12 @@
 
 use std::collections::BTreeMap;
 
+use base64::Engine;
+use base64::engine::general_purpose::STANDARD;
 use jiff::Timestamp;
 use lowtide::object::{Key, Kind, Origin};
 use lowtide::registry::Reader;
+use lowtide::world::Uid;
 use serde_json::Value;
 
 use crate::real::NODE_NAME;
@@ -32,6 +35,13 @@ pub fn converged(run: &Run, far: &Reader) -> Verdict {
             true => mirror(key, body, &ours)?,
             false => pod(key, body, &ours)?,
         }
+        let over = matches!(
+            body["status"]["phase"].as_str(),
+            Some("Succeeded" | "Failed")
+        );
+        if !over && !is_mirror(body) {
+            mounts(run, far, key, body)?;
+        }
     }
     for (key, body) in &ours {
         let counterpart = theirs.get(&Key {
@@ -43,7 +53,79 @@ pub fn converged(run: &Run, far: &Reader) -> Verdict {
                 return Err(format!("{key} is not in the cluster: {body}"));
             }
             (Origin::Local, None) => return Err(format!("{key} has no mirror")),
+            (Origin::Local, Some(theirs)) if !is_mirror(theirs) => {
+                squatter_is_reported(key, body, &node)?;
+            }
             (Origin::Remote | Origin::Local, Some(_)) => {}
+        }
+    }
+    Ok(())
+}
+
+/// Who has the name keeps it, and the pod's events say so.
+fn squatter_is_reported(key: &Key, own: &Value, node: &Reader) -> Verdict {
+    let (events, _) = node.list(Kind::Event, None);
+    let told = events.iter().any(|event| {
+        event.body["reason"] == "FailedMirrorPod"
+            && event.body["involvedObject"]["uid"] == own["metadata"]["uid"]
+    });
+    match told {
+        true => Ok(()),
+        false => Err(format!("nobody is told that {key} has no mirror")),
+    }
+}
+
+/// UIDs of the pods that the cluster has given to the node.
+pub fn given(far: &Reader) -> Vec<String> {
+    let pods = bodies(far).into_values();
+    let given = pods.filter(|body| body["spec"]["nodeName"] == NODE_NAME && !is_mirror(body));
+    let uid = |body: Value| body["metadata"]["uid"].as_str().map(str::to_owned);
+    given.filter_map(uid).collect()
+}
+
+/// The node has heard of those, unless they are over.
+pub fn knows(run: &Run, far: &Reader, given: &[String]) -> Verdict {
+    let node = run.node.reader().ok_or("the node has no registry")?;
+    let here = bodies(&node);
+    for (key, body) in bodies(far) {
+        let over = matches!(
+            body["status"]["phase"].as_str(),
+            Some("Succeeded" | "Failed")
+        ) || body["metadata"]["deletionTimestamp"].is_string();
+        let uid = body["metadata"]["uid"].as_str().unwrap_or_default();
+        let known = here.values().any(|pod| pod["metadata"]["uid"] == uid);
+        if given.iter().any(|given| given == uid) && !over && !known {
+            return Err(format!("{key} {uid} was never heard of"));
+        }
+    }
+    Ok(())
+}
+
+/// What a pod of the cluster has mounted is what the cluster has.
+fn mounts(run: &Run, far: &Reader, key: &Key, body: &Value) -> Verdict {
+    let uid = body["metadata"]["uid"].as_str().and_then(Uid::new);
+    let volumes = body["spec"]["volumes"].as_array().into_iter().flatten();
+    for volume in volumes {
+        let map = volume["configMap"]["name"].as_str();
+        let map = map.map(|name| (Kind::ConfigMap, name));
+        let secret = volume["secret"]["secretName"].as_str();
+        let named = map.or(secret.map(|name| (Kind::Secret, name)));
+        let (Some((kind, name)), Some(volume)) = (named, volume["name"].as_str()) else {
+            continue;
+        };
+        let mounted = run.host.mounted.borrow();
+        let Some(shown) = uid.as_ref().and_then(|uid| mounted.content(uid, volume)) else {
+            continue;
+        };
+        let object = far.get(&Key::local(kind, &key.namespace, name));
+        let value =
+            object.and_then(|object| object.body["data"]["value"].as_str().map(str::to_owned));
+        let value = value.map(|value| match kind {
+            Kind::Secret => STANDARD.decode(value).expect("data of a Secret"),
+            _ => value.into_bytes(),
+        });
+        if value.as_ref() != shown.get("value") {
+            return Err(format!("{key} has mounted {shown:?}, {name} is {value:?}"));
         }
     }
     Ok(())

@@ -88,6 +88,10 @@ impl Door {
         })
     }
 
+    pub async fn wait(&self, span: Duration) {
+        self.clock.sleep_until(self.clock.now() + span).await;
+    }
+
     async fn within<T>(
         &self,
         span: Duration,

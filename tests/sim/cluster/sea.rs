@@ -5,8 +5,9 @@
 //!                 travel: a delay from the seed; while that direction is lost, no piece arrives
 //! ```
 //! A lost direction keeps what was sent, as TCP does, until it is open again, the connection is reset
-//! or somebody has lost patience. A connection that a box in between has forgotten is dead and
-//! neither end knows; one whose far end lost its power is told so when that is up again.
+//! or somebody has lost patience. A connection that a box in between has forgotten is dead, which the
+//! kernel finds out by `os::tcp`'s keepalive; one whose far end lost its power is told so when that is
+//! up again.
 
 use std::cell::{Cell, RefCell};
 use std::rc::Rc;
@@ -26,6 +27,9 @@ use crate::trace::Trace;
 const AGAIN: Duration = Duration::from_secs(1);
 /// Bytes of one piece at most; a reset may come between any two.
 const PIECE_MAX: u64 = 4000;
+/// When the kernel gives up a silent connection at the latest: it probes after 60 s, and 20 s later
+/// more than TCP_USER_TIMEOUT has gone by without an answer (tcp(7)).
+pub const KEEPALIVE: Duration = Duration::from_secs(80);
 
 /// How the link is. Per-mille chances and times of one way.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -110,6 +114,7 @@ pub struct Sea {
     shore: Rc<dyn Shore>,
     caller: Caller,
     carriers: RefCell<Vec<Task<()>>>,
+    keepalive: Cell<bool>,
 }
 
 impl Sea {
@@ -131,6 +136,7 @@ impl Sea {
             shore,
             caller,
             carriers: RefCell::default(),
+            keepalive: Cell::new(true),
         })
     }
 
@@ -149,21 +155,41 @@ impl Sea {
         }
     }
 
-    /// A box in between forgets all connections; the ends do not know.
-    pub fn forget_all(&self) {
+    /// A box in between forgets most connections; the ends do not know.
+    pub fn forget(self: &Rc<Sea>) {
         self.trace
-            .note(|| "== link: all connections are forgotten".to_owned());
-        self.doom(Fate::Forgotten);
+            .note(|| "== link: connections are forgotten".to_owned());
+        self.doom(Fate::Forgotten, 700);
+    }
+
+    /// The kernel tests no connection.
+    pub fn without_keepalive(&self) {
+        self.keepalive.set(false);
     }
 
     /// The cluster's machine is without power: nobody says goodbye.
-    pub fn far_end_lost_power(&self) {
-        self.doom(Fate::Cut);
+    pub fn far_end_lost_power(self: &Rc<Sea>) {
+        self.doom(Fate::Cut, 1000);
     }
 
-    fn doom(&self, fate: Fate) {
+    /// Each connection with a chance per mille.
+    fn doom(self: &Rc<Sea>, fate: Fate, chance: u64) {
         for connection in self.connections.take() {
+            if !self.luck.chance(chance) {
+                self.connections.borrow_mut().push(connection);
+                continue;
+            }
             connection.fate.set(fate);
+            if self.keepalive.get() {
+                // How long it has been silent already, who knows.
+                let found = self.luck.between(1, KEEPALIVE.as_secs());
+                let sea = Rc::clone(self);
+                let probe = async move {
+                    sea.sleep(Duration::from_secs(found)).await;
+                    connection.reset();
+                };
+                self.carriers.borrow_mut().push(self.executor.spawn(probe));
+            }
         }
     }
 

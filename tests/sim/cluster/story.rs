@@ -11,7 +11,8 @@ use lowtide::world::Cluster;
 use super::check;
 use super::door::Door;
 use super::far::{Far, TOKEN};
-use super::sea::{Caller, Sea, Shore, Weather};
+use super::liar::{Liar, Mutation};
+use super::sea::{Caller, KEEPALIVE, Sea, Shore, Weather};
 use super::user::User;
 use super::witness::Witness;
 use crate::check as node_check;
@@ -26,6 +27,9 @@ use crate::trace::Tracing;
 
 /// Kinds of strikes at the node that are its own: see `Run::strike`.
 const STRIKES: u64 = 15;
+/// After the last fault a pod of the cluster is known here: a dead watch is found out, a pause between
+/// tries (30 s) goes by, somebody dials (10 s), what the pod names is waited for (10 s), and then some.
+const KNOWN: Duration = Duration::from_secs(KEEPALIVE.as_secs() + 70);
 
 /// All that is not the node.
 struct Rest {
@@ -59,6 +63,15 @@ type Dialled = (Rc<Sea>, Rc<Witness>);
 
 /// Runs one seed.
 pub fn simulate(seed: u64, tracing: Tracing) -> Result<Vec<String>, Failure> {
+    simulate_with(seed, tracing, Mutation::None)
+}
+
+/// The same, of a node that is wrong.
+pub fn simulate_with(
+    seed: u64,
+    tracing: Tracing,
+    mutation: Mutation,
+) -> Result<Vec<String>, Failure> {
     let stream = Stream::new(seed).fork("cluster");
     // The node dials what is made after it.
     let dialled: Rc<RefCell<Option<Dialled>>> = Rc::default();
@@ -68,10 +81,20 @@ pub fn simulate(seed: u64, tracing: Tracing) -> Result<Vec<String>, Failure> {
         let (sea, witness) = way.as_ref().expect("made before the node starts");
         let witness = Rc::clone(witness);
         let clock = Rc::new(SimClock(Rc::clone(&host.timeline)));
-        let overseer = Rc::new(move |call: &_| witness.oversee(call));
-        Door::new(sea, clock, executor, Some(TOKEN), Some(overseer)) as Rc<dyn Cluster>
+        let machine = Rc::clone(host);
+        let overseer = Rc::new(move |call: &_| witness.oversee(&machine, call));
+        let door = Door::new(sea, clock, executor, Some(TOKEN), Some(overseer));
+        match mutation {
+            Mutation::None => door as Rc<dyn Cluster>,
+            _ => Rc::new(Liar {
+                door,
+                mutation,
+                count: Rc::default(),
+                told: RefCell::default(),
+            }),
+        }
     }));
-    let (slot, disk) = (node.slot(), node.disk());
+    let (slot, store) = (node.slot(), (node.disk(), node.ledger()));
     let mut run = Run::new(seed, tracing, Box::new(node));
     let (timeline, trace) = (&run.host.timeline, &run.host.trace);
     let ground = Rc::new(Executor::new());
@@ -81,9 +104,12 @@ pub fn simulate(seed: u64, tracing: Tracing) -> Result<Vec<String>, Failure> {
         Sea::new(timeline, trace, stream.fork(name), &ground, shore)
     };
     let (fair, sea) = (sea("fair", Caller::Socket), sea("sea", Caller::Network));
+    if mutation == Mutation::WaitsForTheDead {
+        sea.without_keepalive();
+    }
     let door = Door::new(&fair, Rc::clone(&far.clock) as _, &ground, None, None);
-    let user = User::new(&door, stream.fork("user"), trace, &ground);
-    let witness = Witness::new(&far, slot, disk);
+    let user = User::new(&door, &far, stream.fork("user"), trace, &ground);
+    let witness = Witness::new(&far, slot, store);
     dialled.replace(Some((Rc::clone(&sea), Rc::clone(&witness))));
     let sworn = Rc::clone(&witness);
     run.host
@@ -139,7 +165,8 @@ impl Story<'_> {
     fn converged(&self) -> Verdict {
         node_check::converged(self.run)?;
         let far = self.rest.far.reader().ok_or("the cluster does not run")?;
-        check::converged(self.run, &far)
+        check::converged(self.run, &far)?;
+        self.rest.user.was_told_the_truth(&far)
     }
 
     fn storm(&mut self) -> Verdict {
@@ -172,7 +199,7 @@ impl Story<'_> {
         let sea = &self.rest.sea;
         match self.luck.between(0, 5) {
             0 => sea.reset_all(),
-            1 => sea.forget_all(),
+            1 => sea.forget(),
             2 => sea.set(Weather::fair()),
             _ => {
                 let lost =
@@ -263,6 +290,11 @@ impl Story<'_> {
                 .set_origin(image, Origin::Pullable);
             self.run.host.images.borrow_mut().add(image);
         }
-        self.run.run_for(CALM)
+        let far = self.rest.far.reader();
+        let given = far.map(|far| check::given(&far)).unwrap_or_default();
+        self.run.run_for(KNOWN)?;
+        let far = self.rest.far.reader().ok_or("the cluster does not run")?;
+        check::knows(self.run, &far, &given)?;
+        self.run.run_for(CALM - KNOWN)
     }
 }

@@ -1,7 +1,7 @@
 //! Sees both ends at every moment, and what the node says to the cluster before it leaves.
 
 use std::cell::{Cell, RefCell};
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 use std::rc::Rc;
 use std::sync::Arc;
 
@@ -12,6 +12,7 @@ use lowtide::world::{Call, Uid, Verb};
 use serde_json::Value;
 
 use super::far::{Far, copy};
+use crate::client::{Ledger, Storing};
 use crate::host::Host;
 use crate::random::Stream;
 use crate::timeline::SimClock;
@@ -34,9 +35,12 @@ pub struct Witness {
     far: Rc<Far>,
     node: Rc<RefCell<Option<Registry>>>,
     disk: FaultyDisk,
+    ledger: Rc<RefCell<Ledger>>,
     pods: RefCell<BTreeMap<String, Pod>>,
     /// Pods of the cluster that the node has taken.
     taken: RefCell<BTreeMap<String, Key>>,
+    /// Those that were taken while the store could not be written: the next agent may not know them.
+    unkept: RefCell<BTreeSet<String>>,
     /// What was looked at last: of the cluster, of the node.
     seen: Cell<(u64, u64)>,
     restores: Cell<u64>,
@@ -47,14 +51,16 @@ impl Witness {
     pub fn new(
         far: &Rc<Far>,
         node: Rc<RefCell<Option<Registry>>>,
-        disk: FaultyDisk,
+        (disk, ledger): (FaultyDisk, Rc<RefCell<Ledger>>),
     ) -> Rc<Witness> {
         Rc::new(Witness {
             far: Rc::clone(far),
             node,
             disk,
+            ledger,
             pods: RefCell::default(),
             taken: RefCell::default(),
+            unkept: RefCell::default(),
             seen: Cell::default(),
             restores: Cell::default(),
             crime: RefCell::default(),
@@ -139,12 +145,16 @@ impl Witness {
             let key = object.key();
             if key.origin == Origin::Remote {
                 there.insert(object.uid().to_owned(), object.is_deleting());
-                taken.entry(object.uid().to_owned()).or_insert(key.clone());
+                let uid = object.uid().to_owned();
+                if self.ledger.borrow().storing == Storing::NotAlways && !taken.contains_key(&uid) {
+                    self.unkept.borrow_mut().insert(uid.clone());
+                }
+                taken.entry(uid).or_insert(key.clone());
             }
         }
         taken.retain(|uid, key| {
             let kept = there.get(uid) == Some(&false);
-            if !kept && !given_up(uid) {
+            if !kept && !given_up(uid) && !self.unkept.borrow().contains(uid) {
                 self.condemn(format!(
                     "the node lets go of {key} {uid}, which the cluster wants"
                 ));
@@ -154,7 +164,7 @@ impl Witness {
     }
 
     /// A call of the node, before it leaves.
-    pub fn oversee(&self, call: &Call) {
+    pub fn oversee(&self, host: &Host, call: &Call) {
         let path = call.path.split('?').next().unwrap_or_default();
         let body = call.body.as_ref().unwrap_or(&Value::Null);
         let is_pod = path.contains("/pods");
@@ -181,6 +191,11 @@ impl Witness {
             if !pod.is_mirror && !pod.given_up {
                 self.condemn(format!("{path} is removed, which nobody wanted to go"));
             }
+            let kernel = host.kernel.borrow();
+            let here = uid.and_then(|uid| kernel.pods.iter().find(|pod| pod.0.as_str() == uid));
+            if !pod.is_mirror && here.is_some_and(|(_, pod)| pod.live().next().is_some()) {
+                self.condemn(format!("{path} is removed while containers of it live"));
+            }
         }
     }
 
@@ -196,6 +211,10 @@ impl Witness {
         let Some(node) = self.node.borrow().as_ref().map(Registry::reader) else {
             return Ok(());
         };
+        if self.ledger.borrow().storing == Storing::NotAlways {
+            // A store that cannot be written stops no pod: its source says it again.
+            return Ok(());
+        }
         let durable = after_a_power_cut(host, &self.disk);
         let durable = durable.reader();
         let spec = |reader: &Reader| {
