@@ -31,7 +31,17 @@ fn command(node: &Node, arguments: &[&str]) -> Command {
     let run_dir = format!("--run-dir={}", node.directory.path().display());
     let (name, rest) = arguments.split_first().expect("a subcommand");
     let all = [&[*name, run_dir.as_str()][..], rest].concat();
-    let mut command = Command::new(std::env::current_exe().expect("this binary"));
+    let program = std::env::current_exe().expect("this binary");
+    // Another processor's programs are run by another (tests/arm).
+    let runner = std::env::var("LOWTIDE_RUNNER").unwrap_or_default();
+    let mut words = runner.split_ascii_whitespace();
+    let mut command = match words.next() {
+        Some(first) => Command::new(first),
+        None => Command::new(&program),
+    };
+    if !runner.is_empty() {
+        command.args(words).arg(&program);
+    }
     command
         .args(["client::as_a_child", "--exact", "--nocapture"])
         .env(ARGUMENTS, all.join("\n"))

@@ -220,9 +220,10 @@ furnish() {
     kubeconfig "token: $bootstrap_token" >"$edge/bootstrap.conf"
 }
 
-# lowtide [FLAG...]: the agent, begun.
+# lowtide [FLAG...]: the agent, begun; by the clock of `wall`.
+wall=()
 lowtide() {
-    begin lowtide env RUST_LOG="${RUST_LOG:-info}" nsenter --net -t "${pid[cable]}" "$binary" run \
+    begin lowtide env RUST_LOG="${RUST_LOG:-info}" nsenter --net -t "${pid[cable]}" "${wall[@]}" "$binary" run \
         --root-dir="$edge/root" --run-dir="$edge/run" --pod-logs-dir="$edge/logs/pods" \
         --pod-manifest-path="$edge/manifests" --image-dir="$edge/images" \
         --cgroup-root="$cgroup" --hostname-override=edge --node-labels=place=shore \

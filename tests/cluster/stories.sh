@@ -4,7 +4,7 @@
 # Each story leaves the node Ready and nothing of its own. What it expects is said by `within`, which
 # waits, `has` and `is`; any command that fails ends the run.
 
-all=(pods streams figures metrics account mirrors probes leave drain node cut crash dark restore many renew links losses storms)
+all=(pods streams figures metrics account mirrors probes leave drain node cut crash dark restore many renew links losses storms clocks)
 
 # of KIND NAME PATH: a part of an object, as jsonpath has it.
 of() {

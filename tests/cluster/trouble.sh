@@ -350,6 +350,47 @@ no_storm() {
     (($2 < 5 * $3 + 50))
 }
 
+# A node that starts with a clock that is years off, and with the right one later. One that is behind works:
+# no certificate is judged by a time that cannot be. To one that is ahead all certificates have ended.
+story_clocks() {
+    if ! cc -O1 -o "$state/shifted" "$here/shifted.c"; then
+        echo 'skipped: no C compiler' >&2
+        return
+    fi
+    begin_trouble
+    local off
+    for off in "-$(date +%s)" -315360000 315360000; do
+        pod goes "$forever" | create
+        within 30 ready goes
+        end lowtide
+        wall=("$state/shifted" "$off")
+        lowtide
+        within 30 says 'stays +1/1 +Running' own get pods
+        kubectl delete pod goes --wait=false
+        pod comes "$forever" | create
+        if ((off < 0)); then
+            within 20 fails kubectl get pod goes
+            within 20 ready comes
+            # Longer than the cluster waits for a node.
+            sleep 25
+            node_ready
+        else
+            within 60 condition node edge Ready Unknown
+            own_has 'name: goes'
+        fi
+        mended "a clock that is $((off / 31536000)) years off" right_clock
+        within 20 fails kubectl get pod goes
+        within 20 ready comes
+        kubectl delete pod comes --timeout=30s
+    done
+    end_trouble
+}
+right_clock() {
+    wall=()
+    end lowtide
+    lowtide
+}
+
 # A pod that nothing may touch.
 begin_trouble() {
     pod stays "$forever" | create

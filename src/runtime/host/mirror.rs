@@ -6,6 +6,7 @@
 use std::cell::RefCell;
 use std::collections::{BTreeMap, BTreeSet};
 use std::net::IpAddr;
+use std::rc::Rc;
 
 use event_listener::Event;
 
@@ -30,8 +31,10 @@ pub struct Pod {
     /// Boxed: a map makes room for eleven at once, and most pods have one.
     pub containers: BTreeMap<Slot, Box<ContainerRecord>>,
     pub client: Option<Client>,
-    /// Being removed: a shim that goes now is no loss.
+    /// Being removed: a shim that goes now is no loss, and none is started.
     pub leaving: bool,
+    /// Held by those who are on their way to its shim.
+    connecting: Rc<()>,
 }
 
 /// All pods, and which of them changed since somebody asked.
@@ -104,6 +107,16 @@ impl Mirror {
         });
         let missing = || RuntimeError::NotFound(format!("container {id} of pod {uid} is not here"));
         found.flatten().map(|record| *record).ok_or_else(missing)
+    }
+
+    /// What a removal waits for, until it is dropped. `None` if the pod is leaving or not known.
+    pub fn begin_connecting(&self, uid: &Uid) -> Option<Rc<()>> {
+        let held = |pod: &Pod| (!pod.leaving).then(|| pod.connecting.clone());
+        self.read(uid, held).flatten()
+    }
+
+    pub fn is_connecting(&self, uid: &Uid) -> bool {
+        self.read(uid, |pod| Rc::strong_count(&pod.connecting) > 1) == Some(true)
     }
 
     fn wake(&self, uid: &Uid) {

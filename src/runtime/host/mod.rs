@@ -318,11 +318,15 @@ impl Host {
         }
     }
 
-    /// The pod's shim: the connection we have, else a new one, to a new shim if need be.
+    /// The pod's shim: the connection we have, else a new one, to a new shim if need be. None for a
+    /// pod that is being removed: its directory would be made again. Errors: `NotFound`.
     async fn connect(self: &Rc<Self>, uid: &Uid) -> Result<Client, RuntimeError> {
         if let Some(client) = self.mirror.client(uid) {
             return Ok(client);
         }
+        let Some(_removal_waits) = self.mirror.begin_connecting(uid) else {
+            return Err(RuntimeError::NotFound(format!("pod {uid} is not here")));
+        };
         let directory = PodDirectory::new(&self.layout.run, uid);
         let clock = self.clock.clone();
         let connection =

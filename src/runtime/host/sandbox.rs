@@ -103,6 +103,8 @@ async fn make(host: &Rc<Host>, config: Arc<SandboxConfig>) -> Result<(), Runtime
         lease: lease.clone(),
     };
     host.record_sandbox(&record)?;
+    // A removal that was given up may have been before.
+    host.mirror.change(uid, |pod| pod.leaving = false);
 
     let cgroups = host.cgroups.clone();
     let (pod, for_cgroup) = (uid.clone(), config.cgroup.clone());
@@ -254,6 +256,11 @@ pub async fn remove(host: &Rc<Host>, uid: &Uid) -> Result<(), RemoveError> {
         problems.note_removal(container::take_away(host, uid, &record).await);
     }
     host.mirror.change(uid, |pod| pod.leaving = true);
+    while host.mirror.is_connecting(uid) {
+        host.clock
+            .sleep_until(host.clock.now() + DEATH_POLL_MAX)
+            .await;
+    }
     problems.note(end_shim(host, uid).await);
     let (layout, cgroups, pod) = (host.layout.clone(), host.cgroups.clone(), uid.clone());
     problems.join(blocking::unblock(move || remove_directories(&layout, &cgroups, &pod)).await);
