@@ -394,13 +394,16 @@ impl Worker {
         }
     }
 
-    /// Writes the checkpoint if it changed; a failure costs only what an agent crash would lose.
+    /// Writes the checkpoint if it changed; a failure costs only what an agent crash would lose. Not
+    /// beside a teardown, which removes it: the pod's directory would be made again.
     async fn save(&mut self) {
-        let text = records::encode(&self.shared.memory.borrow().checkpoint);
+        let memory = self.shared.memory.borrow();
+        let text = records::encode(&memory.checkpoint);
         let now = digest(&text);
-        if now == self.saved || self.shared.gone.get() {
+        if now == self.saved || memory.is_busy(&Target::TearDown) {
             return;
         }
+        drop(memory);
         let (core, uid) = (&self.shared.core, &self.shared.uid);
         let kept = core.records.keep_checkpoint(uid, text).await;
         core.note_disk(Area::Run, &kept);
