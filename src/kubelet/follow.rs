@@ -10,10 +10,11 @@ use crate::object::{Key, Kind, Object};
 use crate::registry::{ChangeType, Packed, PackedChange};
 use crate::world::Uid;
 
-pub fn all(kubelet: &Rc<Kubelet>) -> Vec<Task<()>> {
+/// From the list of pods of `version` on.
+pub fn all(kubelet: &Rc<Kubelet>, version: u64) -> Vec<Task<()>> {
     let core = &kubelet.core;
     vec![
-        core.spawn(pods(kubelet.clone())),
+        core.spawn(pods(kubelet.clone(), version)),
         core.spawn(references(kubelet.clone(), Kind::ConfigMap)),
         core.spawn(references(kubelet.clone(), Kind::Secret)),
         core.spawn(references(kubelet.clone(), Kind::ServiceAccount)),
@@ -24,28 +25,32 @@ pub fn all(kubelet: &Rc<Kubelet>) -> Vec<Task<()>> {
 }
 
 /// Desired pods. A cursor that fell off the history starts again from a list.
-async fn pods(kubelet: Rc<Kubelet>) {
+async fn pods(kubelet: Rc<Kubelet>, mut version: u64) {
     loop {
-        let (list, version) = kubelet.core.reader.list_packed(Kind::Pod, None);
-        let known: Vec<Uid> = kubelet.workers.borrow().keys().cloned().collect();
-        for uid in known {
-            if !list.iter().any(|object| object.uid() == uid.as_str()) {
-                kubelet.drop_pod(&uid);
+        if let Ok(mut cursor) = kubelet.core.reader.watch(Kind::Pod, version) {
+            while let Ok(changes) = cursor.next_packed().await {
+                for change in changes {
+                    pod_changed(&kubelet, &change);
+                }
             }
         }
-        // By value: a list kept over the watch would keep what has long changed.
-        for object in list {
-            kubelet.take(&object);
-        }
-        let Ok(mut cursor) = kubelet.core.reader.watch(Kind::Pod, version) else {
-            continue;
-        };
-        while let Ok(changes) = cursor.next_packed().await {
-            for change in changes {
-                pod_changed(&kubelet, &change);
-            }
+        version = look(&kubelet);
+    }
+}
+
+/// Takes the whole list of pods; its version.
+pub fn look(kubelet: &Rc<Kubelet>) -> u64 {
+    let (list, version) = kubelet.core.reader.list_packed(Kind::Pod, None);
+    let known: Vec<Uid> = kubelet.workers.borrow().keys().cloned().collect();
+    for uid in known {
+        if !list.iter().any(|object| object.uid() == uid.as_str()) {
+            kubelet.drop_pod(&uid);
         }
     }
+    for object in list {
+        kubelet.take(&object);
+    }
+    version
 }
 
 fn pod_changed(kubelet: &Rc<Kubelet>, change: &PackedChange) {

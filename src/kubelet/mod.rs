@@ -108,7 +108,8 @@ impl Kubelet {
         let known = core.pressure_known.listen();
         let pressure = core.spawn(pressure::run(kubelet.clone()));
         known.await;
-        let mut tasks = follow::all(&kubelet);
+        let version = orphans::end_replaced(&kubelet, &recovered).await;
+        let mut tasks = follow::all(&kubelet, version);
         tasks.push(pressure);
         tasks.push(core.spawn(orphans::end_all(kubelet.clone(), recovered)));
         tasks.push(core.spawn(node_status::publish(core.clone())));

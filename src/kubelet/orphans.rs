@@ -20,6 +20,27 @@ const PATIENCE_MAX: Duration = Duration::from_secs(20);
 /// A source that is silent for so long is named.
 const SILENCE_MAX: Duration = Duration::from_secs(10);
 
+/// Ends pods that run here though another has their name by now: a manifest was renamed, or a pod
+/// made anew, while no agent ran. A first look at what is desired follows before anything else can
+/// happen, so that the successor finds whom it waits for; the version of its list is returned.
+pub async fn end_replaced(kubelet: &Rc<Kubelet>, recovered: &[Uid]) -> u64 {
+    let mut views = Vec::new();
+    for uid in recovered {
+        views.extend(recorded(kubelet, uid).await);
+    }
+    for view in views {
+        let core = &kubelet.core;
+        let successor = core.reader.get(&view.key).filter(|object| {
+            // What only the store says may be older than what runs.
+            core.registry.has_listed(object.source) && object.standing == Standing::Accepted
+        });
+        if successor.is_some_and(|object| object.uid() != view.uid.as_str()) {
+            end(kubelet, view);
+        }
+    }
+    super::follow::look(kubelet)
+}
+
 /// Waits for the sources, then ends every recorded pod that no source wants.
 pub async fn end_all(kubelet: Rc<Kubelet>, recovered: Vec<Uid>) {
     let core = &kubelet.core;
@@ -50,17 +71,23 @@ pub async fn end_all(kubelet: Rc<Kubelet>, recovered: Vec<Uid>) {
         if is_wanted(&kubelet, &uid) || kubelet.workers.borrow().contains_key(&uid) {
             continue;
         }
-        let view = match core.records.pod(&uid).await {
-            Some(object) if object.uid() == uid.as_str() => PodView::new(&object).ok(),
-            Some(_) | None => None,
-        };
-        let view = view.unwrap_or_else(|| unknown_pod(&uid));
-        let grace = view.grace;
-        log::info!("{} (uid {uid}) is no longer wanted; ending it", view.key);
-        kubelet.run(view);
-        if let Some(worker) = kubelet.workers.borrow().get(&uid) {
-            worker.shared.end(EndCause::Deleted, grace);
-        }
+        let view = recorded(&kubelet, &uid).await;
+        end(&kubelet, view.unwrap_or_else(|| unknown_pod(&uid)));
+    }
+}
+
+async fn recorded(kubelet: &Kubelet, uid: &Uid) -> Option<Rc<PodView>> {
+    let object = kubelet.core.records.pod(uid).await?;
+    let view = PodView::new(&object).ok()?;
+    (view.uid == *uid).then_some(view)
+}
+
+fn end(kubelet: &Rc<Kubelet>, view: Rc<PodView>) {
+    let (uid, grace) = (view.uid.clone(), view.grace);
+    log::info!("{} (uid {uid}) is no longer wanted; ending it", view.key);
+    kubelet.run(view);
+    if let Some(worker) = kubelet.workers.borrow().get(&uid) {
+        worker.shared.end(EndCause::Deleted, grace);
     }
 }
 

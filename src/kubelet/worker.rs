@@ -397,13 +397,15 @@ impl Worker {
     /// Writes the checkpoint if it changed; a failure costs only what an agent crash would lose. Not
     /// beside a teardown, which removes it: the pod's directory would be made again.
     async fn save(&mut self) {
-        let memory = self.shared.memory.borrow();
-        let text = records::encode(&memory.checkpoint);
+        let (text, leaves) = {
+            let memory = self.shared.memory.borrow();
+            let leaves = memory.is_busy(&Target::TearDown);
+            (records::encode(&memory.checkpoint), leaves)
+        };
         let now = digest(&text);
-        if now == self.saved || memory.is_busy(&Target::TearDown) {
+        if now == self.saved || leaves {
             return;
         }
-        drop(memory);
         let (core, uid) = (&self.shared.core, &self.shared.uid);
         let kept = core.records.keep_checkpoint(uid, text).await;
         core.note_disk(Area::Run, &kept);
