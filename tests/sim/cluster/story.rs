@@ -31,6 +31,10 @@ const STRIKES: u64 = 15;
 /// tries (30 s) goes by, somebody dials (10 s), what the pod names is waited for (10 s), and then some.
 const KNOWN: Duration = Duration::from_secs(KEEPALIVE.as_secs() + 70);
 
+/// How often node and cluster are compared until they agree, and how long apart.
+const LOOKS: u32 = 5;
+const BETWEEN_LOOKS: Duration = Duration::from_secs(1);
+
 /// All that is not the node.
 struct Rest {
     far: Rc<Far>,
@@ -162,7 +166,18 @@ impl Story<'_> {
         self.converged()
     }
 
-    fn converged(&self) -> Verdict {
+    /// A container may have ended a moment ago, and what is said of it be on its way.
+    fn converged(&mut self) -> Verdict {
+        for _ in 1..LOOKS {
+            if self.agree().is_ok() {
+                return Ok(());
+            }
+            self.run.run_for(BETWEEN_LOOKS)?;
+        }
+        self.agree()
+    }
+
+    fn agree(&self) -> Verdict {
         node_check::converged(self.run)?;
         let far = self.rest.far.reader().ok_or("the cluster does not run")?;
         check::converged(self.run, &far)?;
