@@ -146,9 +146,12 @@ fn kubectl_applies_from_both_sides() {
             serde_json::json!({"a": "2"}),
             "b was the client's to remove"
         );
-        // kubectl keeps the annotation of its own side under a name of its own.
+        // kubectl keeps the annotation of its own side under a name of its own. Whose second is earlier
+        // comes first.
         let both = ["kubectl Apply", "kubectl-last-applied Apply"];
-        assert_eq!(managers(&migrated), both);
+        let mut found = managers(&migrated);
+        found.sort();
+        assert_eq!(found, both);
 
         // And back: nothing is left to do, then something is.
         fs::write(&file, map("d", "{a: '3'}")).unwrap();
