@@ -15,7 +15,6 @@ use std::time::Duration;
 
 use async_executor::Task;
 use event_listener::Event;
-use serde_json::Value;
 
 use super::core::{Core, EventKind};
 use super::fit::Refusal;
@@ -386,9 +385,13 @@ impl Worker {
             node: &core.node(),
             now: core.world.clock.wall(),
         });
-        // What ended and left nothing, before an agent crashed, has said all that it had to say.
-        if self.tearing_down && !is_over(&status.value) && was_over(core, view) {
-            return;
+        // Deleted, and nothing is known of its end: an agent crashed between the removal of the pod and
+        // that of its object. Not even that it was Pending once is true.
+        if self.tearing_down && view.deletion_grace.is_some() && !view.is_static {
+            let phase = status.value["phase"].as_str();
+            if !matches!(phase, Some("Succeeded" | "Failed")) {
+                return;
+            }
         }
         memory.checkpoint.transitions = status.transitions;
         let digest = digest(status.value.to_string().as_bytes());
@@ -419,16 +422,6 @@ impl Worker {
             Err(error) => log::debug!("pod {uid}: {error}"),
         }
     }
-}
-
-fn is_over(status: &Value) -> bool {
-    matches!(status["phase"].as_str(), Some("Succeeded" | "Failed"))
-}
-
-/// Whether the pod was told to have ended.
-fn was_over(core: &Core, view: &PodView) -> bool {
-    let told = core.reader.get(&view.key);
-    told.is_some_and(|told| told.uid() == view.uid.as_str() && is_over(&told.body["status"]))
 }
 
 /// An instance of an older definition is condemned by it, so that its end is known to be ours.

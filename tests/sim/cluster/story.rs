@@ -296,20 +296,23 @@ impl Story<'_> {
         self.run.end_faults();
         self.rest.sea.set(Weather::fair());
         self.rest.user.start_to_complete();
-        // What only an import would bring to a pod of the cluster.
-        for image in IMAGES {
-            self.run
-                .host
-                .images
-                .borrow_mut()
-                .set_origin(image, Origin::Pullable);
-            self.run.host.images.borrow_mut().add(image);
-        }
+        self.import_images();
         let far = self.rest.far.reader();
         let given = far.map(|far| check::given(&far)).unwrap_or_default();
         self.run.run_for(KNOWN)?;
+        // The last pressure of the storm may have collected what nobody was known to need.
+        self.import_images();
         let far = self.rest.far.reader().ok_or("the cluster does not run")?;
         check::knows(self.run, &far, &given)?;
         self.run.run_for(CALM - KNOWN)
+    }
+
+    /// What only an import would bring to a pod of the cluster.
+    fn import_images(&self) {
+        let mut images = self.run.host.images.borrow_mut();
+        for image in IMAGES {
+            images.set_origin(image, Origin::Pullable);
+            images.add(image);
+        }
     }
 }
