@@ -34,8 +34,10 @@ pub fn write(directory: &Path) {
             "paths": operations::paths(served, &root),
             "components": {"schemas": types::schemas(served)},
         });
-        let file = directory.join(format!("openapi-{number}.gz"));
-        fs::write(&file, compressed(document.to_string().as_bytes())).expect("write a schema");
+        // Found beside the table, wherever that is by then.
+        let file = format!("openapi-{number}.gz");
+        let text = compressed(document.to_string().as_bytes());
+        fs::write(directory.join(&file), text).expect("write a schema");
         table.push_str(&format!("    ({root:?}, include_bytes!({file:?})),\n"));
     }
     table.push_str("];\n");

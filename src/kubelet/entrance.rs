@@ -64,13 +64,18 @@ impl Kubelet {
             .or_else(|| self.room_is_made(view, views))
     }
 
+    /// Whether there is a sandbox of it.
+    fn runs(&self, view: &PodView) -> bool {
+        let observed = self.core.world.runtime.observe(&view.uid);
+        observed.sandbox.is_some()
+    }
+
     /// A critical pod has its place, and starts when those who leave it have gone. Upstream's kubelet
     /// waits for them with everything else.
     fn room_is_made(&self, view: &PodView, views: &Views) -> Option<Waiting> {
         let critical = view.key.origin == Origin::Remote && pressure::is_critical(view);
-        let runs = || self.core.world.runtime.observe(&view.uid).sandbox.is_some();
         let leaves = |(other, _): &(Rc<Shared>, _)| is_there(other) && !is_active(other);
-        if !critical || !views.iter().any(leaves) || runs() {
+        if !critical || !views.iter().any(leaves) || self.runs(view) {
             return None;
         }
         let text = "pods that make room for it are still ending";
@@ -95,8 +100,7 @@ impl Kubelet {
 
     /// Whether nothing has been decided on the pod yet, and nothing of it ever ran.
     fn is_at_the_door(&self, shared: &Shared, view: &PodView) -> bool {
-        let runs = || self.core.world.runtime.observe(&view.uid).sandbox.is_some();
-        shared.recalled.get() && !shared.let_in.get() && is_there(shared) && !runs()
+        shared.recalled.get() && !shared.let_in.get() && is_there(shared) && !self.runs(view)
     }
 
     /// Turns a pod of a cluster away that comes now and cannot be here.

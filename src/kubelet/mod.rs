@@ -108,7 +108,9 @@ impl Kubelet {
         let known = core.pressure_known.listen();
         let pressure = core.spawn(pressure::run(kubelet.clone()));
         known.await;
-        let version = orphans::end_replaced(&kubelet, &recovered).await;
+        orphans::end_replaced(&kubelet, &recovered).await;
+        // At once: no source can give a name to another in between.
+        let version = follow::look(&kubelet);
         let mut tasks = follow::all(&kubelet, version);
         tasks.push(pressure);
         tasks.push(core.spawn(orphans::end_all(kubelet.clone(), recovered)));

@@ -1,7 +1,8 @@
 //! Pods that run, or left records, without being wanted.
 //!
 //! They are known by their records only, and nothing is called an orphan before every configured
-//! source has handed over a complete list: a lost store or a silent source ends nobody.
+//! source has handed over a complete list: a lost store or a silent source ends nobody. Only who runs
+//! under a name that a source has given to another meanwhile ends at once.
 
 use std::rc::Rc;
 use std::time::Duration;
@@ -21,9 +22,9 @@ const PATIENCE_MAX: Duration = Duration::from_secs(20);
 const SILENCE_MAX: Duration = Duration::from_secs(10);
 
 /// Ends pods that run here though another has their name by now: a manifest was renamed, or a pod
-/// made anew, while no agent ran. A first look at what is desired follows before anything else can
-/// happen, so that the successor finds whom it waits for; the version of its list is returned.
-pub async fn end_replaced(kubelet: &Rc<Kubelet>, recovered: &[Uid]) -> u64 {
+/// made anew, while no agent ran. The successor then finds whom it waits for. Nothing is awaited
+/// after the first of them was looked at.
+pub async fn end_replaced(kubelet: &Rc<Kubelet>, recovered: &[Uid]) {
     let mut views = Vec::new();
     for uid in recovered {
         views.extend(recorded(kubelet, uid).await);
@@ -38,7 +39,6 @@ pub async fn end_replaced(kubelet: &Rc<Kubelet>, recovered: &[Uid]) -> u64 {
             end(kubelet, view);
         }
     }
-    super::follow::look(kubelet)
 }
 
 /// Waits for the sources, then ends every recorded pod that no source wants.

@@ -385,8 +385,8 @@ impl Worker {
             node: &core.node(),
             now: core.world.clock.wall(),
         });
-        // Deleted, and nothing is known of its end: an agent crashed between the removal of the pod and
-        // that of its object. Not even that it was Pending once is true.
+        // Deleted, with no end to tell of: it never ran, or an agent crashed between the removal of the
+        // pod and that of its object. What was said of that one before must not be unsaid.
         if self.tearing_down && view.deletion_grace.is_some() && !view.is_static {
             let phase = status.value["phase"].as_str();
             if !matches!(phase, Some("Succeeded" | "Failed")) {

@@ -2,6 +2,7 @@
 
 use std::fs;
 use std::io::{Read, Write};
+use std::path::PathBuf;
 use std::process::{Command, Output, Stdio};
 
 use lowtide::cli::client;
@@ -31,18 +32,14 @@ fn command(node: &Node, arguments: &[&str]) -> Command {
     let run_dir = format!("--run-dir={}", node.directory.path().display());
     let (name, rest) = arguments.split_first().expect("a subcommand");
     let all = [&[*name, run_dir.as_str()][..], rest].concat();
-    let program = std::env::current_exe().expect("this binary");
     // Another processor's programs are run by another (tests/arm).
-    let runner = std::env::var("LOWTIDE_RUNNER").unwrap_or_default();
-    let mut words = runner.split_ascii_whitespace();
-    let mut command = match words.next() {
-        Some(first) => Command::new(first),
-        None => Command::new(&program),
-    };
-    if !runner.is_empty() {
-        command.args(words).arg(&program);
-    }
+    let runner = std::env::var_os("LOWTIDE_RUNNER").unwrap_or_default();
+    let runner = runner.into_string().expect("UTF-8");
+    let mut line: Vec<_> = runner.split_ascii_whitespace().map(PathBuf::from).collect();
+    line.push(std::env::current_exe().expect("this binary"));
+    let mut command = Command::new(&line[0]);
     command
+        .args(&line[1..])
         .args(["client::as_a_child", "--exact", "--nocapture"])
         .env(ARGUMENTS, all.join("\n"))
         .stdin(Stdio::null());

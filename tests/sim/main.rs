@@ -146,7 +146,7 @@ fn joined_to_a_second_lowtide_the_node_is_safe_and_both_ends_agree_in_the_calm()
 }
 
 #[test]
-#[ignore = "by hand: a minute of a build that is optimised"]
+#[ignore = "by hand, of a build that is optimised: it takes long"]
 fn joined_every_lie_between_node_and_cluster_is_found() {
     for mutation in cluster::Mutation::ALL {
         let lie = |seed| cluster::simulate_with(seed, Tracing::Off, mutation).err();

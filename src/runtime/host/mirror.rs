@@ -115,6 +115,7 @@ impl Mirror {
         self.read(uid, held).flatten()
     }
 
+    /// Whether somebody holds what `begin_connecting` gave.
     pub fn is_connecting(&self, uid: &Uid) -> bool {
         self.read(uid, |pod| Rc::strong_count(&pod.connecting) > 1) == Some(true)
     }

@@ -256,6 +256,7 @@ pub async fn remove(host: &Rc<Host>, uid: &Uid) -> Result<(), RemoveError> {
         problems.note_removal(container::take_away(host, uid, &record).await);
     }
     host.mirror.change(uid, |pod| pod.leaving = true);
+    // No longer than a shim has time to answer.
     while host.mirror.is_connecting(uid) {
         host.clock
             .sleep_until(host.clock.now() + DEATH_POLL_MAX)
