@@ -24,19 +24,6 @@ pub enum Shape {
     Taints,
 }
 
-/// Whether the feature behind a flag exists.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub enum Feature {
-    Built,
-    /// Given a value that is not in `off`, the flag is fatal: nobody shall believe in a guard that
-    /// is not there.
-    Missing {
-        off: &'static [&'static str],
-        /// What to do instead.
-        instead: &'static str,
-    },
-}
-
 pub struct Flag {
     /// Without dashes in front.
     pub name: &'static str,
@@ -49,7 +36,6 @@ pub struct Flag {
     /// As help shows it.
     pub default: &'static str,
     pub help: &'static str,
-    pub feature: Feature,
 }
 
 const fn flag(
@@ -68,14 +54,6 @@ const fn flag(
         value_name,
         default,
         help,
-        feature: Feature::Built,
-    }
-}
-
-const fn missing(flag: Flag, off: &'static [&'static str], instead: &'static str) -> Flag {
-    Flag {
-        feature: Feature::Missing { off, instead },
-        ..flag
     }
 }
 
@@ -223,17 +201,13 @@ pub const FLAGS: &[Flag] = &[
         "10.88.0.0/24",
         "addresses of the built-in pod network",
     ),
-    missing(
-        flag(
-            "cni-conf-dir",
-            "cniConfDir",
-            Scalar,
-            "DIR",
-            "",
-            "CNI configuration that replaces it",
-        ),
-        &[""],
-        "the built-in pod network is used; leave the flag out",
+    flag(
+        "cni-conf-dir",
+        "cniConfDir",
+        Scalar,
+        "DIR",
+        "",
+        "CNI configuration in place of the built-in pod network",
     ),
     flag(
         "resolv-conf",

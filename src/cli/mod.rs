@@ -51,6 +51,8 @@ pub struct CheckOptions {
     pub run_dir: PathBuf,
     /// `None`: look for one.
     pub runtime: Option<String>,
+    /// `None`: the built-in pod network.
+    pub cni_conf_dir: Option<PathBuf>,
 }
 
 /// Why there is nothing to do.
@@ -83,6 +85,9 @@ pub fn parse(arguments: impl IntoIterator<Item = OsString>) -> Result<Invocation
             root_dir: text(arguments, "root-dir").into(),
             run_dir: text(arguments, "run-dir").into(),
             runtime: Some(text(arguments, "runtime")).filter(|name| name != "auto"),
+            cni_conf_dir: arguments
+                .get_one::<String>("cni-conf-dir")
+                .map(PathBuf::from),
         })),
         "upgrade" => upgrade_options(arguments)
             .map(|asked| Invocation::Upgrade(Box::new(asked)))

@@ -10,7 +10,7 @@ use std::net::{IpAddr, Ipv4Addr, SocketAddr};
 use std::path::PathBuf;
 use std::time::Duration;
 
-use super::flags::{self, Feature, Flag, Shape};
+use super::flags::{self, Flag};
 use super::value::{self, Cidr, Taint};
 use crate::admission::{self, Selection};
 use crate::apiserver::authn::Paths;
@@ -45,6 +45,8 @@ pub struct RunOptions {
     pub node_labels: Vec<(String, String)>,
     pub register_with_taints: Vec<Taint>,
     pub pod_cidr: Cidr,
+    /// `None`: the built-in pod network.
+    pub cni_conf_dir: Option<PathBuf>,
     /// `None`: pods get no resolver configuration from the host.
     pub resolv_conf: Option<PathBuf>,
     pub cluster_dns: Vec<IpAddr>,
@@ -246,7 +248,6 @@ impl RunOptions {
         of_file.retain(|setting| !overridden.contains(&setting.flag.name));
         given.extend(of_file);
         let given = Given(given);
-        check_missing(&given)?;
         read(&given)
     }
 }
@@ -276,6 +277,10 @@ fn read(given: &Given) -> Result<RunOptions, BadValue> {
         node_labels: given.list("node-labels", value::label)?,
         register_with_taints: given.list("register-with-taints", value::taint)?,
         pod_cidr: given.parse("pod-cidr", DEFAULT_POD_CIDR, value::cidr)?,
+        cni_conf_dir: given
+            .text("cni-conf-dir")
+            .map(|_| given.directory("cni-conf-dir", ""))
+            .transpose()?,
         resolv_conf: given.parse("resolv-conf", Some("/etc/resolv.conf".into()), |text| {
             Ok(Some(PathBuf::from(text)).filter(|path| !path.as_os_str().is_empty()))
         })?,
@@ -337,26 +342,6 @@ const DEFAULT_POD_CIDR: Cidr = Cidr {
 
 const fn seconds(seconds: u64) -> Duration {
     Duration::from_secs(seconds)
-}
-
-/// Refuses what is asked of features that do not exist, after the value itself was found legal.
-fn check_missing(given: &Given) -> Result<(), BadValue> {
-    for setting in &given.0 {
-        let Feature::Missing { off, instead } = setting.flag.feature else {
-            continue;
-        };
-        let text = match setting.flag.shape {
-            // `t`, `1` and `True` are `true`, as upstream reads them.
-            Shape::Switch => &value::boolean(&setting.text)
-                .map_err(|why| setting.bad(&why))?
-                .to_string(),
-            _ => &setting.text,
-        };
-        if !off.contains(&text.as_str()) {
-            return Err(setting.bad(&format!("not available in this version: {instead}")));
-        }
-    }
-    Ok(())
 }
 
 fn secure(given: &Given) -> Result<Option<SecureServing>, BadValue> {

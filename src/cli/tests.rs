@@ -1,6 +1,6 @@
 use std::ffi::OsString;
 
-use super::flags::{FLAGS, Feature, Shape};
+use super::flags::{FLAGS, Shape};
 use super::options::SealingKeys;
 use super::{CheckOptions, Invocation, Refusal, parse};
 
@@ -60,10 +60,7 @@ fn legal_value(name: &str) -> &'static str {
 #[test]
 fn every_flag_is_taken_in_each_spelling() {
     for flag in FLAGS {
-        let value = match flag.feature {
-            Feature::Built => legal_value(flag.name),
-            Feature::Missing { off, .. } => off[0],
-        };
+        let value = legal_value(flag.name);
         for name in std::iter::once(&flag.name).chain(flag.aliases) {
             for name in [(*name).to_owned(), name.replace('-', "_")] {
                 let joined = format!("--{name}={value}");
@@ -86,15 +83,10 @@ fn every_flag_is_taken_in_each_spelling() {
 }
 
 #[test]
-fn a_flag_of_a_missing_feature_is_fatal_and_says_what_to_do() {
-    for (flag, instead) in [
-        ("--authorization_mode=RBAC", "use ABAC"),
-        ("--cni-conf-dir=/x", "built-in pod network"),
-    ] {
-        let text = wrong(&["run", flag]);
-        assert!(text.contains("not available in this version"), "{text}");
-        assert!(text.contains(instead), "{text}");
-    }
+fn a_mode_that_is_missing_is_fatal_and_says_what_to_do() {
+    let text = wrong(&["run", "--authorization_mode=RBAC"]);
+    assert!(text.contains("not available in this version"), "{text}");
+    assert!(text.contains("use ABAC"), "{text}");
     for flag in FLAGS.iter().filter(|flag| flag.shape == Shape::Switch) {
         wrong(&["run", &format!("--{}=perhaps", flag.name)]);
     }
@@ -236,6 +228,7 @@ fn check_and_the_client_get_their_arguments() {
         root_dir: "/r".into(),
         run_dir: "/run/lowtide".into(),
         runtime: None,
+        cni_conf_dir: None,
     };
     assert_eq!(options, expected);
     let line = ["exec", "-it", "web", "--", "echo", "--a_b"];

@@ -7,7 +7,7 @@ use clap::{Arg, ArgAction, Command, ValueHint};
 use clap_complete::Shell;
 
 use super::client;
-use super::flags::{FLAGS, Feature, Flag, Shape};
+use super::flags::{FLAGS, Flag, Shape};
 
 /// The whole command line.
 pub fn command() -> Command {
@@ -67,9 +67,6 @@ fn run_flag(flag: &'static Flag) -> Arg {
     let mut help = flag.help.to_owned();
     if !flag.default.is_empty() {
         help += &format!(" [default: {}]", flag.default);
-    }
-    if matches!(flag.feature, Feature::Missing { .. }) {
-        help += " (not in this version)";
     }
     let arg = Arg::new(flag.name)
         .long(flag.name)
@@ -147,6 +144,13 @@ fn check() -> Command {
                 .value_name("NAME|PATH")
                 .default_value("auto")
                 .help("OCI runtime to look at"),
+        )
+        .arg(
+            Arg::new("cni-conf-dir")
+                .long("cni-conf-dir")
+                .value_name("DIR")
+                .value_hint(ValueHint::DirPath)
+                .help("CNI configuration to look at"),
         )
 }
 

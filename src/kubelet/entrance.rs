@@ -9,13 +9,14 @@ use std::rc::Rc;
 
 use super::core::EventKind;
 use super::fit::{self, Claim, Refusal, Shortage};
+use super::node_status::NETWORK_NOT_READY;
 use super::plan::Waiting;
 use super::preempt::{self, Candidate};
 use super::view::PodView;
 use super::worker::Shared;
 use super::{Kubelet, hold, pressure};
 use crate::object::{Key, Kind, Origin};
-use crate::world::Uid;
+use crate::world::{PodNetwork, Uid};
 
 pub(super) type Views = [(Rc<Shared>, Rc<PodView>)];
 
@@ -62,6 +63,17 @@ impl Kubelet {
         held.or_else(|| hold::reason(view, others, node, ended))
             .or_else(|| self.under_pressure(shared, view))
             .or_else(|| self.room_is_made(view, views))
+            .or_else(|| self.no_network(view))
+    }
+
+    /// What runs goes on, and pods on the host's network start.
+    fn no_network(&self, view: &PodView) -> Option<Waiting> {
+        let ready = self.core.node().pod_network != PodNetwork::NotReady;
+        if ready || view.host_network || self.runs(view) {
+            return None;
+        }
+        let text = format!("network is not ready: {NETWORK_NOT_READY}");
+        Some(Waiting::new("NetworkNotReady", text))
     }
 
     /// Whether there is a sandbox of it.

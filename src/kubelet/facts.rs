@@ -9,6 +9,7 @@ use std::sync::Arc;
 use serde_json::Value;
 
 use crate::object::{Object, Quantity, Selinux};
+use crate::world::PodNetwork;
 
 /// What a pod may use of the node, after reservations.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
@@ -62,6 +63,7 @@ pub struct NodeFacts {
     pub recursive_read_only: RecursiveReadOnly,
     pub selinux: Selinux,
     pub dns: DnsSettings,
+    pub pod_network: PodNetwork,
     /// `--allowed-unsafe-sysctls`: names, or prefixes that end in `*`.
     pub allowed_unsafe_sysctls: Vec<String>,
     /// Major and minor version of the running kernel: some sysctls are safe only from one on.

@@ -67,7 +67,7 @@ use self::view::PodView;
 use self::worker::{Shared, work};
 use crate::object::{Origin, Standing};
 use crate::registry::{Packed, Registry};
-use crate::world::{Uid, World};
+use crate::world::{PodNetwork, Uid, World};
 
 /// The running node loop. `abandon` cancels every task; containers go on.
 pub struct Kubelet {
@@ -153,6 +153,18 @@ impl Kubelet {
             ..NodeFacts::clone(&self.core.node())
         };
         self.core.set_node(facts);
+    }
+
+    /// What new pods can have of the pod network is another now: the Node says so, and who waited for
+    /// it starts.
+    pub fn set_pod_network(&self, pod_network: PodNetwork) {
+        let facts = NodeFacts {
+            pod_network,
+            ..NodeFacts::clone(&self.core.node())
+        };
+        if self.core.set_node(facts) {
+            self.hold_back();
+        }
     }
 
     /// Stops the pods of every source and removes what they have in the kernel; what has ended for

@@ -16,7 +16,7 @@ use super::memory::Transitions;
 use super::pressure::thresholds::{Condition, Kind as ThresholdKind, Signal};
 use super::status::rfc3339;
 use crate::object::{Key, Kind, order};
-use crate::world::{Area, Image};
+use crate::world::{Area, Image, PodNetwork};
 
 /// What the machine says of itself; read once at the start by the composition root.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
@@ -46,6 +46,11 @@ pub struct Machine {
 
 /// Version of the Kubernetes API whose rules are followed; clients parse it as semver.
 pub const KUBELET_VERSION: &str = concat!("v1.36.0+lowtide.", env!("CARGO_PKG_VERSION"));
+
+/// As upstream's kubelet says it of containerd without a CNI configuration.
+/// Source: Kubernetes pkg/kubelet/kubelet.go (updateRuntimeUp); containerd, internal/cri/server (Status).
+pub const NETWORK_NOT_READY: &str = "container runtime network not ready: NetworkReady=false \
+    reason:NetworkPluginNotReady message:Network plugin returns error: cni plugin not initialized";
 
 /// Making the Node is tried again after 100 ms, doubling to 7 s.
 /// Source: Kubernetes pkg/kubelet/kubelet_node_status.go (registerWithAPIServer).
@@ -173,6 +178,7 @@ struct Health {
     /// The node's own files cannot be written.
     trouble: Option<String>,
     pressure: BTreeSet<Condition>,
+    pod_network: PodNetwork,
     stopping: bool,
 }
 
@@ -184,6 +190,7 @@ impl Health {
         Health {
             trouble: core.disk_trouble(),
             pressure,
+            pod_network: core.node().pod_network,
             stopping: core.stopping.get(),
         }
     }
@@ -347,9 +354,12 @@ fn conditions(health: &Health, now: Timestamp, transitions: &mut Transitions) ->
         Some(text) => ("False", "DiskNotWritable", text.as_str()),
     };
     // Source: Kubernetes pkg/kubelet/nodeshutdown/nodeshutdown_manager.go.
-    let ready = match health.stopping {
-        false => ("True", "KubeletReady", "kubelet is posting ready status"),
-        true => ("False", "KubeletNotReady", "node is shutting down"),
+    let ready = match (health.stopping, health.pod_network) {
+        (true, _) => ("False", "KubeletNotReady", "node is shutting down"),
+        (false, PodNetwork::NotReady) => ("False", "KubeletNotReady", NETWORK_NOT_READY),
+        (false, PodNetwork::Ready | PodNetwork::NoHostPorts) => {
+            ("True", "KubeletReady", "kubelet is posting ready status")
+        }
     };
     let all = [
         ("lowtide.io/DiskWritable", writable),
@@ -387,6 +397,7 @@ mod tests {
         let full = Health {
             trouble: Some("write x: no space".to_owned()),
             pressure: BTreeSet::from([Condition::Disk]),
+            pod_network: PodNetwork::Ready,
             stopping: true,
         };
         let mut since = |disk: &Health, second| {

@@ -7,7 +7,7 @@ use super::dns::{DnsWarning, pod_dns};
 use super::facts::NodeFacts;
 use super::resources::pod_cgroup;
 use crate::world::{
-    HostAlias, NamespaceMode, Namespaces, PortMapping, Protocol, SandboxConfig, Uid,
+    HostAlias, NamespaceMode, Namespaces, PodNetwork, PortMapping, Protocol, SandboxConfig, Uid,
 };
 
 /// Longest host name of the kernel (uname(2), `__NEW_UTS_LEN`) and of a DNS label (RFC 1123).
@@ -62,7 +62,16 @@ pub fn sandbox_config(
     let empty = PodSpec::default();
     let spec = pod.spec.as_ref().unwrap_or(&empty);
     let (hostname, domain) = names(pod, spec, node)?;
-    let (dns, warnings) = pod_dns(pod, &node.dns);
+    let (dns, mut warnings) = pod_dns(pod, &node.dns);
+    let ports = ports(spec)?;
+    if !ports.is_empty() && node.pod_network == PodNetwork::NoHostPorts {
+        warnings.push(DnsWarning {
+            reason: "HostPortNotMapped",
+            message: "no plugin of the CNI configuration has the capability portMappings: \
+                      hostPorts lead nowhere, unless the network serves them by itself"
+                .to_owned(),
+        });
+    }
     let config = SandboxConfig {
         uid,
         name: pod.metadata.name.clone().unwrap_or_default(),
@@ -71,7 +80,7 @@ pub fn sandbox_config(
         hostname,
         domain,
         namespaces: namespaces(spec),
-        ports: ports(spec)?,
+        ports,
         dns,
         host_aliases: host_aliases(spec),
         sysctls: sysctls(spec).collect(),

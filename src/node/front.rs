@@ -48,7 +48,10 @@ impl Doors {
     /// Errors: a port that was asked for is taken; a file that cannot be used.
     pub fn open(options: &RunOptions) -> Result<Doors, String> {
         Files::load(&options.authentication, "")?;
-        let gateway = subnet(options)?.gateway();
+        let gateway = match &options.cni_conf_dir {
+            None => subnet(options)?.gateway(),
+            Some(_) => own_address(options),
+        };
         let mut doors = Doors {
             listeners: Vec::new(),
             address: None,
@@ -78,16 +81,20 @@ impl Doors {
         };
         doors.listeners.push(listener);
         doors.address = Some(secure.address);
-        doors.open_for_pods(secure.address);
+        doors.open_for_pods(secure.address, options);
         Ok(doors)
     }
 
-    /// Pods reach the node at the bridge's address, which comes with the first of them.
-    fn open_for_pods(&mut self, main: SocketAddr) {
+    /// Pods reach the node at the bridge's address, which comes with the first of them. Without a
+    /// bridge only at an address that others reach too: it takes a flag to be there.
+    fn open_for_pods(&mut self, main: SocketAddr, options: &RunOptions) {
         let own = IpAddr::from(self.gateway);
         // `::` takes IPv4 too (ipv6(7), bindv6only).
         if main.ip().is_unspecified() || main.ip() == own {
             self.pods_reach_it = true;
+            return;
+        }
+        if options.cni_conf_dir.is_some() {
             return;
         }
         let address = SocketAddr::new(own, main.port());
@@ -119,6 +126,16 @@ impl Doors {
         let address = self.address.filter(|_| self.pods_reach_it)?;
         Some(SocketAddr::new(self.gateway.into(), address.port()))
     }
+}
+
+/// The machine's IPv4 address, as far as it has one.
+fn own_address(options: &RunOptions) -> Ipv4Addr {
+    let own = machine::host_ips(options).into_iter();
+    let four = own.filter_map(|ip| match ip {
+        IpAddr::V4(ip) => Some(ip),
+        IpAddr::V6(_) => None,
+    });
+    four.into_iter().next().unwrap_or(Ipv4Addr::LOCALHOST)
 }
 
 /// What the API needs to know who asks, and what it shows.

@@ -12,6 +12,7 @@ use crate::kubelet::facts::{
 use crate::kubelet::node_status::Machine;
 use crate::object::{Quantity, Selinux, subdomain_problem};
 use crate::os::{disk, probe};
+use crate::world::PodNetwork;
 
 pub struct Facts {
     pub node: NodeFacts,
@@ -79,6 +80,7 @@ pub fn read(options: &RunOptions) -> Result<Facts, String> {
                 })
             }),
         },
+        pod_network: PodNetwork::Ready,
         allowed_unsafe_sysctls: options.allowed_unsafe_sysctls.clone(),
         kernel: version(&kernel),
     };

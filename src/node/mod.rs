@@ -39,6 +39,7 @@ use crate::apiserver::{self, Secure, ServeThread, Sockets};
 use crate::cli::options::{AuthorizationMode, OnExit, RunOptions, SealingKeys};
 use crate::controller::Controllers;
 use crate::kubelet::Kubelet;
+use crate::kubelet::facts::NodeFacts;
 use crate::kubelet::image_gc;
 use crate::kubelet::node_status::Machine;
 use crate::manifest::{Decoding, Directory, FileSource, HttpSource};
@@ -294,7 +295,10 @@ fn kubelet_options(
     parts: &Parts,
 ) -> crate::kubelet::Options {
     crate::kubelet::Options {
-        node: Rc::new(machine.node),
+        node: Rc::new(NodeFacts {
+            pod_network: parts.runtime.network().state(),
+            ..machine.node
+        }),
         machine: Machine {
             runtime_version: parts.runtime.oci_runtime().uri(),
             kubelet_port,

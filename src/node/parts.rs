@@ -16,7 +16,7 @@ use crate::os;
 use crate::runtime::cgroup::Cgroups;
 use crate::runtime::host::{self, HostRuntime, ImageParts, ImageSource, Layout, LogLimits};
 use crate::runtime::images::{self, ImageStore, Registries};
-use crate::runtime::network::{Network, Subnet};
+use crate::runtime::network::{Bridge, Cni, Network, Subnet};
 use crate::runtime::oci::OciRuntime;
 use crate::runtime::shim::executable;
 use crate::runtime::stats::{self, HostStats};
@@ -143,8 +143,10 @@ async fn open_images(
 }
 
 fn network(options: &RunOptions) -> Result<Network, String> {
-    let subnet = subnet(options)?;
-    Ok(Network::new(&instance_id(&options.root_dir), subnet, "nft"))
+    let bridge = Bridge::new(&instance_id(&options.root_dir), subnet(options)?, "nft");
+    let records = options.root_dir.join("cni");
+    let cni = Cni::new(options.cni_conf_dir.clone(), records);
+    Ok(Network::new(bridge, cni))
 }
 
 /// The pods' addresses.

@@ -1,14 +1,17 @@
-//! Where the machine is: its addresses as they change, and what its provider's metadata say.
+//! What comes to know of itself while a node runs: its addresses as they change, what its provider's
+//! metadata say, whether there is a network for its pods.
 //!
 //! ```text
 //!   rtnetlink ─► another address? ─► the kubelet ─► Node, pods on the node's network
+//!   --cni-conf-dir ─► a configuration? ─► the kubelet ─► Node, pods that wait for it
 //!   --cloud-provider=URL|FILE ─► known fields ─► labels and addresses of the Node
 //! ```
-//! Nothing waits for either: the node starts with what it has.
+//! The node waits for none of them: it starts with what it has.
 
 use std::net::IpAddr;
 use std::path::PathBuf;
 use std::rc::Rc;
+use std::sync::Arc;
 use std::time::Duration;
 
 use async_executor::{LocalExecutor, Task};
@@ -22,12 +25,16 @@ use crate::kubelet::Kubelet;
 use crate::kubelet::facts::Site;
 use crate::manifest::Fetch;
 use crate::net::proxy::Proxies;
+use crate::os::changes::ChangeWatch;
 use crate::os::netlink::Announcements;
 use crate::os::{regular_file, task};
+use crate::runtime::network::Network;
 use crate::world::Clock;
 
 /// A DHCP client takes an address away before it sets the next one.
 const SETTLED: Duration = Duration::from_secs(1);
+/// A directory that cannot be watched is looked at so often.
+const UNWATCHED: Duration = Duration::from_secs(10);
 /// Bytes of the metadata.
 const DOCUMENT_BYTES_MAX: u64 = 256 << 10;
 /// Metadata that are not there are looked for again after a second, doubling to five minutes.
@@ -40,7 +47,7 @@ const HEADERS: [(&str, &str); 3] = [
     ("Accept", "application/json"),
 ];
 
-/// Both, from now on.
+/// All of it, from now on.
 pub fn follow(
     options: &RunOptions,
     kubelet: &Rc<Kubelet>,
@@ -50,6 +57,11 @@ pub fn follow(
     let clock = parts.world.clock.clone();
     let addresses = follow_addresses(options.clone(), kubelet.clone(), clock.clone());
     let mut tasks = vec![task::spawn(executor, addresses)];
+    if let Some(directory) = options.cni_conf_dir.clone() {
+        let network = parts.runtime.network();
+        let follow = follow_pod_network(directory, network, kubelet.clone(), clock.clone());
+        tasks.push(task::spawn(executor, follow));
+    }
     if let Some(source) = options.metadata.clone() {
         // Such services are on the machine's own link.
         let fetch = HttpFetch::new(clock.clone(), Rc::new(Proxies::default()))?;
@@ -79,6 +91,39 @@ async fn follow_addresses(options: RunOptions, kubelet: Rc<Kubelet>, clock: Rc<d
     let ended: std::io::Result<()> = follow.await;
     if let Err(error) = ended {
         log::warn!("follow the machine's addresses: {error}; a new one counts after a restart");
+    }
+}
+
+/// Tells the kubelet what new pods can have, as configurations come, change and go. The directory is
+/// made, as containerd makes it: whoever writes them may come later.
+async fn follow_pod_network(
+    directory: PathBuf,
+    network: Arc<Network>,
+    kubelet: Rc<Kubelet>,
+    clock: Rc<dyn Clock>,
+) {
+    let mut said = false;
+    loop {
+        let (directory, network) = (directory.clone(), network.clone());
+        let look = move || {
+            let made = std::fs::create_dir_all(&directory);
+            // First the watch: what changes during the look is seen.
+            let watch = made.and_then(|()| ChangeWatch::new(&directory));
+            let watch = watch.map_err(|error| format!("watch {}: {error}", directory.display()));
+            (watch, network.state())
+        };
+        let (watch, state) = blocking::unblock(look).await;
+        kubelet.set_pod_network(state);
+        let changed = match watch {
+            Ok(watch) => watch.changed().await.map_err(|error| error.to_string()),
+            Err(error) => Err(error),
+        };
+        if let Err(error) = changed {
+            if !std::mem::replace(&mut said, true) {
+                log::warn!("--cni-conf-dir: {error}; looking now and then");
+            }
+            clock.sleep_until(clock.now() + UNWATCHED).await;
+        }
     }
 }
 

@@ -1,7 +1,7 @@
 //! Files that must not be links, must not be torn, must not be taken twice.
 
 use std::fs::File;
-use std::io::{self, Read, Write};
+use std::io::{self, Read, Seek, Write};
 use std::os::fd::{AsFd, OwnedFd};
 use std::path::Path;
 
@@ -109,6 +109,15 @@ pub fn lock(path: &Path) -> io::Result<File> {
     let fd = rustix::fs::open(path, flags, mode)?;
     rustix::fs::flock(fd.as_fd(), FlockOperation::NonBlockingLockExclusive)?;
     Ok(fd.into())
+}
+
+/// A file in memory, to be read from its start.
+pub fn in_memory(bytes: &[u8]) -> io::Result<OwnedFd> {
+    let fd = rustix::fs::memfd_create(c"lowtide", rustix::fs::MemfdFlags::CLOEXEC)?;
+    let mut file = File::from(fd);
+    file.write_all(bytes)?;
+    file.rewind()?;
+    Ok(file.into())
 }
 
 /// `/dev/null` for reading and writing.

@@ -37,9 +37,9 @@ pub use reviews::Reviews;
 pub use runtime::{
     Capabilities, CgroupResources, ContainerConfig, ContainerId, ContainerObserved, ContainerState,
     ContainerUser, Dns, ExecOutcome, ExecRequest, Exit, HostAlias, IdMapping, Mount, MountSource,
-    NamespaceMode, Namespaces, PodCgroup, PodObserved, PortMapping, ProcMount, Propagation,
-    Protocol, QosClass, RemoveError, Resize, Runtime, RuntimeError, SandboxConfig, SandboxObserved,
-    SandboxState, Seccomp, Security, TerminationMessagePolicy, Uid,
+    NamespaceMode, Namespaces, PodCgroup, PodNetwork, PodObserved, PortMapping, ProcMount,
+    Propagation, Protocol, QosClass, RemoveError, Resize, Runtime, RuntimeError, SandboxConfig,
+    SandboxObserved, SandboxState, Seccomp, Security, TerminationMessagePolicy, Uid,
 };
 pub use stats::{
     ContainerStats, Cpu, Detail, FileSystem, Interface, Io, Level, Levels, Limits, Medium, Memory,

@@ -91,6 +91,17 @@ pub enum Protocol {
     Sctp,
 }
 
+/// What new pods can have of the node's pod network.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub enum PodNetwork {
+    #[default]
+    Ready,
+    /// All but hostPorts.
+    NoHostPorts,
+    /// Nothing yet.
+    NotReady,
+}
+
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 pub struct PortMapping {
     pub host_ip: Option<IpAddr>,

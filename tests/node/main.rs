@@ -14,6 +14,7 @@ mod bad_links;
 mod bootstrap;
 mod client;
 mod cluster;
+mod cni;
 mod disk;
 mod front;
 mod health;

@@ -264,7 +264,7 @@ fn a_runtime_that_dies_or_an_agent_that_dies_in_its_hang_is_repeated() {
 }
 
 /// Ends everything as a power cut does: no teardown, RUN lost, mounts gone.
-fn reboot(node: &mut Node) {
+pub fn reboot(node: &mut Node) {
     node.kill();
     for _ in 0..3 {
         for (pid, command) in crate::support::processes() {

@@ -3,7 +3,7 @@
 use std::fs::File;
 use std::os::fd::AsFd;
 
-use lowtide::runtime::network::{Lease, Network, NetworkError, Subnet};
+use lowtide::runtime::network::{Bridge, Lease, NetworkError, Subnet};
 use lowtide::world::{PortMapping, Protocol, Uid};
 
 use crate::support::{
@@ -35,7 +35,7 @@ struct Pod {
 }
 
 impl Pod {
-    fn start(network: &Network, name: &str, ports: &[PortMapping]) -> Pod {
+    fn start(network: &Bridge, name: &str, ports: &[PortMapping]) -> Pod {
         let pause = bare_namespace();
         let uid = uid(name);
         let lease = network.lease(&uid, ports).expect("a lease");
@@ -71,7 +71,7 @@ fn a_pod_gets_address_route_and_interfaces_and_leaves_nothing() {
         "network::a_pod_gets_address_route_and_interfaces_and_leaves_nothing",
         || {
             let before = run("ip", &["-o", "link"]);
-            let network = Network::new("0123abcd", subnet("10.88.0.0/24"), "nft");
+            let network = Bridge::new("0123abcd", subnet("10.88.0.0/24"), "nft");
             let pod = Pod::start(&network, "one", &[]);
             let links = pod.output("ip -o addr");
             assert!(links.contains("10.88.0.2/24"), "{links}");
@@ -110,7 +110,7 @@ fn host_ports_answer_on_every_address_of_the_host_and_from_the_pod_itself() {
     isolated(
         "network::host_ports_answer_on_every_address_of_the_host_and_from_the_pod_itself",
         || {
-            let network = Network::new("0123abcd", subnet("10.88.0.0/24"), "nft");
+            let network = Bridge::new("0123abcd", subnet("10.88.0.0/24"), "nft");
             let ports = [
                 port(None, 8080, Protocol::Tcp),
                 port(None, 8053, Protocol::Udp),
@@ -144,7 +144,7 @@ fn services_on_the_hosts_loopback_stay_out_of_reach() {
     isolated(
         "network::services_on_the_hosts_loopback_stay_out_of_reach",
         || {
-            let network = Network::new("0123abcd", subnet("10.88.0.0/24"), "nft");
+            let network = Bridge::new("0123abcd", subnet("10.88.0.0/24"), "nft");
             let pod = Pod::start(&network, "pod", &[port(None, 8080, Protocol::Tcp)]);
             serve(&namespace_of(std::process::id()), "127.0.0.1:99", "secret");
             eventually("the service", || greeting("127.0.0.1:99").is_some());
@@ -186,7 +186,7 @@ fn pods_are_masqueraded_toward_the_world() {
         // It has no route to the pod: only a masqueraded packet gets an answer.
         serve(&namespace_of(world.pid()), "0.0.0.0:80", "world");
         eventually("the server", || greeting("192.0.2.2:80").is_some());
-        let network = Network::new("0123abcd", subnet("10.88.0.0/24"), "nft");
+        let network = Bridge::new("0123abcd", subnet("10.88.0.0/24"), "nft");
         let pod = Pod::start(&network, "pod", &[]);
         let answer = greeting_in(&pod.namespace(), "192.0.2.2:80");
         assert_eq!(answer.as_deref(), Some("world"));
@@ -198,7 +198,7 @@ fn a_taken_host_port_is_refused_and_names_the_other_pod() {
     isolated(
         "network::a_taken_host_port_is_refused_and_names_the_other_pod",
         || {
-            let network = Network::new("0123abcd", subnet("10.88.0.0/30"), "nft");
+            let network = Bridge::new("0123abcd", subnet("10.88.0.0/30"), "nft");
             let ports = [port(None, 8080, Protocol::Tcp)];
             network.lease(&uid("first"), &ports).expect("free");
             network.release(&uid("first")).expect("released");
@@ -208,7 +208,7 @@ fn a_taken_host_port_is_refused_and_names_the_other_pod() {
                 network.lease(&uid("late"), &[]),
                 Err(NetworkError::Failed(_))
             ));
-            let wide = Network::new("0123abcd", subnet("10.88.0.0/24"), "nft");
+            let wide = Bridge::new("0123abcd", subnet("10.88.0.0/24"), "nft");
             wide.lease(&uid("other"), &ports).expect("free");
             match wide.lease(&uid("late"), &ports) {
                 Err(NetworkError::Config(text)) => {
@@ -223,13 +223,13 @@ fn a_taken_host_port_is_refused_and_names_the_other_pod() {
 #[test]
 fn leases_and_rules_survive_a_new_agent() {
     isolated("network::leases_and_rules_survive_a_new_agent", || {
-        let first = Network::new("0123abcd", subnet("10.88.0.0/24"), "nft");
+        let first = Bridge::new("0123abcd", subnet("10.88.0.0/24"), "nft");
         let pod = Pod::start(&first, "pod", &[port(None, 8080, Protocol::Tcp)]);
         serve(&pod.namespace(), "0.0.0.0:80", "pod");
         eventually("the port", || greeting("127.0.0.1:8080").is_some());
         drop(first);
         run("nft", &["flush", "ruleset"]);
-        let second = Network::new("0123abcd", subnet("10.88.0.0/24"), "nft");
+        let second = Bridge::new("0123abcd", subnet("10.88.0.0/24"), "nft");
         assert!(second.adopt(&pod.uid, &pod.lease));
         second.restore().expect("restored");
         assert_eq!(greeting("127.0.0.1:8080").as_deref(), Some("pod"));
@@ -248,13 +248,13 @@ fn two_nodes_side_by_side_do_not_touch_each_others_things() {
         "network::two_nodes_side_by_side_do_not_touch_each_others_things",
         || {
             run("nft", &["add", "table", "ip", "foreign"]);
-            let one = Network::new("11111111", subnet("10.88.0.0/24"), "nft");
-            let two = Network::new("22222222", subnet("10.89.0.0/24"), "nft");
+            let one = Bridge::new("11111111", subnet("10.88.0.0/24"), "nft");
+            let two = Bridge::new("22222222", subnet("10.89.0.0/24"), "nft");
             let a = Pod::start(&one, "a", &[port(None, 8080, Protocol::Tcp)]);
             let b = Pod::start(&two, "b", &[port(None, 8081, Protocol::Tcp)]);
             serve(&a.namespace(), "0.0.0.0:80", "a");
             serve(&b.namespace(), "0.0.0.0:80", "b");
-            let same = Network::new("33333333", subnet("10.88.0.128/25"), "nft");
+            let same = Bridge::new("33333333", subnet("10.88.0.128/25"), "nft");
             let lease = same.lease(&uid("c"), &[]).expect("in memory only");
             let pause = bare_namespace();
             let namespace = namespace_of(pause.pid());
@@ -284,7 +284,7 @@ fn without_nft_only_pods_with_host_ports_fail() {
     isolated(
         "network::without_nft_only_pods_with_host_ports_fail",
         || {
-            let network = Network::new("0123abcd", subnet("10.88.0.0/24"), "/no/such/nft");
+            let network = Bridge::new("0123abcd", subnet("10.88.0.0/24"), "/no/such/nft");
             let _plain = Pod::start(&network, "plain", &[]);
             let pause = bare_namespace();
             let namespace = namespace_of(pause.pid());

@@ -15,7 +15,7 @@ use lowtide::runtime::cgroup::Cgroups;
 use lowtide::runtime::host::{
     HostRuntime, ImageParts, ImageSource, Layout, LogLimits, Parts, read_facts,
 };
-use lowtide::runtime::network::{Network, Subnet};
+use lowtide::runtime::network::{Bridge, Cni, Network, Subnet};
 use lowtide::runtime::oci::OciRuntime;
 use lowtide::world::{
     Capabilities, CgroupResources, ContainerConfig, ContainerId, ContainerState, Dns, Exit,
@@ -106,9 +106,12 @@ impl Node {
             executable: env!("CARGO_BIN_EXE_lowtide").into(),
             facts: read_facts(&cgroups).expect("facts"),
             network: Network::new(
-                &self.instance,
-                Subnet::parse(&self.pod_cidr).expect("range"),
-                "nft",
+                Bridge::new(
+                    &self.instance,
+                    Subnet::parse(&self.pod_cidr).expect("range"),
+                    "nft",
+                ),
+                Cni::new(None, layout.root.join("cni")),
             ),
             oci: OciRuntime::find("runc", &layout.runtime_state()).expect("runc"),
             images: Rc::new(OneImage(self.directory.path().join("image"))),

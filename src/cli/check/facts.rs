@@ -13,6 +13,7 @@ use crate::os::pipe;
 use crate::os::probe::{self, CgroupLayout, Place, Support};
 use crate::os::process;
 use crate::os::spawn::{Spawn, find_program};
+use crate::runtime::network::cni::config::{self, Found};
 use crate::world::Clock;
 
 pub struct Facts {
@@ -30,6 +31,8 @@ pub struct Facts {
     pub seccomp_filters: bool,
     pub nft: Nft,
     pub runtime: Runtime,
+    /// The directory, and what is in it.
+    pub cni: Option<(PathBuf, Found)>,
     pub root: (PathBuf, Result<Place, String>),
     pub run: (PathBuf, Result<Place, String>),
 }
@@ -77,6 +80,10 @@ pub fn gather(options: &CheckOptions) -> Facts {
         seccomp_filters: probe::seccomp_filters(),
         nft: nft(),
         runtime: runtime(options.runtime.as_deref()),
+        cni: options
+            .cni_conf_dir
+            .as_ref()
+            .map(|path| (path.clone(), config::look(path))),
         root: place(&options.root_dir),
         run: place(&options.run_dir),
     }

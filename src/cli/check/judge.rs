@@ -1,11 +1,12 @@
 //! Facts to findings: what each means for pods, and how to get what is missing. Pure.
 
-use std::path::Path;
+use std::path::{Path, PathBuf};
 
 use super::facts::{Facts, Nft, Runtime};
 use super::runtime_version::{self, Verdict};
 use super::{Finding, Grade};
 use crate::os::probe::{CgroupLayout, FileSystem, Place, Support};
+use crate::runtime::network::cni::{self, config::Found};
 
 /// openat2 and pidfds (Linux 5.6) are what volumes and the shim stand on.
 const KERNEL_LEAST: (u32, u32) = (5, 6);
@@ -15,7 +16,7 @@ const FREE_INODES_LEAST: u64 = 10_000;
 
 /// All findings, in the order in which a user would mend them.
 pub fn judge(facts: &Facts) -> Vec<Finding> {
-    vec![
+    let mut findings = vec![
         user(facts),
         kernel(facts),
         cgroup(facts),
@@ -33,7 +34,14 @@ pub fn judge(facts: &Facts) -> Vec<Finding> {
         runtime(facts),
         root(facts),
         run(facts),
-    ]
+    ];
+    findings.extend(
+        facts
+            .cni
+            .iter()
+            .flat_map(|(directory, found)| cni(directory, found)),
+    );
+    findings
 }
 
 fn finding(subject: &'static str, grade: Grade, text: impl Into<String>) -> Finding {
@@ -228,6 +236,45 @@ fn runtime(facts: &Facts) -> Finding {
     }
 }
 
+/// The configuration that pods get their network by, after those that are passed over.
+fn cni(directory: &Path, found: &Found) -> Vec<Finding> {
+    const SUBJECT: &str = "cni";
+    let broken = found.problems.iter();
+    let broken =
+        broken.map(|problem| finding(SUBJECT, Grade::Warn, format!("{problem}; not used")));
+    let mut findings: Vec<Finding> = broken.collect();
+    let Some((file, list)) = &found.used else {
+        let text = format!(
+            "{}: no configuration that can be used: pods wait until somebody writes one",
+            directory.display()
+        );
+        findings.push(finding(SUBJECT, Grade::Warn, text));
+        return findings;
+    };
+    let programs = list["plugins"].as_array().into_iter().flatten();
+    let programs = programs.filter_map(|plugin| plugin["type"].as_str());
+    let (mut there, mut absent) = (Vec::new(), Vec::new());
+    for program in programs {
+        match cni::find(&cni::PROGRAMS.map(PathBuf::from), program) {
+            Some(path) => there.push(path.display().to_string()),
+            None => absent.push(program),
+        }
+    }
+    let file = file.display();
+    findings.push(match absent.is_empty() {
+        true => finding(SUBJECT, Grade::Ok, format!("{file}: {}", there.join(", "))),
+        false => {
+            let (absent, places) = (absent.join(", "), cni::PROGRAMS.join(" nor "));
+            let text = format!(
+                "{file}: no {absent} in {places}: apt install containernetworking-plugins, or what \
+                 your network's documentation says"
+            );
+            finding(SUBJECT, Grade::Missing, text)
+        }
+    });
+    findings
+}
+
 fn root(facts: &Facts) -> Finding {
     let (path, place) = (&facts.root.0, &facts.root.1);
     let (grade, why) = match place {
@@ -341,6 +388,7 @@ mod tests {
             seccomp_filters: true,
             nft: Nft::Works,
             runtime: Runtime::Found("/usr/bin/runc".into(), "runc version 1.3.3".to_owned()),
+            cni: None,
             root: (PathBuf::from("/var/lib/lowtide"), place(FileSystem::Other)),
             run: (PathBuf::from("/run/lowtide"), place(FileSystem::Tmpfs)),
         }

@@ -128,8 +128,8 @@ impl Mirror {
 
 /// Addresses a sandbox has; none for hostNetwork.
 pub fn ips(record: &SandboxRecord) -> Vec<IpAddr> {
-    let addresses = record.lease.iter().map(|lease| IpAddr::V4(lease.address));
-    addresses.collect()
+    let leased = record.lease.iter().map(|lease| IpAddr::V4(lease.address));
+    leased.chain(record.addresses.iter().copied()).collect()
 }
 
 fn observed(pod: &Pod) -> PodObserved {

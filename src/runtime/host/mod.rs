@@ -146,9 +146,9 @@ impl HostRuntime {
         }))
     }
 
-    /// The address at which pods reach this node.
-    pub fn gateway(&self) -> std::net::Ipv4Addr {
-        self.0.network.gateway()
+    /// The pods' network, to be asked what it can give.
+    pub fn network(&self) -> Arc<Network> {
+        self.0.network.clone()
     }
 
     /// The OCI runtime in use, for the node's status and logs.

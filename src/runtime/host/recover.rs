@@ -2,6 +2,7 @@
 //!
 //! ```text
 //!   boot id differs (RUN is no tmpfs) ─► all records are of processes long gone: remove files only
+//!   nothing but CNI's record       ─► left to the kubelet: plugins may be slow
 //!   sandbox.json  Ready            ─► reconnect, adopt address, look
 //!                 Making, missing  ─► half made: containers? stop it : remove the pod
 //!   container.json Making, unknown to the shim ─► half made: remove it
@@ -36,8 +37,10 @@ pub async fn recover(host: &Rc<Host>) -> Result<Vec<Uid>, RuntimeError> {
         read_records(host, uid);
     }
     let network = host.network.clone();
-    if let Err(error) = blocking::unblock(move || network.restore()).await {
-        log::warn!("restore the pod network: {error}; again with the next pod");
+    // Of a pod from before a reboot nothing else is left: whoever wants it makes it anew, and the
+    // kubelet removes the others.
+    for uid in blocking::unblock(move || network.restore()).await {
+        host.mirror.change(&uid, |_| {});
     }
     let tasks: Vec<_> = uids
         .iter()

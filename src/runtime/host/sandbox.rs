@@ -10,6 +10,7 @@
 
 use std::fs::{self, File};
 use std::io;
+use std::net::IpAddr;
 use std::os::fd::AsFd;
 use std::path::Path;
 use std::rc::Rc;
@@ -21,7 +22,7 @@ use futures_lite::future::zip;
 use crate::os::file;
 use crate::os::mount::{self, Flags};
 use crate::os::process::ProcessIdentity;
-use crate::runtime::network::{Lease, NetworkError};
+use crate::runtime::network::NetworkError;
 use crate::runtime::sandbox::files;
 use crate::runtime::sandbox::record::{SandboxPhase, SandboxRecord, VERSION};
 use crate::runtime::shim::client::connect;
@@ -91,8 +92,7 @@ async fn make(host: &Rc<Host>, config: Arc<SandboxConfig>) -> Result<(), Runtime
     let lease = match config.namespaces.network {
         NamespaceMode::Host => None,
         NamespaceMode::Pod | NamespaceMode::Container => {
-            let lease = host.network.lease(uid, &config.ports);
-            Some(lease.map_err(of_network)?)
+            host.network.lease(&config).map_err(of_network)?
         }
     };
     let mut record = SandboxRecord {
@@ -100,7 +100,8 @@ async fn make(host: &Rc<Host>, config: Arc<SandboxConfig>) -> Result<(), Runtime
         config: (*config).clone(),
         created: host.stamp(),
         phase: SandboxPhase::Making,
-        lease: lease.clone(),
+        lease,
+        addresses: Vec::new(),
     };
     host.record_sandbox(&record)?;
     // A removal that was given up may have been before.
@@ -122,8 +123,8 @@ async fn make(host: &Rc<Host>, config: Arc<SandboxConfig>) -> Result<(), Runtime
         .start_pause(pause_config(host, &config))
         .await?
         .process;
-    if let Some(lease) = lease {
-        attach(host, uid, lease, pause).await?;
+    if config.namespaces.network != NamespaceMode::Host {
+        record.addresses = attach(host, &record, pause).await?;
     }
     record.phase = SandboxPhase::Ready { pause };
     host.record_sandbox(&record)
@@ -149,28 +150,40 @@ fn pause_config(host: &Host, config: &SandboxConfig) -> PauseConfig {
     }
 }
 
+/// Returns the addresses that nobody knew before.
 async fn attach(
     host: &Host,
-    uid: &Uid,
-    lease: Lease,
+    record: &SandboxRecord,
     pause: ProcessIdentity,
-) -> Result<(), RuntimeError> {
-    let (network, uid) = (host.network.clone(), uid.clone());
+) -> Result<Vec<IpAddr>, RuntimeError> {
+    let (network, layout) = (host.network.clone(), host.layout.clone());
+    let mut record = record.clone();
     let attach = move || {
-        let path = format!("/proc/{}/ns/net", pause.pid);
-        let namespace =
-            File::open(&path).map_err(|error| of_io(&format!("open {path}"), &error))?;
-        // Checked after opening: the descriptor is pause's, or pause is gone.
-        if !pause.is_alive() {
-            return Err(RuntimeError::Failed(format!(
-                "pause of pod {uid} died at once"
-            )));
+        let namespace = namespace(pause).map_err(|error| of_io("", &error))?;
+        let config = &record.config;
+        let attached = network.attach(config, record.lease.as_ref(), namespace.as_fd());
+        record.addresses = attached.map_err(of_network)?;
+        if !record.addresses.is_empty() {
+            write_hosts(&layout, &record)?;
         }
-        network
-            .attach(&uid, &lease, namespace.as_fd())
-            .map_err(of_network)
+        Ok(record.addresses)
     };
     blocking::unblock(attach).await
+}
+
+/// The network namespace that pause holds.
+fn namespace(pause: ProcessIdentity) -> io::Result<File> {
+    let path = format!("/proc/{}/ns/net", pause.pid);
+    let file = File::open(&path)
+        .map_err(|error| io::Error::new(error.kind(), format!("open {path}: {error}")))?;
+    // Checked after opening: the descriptor is pause's, or pause is gone.
+    match pause.is_alive() {
+        true => Ok(file),
+        false => Err(io::Error::other(format!(
+            "pause {} died at once",
+            pause.pid
+        ))),
+    }
 }
 
 fn of_network(error: NetworkError) -> RuntimeError {
@@ -182,23 +195,29 @@ fn of_network(error: NetworkError) -> RuntimeError {
 fn write_files(layout: &Layout, record: &SandboxRecord) -> Result<(), RuntimeError> {
     let config = &record.config;
     let uid = &config.uid;
-    let write = |path: &Path, text: String| {
-        let written = fs::write(path, text);
-        written.map_err(|error| of_io(&format!("write {}", path.display()), &error))
-    };
-    let node_hosts = match config.namespaces.network {
-        NamespaceMode::Host => fs::read_to_string("/etc/hosts").unwrap_or_default(),
-        NamespaceMode::Pod | NamespaceMode::Container => String::new(),
-    };
     super::make_directory(&layout.pod_root(uid))?;
-    let hosts = files::hosts(config, &mirror::ips(record), &node_hosts);
-    write(&layout.etc_hosts(uid), hosts)?;
+    write_hosts(layout, record)?;
     write(&layout.resolv_conf(uid), files::resolv_conf(&config.dns))?;
     write(&layout.hostname(uid), format!("{}\n", config.hostname))?;
     match config.namespaces.ipc {
         NamespaceMode::Pod | NamespaceMode::Container => mount_shm(&layout.shm(uid)),
         NamespaceMode::Host => Ok(()),
     }
+}
+
+fn write_hosts(layout: &Layout, record: &SandboxRecord) -> Result<(), RuntimeError> {
+    let config = &record.config;
+    let node_hosts = match config.namespaces.network {
+        NamespaceMode::Host => fs::read_to_string("/etc/hosts").unwrap_or_default(),
+        NamespaceMode::Pod | NamespaceMode::Container => String::new(),
+    };
+    let hosts = files::hosts(config, &mirror::ips(record), &node_hosts);
+    write(&layout.etc_hosts(&config.uid), hosts)
+}
+
+fn write(path: &Path, text: String) -> Result<(), RuntimeError> {
+    let written = fs::write(path, text);
+    written.map_err(|error| of_io(&format!("write {}", path.display()), &error))
 }
 
 fn mount_shm(target: &Path) -> Result<(), RuntimeError> {
@@ -219,6 +238,11 @@ pub async fn stop(host: &Rc<Host>, uid: &Uid) -> Result<(), RuntimeError> {
         return Ok(());
     }
     let mut problems = Problems::default();
+    // Held over the end of pause: what was made in it can be taken down properly.
+    let namespace = match record.phase {
+        SandboxPhase::Ready { pause } => namespace(pause).ok(),
+        SandboxPhase::Making | SandboxPhase::Stopped => None,
+    };
     let cgroups = host.cgroups.clone();
     let path = host.cgroups.pod_path(record.config.cgroup.qos, uid);
     problems.note(blocking::unblock(move || cgroups.kill(&path)).await);
@@ -230,11 +254,13 @@ pub async fn stop(host: &Rc<Host>, uid: &Uid) -> Result<(), RuntimeError> {
         problems.note(Err(error));
     }
     let (network, pod) = (host.network.clone(), uid.clone());
-    problems.note(blocking::unblock(move || network.release(&pod)).await);
+    let release = move || network.release(&pod, namespace.as_ref().map(File::as_fd));
+    problems.note(blocking::unblock(release).await);
     let outcome = problems.into_result().map_err(RuntimeError::Failed);
     if outcome.is_ok() {
         record.phase = SandboxPhase::Stopped;
         record.lease = None;
+        record.addresses.clear();
         host.record_sandbox(&record)?;
     }
     outcome
@@ -247,7 +273,7 @@ pub async fn remove(host: &Rc<Host>, uid: &Uid) -> Result<(), RemoveError> {
     problems.note(stop(host, uid).await);
     // A pod without a sandbox record (a crash before it) may still have a lease in memory.
     let (network, pod) = (host.network.clone(), uid.clone());
-    problems.note(blocking::unblock(move || network.release(&pod)).await);
+    problems.note(blocking::unblock(move || network.release(&pod, None)).await);
     problems.note(wait_until_empty(host, uid).await);
     let containers = host.mirror.read(uid, |pod| {
         pod.containers.values().cloned().collect::<Vec<_>>()

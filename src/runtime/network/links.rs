@@ -19,7 +19,7 @@ use crate::os::netlink::message::*;
 /// Index of the loopback interface in every network namespace (include/net/net_namespace.h).
 const LOOPBACK_INDEX: u32 = 1;
 /// The interface every pod sees, as with any CNI plug-in.
-const POD_INTERFACE: &str = "eth0";
+pub const POD_INTERFACE: &str = "eth0";
 
 // The errno values that steer us (errno(3), the same on all our architectures).
 const ENOENT: i32 = 2;
@@ -169,10 +169,16 @@ fn set_hairpin(netlink: &mut Netlink, name: &str) -> io::Result<()> {
     netlink.change(&Message::link(RTM_NEWLINK, 0, &link), 0)
 }
 
-fn set_up_inside(namespace: BorrowedFd<'_>, pair: &Pair<'_>) -> io::Result<()> {
+/// Brings `lo` of a pod up. Returns the way into its namespace.
+pub fn set_loopback_up(namespace: BorrowedFd<'_>) -> io::Result<Netlink> {
     let mut netlink = Netlink::open_in(namespace)?;
     let loopback = Message::link_up(RTM_NEWLINK, LOOPBACK_INDEX, &Attributes::new());
     netlink.change(&loopback, 0)?;
+    Ok(netlink)
+}
+
+fn set_up_inside(namespace: BorrowedFd<'_>, pair: &Pair<'_>) -> io::Result<()> {
+    let mut netlink = set_loopback_up(namespace)?;
     let index = index_of(&mut netlink, POD_INTERFACE)?
         .ok_or_else(|| io::Error::from_raw_os_error(ENODEV))?;
     let interface = Message::link_up(RTM_NEWLINK, index, &Attributes::new());

@@ -1,38 +1,33 @@
-//! The built-in pod network: one bridge, a veth pair for each pod, one nft table.
+//! The pods' network: the node's own bridge, or what a CNI configuration says.
 //!
 //! ```text
-//! lease ──────► (caller records it) ──► attach ──► … pod runs … ──► release
-//! memory only                           links, then nft if the pod has hostPorts
+//!           lease ──► (caller records it) ──► attach ──────────► … pod runs … ──► release
+//! bridge    memory                            links, nft                          nft, links
+//! cni       nothing                           record, ADD …                       DEL …, record away
 //! ```
 //!
-//! All links are made over rtnetlink in the calling thread (about 1.6 ms a pod, where CNI plug-ins
-//! take 25 ms and more); only pods with hostPorts cost an `nft` process. Addresses are part of the
-//! sandbox records: after a restart `restore` rebuilds pool and table from them. Touches nothing
-//! whose name does not carry this node's instance id, except `net.ipv4.ip_forward`.
+//! New pods get theirs as the flags say. Each is released by what attached it, whichever is in use
+//! by then: the bridge knows its pods from the sandbox records, CNI from records of its own.
 
+mod bridge;
+pub mod cni;
 mod ipam;
 mod links;
 mod nft;
 mod rules;
 
-use std::collections::BTreeMap;
 use std::fmt;
-use std::fs;
 use std::io;
-use std::net::Ipv4Addr;
+use std::net::{IpAddr, Ipv4Addr};
 use std::os::fd::BorrowedFd;
-use std::sync::{Mutex, MutexGuard};
 
-use serde::{Deserialize, Serialize};
-
+pub use bridge::{Bridge, Lease};
+pub use cni::Cni;
 pub use ipam::Subnet;
 pub use rules::Published;
 
 use crate::os::netlink::Netlink;
-use crate::world::{PortMapping, Uid};
-use ipam::Pool;
-use links::Pair;
-use rules::Table;
+use crate::world::{PodNetwork, SandboxConfig, Uid};
 
 /// Why the network could not be given, by what the caller does next.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -58,310 +53,81 @@ impl fmt::Display for NetworkError {
 
 impl std::error::Error for NetworkError {}
 
-/// What a pod has of the network; part of its sandbox record.
-#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
-pub struct Lease {
-    pub address: Ipv4Addr,
-    pub published: Vec<Published>,
-}
-
-/// The node's network. Shared by threads; every method but `lease` may block for milliseconds.
+/// The node's network. Shared by threads; every method but `lease` and `adopt` may block.
 pub struct Network {
-    bridge: String,
-    table: String,
-    /// Start of the veths' names.
-    veth_prefix: String,
-    subnet: Subnet,
-    /// Name or path of `nft`.
-    nft: String,
-    state: Mutex<State>,
-    /// Held while bridge and table are being changed, so that two pods do not do it twice.
-    kernel: Mutex<Kernel>,
-}
-
-struct State {
-    pool: Pool,
-    published: BTreeMap<Uid, Vec<Published>>,
-}
-
-#[derive(Default)]
-struct Kernel {
-    bridge_index: Option<u32>,
-    /// The table is in the kernel as the records say.
-    table_made: bool,
-    nft_missing_said: bool,
+    bridge: Bridge,
+    cni: Cni,
 }
 
 impl Network {
-    /// `instance`: 8 hex digits of this node, part of every name.
-    pub fn new(instance: &str, subnet: Subnet, nft: &str) -> Network {
-        Network {
-            bridge: format!("lt-{instance}"),
-            table: format!("lowtide-{instance}"),
-            veth_prefix: format!("lt{instance}"),
-            subnet,
-            nft: nft.to_string(),
-            state: Mutex::new(State {
-                pool: Pool::new(subnet),
-                published: BTreeMap::new(),
-            }),
-            kernel: Mutex::new(Kernel::default()),
-        }
+    pub fn new(bridge: Bridge, cni: Cni) -> Network {
+        Network { bridge, cni }
     }
 
-    /// The bridge's address: where pods reach the node itself.
+    /// What new pods can have now.
+    pub fn state(&self) -> PodNetwork {
+        self.cni.state()
+    }
+
+    /// The bridge's address, where there is one.
     pub fn gateway(&self) -> Ipv4Addr {
-        self.subnet.gateway()
+        self.bridge.gateway()
     }
 
-    /// Gives the pod an address and its hostPorts, in memory. Record it before `attach`.
-    /// Errors: `Config` for a hostPort that another pod has; `Failed` if the range is exhausted.
-    pub fn lease(&self, uid: &Uid, ports: &[PortMapping]) -> Result<Lease, NetworkError> {
-        let mut state = self.state();
-        let address = state
-            .pool
-            .lease(uid)
-            .map_err(|error| NetworkError::Failed(error.to_string()))?;
-        let published = Published::of_pod(ports, address).map_err(NetworkError::Config);
-        let checked = published.and_then(|published| {
-            match rules::conflict(&state.published, uid, &published) {
-                None => Ok(published),
-                Some((port, owner)) => Err(NetworkError::Config(format!(
-                    "{port} is in use by pod {owner}"
-                ))),
-            }
-        });
-        match checked {
-            Ok(published) => {
-                if !published.is_empty() {
-                    state.published.insert(uid.clone(), published.clone());
-                }
-                Ok(Lease { address, published })
-            }
-            Err(error) => {
-                state.pool.release(uid);
-                Err(error)
-            }
+    /// What the pod will have, if that is known beforehand. Record it before `attach`.
+    /// Errors: as the bridge's.
+    pub fn lease(&self, pod: &SandboxConfig) -> Result<Option<Lease>, NetworkError> {
+        if self.cni.is_on() {
+            return Ok(None);
         }
+        self.bridge.lease(&pod.uid, &pod.ports).map(Some)
     }
 
-    /// Takes a recorded lease over, in memory. `false` if the range has changed since or another
-    /// pod has the address: the sandbox must be made anew.
+    /// Takes a recorded lease over, in memory. `false`: the sandbox must be made anew.
     pub fn adopt(&self, uid: &Uid, lease: &Lease) -> bool {
-        let mut state = self.state();
-        let adopted = state.pool.adopt(uid, lease.address);
-        if adopted && !lease.published.is_empty() {
-            state.published.insert(uid.clone(), lease.published.clone());
-        }
-        adopted
+        self.bridge.adopt(uid, lease)
     }
 
-    /// Makes bridge (if needed), veth pair and rules for a leased pod. Blocking.
+    /// Gives the pod its network and returns the addresses that no lease has named before.
     ///
     /// `namespace`: descriptor of the pod's `/proc/PID/ns/net`. Repeating it after a crash works.
     pub fn attach(
         &self,
-        uid: &Uid,
-        lease: &Lease,
+        pod: &SandboxConfig,
+        lease: Option<&Lease>,
         namespace: BorrowedFd<'_>,
-    ) -> Result<(), NetworkError> {
-        let mut netlink = open()?;
-        let mut made = self.add_pair(&mut netlink, lease, namespace);
-        if made.is_err() {
-            // The bridge may have been removed behind our back: look again, once.
-            self.kernel().bridge_index = None;
-            made = self.add_pair(&mut netlink, lease, namespace);
-        }
-        made?;
-        if lease.published.is_empty() {
-            return Ok(());
-        }
-        self.write_table().map_err(|error| match error {
-            NetworkError::NftMissing(text) => {
-                NetworkError::NftMissing(format!("pod {uid} has hostPorts: {text}"))
+    ) -> Result<Vec<IpAddr>, NetworkError> {
+        match lease {
+            Some(lease) => {
+                self.bridge.attach(&pod.uid, lease, namespace)?;
+                Ok(Vec::new())
             }
-            other => other,
-        })
-    }
-
-    /// Gives address and hostPorts of a pod back and removes what is left in the kernel. Blocking;
-    /// success if the pod has nothing.
-    pub fn release(&self, uid: &Uid) -> Result<(), NetworkError> {
-        let (address, had_ports) = {
-            let mut state = self.state();
-            let had_ports = state.published.remove(uid).is_some();
-            (state.pool.release(uid), had_ports)
-        };
-        let removed = match address {
-            None => Ok(()),
-            Some(address) => open().and_then(|mut netlink| {
-                let name = self.veth_name(address);
-                links::remove(&mut netlink, &name)
-                    .map_err(|error| failed("remove interface", &name, &error))
-            }),
-        };
-        let unpublished = match had_ports {
-            true => self.write_table(),
-            false => Ok(()),
-        };
-        removed.and(unpublished)
-    }
-
-    /// Brings the nft table to what the adopted leases say. Blocking; once after recovery.
-    /// A no-op while no pod has ever needed a bridge.
-    pub fn restore(&self) -> Result<(), NetworkError> {
-        let idle = {
-            let state = self.state();
-            state.pool.is_empty() && state.published.is_empty()
-        };
-        if idle {
-            return Ok(());
+            None => self.cni.attach(pod, namespace),
         }
-        self.ensure_bridge(&mut open()?)?;
-        Ok(())
     }
 
-    /// Removes bridge and table. For `--exit-stops-pods`, after all pods are gone.
-    pub fn remove_all(&self) -> Result<(), NetworkError> {
-        let mut kernel = self.kernel();
-        let nobody = BTreeMap::new();
-        let table = match kernel.table_made {
-            true => nft::apply(&self.nft, &self.describe(&nobody).removal()),
-            false => Ok(()),
-        };
-        let bridge = links::remove(&mut open()?, &self.bridge)
-            .map_err(|error| failed("remove bridge", &self.bridge, &error));
-        *kernel = Kernel::default();
-        table.and(bridge)
-    }
-
-    fn add_pair(
+    /// Takes back what the pod has of it; success if that is nothing. `namespace`: if it still is.
+    pub fn release(
         &self,
-        netlink: &mut Netlink,
-        lease: &Lease,
-        namespace: BorrowedFd<'_>,
+        uid: &Uid,
+        namespace: Option<BorrowedFd<'_>>,
     ) -> Result<(), NetworkError> {
-        let bridge_index = self.ensure_bridge(netlink)?;
-        let name = self.veth_name(lease.address);
-        let pair = Pair {
-            host_name: &name,
-            bridge_index,
-            address: lease.address,
-            subnet: self.subnet,
-        };
-        links::add_pair(netlink, namespace, &pair)
-            .map_err(|error| failed("make interface", &name, &error))
+        let bridge = self.bridge.release(uid);
+        bridge.and(self.cni.release(uid, namespace))
     }
 
-    /// Index of the bridge, made with its address, forwarding and masquerade if it is not known.
-    fn ensure_bridge(&self, netlink: &mut Netlink) -> Result<u32, NetworkError> {
-        let mut kernel = self.kernel();
-        if let Some(index) = kernel.bridge_index {
-            return Ok(index);
+    /// Brings the kernel to what the adopted leases say; once after recovery. Returns the pods that
+    /// have something to be released, also after a reboot.
+    pub fn restore(&self) -> Vec<Uid> {
+        if let Err(error) = self.bridge.restore() {
+            log::warn!("restore the pod network: {error}; again with the next pod");
         }
-        self.check_range_is_free(netlink)?;
-        let index = self
-            .make_bridge(netlink)
-            .map_err(|error| failed("make bridge", &self.bridge, &error))?;
-        enable_forwarding()?;
-        kernel.bridge_index = Some(index);
-        match self.write_table_locked(&mut kernel) {
-            Ok(()) => {}
-            // Pods reach each other and the node without it; only pods with hostPorts must fail.
-            Err(error @ NetworkError::NftMissing(_)) => {
-                if !std::mem::replace(&mut kernel.nft_missing_said, true) {
-                    log::warn!("pods cannot reach beyond this node (no masquerade): {error}");
-                }
-            }
-            Err(error) => {
-                log::warn!("pods cannot reach beyond this node (no masquerade): {error}");
-            }
-        }
-        Ok(index)
+        self.cni.attached()
     }
 
-    fn make_bridge(&self, netlink: &mut Netlink) -> io::Result<u32> {
-        let index = links::add_bridge(netlink, &self.bridge, self.gateway())?;
-        for address in links::addresses(netlink)? {
-            // Left by an agent with another --pod-cidr.
-            if address.index == index && address.address != self.gateway() {
-                links::remove_address(netlink, &address)?;
-            }
-        }
-        links::add_address(netlink, index, self.gateway(), self.subnet)?;
-        Ok(index)
-    }
-
-    /// Two interfaces with one range would swallow each other's packets.
-    fn check_range_is_free(&self, netlink: &mut Netlink) -> Result<(), NetworkError> {
-        let cannot = |error: io::Error| failed("list addresses of", "this host", &error);
-        let own = links::index_of(netlink, &self.bridge).map_err(cannot)?;
-        let clash = links::addresses(netlink)
-            .map_err(cannot)?
-            .into_iter()
-            .filter(|address| Some(address.index) != own)
-            .find(|address| self.subnet.overlaps(address.address, address.prefix));
-        let Some(clash) = clash else {
-            return Ok(());
-        };
-        let name = links::name_of(netlink, clash.index)
-            .unwrap_or_else(|| format!("number {}", clash.index));
-        Err(NetworkError::Config(format!(
-            "pod network {} overlaps with {}/{} of interface {name}: choose another --pod-cidr",
-            self.subnet, clash.address, clash.prefix
-        )))
-    }
-
-    fn write_table(&self) -> Result<(), NetworkError> {
-        self.write_table_locked(&mut self.kernel())
-    }
-
-    /// One transaction for the whole table. `route_localnet`, which lets the host's own loopback
-    /// clients reach hostPorts, is on only while there are hostPorts and only behind the table's
-    /// guard: without the guard a pod could reach services bound to 127.0.0.1 (CVE-2020-8558).
-    fn write_table_locked(&self, kernel: &mut Kernel) -> Result<(), NetworkError> {
-        let published = self.state().published.clone();
-        if published.is_empty() {
-            self.set_route_localnet("0");
-        }
-        nft::apply(&self.nft, &self.describe(&published).script())?;
-        kernel.table_made = true;
-        if !published.is_empty() {
-            self.set_route_localnet("1");
-        }
-        Ok(())
-    }
-
-    fn set_route_localnet(&self, value: &str) {
-        let path = format!("/proc/sys/net/ipv4/conf/{}/route_localnet", self.bridge);
-        // No bridge, nothing to guard: the file is missing then.
-        if let Err(error) = fs::write(&path, value)
-            && error.kind() != io::ErrorKind::NotFound
-        {
-            log::warn!("hostPorts do not answer on 127.0.0.1: write {path}: {error}");
-        }
-    }
-
-    fn describe<'a>(&'a self, published: &'a BTreeMap<Uid, Vec<Published>>) -> Table<'a> {
-        Table {
-            name: &self.table,
-            bridge: &self.bridge,
-            subnet: self.subnet,
-            published,
-        }
-    }
-
-    /// At most 15 characters (IFNAMSIZ): prefix 10, dash, host part of the address in hex.
-    fn veth_name(&self, address: Ipv4Addr) -> String {
-        format!("{}-{:x}", self.veth_prefix, self.subnet.host_part(address))
-    }
-
-    fn state(&self) -> MutexGuard<'_, State> {
-        self.state.lock().expect("nobody panics while holding it")
-    }
-
-    fn kernel(&self) -> MutexGuard<'_, Kernel> {
-        self.kernel.lock().expect("nobody panics while holding it")
+    /// Removes what is no pod's. For `--exit-stops-pods`, after all pods are gone.
+    pub fn remove_all(&self) -> Result<(), NetworkError> {
+        self.bridge.remove_all()
     }
 }
 
@@ -371,16 +137,4 @@ fn open() -> Result<Netlink, NetworkError> {
 
 fn failed(operation: &str, object: &str, error: &io::Error) -> NetworkError {
     NetworkError::Failed(format!("{operation} {object}: {error}"))
-}
-
-/// Routing between bridge and world needs the host to forward; said, since it is the host's.
-fn enable_forwarding() -> Result<(), NetworkError> {
-    const SWITCH: &str = "/proc/sys/net/ipv4/ip_forward";
-    let text = fs::read_to_string(SWITCH).map_err(|error| failed("read", SWITCH, &error))?;
-    if text.trim() == "1" {
-        return Ok(());
-    }
-    fs::write(SWITCH, "1").map_err(|error| failed("write", SWITCH, &error))?;
-    log::info!("net.ipv4.ip_forward was off; it is on now, for the pod network");
-    Ok(())
 }

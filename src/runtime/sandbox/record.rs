@@ -11,6 +11,7 @@
 
 use std::fs;
 use std::io;
+use std::net::IpAddr;
 use std::path::Path;
 
 use serde::de::DeserializeOwned;
@@ -45,8 +46,11 @@ pub struct SandboxRecord {
     pub config: SandboxConfig,
     pub created: Stamp,
     pub phase: SandboxPhase,
-    /// `None` for hostNetwork, and once it was given back.
+    /// `None` for hostNetwork, of CNI plugins, and once it was given back.
     pub lease: Option<Lease>,
+    /// Those that no lease names: of CNI plugins.
+    #[serde(default)]
+    pub addresses: Vec<IpAddr>,
 }
 
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
