@@ -120,7 +120,7 @@ impl Link {
     /// watch is silent for ever. Everybody lists again.
     pub fn rewind(&self) {
         log::warn!(
-            "the cluster is older than it was, a restored backup perhaps: all is listed again"
+            "the cluster has forgotten what it knew, a restored backup perhaps: all is listed again"
         );
         self.rewinds.set(self.rewinds.get() + 1);
         self.back.notify(usize::MAX);

@@ -254,6 +254,10 @@ impl Heartbeat {
                     ask(call).await?
                 }
                 found if found.status == 404 => {
+                    // One that was there, or this is a cluster of before it.
+                    if state.lease_version > 0 {
+                        self.rewound(state);
+                    }
                     let lease = json!({
                         "apiVersion": "coordination.k8s.io/v1",
                         "kind": "Lease",

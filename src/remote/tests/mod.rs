@@ -257,12 +257,19 @@ fn a_renewal_that_hangs_does_not_cost_the_lease() {
 
 #[test]
 fn a_cluster_that_is_put_back_in_time_is_listed_again() {
-    is_listed_again(0);
+    is_listed_again(0, Lease::Kept);
     // Its controllers have written so much by then that no version is lower than before.
-    is_listed_again(1000);
+    is_listed_again(1000, Lease::Kept);
+    // It was not a node yet, or its lease was collected.
+    is_listed_again(1000, Lease::Gone);
 }
 
-fn is_listed_again(writes: u64) {
+enum Lease {
+    Kept,
+    Gone,
+}
+
+fn is_listed_again(writes: u64, lease: Lease) {
     let world = World::started(13);
     world.api.put(SECRET, secret());
     world.api.put(&pod_path("web"), bound("web"));
@@ -272,6 +279,9 @@ fn is_listed_again(writes: u64) {
     world.run(SECONDS(60));
     assert_eq!(phase(&world, "later").as_deref(), Some("Running"));
     world.api.restore(backup);
+    if let Lease::Gone = lease {
+        world.api.remove(LEASE);
+    }
     world.api.count(writes);
     // A version that the node has long seen: no watch from there would ever show it.
     world.api.delete_pod(&pod_path("web"));
