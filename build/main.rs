@@ -1,5 +1,6 @@
-//! What is settled when the program is built: its time, and the published schemas.
+//! What is settled when the program is built: its time, the published schemas, and completions.
 
+mod completions;
 mod object;
 mod openapi;
 // The table of what is served, as the server itself has it.
@@ -7,13 +8,17 @@ mod openapi;
 #[path = "../src/apiserver/discovery/served.rs"]
 mod served;
 
+use std::io::Write;
 use std::path::PathBuf;
 use std::time::{SystemTime, UNIX_EPOCH};
+
+use flate2::{Compression, GzBuilder};
 
 fn main() {
     build_time();
     for used in [
         "build",
+        "packages/completions",
         "src/apiserver/discovery/served.rs",
         "src/object/key.rs",
         "src/object/schema.rs",
@@ -21,7 +26,9 @@ fn main() {
         println!("cargo::rerun-if-changed={used}");
     }
     let directory = std::env::var_os("OUT_DIR").expect("cargo sets it");
-    openapi::write(&PathBuf::from(directory));
+    let directory = PathBuf::from(directory);
+    openapi::write(&directory);
+    completions::write(&directory);
 }
 
 /// The floor for clocks that start in 1970: SOURCE_DATE_EPOCH (reproducible-builds.org) if it is
@@ -40,4 +47,13 @@ fn build_time() {
         "cargo::rustc-env=LOWTIDE_BUILD_TIME={}",
         seconds.unwrap_or_else(now)
     );
+}
+
+/// Without a time in it, so that the same source gives the same program.
+fn compressed(text: &[u8]) -> Vec<u8> {
+    let mut gzip = GzBuilder::new()
+        .mtime(0)
+        .write(Vec::new(), Compression::best());
+    gzip.write_all(text).expect("a vector takes it");
+    gzip.finish().expect("a vector takes it")
 }

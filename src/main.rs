@@ -37,7 +37,8 @@ fn main() -> ExitCode {
             ExitCode::from(lowtide::upgrade::run(&asked))
         }
         Invocation::Completions(shell) => {
-            cli::tree::completions(&shell, &mut std::io::stdout());
+            // Nothing useful can be done about a closed pipe.
+            let _ = cli::completions::write(&shell, &mut std::io::stdout());
             ExitCode::SUCCESS
         }
         Invocation::Client { command, arguments } => {

@@ -7,12 +7,11 @@ mod operations;
 mod types;
 
 use std::fs;
-use std::io::Write;
 use std::path::Path;
 
-use flate2::{Compression, GzBuilder};
 use serde_json::json;
 
+use crate::compressed;
 use crate::served::SERVED;
 
 /// The Kubernetes release of the types: the feature of k8s-openapi.
@@ -42,13 +41,4 @@ pub fn write(directory: &Path) {
     }
     table.push_str("];\n");
     fs::write(directory.join("openapi.rs"), table).expect("write the table of schemas");
-}
-
-/// Without a time in it, so that the same source gives the same program.
-fn compressed(text: &[u8]) -> Vec<u8> {
-    let mut gzip = GzBuilder::new()
-        .mtime(0)
-        .write(Vec::new(), Compression::best());
-    gzip.write_all(text).expect("a vector takes it");
-    gzip.finish().expect("a vector takes it")
 }

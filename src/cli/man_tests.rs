@@ -1,10 +1,12 @@
-//! The manual pages say of commands and flags what the program says: the part between their marks is
-//! made from the tree of commands. `UPDATE=1` writes it anew; the rest of a page is by hand.
+//! The manual pages and the completions say of commands and flags what the program says. Completions,
+//! and the part of pages between their marks, are made from the tree of commands: `UPDATE=1` writes them
+//! anew. The rest of a page is by hand.
 
 use std::fmt::Write;
 use std::path::Path;
 
 use clap::{Arg, Command};
+use clap_complete::Shell;
 
 const BEGIN: &str = ".\\\" made from the command line's own table: begin\n";
 const END: &str = ".\\\" end\n";
@@ -24,6 +26,30 @@ fn manual_pages_say_what_the_command_line_says() {
         "lowtide-run.8",
         &run.into_iter().map(options).collect::<String>(),
     );
+}
+
+#[test]
+fn completions_know_what_the_command_line_knows() {
+    for (shell, name) in [
+        (Shell::Bash, "lowtide.bash"),
+        (Shell::Zsh, "_lowtide"),
+        (Shell::Fish, "lowtide.fish"),
+    ] {
+        let path = Path::new(env!("CARGO_MANIFEST_DIR"))
+            .join("packages/completions")
+            .join(name);
+        let mut made = Vec::new();
+        clap_complete::generate(shell, &mut super::tree::command(), "lowtide", &mut made);
+        let found = std::fs::read(&path).unwrap();
+        if found != made && std::env::var_os("UPDATE").is_some() {
+            std::fs::write(&path, made).unwrap();
+            continue;
+        }
+        assert!(
+            found == made,
+            "packages/completions/{name} is not up to date: UPDATE=1 rewrites it"
+        );
+    }
 }
 
 fn check(name: &str, made: &str) {

@@ -10,6 +10,7 @@
 
 pub mod check;
 pub mod client;
+pub mod completions;
 mod config_file;
 mod flags;
 pub mod options;

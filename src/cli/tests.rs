@@ -222,7 +222,7 @@ fn help_version_and_completions_are_shown() {
         let parsed = parse(arguments(&["completions", shell]));
         assert!(matches!(parsed, Ok(Invocation::Completions(name)) if name == shell));
         let mut script = Vec::new();
-        super::tree::completions(shell, &mut script);
+        super::completions::write(shell, &mut script).unwrap();
         assert!(String::from_utf8_lossy(&script).contains("pod-manifest-path"));
     }
 }

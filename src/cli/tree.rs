@@ -1,10 +1,9 @@
-//! The tree of commands and their flags, for parsing, help and completions.
+//! The tree of commands and their flags, for parsing and help.
 //!
 //! `run`'s flags come from the table in `flags`, the small client's from `client`. The inner roles
 //! `shim` and `pause` are no commands: `main` tells them apart earlier.
 
 use clap::{Arg, ArgAction, Command, ValueHint};
-use clap_complete::Shell;
 
 use super::client;
 use super::flags::{FLAGS, Feature, Flag, Shape};
@@ -38,16 +37,6 @@ pub fn command_names() -> Vec<String> {
         .get_subcommands()
         .map(|command| command.get_name().to_owned())
         .collect()
-}
-
-/// Writes the completion script of `shell` (`bash`, `zsh`, `fish`).
-pub fn completions(shell: &str, out: &mut dyn std::io::Write) {
-    let shell = match shell {
-        "zsh" => Shell::Zsh,
-        "fish" => Shell::Fish,
-        _ => Shell::Bash,
-    };
-    clap_complete::generate(shell, &mut command(), "lowtide", &mut { out });
 }
 
 fn run() -> Command {

@@ -11,12 +11,14 @@
 use std::fmt;
 use std::future::{Future, poll_fn};
 use std::io;
+use std::net::{SocketAddr, TcpStream};
 use std::pin::Pin;
 use std::rc::Rc;
 use std::sync::Arc;
 use std::task::Poll;
 use std::time::Duration;
 
+use async_io::Async;
 use bytes::Bytes;
 use futures_lite::{AsyncRead, AsyncReadExt, AsyncWrite, AsyncWriteExt};
 use futures_rustls::TlsConnector;
@@ -115,6 +117,8 @@ pub struct Session {
     clock: Rc<dyn Clock>,
     timeouts: Timeouts,
     host: String,
+    /// The server, or the proxy on the way to it.
+    peer: Option<SocketAddr>,
     peer_until: Option<Timestamp>,
 }
 
@@ -179,7 +183,7 @@ impl Client {
         let stream = within(&*self.clock, span, self.connect(url, tls, name))
             .await
             .ok_or_else(|| Error::Timeout(format!("connect to {host}: timeout")))??;
-        let peer_until = stream.peer_until();
+        let (peer, peer_until) = (stream.peer(), stream.peer_until());
         let mut builder = http1::Builder::new();
         builder
             .max_headers(HEADERS_MAX)
@@ -194,8 +198,16 @@ impl Client {
             clock: self.clock.clone(),
             timeouts: self.timeouts,
             host,
+            peer,
             peer_until,
         })
+    }
+
+    /// Whether somebody takes a connection at the address within `span`.
+    pub async fn knock(&self, address: SocketAddr, span: Duration) -> bool {
+        let connecting = Async::<TcpStream>::connect(address);
+        let connected = within(&*self.clock, span, connecting).await;
+        connected.is_some_and(|connected| connected.is_ok())
     }
 
     /// The request as it goes over the wire: through a proxy, one in the clear names the whole URL.
@@ -250,6 +262,11 @@ impl Client {
 }
 
 impl Session {
+    /// Who took the connection.
+    pub fn peer(&self) -> Option<SocketAddr> {
+        self.peer
+    }
+
     /// Sends what `assemble` made and resolves with the head of the answer.
     pub async fn send(
         mut self,

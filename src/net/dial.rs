@@ -26,6 +26,14 @@ pub(super) enum Stream {
 }
 
 impl Stream {
+    pub(super) fn peer(&self) -> Option<SocketAddr> {
+        let socket = match self {
+            Stream::Plain(stream) => stream,
+            Stream::Tls(stream) => stream.get_ref().0,
+        };
+        socket.get_ref().peer_addr().ok()
+    }
+
     /// When the certificate that the peer has shown ends.
     pub(super) fn peer_until(&self) -> Option<Timestamp> {
         let Stream::Tls(stream) = self else {

@@ -133,6 +133,10 @@ impl Cluster for FakeCluster {
     }
 
     fn reconnect(&self) {}
+
+    fn knock(&self) -> LocalFuture<'_, bool> {
+        Box::pin(async { true })
+    }
 }
 
 fn cluster(clock: &Leap, life: Duration) -> Rc<FakeCluster> {

@@ -231,6 +231,17 @@ impl Cluster for KubeconfigCluster {
             opened.cluster.reconnect();
         }
     }
+
+    fn knock(&self) -> LocalFuture<'_, bool> {
+        let opened = self.opened.borrow();
+        let cluster = opened.as_ref().map(|opened| opened.cluster.clone());
+        Box::pin(async move {
+            match cluster {
+                Some(cluster) => cluster.knock().await,
+                None => false,
+            }
+        })
+    }
 }
 
 /// Blocks. Kubeconfigs are often symbolic links.

@@ -11,6 +11,7 @@
 
 use std::cell::{Cell, RefCell};
 use std::io::Read;
+use std::net::SocketAddr;
 use std::rc::Rc;
 use std::sync::Arc;
 use std::time::Duration;
@@ -40,6 +41,8 @@ const TIMEOUTS: Timeouts = Timeouts {
     first_byte: Duration::from_secs(30),
     idle: Duration::from_secs(30),
 };
+/// Less than it takes TCP to send a SYN once more.
+const KNOCK: Duration = Duration::from_millis(900);
 /// Calls at a time: a long list over a slow link must not hold up the lease.
 const CALLS_MAX: usize = 3;
 /// A connection that others are used before for so long is closed.
@@ -70,6 +73,8 @@ pub struct HttpCluster {
     preferred: Cell<usize>,
     /// How often connections were forgotten: those of before are not kept.
     epoch: Cell<u64>,
+    /// Who took the last connection.
+    peer: Cell<Option<SocketAddr>>,
 }
 
 /// An open connection that nobody uses now.
@@ -103,6 +108,7 @@ impl HttpCluster {
             idle: RefCell::default(),
             preferred: Cell::new(0),
             epoch: Cell::new(0),
+            peer: Cell::new(None),
         }
     }
 
@@ -171,10 +177,12 @@ impl HttpCluster {
         let url = &self.settings.servers[server];
         let name = self.settings.server_name.as_deref();
         let opened = self.client.open(url, &access.tls, name).await;
-        opened.map_err(|error| Unanswered {
+        let session = opened.map_err(|error| Unanswered {
             error,
             sent: Sent::Nothing,
-        })
+        })?;
+        self.peer.set(session.peer());
+        Ok(session)
     }
 
     async fn exchange(
@@ -316,6 +324,15 @@ impl Cluster for HttpCluster {
     fn reconnect(&self) {
         self.epoch.set(self.epoch.get() + 1);
         self.idle.borrow_mut().clear();
+    }
+
+    fn knock(&self) -> LocalFuture<'_, bool> {
+        Box::pin(async move {
+            match self.peer.get() {
+                Some(peer) => self.client.knock(peer, KNOCK).await,
+                None => false,
+            }
+        })
     }
 }
 

@@ -13,6 +13,11 @@ use crate::world::{BootTime, Call, Clock, Cluster, NoAnswer, NoWatch, Random, Re
 /// First and longest pause after calls that failed. Source: client-go tools/cache/reflector.go.
 const PAUSE_MIN: Duration = Duration::from_millis(800);
 const PAUSE_MAX: Duration = Duration::from_secs(30);
+/// Between two knocks at a door that is shut: with its answer, a refusal costs 100 bytes.
+const KNOCK_PERIOD: Duration = Duration::from_secs(1);
+/// So many knocks without an answer, one after the other, are a door that is shut: one alone may be
+/// a packet that was lost.
+const SHUT_MIN: u32 = 2;
 
 /// The link to the cluster, as every loop of the sync shares it.
 pub struct Link {
@@ -28,6 +33,8 @@ pub struct Link {
     turned: Event,
     /// How often the cluster was found to be older than it had been.
     rewinds: Cell<u32>,
+    /// Knocks since the last that was answered.
+    unanswered: Cell<u32>,
 }
 
 /// Pauses that grow.
@@ -60,6 +67,7 @@ impl Link {
             back: Event::new(),
             turned: Event::new(),
             rewinds: Cell::new(0),
+            unanswered: Cell::new(0),
         }
     }
 
@@ -116,11 +124,32 @@ impl Link {
         self.back.notify(usize::MAX);
     }
 
+    /// Resolves when the cluster's door is open again after it was shut: what was sent meanwhile, TCP
+    /// repeats after pauses that double. Never, if it is open already: then the cluster is silent
+    /// for another reason.
+    pub async fn opens(&self) {
+        loop {
+            let next = self.clock.now() + KNOCK_PERIOD;
+            let unanswered = self.unanswered.get();
+            match self.cluster.knock().await {
+                false => self.unanswered.set(unanswered.saturating_add(1)),
+                true => {
+                    self.unanswered.set(0);
+                    if unanswered >= SHUT_MIN {
+                        return self.nudge();
+                    }
+                    std::future::pending::<()>().await;
+                }
+            }
+            self.clock.sleep_until(next).await;
+        }
+    }
+
     /// The cluster was put back to an older state: a version of before may lie in its future, where a
     /// watch is silent for ever. Everybody lists again.
     pub fn rewind(&self) {
         log::warn!(
-            "the cluster is older than it was, a restored backup perhaps: all is listed again"
+            "the cluster has forgotten what it knew, a restored backup perhaps: all is listed again"
         );
         self.rewinds.set(self.rewinds.get() + 1);
         self.back.notify(usize::MAX);

@@ -109,4 +109,8 @@ pub trait Cluster {
 
     /// Forgets connections that may be half open: the next call dials anew.
     fn reconnect(&self);
+
+    /// Whether somebody takes a connection, within a second, where the cluster answered last. Nothing is
+    /// said over it.
+    fn knock(&self) -> LocalFuture<'_, bool>;
 }

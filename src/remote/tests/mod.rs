@@ -256,13 +256,42 @@ fn a_renewal_that_hangs_does_not_cost_the_lease() {
 }
 
 #[test]
-fn a_cluster_that_is_put_back_in_time_is_listed_again() {
-    is_listed_again(0);
-    // Its controllers have written so much by then that no version is lower than before.
-    is_listed_again(1000);
+fn a_link_that_is_back_is_used_within_a_second() {
+    // Refused, or swallowed, for longer than anything waits in the end.
+    for (seed, line) in [(21, Line::Down), (22, Line::Silent)] {
+        for cut in [15, 47, 600] {
+            let world = World::started(seed);
+            world.run(SECONDS(5));
+            world.api.line.set(line);
+            world.api.broken.notify(usize::MAX);
+            world.run(SECONDS(cut));
+            let renewed = || world.api.get(LEASE).unwrap()["spec"]["renewTime"].clone();
+            let (before, calls) = (renewed(), world.api.calls.borrow().len());
+            world.run(SECONDS(20));
+            let calls = world.api.calls.borrow().len() - calls;
+            assert!(calls <= 40, "{calls} calls in 20 s of {line:?}");
+            world.api.line.set(Line::Up);
+            world.run(Duration::from_millis(1100));
+            assert_ne!(renewed(), before, "{line:?} for {cut} s");
+        }
+    }
 }
 
-fn is_listed_again(writes: u64) {
+#[test]
+fn a_cluster_that_is_put_back_in_time_is_listed_again() {
+    is_listed_again(0, Lease::Kept);
+    // Its controllers have written so much by then that no version is lower than before.
+    is_listed_again(1000, Lease::Kept);
+    // It was not a node yet, or its lease was collected.
+    is_listed_again(1000, Lease::Gone);
+}
+
+enum Lease {
+    Kept,
+    Gone,
+}
+
+fn is_listed_again(writes: u64, lease: Lease) {
     let world = World::started(13);
     world.api.put(SECRET, secret());
     world.api.put(&pod_path("web"), bound("web"));
@@ -272,6 +301,9 @@ fn is_listed_again(writes: u64) {
     world.run(SECONDS(60));
     assert_eq!(phase(&world, "later").as_deref(), Some("Running"));
     world.api.restore(backup);
+    if let Lease::Gone = lease {
+        world.api.remove(LEASE);
+    }
     world.api.count(writes);
     // A version that the node has long seen: no watch from there would ever show it.
     world.api.delete_pod(&pod_path("web"));

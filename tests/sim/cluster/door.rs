@@ -26,6 +26,7 @@ use super::sea::Sea;
 use crate::run::Executor;
 
 /// As `remote::http` has them.
+const KNOCK: Duration = Duration::from_millis(900);
 const CONNECT: Duration = Duration::from_secs(10);
 const FIRST_BYTE: Duration = Duration::from_secs(30);
 const IDLE: Duration = Duration::from_secs(30);
@@ -253,6 +254,10 @@ impl Cluster for Door {
     fn reconnect(&self) {
         self.epoch.set(self.epoch.get() + 1);
         self.idle.borrow_mut().clear();
+    }
+
+    fn knock(&self) -> LocalFuture<'_, bool> {
+        Box::pin(async move { self.sea.connect(KNOCK).await.is_ok() })
     }
 }
 

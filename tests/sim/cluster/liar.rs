@@ -155,6 +155,10 @@ impl Cluster for Liar {
     fn reconnect(&self) {
         self.door.reconnect();
     }
+
+    fn knock(&self) -> LocalFuture<'_, bool> {
+        self.door.knock()
+    }
 }
 
 struct Deaf {
