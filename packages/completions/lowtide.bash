@@ -156,7 +156,7 @@ _lowtide() {
             return 0
             ;;
         lowtide__subcmd__check)
-            opts="-h --root-dir --run-dir --runtime --help"
+            opts="-h --root-dir --run-dir --runtime --cni-conf-dir --help"
             if [[ ${cur} == -* || ${COMP_CWORD} -eq 2 ]] ; then
                 COMPREPLY=( $(compgen -W "${opts}" -- "${cur}") )
                 return 0
@@ -178,6 +178,13 @@ _lowtide() {
                     ;;
                 --runtime)
                     COMPREPLY=($(compgen -f "${cur}"))
+                    return 0
+                    ;;
+                --cni-conf-dir)
+                    COMPREPLY=()
+                    if [[ "${BASH_VERSINFO[0]}" -ge 4 ]]; then
+                        compopt -o plusdirs
+                    fi
                     return 0
                     ;;
                 *)

@@ -61,7 +61,7 @@ complete -c lowtide -n "__fish_lowtide_using_subcommand run" -l node-labels -d '
 complete -c lowtide -n "__fish_lowtide_using_subcommand run" -l register-with-taints -d 'taints of the node' -r
 complete -c lowtide -n "__fish_lowtide_using_subcommand run" -l provider-id -d 'the cloud\'s name of this machine' -r
 complete -c lowtide -n "__fish_lowtide_using_subcommand run" -l pod-cidr -d 'addresses of the built-in pod network [default: 10.88.0.0/24]' -r
-complete -c lowtide -n "__fish_lowtide_using_subcommand run" -l cni-conf-dir -d 'CNI configuration that replaces it (not in this version)' -r
+complete -c lowtide -n "__fish_lowtide_using_subcommand run" -l cni-conf-dir -d 'CNI configuration in place of the built-in pod network' -r
 complete -c lowtide -n "__fish_lowtide_using_subcommand run" -l resolv-conf -d 'the host\'s resolver configuration for pods [default: /etc/resolv.conf]' -r
 complete -c lowtide -n "__fish_lowtide_using_subcommand run" -l cluster-dns -d 'name servers of dnsPolicy ClusterFirst' -r
 complete -c lowtide -n "__fish_lowtide_using_subcommand run" -l cluster-domain -d 'domain for search lists' -r
@@ -107,6 +107,7 @@ complete -c lowtide -n "__fish_lowtide_using_subcommand run" -s h -l help -d 'Pr
 complete -c lowtide -n "__fish_lowtide_using_subcommand check" -l root-dir -d 'store, images and volumes (ROOT)' -r -f -a "(__fish_complete_directories)"
 complete -c lowtide -n "__fish_lowtide_using_subcommand check" -l run-dir -d 'sockets and runtime state (RUN)' -r -f -a "(__fish_complete_directories)"
 complete -c lowtide -n "__fish_lowtide_using_subcommand check" -l runtime -d 'OCI runtime to look at' -r
+complete -c lowtide -n "__fish_lowtide_using_subcommand check" -l cni-conf-dir -d 'CNI configuration to look at' -r -f -a "(__fish_complete_directories)"
 complete -c lowtide -n "__fish_lowtide_using_subcommand check" -s h -l help -d 'Print help'
 complete -c lowtide -n "__fish_lowtide_using_subcommand upgrade" -l public-key -d 'minisign keys that it may be signed with' -r
 complete -c lowtide -n "__fish_lowtide_using_subcommand upgrade" -l signature -d 'Its signature [default: FILE.minisig]' -r

@@ -91,7 +91,6 @@ struct Asked<'a> {
     content_type: Option<&'static str>,
     path: &'a str,
     body: Bytes,
-    repeatable: bool,
 }
 
 impl HttpCluster {
@@ -147,7 +146,7 @@ impl HttpCluster {
                     return Ok(reply);
                 }
                 Err(lost) => {
-                    let stop = lost.sent == Sent::Perhaps && !asked.repeatable;
+                    let stop = lost.sent == Sent::Perhaps && !asked.method.is_idempotent();
                     failed = Some(lost.error);
                     if stop {
                         break;
@@ -166,11 +165,7 @@ impl HttpCluster {
     ) -> Result<Reply, Unanswered> {
         if let Some(session) = self.take_idle(server, access) {
             match self.exchange(session, server, asked, access).await {
-                // The peer may close an idle connection at any time (RFC 9112 section 9.3.1).
-                Err(Unanswered {
-                    error: Error::Broken(_),
-                    sent,
-                }) if sent == Sent::Nothing || asked.repeatable => {}
+                Err(lost) if is_asked_anew(&lost, &asked.method) => {}
                 decided => return decided,
             }
         }
@@ -341,6 +336,14 @@ impl Cluster for HttpCluster {
     }
 }
 
+/// Whether a call that came to nothing over a connection kept open is asked once more over a new one:
+/// the peer may close an idle connection at any time (RFC 9112 section 9.3.1). What may have been
+/// carried out is repeated only where that does no harm (RFC 9110 section 9.2.2).
+pub fn is_asked_anew(lost: &Unanswered, method: &Method) -> bool {
+    let harmless = lost.sent == Sent::Nothing || method.is_idempotent();
+    harmless && matches!(lost.error, Error::Broken(_))
+}
+
 /// An open watch: JSON objects, one a line.
 struct HttpWatch {
     response: Response,
@@ -432,8 +435,6 @@ impl<'a> Asked<'a> {
             }),
             path: &call.path,
             body: body.unwrap_or_default(),
-            // RFC 9110 section 9.2.2.
-            repeatable: method.is_idempotent(),
             method,
         }
     }
@@ -444,7 +445,6 @@ impl<'a> Asked<'a> {
             content_type: None,
             path,
             body: Bytes::new(),
-            repeatable: true,
         }
     }
 }

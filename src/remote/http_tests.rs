@@ -105,7 +105,7 @@ fn a_connection_that_closed_while_idle_is_dialled_anew_without_an_error() {
         let server = Server::start(&executor, Rc::new(script));
         let cluster = HttpCluster::new(clock, server.settings());
         with(&executor, async {
-            for verb in [Verb::Get, Verb::Update, Verb::Get] {
+            for verb in [Verb::Get, Verb::Update, Verb::Create] {
                 let path = PATH.to_owned();
                 let call = Call {
                     verb,
@@ -158,6 +158,46 @@ fn what_may_have_been_carried_out_is_repeated_only_if_it_can_be() {
         })
         .await;
         assert_eq!(server.connections(), [0, 0, 1, 1, 2]);
+    });
+}
+
+#[test]
+fn a_lost_call_is_asked_anew_only_where_that_does_no_harm() {
+    let (broken, late) = (|| Error::Broken("".into()), || Error::Timeout("".into()));
+    for (error, sent, method, expected) in [
+        (broken(), Sent::Nothing, Method::POST, true),
+        (broken(), Sent::Perhaps, Method::POST, false),
+        (broken(), Sent::Perhaps, Method::PATCH, false),
+        (broken(), Sent::Perhaps, Method::PUT, true),
+        (late(), Sent::Perhaps, Method::GET, false),
+    ] {
+        let lost = Unanswered { error, sent };
+        assert_eq!(is_asked_anew(&lost, &method), expected, "{method} {lost:?}");
+    }
+}
+
+#[test]
+fn a_call_under_way_while_connections_are_forgotten_leaves_none_behind() {
+    run(|executor, clock| async move {
+        let slot = Rc::new(std::cell::OnceCell::new());
+        let cluster = slot.clone();
+        let script = move |_: &Seen| {
+            cluster
+                .get()
+                .inspect(|cluster: &&Rc<HttpCluster>| cluster.reconnect());
+            ok()
+        };
+        let server = Server::start(&executor, Rc::new(script));
+        let cluster = Rc::new(HttpCluster::new(clock, server.settings()));
+        with(&executor, async {
+            let call = || cluster.call(Call::get(PATH));
+            call().await.expect("kept open");
+            assert!(slot.set(cluster.clone()).is_ok());
+            call().await.expect("over the same, forgotten meanwhile");
+            call().await.expect("over a new one");
+        })
+        .await;
+        assert_eq!(server.connections(), [0, 0, 1]);
     });
 }
 

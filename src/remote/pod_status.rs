@@ -24,7 +24,7 @@ pub fn patch(uid: &str, theirs: &Value, ours: &Value) -> Option<Value> {
             _ => value.clone(),
         };
         if theirs.get(name) != Some(&value) {
-            changes.insert(name.clone(), whole(name, value));
+            changes.insert(name.clone(), whole(name, &theirs[name], value));
         }
     }
     for name in their_fields.keys() {
@@ -111,15 +111,18 @@ fn conditions(theirs: &Value, ours: &Value) -> Value {
     merged.into()
 }
 
-/// The whole list in place of what is there.
-fn whole(name: &str, value: Value) -> Value {
-    match value {
-        Value::Array(mut items) if MERGED.contains(&name) => {
+/// The whole value in place of what is there.
+fn whole(name: &str, theirs: &Value, mut value: Value) -> Value {
+    match &mut value {
+        Value::Array(items) if MERGED.contains(&name) => {
             items.insert(0, json!({"$patch": "replace"}));
-            items.into()
         }
-        value => value,
+        Value::Object(fields) if theirs.is_object() => {
+            fields.insert("$patch".to_owned(), "replace".into());
+        }
+        _ => {}
     }
+    value
 }
 
 #[cfg(test)]
@@ -145,20 +148,22 @@ mod tests {
     fn only_what_differs_is_sent_and_foreign_conditions_stay() {
         let theirs = json!({
             "phase": "Pending", "qosClass": "BestEffort", "reason": "Old",
-            "resourceClaimStatuses": [],
+            "resourceClaimStatuses": [], "resources": {"requests": {"cpu": "1"}, "limits": {"cpu": "2"}},
             "conditions": [
                 {"type": "gate", "status": "True"}, {"type": "Ready", "status": "False"},
                 {"type": "PodResizePending", "status": "True"},
             ],
         });
         let ours = json!({
-            "phase": "Running", "qosClass": "BestEffort",
+            "phase": "Running", "qosClass": "BestEffort", "resources": {"requests": {"cpu": "1"}},
+            "allocatedResources": {"cpu": "1"},
             "conditions": [{"type": "Ready", "status": "True"}, {"type": "Initialized", "status": "True"}],
         });
         let wanted = json!({
             "metadata": {"uid": "u"},
             "status": {
-                "phase": "Running", "reason": null,
+                "phase": "Running", "reason": null, "allocatedResources": {"cpu": "1"},
+                "resources": {"$patch": "replace", "requests": {"cpu": "1"}},
                 "conditions": [
                     {"$patch": "replace"},
                     {"type": "gate", "status": "True"},

@@ -6,7 +6,8 @@
 //!        └── known, or waited for long enough ──► one complete list ──► registry.replace
 //! ```
 //! A pod that is new waits a little for its Secrets and ConfigMaps, so that all of them are on the
-//! disk together: after that it needs no cluster. What the cluster was not heard of since this agent
+//! disk together: after that it needs no cluster. The first list waits as well, since a pod that it left
+//! out may be running, and would be ended as nobody's. What the cluster was not heard of since this agent
 //! was started stays as it is in the registry.
 //!
 //! The cluster's Node of this machine comes with them: its labels and taints are what the pods were
@@ -127,6 +128,10 @@ impl Pull {
             for one in self.each(key, reflector) {
                 complete.add(state, one, reflector);
             }
+        }
+        if complete.again.is_some() && !self.registry.has_listed(Source::Remote) {
+            // Whom the first list leaves out would be an orphan, and may be running.
+            return complete.again;
         }
         let fresh = |entry: &Incoming| !matches!(entry, Incoming::AsBefore(_));
         if complete.list.iter().any(fresh)

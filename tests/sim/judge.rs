@@ -8,7 +8,7 @@
 //! | init in order | a container starts before the init containers before it are done |
 //! | once is once | a container whose exit was final, or a pod whose end was published, starts again |
 //! | one of a name | a pod of ours starts while another UID of the same name still lives |
-//! | no murder | a running container is stopped without a reason of Kubernetes' |
+//! | no murder | a running container is stopped without a reason of Kubernetes', or resized so where in place will do |
 //! | no heat | a container restarts without back-off |
 //! | clean hands | records or volumes are removed under living containers |
 //!
@@ -52,6 +52,8 @@ struct Past {
     done: BTreeSet<(String, u64)>,
     /// A sandbox of this pod died in this boot.
     lost_sandbox: bool,
+    /// Something of it was made at some time: it has its room.
+    has_begun: bool,
     starts: BTreeMap<String, Vec<Nanos>>,
     attempts: BTreeMap<String, u32>,
     /// Published as ended, or its final exits were: holds over power cuts.
@@ -67,11 +69,16 @@ pub const HOST_ADDRESS: &str = "192.0.2.1";
 
 type Wishes = Rc<dyn Fn() -> Option<Rc<Vec<Desired>>>>;
 
-/// What else must be true of a pod of which something starts. Errors: what is not.
-pub type Oath = Rc<dyn Fn(&Host, &Uid) -> Result<(), String>>;
+/// What else is known of pods that come from elsewhere.
+pub trait Oath {
+    /// What must be true of a pod of which something starts. Errors: what is not.
+    fn may_start(&self, host: &Host, uid: &Uid) -> Result<(), String>;
+    /// Whether it may be ended for no reason of its own.
+    fn may_end(&self, uid: &Uid) -> bool;
+}
 
 pub struct Judge {
-    oath: RefCell<Option<Oath>>,
+    oath: RefCell<Option<Rc<dyn Oath>>>,
     trace: Rc<Trace>,
     verdict: RefCell<Option<String>>,
     wishes: RefCell<Option<Wishes>>,
@@ -97,14 +104,14 @@ impl Judge {
         *self.wishes.borrow_mut() = wishes;
     }
 
-    pub fn swear(&self, oath: Oath) {
+    pub fn swear(&self, oath: Rc<dyn Oath>) {
         *self.oath.borrow_mut() = Some(oath);
     }
 
     /// Asks for what else must be true of a pod that starts.
     fn test_oath(&self, host: &Host, uid: &Uid) {
         let oath = self.oath.borrow().clone();
-        if let Some(Err(crime)) = oath.map(|oath| oath(host, uid)) {
+        if let Some(Err(crime)) = oath.map(|oath| oath.may_start(host, uid)) {
             self.condemn(crime);
         }
     }
@@ -129,6 +136,10 @@ impl Judge {
     /// Whether the node has published an end of the pod.
     pub fn was_told_over(&self, uid: &Uid) -> bool {
         self.past(uid, |past| past.published_end.is_some())
+    }
+
+    pub fn has_begun(&self, uid: &Uid) -> bool {
+        self.past(uid, |past| past.has_begun)
     }
 
     pub fn desired(&self) -> Option<Rc<Vec<Desired>>> {
@@ -167,10 +178,16 @@ impl Judge {
             let seen = (host.timeline.now(), pod.clone());
             self.wishes_seen.borrow_mut().insert(pod.uid.clone(), seen);
         }
-        for uid in host.kernel.borrow().pods.keys() {
-            let wanted = desired.iter().any(|pod| pod.uid == *uid && !pod.deleting);
-            if !wanted {
+        for (uid, truth) in &host.kernel.borrow().pods {
+            let wanted = desired.iter().find(|pod| pod.uid == *uid && !pod.deleting);
+            let Some(pod) = wanted else {
                 self.past(uid, |past| past.was_unwanted = true);
+                continue;
+            };
+            for one in truth.live() {
+                if pod.restarts_for_limits(&one.config.name, &one.config.resources) {
+                    self.past(uid, |past| past.condemned.insert(one.id.clone()));
+                }
             }
         }
     }
@@ -313,6 +330,7 @@ impl Judge {
         let pod = self.wanted(uid);
         let now = host.timeline.now();
         self.past(uid, |past| {
+            past.has_begun = true;
             past.attempts.insert(config.name.clone(), config.attempt);
             let starts = past.starts.entry(config.name.clone()).or_default();
             starts.retain(|at| now - at < HEAT_WINDOW);
@@ -373,7 +391,13 @@ impl Judge {
             return;
         }
         let pod = self.wanted(uid);
-        let unwanted = pod.as_ref().is_none_or(|pod| pod.deleting);
+        let mut unwanted =
+            pod.as_ref().is_none_or(|pod| pod.deleting) || self.past(uid, |past| past.was_unwanted);
+        if let Some(oath) = &*self.oath.borrow()
+            && self.is_remote(uid)
+        {
+            unwanted &= oath.may_end(uid);
+        }
         let limit = pod.as_ref().and_then(|pod| pod.active_deadline);
         let now = host.timeline.now();
         let evicted = host.gauges.borrow().may_evict(pod.as_ref());
@@ -384,7 +408,6 @@ impl Judge {
             overdue
                 || evicted
                 || unwanted
-                || past.was_unwanted
                 || past.lost_sandbox
                 || past.condemned.contains(id)
                 || past.published_end.is_some()

@@ -97,6 +97,8 @@ fn options(host: &Host) -> kubelet::Options {
     };
     let machine = kubelet::node_status::Machine {
         boot_id: host.boot().to_string(),
+        cpus: 4,
+        ephemeral_storage_bytes: 32 << 30,
         pods_max: 110,
         status_period: std::time::Duration::from_secs(10),
         ..Default::default()

@@ -3,7 +3,8 @@
 use std::collections::BTreeSet;
 use std::time::Duration;
 
-use lowtide::world::{ContainerState, PodObserved, Uid};
+use lowtide::object::Quantity;
+use lowtide::world::{CgroupResources, ContainerState, PodObserved, Uid};
 use serde_json::Value;
 
 use crate::judge::final_exit;
@@ -30,6 +31,37 @@ pub struct ContainerSpec {
     pub command: Vec<String>,
     /// A probe or a postStart hook may end it at any time.
     pub has_probe: bool,
+    pub limits: Limits,
+    /// Which of them need a new instance (`resizePolicy`).
+    cpu_restarts: bool,
+    memory_restarts: bool,
+}
+
+/// Processor time of each 100 ms in microseconds, and bytes of memory.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub struct Limits {
+    cpu_us: Option<i64>,
+    memory: Option<i64>,
+}
+
+/// Those of a container in a spec.
+pub fn limits(container: &Value) -> Limits {
+    let limit = |name: &str| {
+        let text = container["resources"]["limits"][name].as_str()?;
+        text.parse::<Quantity>().ok()
+    };
+    Limits {
+        cpu_us: limit("cpu").map(|cpu| cpu.millis() * 100),
+        memory: limit("memory").map(Quantity::value),
+    }
+}
+
+/// Those that an instance has.
+pub fn given(resources: &CgroupResources) -> Limits {
+    Limits {
+        cpu_us: resources.cpu_quota_us,
+        memory: resources.memory_bytes_max,
+    }
 }
 
 /// One pod that the node has accepted.
@@ -56,6 +88,12 @@ fn text(value: &Value) -> String {
 fn container(value: &Value, role: Role) -> ContainerSpec {
     let command = value["command"].as_array().into_iter().flatten();
     let sidecar = role == Role::Init && value["restartPolicy"] == "Always";
+    let restarts = |resource: &str| {
+        let policies = value["resizePolicy"].as_array();
+        policies.into_iter().flatten().any(|policy| {
+            policy["resourceName"] == resource && policy["restartPolicy"] == "RestartContainer"
+        })
+    };
     let probes = ["livenessProbe", "startupProbe", "readinessProbe"];
     ContainerSpec {
         name: text(&value["name"]),
@@ -64,6 +102,9 @@ fn container(value: &Value, role: Role) -> ContainerSpec {
         command: command.map(text).collect(),
         has_probe: probes.iter().any(|probe| value[probe].is_object())
             || value["lifecycle"]["postStart"].is_object(),
+        limits: limits(value),
+        cpu_restarts: restarts("cpu"),
+        memory_restarts: restarts("memory"),
     }
 }
 
@@ -124,6 +165,15 @@ impl Desired {
     /// Whether the spec asks for another image than this, or for no such container.
     pub fn was_changed(&self, name: &str, image: &str) -> bool {
         self.spec(name).is_none_or(|c| c.image != image)
+    }
+
+    /// Whether a container is to be made anew for other limits than it has.
+    pub fn restarts_for_limits(&self, name: &str, resources: &CgroupResources) -> bool {
+        self.spec(name).is_some_and(|spec| {
+            let (given, wanted) = (given(resources), spec.limits);
+            spec.cpu_restarts && given.cpu_us != wanted.cpu_us
+                || spec.memory_restarts && given.memory != wanted.memory
+        })
     }
 
     /// Containers that must be done before this one may start.

@@ -12,6 +12,7 @@ use serde_json::Value;
 
 use crate::real::NODE_NAME;
 use crate::run::{Run, Verdict};
+use crate::spec;
 
 /// A renewal is due every 10 s and may take a little.
 const LEASE_AGE_MAX_S: i64 = 15;
@@ -41,6 +42,7 @@ pub fn converged(run: &Run, far: &Reader) -> Verdict {
         );
         if !over && !is_mirror(body) {
             mounts(run, far, key, body)?;
+            limits(run, key, body)?;
         }
     }
     for (key, body) in &ours {
@@ -96,6 +98,56 @@ pub fn knows(run: &Run, far: &Reader, given: &[String]) -> Verdict {
         let known = here.values().any(|pod| pod["metadata"]["uid"] == uid);
         if given.iter().any(|given| given == uid) && !over && !known {
             return Err(format!("{key} {uid} was never heard of"));
+        }
+    }
+    Ok(())
+}
+
+/// Pods of the cluster of which something lives here and that nobody has asked to go.
+pub fn live(run: &Run, far: &Reader) -> Vec<(Key, Uid)> {
+    let kernel = run.host.kernel.borrow();
+    let pods = bodies(far).into_iter().filter_map(|(key, body)| {
+        let wanted = body["metadata"]["deletionTimestamp"].is_null() && !is_mirror(&body);
+        let uid = Uid::new(body["metadata"]["uid"].as_str()?).filter(|_| wanted)?;
+        kernel.pods.get(&uid)?.live().next()?;
+        Some((key, uid))
+    });
+    pods.collect()
+}
+
+/// Nothing of it is anywhere any more.
+pub fn has_gone(run: &Run, far: &Reader, key: &Key, uid: &Uid) -> Verdict {
+    if far.get(key).is_some_and(|pod| pod.uid() == uid.as_str()) {
+        return Err(format!("{key} {uid} outlives its grace in the cluster"));
+    }
+    match run.host.kernel.borrow().pods.contains_key(uid) {
+        true => Err(format!("{key} {uid} outlives its grace on the node")),
+        false => Ok(()),
+    }
+}
+
+/// What runs has the limits of its spec, unless the node says that there is no room for them.
+fn limits(run: &Run, key: &Key, body: &Value) -> Verdict {
+    let conditions = body["status"]["conditions"].as_array();
+    let mut conditions = conditions.into_iter().flatten();
+    if conditions.any(|condition| condition["type"] == "PodResizePending") {
+        return Ok(());
+    }
+    let uid = body["metadata"]["uid"].as_str().and_then(Uid::new);
+    let kernel = run.host.kernel.borrow();
+    let Some(truth) = uid.and_then(|uid| kernel.pods.get(&uid)) else {
+        return Ok(());
+    };
+    let specs = body["spec"]["containers"].as_array().into_iter().flatten();
+    for spec in specs {
+        let wanted = spec::limits(spec);
+        let running = truth.containers.iter().filter(|one| one.is_running());
+        for one in running.filter(|one| spec["name"] == *one.config.name) {
+            let given = spec::given(&one.config.resources);
+            if given != wanted {
+                let name = &one.config.name;
+                return Err(format!("{key}: {name} has {given:?}, the spec {wanted:?}"));
+            }
         }
     }
     Ok(())

@@ -2,8 +2,8 @@
 //!
 //! What `remote::http` does around it is done here too, since a lost answer, a pooled connection that
 //! died or a half-open watch is where the sync has to be right: few calls at a time, connections used
-//! again, a call repeated where that does no harm, time limits for each stage. TLS and credentials
-//! are not simulated; who asks is said by a token.
+//! again, a call repeated where `remote::http` says so, time limits for each stage. TLS and
+//! credentials are not simulated; who asks is said by a token.
 
 use std::cell::{Cell, RefCell};
 use std::rc::Rc;
@@ -16,6 +16,8 @@ use http::{Method, Request, Response};
 use http_body_util::{BodyExt, Full};
 use hyper::body::Incoming;
 use hyper::client::conn::http1::{SendRequest, handshake};
+use lowtide::net::client::{Error, Sent, Unanswered};
+use lowtide::remote::http::is_asked_anew;
 use lowtide::world::{Call, Clock, Cluster, LocalFuture, NoAnswer, NoWatch, Reply, Verb, Watch};
 use serde_json::Value;
 use smol_hyper::rt::FuturesIo;
@@ -54,18 +56,25 @@ struct Session {
     _connection: Task<()>,
 }
 
-/// What came to nothing, and whether the cluster may have seen it.
-enum Lost {
-    /// The connection was no good any more.
-    Broken(String),
-    Late(String),
+/// What came to nothing because of the connection.
+fn broken(error: &hyper::Error, sent: Sent) -> Unanswered {
+    Unanswered {
+        error: Error::Broken(error.to_string()),
+        sent,
+    }
 }
 
-impl Lost {
-    fn into_no_answer(self) -> NoAnswer {
-        match self {
-            Lost::Broken(why) | Lost::Late(why) => NoAnswer::Unreachable(why),
-        }
+fn no_answer(lost: Unanswered) -> NoAnswer {
+    NoAnswer::Unreachable(lost.error.to_string())
+}
+
+fn method(verb: Verb) -> Method {
+    match verb {
+        Verb::Get => Method::GET,
+        Verb::Create => Method::POST,
+        Verb::Update => Method::PUT,
+        Verb::Patch => Method::PATCH,
+        Verb::Delete => Method::DELETE,
     }
 }
 
@@ -97,11 +106,14 @@ impl Door {
         &self,
         span: Duration,
         what: &str,
-        work: impl Future<Output = Result<T, Lost>>,
-    ) -> Result<T, Lost> {
+        work: impl Future<Output = Result<T, Unanswered>>,
+    ) -> Result<T, Unanswered> {
         let late = async {
             self.clock.sleep_until(self.clock.now() + span).await;
-            Err(Lost::Late(format!("{what}: timeout")))
+            Err(Unanswered {
+                error: Error::Timeout(format!("{what}: timeout")),
+                sent: Sent::Perhaps,
+            })
         };
         or(work, late).await
     }
@@ -121,17 +133,18 @@ impl Door {
         })
     }
 
-    async fn send(&self, session: &mut Session, call: &Call) -> Result<Response<Incoming>, Lost> {
-        let (method, kind) = match call.verb {
-            Verb::Get => (Method::GET, ""),
-            Verb::Create => (Method::POST, "application/json"),
-            Verb::Update => (Method::PUT, "application/json"),
-            Verb::Patch => (Method::PATCH, "application/strategic-merge-patch+json"),
-            Verb::Delete => (Method::DELETE, "application/json"),
+    async fn send(
+        &self,
+        session: &mut Session,
+        call: &Call,
+    ) -> Result<Response<Incoming>, Unanswered> {
+        let kind = match call.verb {
+            Verb::Patch => "application/strategic-merge-patch+json",
+            _ => "application/json",
         };
         let body = call.body.as_ref().map(Value::to_string).unwrap_or_default();
         let mut request = Request::builder()
-            .method(method)
+            .method(method(call.verb))
             .uri(&call.path)
             .header("Host", "cluster")
             .header("Accept", "application/json");
@@ -143,15 +156,18 @@ impl Door {
         }
         let request = request.body(Full::new(body.into())).expect("a request");
         self.within(FIRST_BYTE, "wait for the answer", async {
-            let sent = async { session.sender.ready().await.map(drop) };
-            let broken = |error: hyper::Error| Lost::Broken(error.to_string());
-            sent.await.map_err(broken)?;
-            session.sender.send_request(request).await.map_err(broken)
+            let ready = session.sender.ready().await;
+            ready.map_err(|error| broken(&error, Sent::Nothing))?;
+            let answer = session.sender.try_send_request(request).await;
+            answer.map_err(|lost| match lost.message() {
+                Some(_) => broken(lost.error(), Sent::Nothing),
+                None => broken(lost.error(), Sent::Perhaps),
+            })
         })
         .await
     }
 
-    async fn read(&self, response: Response<Incoming>) -> Result<Reply, Lost> {
+    async fn read(&self, response: Response<Incoming>) -> Result<Reply, Unanswered> {
         let status = response.status().as_u16();
         let retry_after = response.headers().get("Retry-After");
         let retry_after = retry_after.and_then(|value| value.to_str().ok()?.parse().ok());
@@ -169,7 +185,7 @@ impl Door {
             match frame {
                 None => break,
                 Some(Ok(frame)) => bytes.extend(frame.into_data().unwrap_or_default()),
-                Some(Err(error)) => return Err(Lost::Broken(error.to_string())),
+                Some(Err(error)) => return Err(broken(&error, Sent::Perhaps)),
             }
         }
         Ok(Reply {
@@ -179,7 +195,7 @@ impl Door {
         })
     }
 
-    async fn exchange(&self, mut session: Session, call: &Call) -> Result<Reply, Lost> {
+    async fn exchange(&self, mut session: Session, call: &Call) -> Result<Reply, Unanswered> {
         let epoch = self.epoch.get();
         let response = self.send(&mut session, call).await?;
         let reply = self.read(response).await?;
@@ -194,22 +210,21 @@ impl Door {
         if let Some(overseer) = &self.overseer {
             overseer(call);
         }
-        let repeatable = matches!(call.verb, Verb::Get | Verb::Update | Verb::Delete);
         let idle = self.idle.borrow_mut().pop();
         if let Some(session) = idle {
             match self.exchange(session, call).await {
-                Err(Lost::Broken(_)) if repeatable => {}
-                decided => return decided.map_err(Lost::into_no_answer),
+                Err(lost) if is_asked_anew(&lost, &method(call.verb)) => {}
+                decided => return decided.map_err(no_answer),
             }
         }
         let session = self.open().await?;
         let asked = self.exchange(session, call).await;
-        asked.map_err(Lost::into_no_answer)
+        asked.map_err(no_answer)
     }
 
     async fn open_watch(&self, path: String) -> Result<SimWatch, NoWatch> {
         let mut session = self.open().await.map_err(NoWatch::NoAnswer)?;
-        let lost = |lost: Lost| NoWatch::NoAnswer(lost.into_no_answer());
+        let lost = |lost| NoWatch::NoAnswer(no_answer(lost));
         let sent = self.send(&mut session, &Call::get(path)).await;
         let response = sent.map_err(lost)?;
         if !response.status().is_success() {

@@ -26,7 +26,7 @@ pub enum Mutation {
     MissesPods,
     /// What pods mount is never heard of again.
     MissesObjects,
-    /// Each fourth list of pods is empty.
+    /// Each second list of pods is empty.
     BelievesEmptyLists,
     /// Containers are told under the pod before.
     MixesPods,
@@ -37,17 +37,27 @@ pub enum Mutation {
 }
 
 impl Mutation {
-    pub const ALL: [Mutation; 10] = [
-        Mutation::SwallowsStatus,
-        Mutation::ForgetsDeletions,
-        Mutation::DeletesEarly,
-        Mutation::EvictsSquatters,
-        Mutation::MissesPods,
-        Mutation::MissesObjects,
-        Mutation::BelievesEmptyLists,
-        Mutation::MixesPods,
-        Mutation::SkipsLease,
-        Mutation::WaitsForTheDead,
+    /// All of them, and what the checker says that is meant for each.
+    pub const ALL: [(Mutation, &str); 10] = [
+        (Mutation::SwallowsStatus, " in the cluster and "),
+        (
+            Mutation::ForgetsDeletions,
+            "is still being deleted in the cluster",
+        ),
+        (
+            Mutation::DeletesEarly,
+            "is removed while containers of it live",
+        ),
+        (
+            Mutation::EvictsSquatters,
+            "is removed, which nobody wanted to go",
+        ),
+        (Mutation::MissesPods, "was never heard of"),
+        (Mutation::MissesObjects, " has mounted "),
+        (Mutation::BelievesEmptyLists, ", which the cluster wants"),
+        (Mutation::MixesPods, " is told container "),
+        (Mutation::SkipsLease, "the lease was renewed"),
+        (Mutation::WaitsForTheDead, "was never heard of"),
     ];
 }
 
@@ -105,15 +115,18 @@ impl Liar {
         let (verb, list) = (call.verb, call.verb == Verb::Get && path == "/api/v1/pods");
         let mut reply = self.door.call(call).await?;
         match self.mutation {
-            Mutation::BelievesEmptyLists if list && each(&self.count, 4) => {
+            Mutation::BelievesEmptyLists if list && each(&self.count, 2) => {
                 reply.body["items"] = json!([]);
             }
             Mutation::EvictsSquatters if verb == Verb::Create && reply.status == 409 && is_pod => {
                 let name = name.unwrap_or_default();
                 let path = format!("{path}/{}", name.as_str().unwrap_or_default());
                 let there = self.door.call(Call::get(path.clone())).await?;
+                // One of another node it would have to remove unseen.
                 let uid = &there.body["metadata"]["uid"];
-                self.door.call(removal(path, uid)).await?;
+                if uid.is_string() {
+                    self.door.call(removal(path, uid)).await?;
+                }
             }
             _ => {}
         }

@@ -5,7 +5,7 @@ use std::rc::Rc;
 use std::time::Duration;
 
 use jiff::{SignedDuration, Timestamp};
-use lowtide::registry::FaultyDisk;
+use lowtide::registry::{FaultyDisk, Reader};
 use lowtide::world::Cluster;
 
 use super::check;
@@ -30,6 +30,9 @@ const STRIKES: u64 = 15;
 /// After the last fault a pod of the cluster is known here: a dead watch is found out, a pause between
 /// tries (30 s) goes by, somebody dials (10 s), what the pod names is waited for (10 s), and then some.
 const KNOWN: Duration = Duration::from_secs(KEEPALIVE.as_secs() + 70);
+
+/// Beyond its grace a pod that is asked to go in fair weather is there so long at most.
+const PARTING: Duration = Duration::from_secs(5);
 
 /// How often node and cluster are compared until they agree, and how long apart.
 const LOOKS: u32 = 5;
@@ -79,7 +82,7 @@ pub fn simulate_with(
     let stream = Stream::new(seed).fork("cluster");
     // The node dials what is made after it.
     let dialled: Rc<RefCell<Option<Dialled>>> = Rc::default();
-    let way = Rc::clone(&dialled);
+    let (way, count) = (Rc::clone(&dialled), Rc::default());
     let node = RealNode::joined(Rc::new(move |host, executor| {
         let way = way.borrow();
         let (sea, witness) = way.as_ref().expect("made before the node starts");
@@ -93,7 +96,7 @@ pub fn simulate_with(
             _ => Rc::new(Liar {
                 door,
                 mutation,
-                count: Rc::default(),
+                count: Rc::clone(&count),
                 told: RefCell::default(),
             }),
         }
@@ -116,9 +119,7 @@ pub fn simulate_with(
     let witness = Witness::new(&far, slot, store);
     dialled.replace(Some((Rc::clone(&sea), Rc::clone(&witness))));
     let sworn = Rc::clone(&witness);
-    run.host
-        .judge
-        .swear(Rc::new(move |host, uid| sworn.oath(host, uid)));
+    run.host.judge.swear(sworn);
     let rest = Rc::new(Rest {
         far,
         sea,
@@ -158,6 +159,7 @@ impl Story<'_> {
     fn whole(&mut self) -> Verdict {
         self.rest.far.start();
         self.run.begin();
+        self.rest.user.start_to_prepare();
         self.storm()?;
         self.calm()?;
         self.converged()?;
@@ -181,7 +183,8 @@ impl Story<'_> {
         node_check::converged(self.run)?;
         let far = self.rest.far.reader().ok_or("the cluster does not run")?;
         check::converged(self.run, &far)?;
-        self.rest.user.was_told_the_truth(&far)
+        let host = &self.run.host;
+        self.rest.user.ledger.was_told_the_truth(&far, host)
     }
 
     fn storm(&mut self) -> Verdict {
@@ -293,6 +296,14 @@ impl Story<'_> {
     }
 
     fn calm(&mut self) -> Verdict {
+        if self.luck.chance(500) {
+            // The last word of all goes over connections that are dead, and nobody notices.
+            self.rest.sea.set(Weather::fair());
+            self.run.run_for(Duration::from_secs(60))?;
+            self.rest.sea.forget();
+            self.rest.user.start_to_create();
+            self.run.run_for(Duration::from_secs(5))?;
+        }
         self.run.end_faults();
         self.rest.sea.set(Weather::fair());
         self.rest.user.start_to_complete();
@@ -304,7 +315,26 @@ impl Story<'_> {
         self.import_images();
         let far = self.rest.far.reader().ok_or("the cluster does not run")?;
         check::knows(self.run, &far, &given)?;
-        self.run.run_for(CALM - KNOWN)
+        let took = self.part(&far)?;
+        self.run.run_for(CALM - KNOWN - took)
+    }
+
+    /// In fair weather a deletion takes the grace that it is given and hardly more. Returns how long.
+    fn part(&mut self, far: &Reader) -> Result<Duration, String> {
+        let live = check::live(self.run, far);
+        if live.is_empty() {
+            return Ok(Duration::ZERO);
+        }
+        let (key, uid) = self.luck.pick(&live).clone();
+        // None at all takes the object at once, and the pod its own.
+        let grace_s = self.luck.between(1, 30);
+        self.rest.user.start_to_delete(&key, grace_s);
+        let said = || format!("== {key} has to go in {grace_s} s");
+        self.run.host.trace.note(said);
+        let span = Duration::from_secs(grace_s) + PARTING;
+        self.run.run_for(span)?;
+        check::has_gone(self.run, far, &key, &uid)?;
+        Ok(span)
     }
 
     /// What only an import would bring to a pod of the cluster.

@@ -1,21 +1,21 @@
-//! Whoever works at the cluster: makes pods, binds, changes and deletes them and what they name, takes
-//! away the Node or a whole namespace, and sits on names that mirror pods would have.
+//! Whoever works at the cluster: makes pods, binds, resizes, changes and deletes them and what they
+//! name, takes away the Node or a whole namespace, and sits on names that mirror pods would have.
 //!
 //! Over the cluster's own socket, in its own time; while the cluster is down nothing comes of it.
+//! What the cluster has acknowledged is in the `Ledger`.
 
 use std::cell::{Cell, RefCell};
-use std::collections::BTreeMap;
 use std::rc::Rc;
 use std::time::Duration;
 
 use async_executor::Task;
-use lowtide::object::{Key, Kind};
-use lowtide::registry::Reader;
+use lowtide::object::Key;
 use lowtide::world::{Call, Cluster, Verb};
 use serde_json::{Value, json};
 
 use super::door::Door;
 use super::far::Far;
+use super::ledger::Ledger;
 use crate::manifests::{self, Features, OBJECTS};
 use crate::random::Stream;
 use crate::real::NODE_NAME;
@@ -28,37 +28,57 @@ const SHOP: &str = "shop";
 const NAMESPACE_TRIES: u32 = 60;
 const NAMESPACES: [&str; 3] = ["default", "default", SHOP];
 
-/// When a pod is given to the node.
+/// Kind, its plural, and where its content goes.
+const MOUNTED: [(&str, &str, &str); 2] = [
+    ("ConfigMap", "configmaps", "data"),
+    ("Secret", "secrets", "stringData"),
+];
+
+/// Whoever binds later: the cluster leaves its pods alone.
+const SCHEDULER: &str = "sim-scheduler";
+/// A binding that comes to nothing is tried so often, so long apart.
+const BIND_TRIES: u32 = 4;
+const BIND_PAUSE: Duration = Duration::from_secs(5);
+
+/// CPU in thousandths and MiB of memory that containers ask for. All but the last fit beside all others.
+const SIZES: [(u64, u64); 4] = [(100, 64), (200, 128), (300, 96), (3000, 2048)];
+
+/// What happens to a pod before it is bound.
 #[derive(Clone, Copy, PartialEq, Eq)]
-enum Placing {
-    /// It is made so.
-    Said,
-    /// By a binding, so long after.
-    Later(Duration),
+enum Meanwhile {
+    Nothing,
+    Deleted,
+    /// Deleted, and another has its name.
+    Replaced,
 }
 
 pub struct User {
     door: Rc<Door>,
-    far: Rc<Far>,
     luck: Stream,
     trace: Rc<Trace>,
     executor: Rc<Executor>,
     tasks: RefCell<Vec<Task<()>>>,
     acts: Cell<u64>,
-    promises: RefCell<BTreeMap<Name, Promise>>,
+    pub ledger: Ledger,
 }
 
-/// Namespace and name.
-type Name = (String, String);
+/// Limits above the requests: whatever else it has, the pod stays Burstable.
+fn resources(luck: &Stream) -> Value {
+    let (cpu, memory) = *luck.pick(&SIZES);
+    json!({"requests": {"cpu": format!("{cpu}m"), "memory": format!("{memory}Mi")},
+        "limits": {"cpu": format!("{}m", cpu * 2), "memory": format!("{}Mi", memory * 2)}})
+}
 
-/// What was asked for under one name, and what the cluster has acknowledged.
-#[derive(Default)]
-struct Promise {
-    /// UID of a pod that nobody has asked to go since, and how often the cluster had been put back.
-    there: Option<(String, u64)>,
-    /// Deletions that were asked for, and those among them of which nothing was heard.
-    deletions: u64,
-    unheard: u64,
+fn add_resources(pod: &mut Value, luck: &Stream) {
+    let never = pod["spec"]["restartPolicy"] == "Never";
+    let container = &mut pod["spec"]["containers"][0];
+    container["resources"] = resources(luck);
+    let policies: Vec<Value> = ["cpu", "memory"]
+        .into_iter()
+        .filter(|_| !never && luck.chance(300))
+        .map(|name| json!({"resourceName": name, "restartPolicy": "RestartContainer"}))
+        .collect();
+    container["resizePolicy"] = json!(policies);
 }
 
 fn pods(namespace: &str) -> String {
@@ -75,13 +95,12 @@ impl User {
     ) -> Rc<User> {
         Rc::new(User {
             door: Rc::clone(door),
-            far: Rc::clone(far),
             luck,
             trace: Rc::clone(trace),
             executor: Rc::clone(executor),
             tasks: RefCell::default(),
             acts: Cell::new(0),
-            promises: RefCell::default(),
+            ledger: Ledger::new(far),
         })
     }
 
@@ -108,7 +127,7 @@ impl User {
     async fn do_something(&self, luck: &Stream, mirrors: &[String]) {
         let namespace = *luck.pick(&NAMESPACES);
         let name = *luck.pick(&NAMES);
-        match luck.between(0, 15) {
+        match luck.between(0, 17) {
             0..=3 => self.create(namespace, name, luck).await,
             4 => self.delete(namespace, name, luck).await,
             5 => {
@@ -131,11 +150,14 @@ impl User {
             }
             12 => {
                 let shop = format!("/api/v1/namespaces/{SHOP}");
-                NAMES.iter().for_each(|name| self.doubt(SHOP, name));
+                for name in NAMES {
+                    self.ledger.doubt(SHOP, name);
+                }
                 if self.ask(Verb::Delete, &shop, Value::Null).await.is_some() {
-                    NAMES.iter().for_each(|name| self.heard(SHOP, name));
+                    NAMES.iter().for_each(|name| self.ledger.heard(SHOP, name));
                 }
             }
+            13 | 14 => self.resize(namespace, name, luck).await,
             _ => self.create(namespace, name, luck).await,
         }
     }
@@ -163,42 +185,85 @@ impl User {
     }
 
     async fn create(&self, namespace: &str, name: &str, luck: &Stream) {
+        if namespace == SHOP {
+            self.make_namespace().await;
+        }
+        match luck.chance(500) {
+            true => drop(self.make(namespace, name, Some(NODE_NAME), luck).await),
+            false => {
+                if let Some(pod) = self.make(namespace, name, None, luck).await {
+                    self.place(namespace, pod, luck).await;
+                }
+            }
+        }
+    }
+
+    async fn make(
+        &self,
+        namespace: &str,
+        name: &str,
+        node: Option<&str>,
+        luck: &Stream,
+    ) -> Option<Value> {
         let mut pod = manifests::pod(name, luck, Features::Full);
         if let Some(metadata) = pod["metadata"].as_object_mut() {
             metadata.remove("uid");
         }
-        let placing = match luck.chance(500) {
-            true => Placing::Said,
-            false => Placing::Later(Duration::from_millis(luck.between(0, 3000))),
-        };
-        if placing == Placing::Said {
-            pod["spec"]["nodeName"] = json!(NODE_NAME);
+        if luck.chance(500) {
+            add_resources(&mut pod, luck);
         }
-        if namespace == SHOP {
-            self.make_namespace().await;
+        match node {
+            Some(node) => pod["spec"]["nodeName"] = json!(node),
+            None => pod["spec"]["schedulerName"] = json!(SCHEDULER),
         }
         self.trace
             .note(|| format!("user: a pod {namespace}/{name}: {pod}"));
-        let asked = (self.deletions(namespace, name), self.far.restores.get());
-        let made = self.ask(Verb::Create, &pods(namespace), pod).await;
-        if let Some(made) = &made {
-            self.note_made(namespace, made, asked);
+        let asked = self.ledger.ask(namespace, name);
+        let made = self.ask(Verb::Create, &pods(namespace), pod).await?;
+        self.ledger.note_made(namespace, &made, asked);
+        Some(made)
+    }
+
+    /// What a scheduler does, in its own time. Somebody else may have thought better of it meanwhile.
+    async fn place(&self, namespace: &str, pod: Value, luck: &Stream) {
+        let patience = *luck.pick(&[300, 3000, 60_000]);
+        let patience = Duration::from_millis(luck.between(0, patience));
+        self.door.wait(patience).await;
+        let meanwhile = match luck.between(0, 9) {
+            0 => Meanwhile::Deleted,
+            1 => Meanwhile::Replaced,
+            _ => Meanwhile::Nothing,
+        };
+        let name = pod["metadata"]["name"].as_str().unwrap_or_default();
+        if meanwhile != Meanwhile::Nothing {
+            self.delete(namespace, name, luck).await;
         }
-        if let (Some(pod), Placing::Later(after)) = (made, placing) {
-            self.door.wait(after).await;
-            self.bind(namespace, &pod).await;
+        let other = match meanwhile {
+            Meanwhile::Replaced => self.make(namespace, name, None, luck).await,
+            Meanwhile::Nothing | Meanwhile::Deleted => None,
+        };
+        self.bind(namespace, &pod).await;
+        if let Some(other) = other {
+            self.bind(namespace, &other).await;
         }
     }
 
-    /// As a scheduler does: this pod and no successor of its name.
+    /// As a scheduler does: this pod and no successor of its name, again where nothing was heard.
     async fn bind(&self, namespace: &str, pod: &Value) {
-        let (name, uid) = (&pod["metadata"]["name"], &pod["metadata"]["uid"]);
-        let name = name.as_str().unwrap_or_default();
+        let text = |field: &str| pod["metadata"][field].as_str().unwrap_or_default();
+        let (name, uid) = (text("name"), text("uid"));
         let binding = json!({"apiVersion": "v1", "kind": "Binding",
             "metadata": {"name": name, "uid": uid},
             "target": {"kind": "Node", "name": NODE_NAME}});
         let path = format!("{}/{name}/binding", pods(namespace));
-        self.ask(Verb::Create, &path, binding).await;
+        for _ in 0..BIND_TRIES {
+            let asked = self.ledger.ask(namespace, name);
+            let bound = self.ask(Verb::Create, &path, binding.clone()).await;
+            if bound.is_some() {
+                return self.ledger.note_bound(asked, uid);
+            }
+            self.door.wait(BIND_PAUSE).await;
+        }
     }
 
     /// Takes the name that the picture of a pod of the node would have.
@@ -206,8 +271,10 @@ impl User {
         let mut pod = json!({"apiVersion": "v1", "kind": "Pod", "metadata": {"name": mirror},
             "spec": {"containers": [{"name": "c0", "image": manifests::IMAGES[0],
                 "command": ["forever"]}]}});
-        if luck.chance(300) {
-            pod["spec"]["nodeName"] = json!("elsewhere");
+        match luck.between(0, 2) {
+            0 => pod["spec"]["nodeName"] = json!("elsewhere"),
+            1 => pod["spec"]["nodeName"] = json!(NODE_NAME),
+            _ => {}
         }
         self.delete("default", mirror, luck).await;
         self.ask(Verb::Create, &pods("default"), pod).await;
@@ -223,62 +290,24 @@ impl User {
         if luck.chance(300) {
             options["gracePeriodSeconds"] = json!(luck.between(0, 3));
         }
+        self.delete_so(namespace, name, options).await;
+    }
+
+    async fn delete_so(&self, namespace: &str, name: &str, options: Value) {
         let path = format!("{}/{name}", pods(namespace));
-        self.doubt(namespace, name);
-        if self.ask(Verb::Delete, &path, options).await.is_some() {
-            self.heard(namespace, name);
+        let asked = self.ledger.doubt(namespace, name);
+        if let Some(pod) = self.ask(Verb::Delete, &path, options).await {
+            self.ledger.heard(namespace, name);
+            self.ledger.note_deleted(asked, &pod);
         }
     }
 
-    fn promise<T>(&self, namespace: &str, name: &str, change: impl FnOnce(&mut Promise) -> T) -> T {
-        let key = (namespace.to_owned(), name.to_owned());
-        change(self.promises.borrow_mut().entry(key).or_default())
-    }
-
-    fn deletions(&self, namespace: &str, name: &str) -> u64 {
-        self.promise(namespace, name, |promise| promise.deletions)
-    }
-
-    /// Somebody wants it to go.
-    fn doubt(&self, namespace: &str, name: &str) {
-        self.promise(namespace, name, |promise| {
-            promise.there = None;
-            promise.deletions += 1;
-            promise.unheard += 1;
-        });
-    }
-
-    fn heard(&self, namespace: &str, name: &str) {
-        self.promise(namespace, name, |promise| promise.unheard -= 1);
-    }
-
-    /// The cluster says that a pod is made. `asked`: deletions and restored backups until it was asked.
-    fn note_made(&self, namespace: &str, pod: &Value, asked: (u64, u64)) {
-        let text = |field: &str| pod["metadata"][field].as_str().unwrap_or_default();
-        let restores = self.far.restores.get();
-        self.promise(namespace, text("name"), |promise| {
-            if (promise.deletions, restores) == asked && promise.unheard == 0 {
-                promise.there = Some((text("uid").to_owned(), restores));
-            }
-        });
-    }
-
-    /// Whether what the cluster has acknowledged is so.
-    pub fn was_told_the_truth(&self, far: &Reader) -> Result<(), String> {
-        for ((namespace, name), promise) in &*self.promises.borrow() {
-            let there = promise.there.as_ref();
-            let Some((uid, _)) = there.filter(|there| there.1 == self.far.restores.get()) else {
-                continue;
-            };
-            let pod = far.get(&Key::local(Kind::Pod, namespace, name));
-            let found = pod.as_ref().map(|pod| pod.uid());
-            if found != Some(uid) {
-                return Err(format!(
-                    "{namespace}/{name} was made as {uid} and is {found:?}"
-                ));
-            }
-        }
-        Ok(())
+    /// Other resources for a pod that may be running, in place where its policy says so.
+    async fn resize(&self, namespace: &str, name: &str, luck: &Stream) {
+        let path = format!("{}/{name}/resize", pods(namespace));
+        let resources = resources(luck);
+        let patch = json!({"spec": {"containers": [{"name": "c0", "resources": resources}]}});
+        self.ask(Verb::Patch, &path, patch).await;
     }
 
     async fn edit(&self, namespace: &str, name: &str, luck: &Stream) {
@@ -294,10 +323,7 @@ impl User {
     /// A ConfigMap or a Secret that pods may name comes, changes or goes.
     async fn change_object(&self, namespace: &str, luck: &Stream) {
         let name = *luck.pick(&OBJECTS);
-        let (kind, plural, field) = *luck.pick(&[
-            ("ConfigMap", "configmaps", "data"),
-            ("Secret", "secrets", "stringData"),
-        ]);
+        let (kind, plural, field) = *luck.pick(&MOUNTED);
         let path = format!("/api/v1/namespaces/{namespace}/{plural}");
         let body = json!({"apiVersion": "v1", "kind": kind, "metadata": {"name": name},
             field: {"value": luck.next().to_string()}});
@@ -321,23 +347,57 @@ impl User {
                 None => self.make_namespace().await,
             }
         }
+        self.make_objects(&luck, 1000).await;
+    }
+
+    /// Each with a chance per mille; and news for whoever has mounted it.
+    async fn make_objects(&self, luck: &Stream, chance: u64) {
         for namespace in ["default", SHOP] {
             for name in OBJECTS {
-                for (kind, plural, field) in [
-                    ("ConfigMap", "configmaps", "data"),
-                    ("Secret", "secrets", "stringData"),
-                ] {
+                for (kind, plural, field) in MOUNTED {
+                    if !luck.chance(chance) {
+                        continue;
+                    }
                     let path = format!("/api/v1/namespaces/{namespace}/{plural}");
                     let body = json!({"apiVersion": "v1", "kind": kind,
                         "metadata": {"name": name}, field: {"value": "1"}});
                     self.ask(Verb::Create, &path, body).await;
-                    // News for whoever has mounted it.
                     let one = format!("{path}/{name}");
                     let news = json!({field: {"value": luck.next().to_string()}});
                     self.ask(Verb::Patch, &one, news).await;
                 }
             }
         }
+    }
+
+    /// Some of what pods name is there before them.
+    pub fn start_to_prepare(self: &Rc<User>) {
+        let user = Rc::clone(self);
+        self.keep(self.executor.spawn(async move {
+            user.door.wait(Duration::from_secs(1)).await;
+            user.make_namespace().await;
+            let luck = user.luck.fork("prepare");
+            user.make_objects(&luck, 400).await;
+        }));
+    }
+
+    /// A pod is given to the node.
+    pub fn start_to_create(self: &Rc<User>) {
+        let user = Rc::clone(self);
+        self.keep(self.executor.spawn(async move {
+            let luck = user.luck.fork("last");
+            user.make("default", "last", Some(NODE_NAME), &luck).await;
+        }));
+    }
+
+    /// One is asked to go.
+    pub fn start_to_delete(self: &Rc<User>, key: &Key, grace_s: u64) {
+        let (user, key) = (Rc::clone(self), key.clone());
+        self.keep(self.executor.spawn(async move {
+            let options = json!({"apiVersion": "v1", "kind": "DeleteOptions",
+                "gracePeriodSeconds": grace_s});
+            user.delete_so(&key.namespace, &key.name, options).await;
+        }));
     }
 
     pub fn start_to_complete(self: &Rc<User>) {

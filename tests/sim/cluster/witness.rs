@@ -14,6 +14,7 @@ use serde_json::Value;
 use super::far::{Far, copy};
 use crate::client::{Ledger, Storing};
 use crate::host::Host;
+use crate::judge::Oath;
 use crate::random::Stream;
 use crate::timeline::SimClock;
 
@@ -198,9 +199,10 @@ impl Witness {
             }
         }
     }
+}
 
-    /// What must be true of a pod of which something starts.
-    pub fn oath(&self, host: &Host, uid: &Uid) -> Result<(), String> {
+impl Oath for Witness {
+    fn may_start(&self, host: &Host, uid: &Uid) -> Result<(), String> {
         let Some(key) = self.taken.borrow().get(uid.as_str()).cloned() else {
             return Ok(());
         };
@@ -242,6 +244,12 @@ impl Witness {
             }
         }
         Ok(())
+    }
+
+    /// The cluster wanted it to go at some time.
+    fn may_end(&self, uid: &Uid) -> bool {
+        let pods = self.pods.borrow();
+        pods.get(uid.as_str()).is_none_or(|pod| pod.given_up)
     }
 }
 
