@@ -257,11 +257,7 @@ fn read(given: &Given) -> Result<RunOptions, BadValue> {
     let preload = root_dir.join("preload");
     let (image_gc_high_percent, image_gc_low_percent) = image_thresholds(given)?;
     Ok(RunOptions {
-        pod_manifest_path: given.parse(
-            "pod-manifest-path",
-            Some(PathBuf::from("/etc/lowtide/manifests")),
-            |text| Ok(Some(PathBuf::from(text)).filter(|path| !path.as_os_str().is_empty())),
-        )?,
+        pod_manifest_path: manifest_path(given)?,
         manifest_url: manifest_url(given)?,
         manifest_url_headers: given.list("manifest-url-header", value::header)?,
         file_check_period: given.parse("file-check-frequency", seconds(20), value::period)?,
@@ -277,13 +273,12 @@ fn read(given: &Given) -> Result<RunOptions, BadValue> {
         node_labels: given.list("node-labels", value::label)?,
         register_with_taints: given.list("register-with-taints", value::taint)?,
         pod_cidr: given.parse("pod-cidr", DEFAULT_POD_CIDR, value::cidr)?,
-        cni_conf_dir: given
-            .text("cni-conf-dir")
-            .map(|_| given.directory("cni-conf-dir", ""))
-            .transpose()?,
-        resolv_conf: given.parse("resolv-conf", Some("/etc/resolv.conf".into()), |text| {
-            Ok(Some(PathBuf::from(text)).filter(|path| !path.as_os_str().is_empty()))
-        })?,
+        cni_conf_dir: given.parse("cni-conf-dir", None, optional_path)?,
+        resolv_conf: given.parse(
+            "resolv-conf",
+            Some("/etc/resolv.conf".into()),
+            optional_path,
+        )?,
         cluster_dns: given.list("cluster-dns", value::ip)?,
         cluster_domain: given.text("cluster-domain"),
         cgroup_root: given.parse("cgroup-root", "/".to_owned(), cgroup_root)?,
@@ -327,6 +322,16 @@ fn read(given: &Given) -> Result<RunOptions, BadValue> {
             false => OnExit::LeavePods,
         },
     })
+}
+
+fn manifest_path(given: &Given) -> Result<Option<PathBuf>, BadValue> {
+    let default = Some(PathBuf::from("/etc/lowtide/manifests"));
+    given.parse("pod-manifest-path", default, optional_path)
+}
+
+/// The empty text is none.
+fn optional_path(text: &str) -> Result<Option<PathBuf>, String> {
+    Ok(Some(PathBuf::from(text)).filter(|path| !path.as_os_str().is_empty()))
 }
 
 /// As kube-apiserver has it.
