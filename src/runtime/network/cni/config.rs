@@ -166,7 +166,7 @@ mod tests {
     #[test]
     fn a_plugin_by_itself_is_a_list_of_one_and_the_best_version_is_spoken() {
         let bridge = json!({"name": "n", "cniVersion": "0.3.1", "type": "bridge", "mtu": 1400});
-        let list = |version: &str, plugins: Value| json!({"name": "n", "cniVersion": version, "plugins": plugins});
+        let list = |version: &str, list: Value| json!({"name": "n", "cniVersion": version, "plugins": list});
         let two = json!([{"type": "flannel", "delegate": {}}, {"type": "portmap"}]);
         let mut newer = list("0.4.0", two.clone());
         newer["cniVersions"] = json!(["1.0.0", "0.3.1", "7.0.0", "1.1.0"]);
