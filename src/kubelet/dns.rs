@@ -16,8 +16,8 @@ const DOMAIN_BYTES_MAX: usize = 253;
 
 /// A Warning event of the pod.
 #[derive(Clone, Debug, PartialEq, Eq)]
-pub struct DnsWarning {
-    /// `DNSConfigForming` or `MissingClusterDNS`
+pub struct PodWarning {
+    /// `DNSConfigForming`, for example.
     pub reason: &'static str,
     pub message: String,
 }
@@ -30,7 +30,7 @@ enum Policy {
 }
 
 /// Merges everything that bears on the pod's resolv.conf.
-pub fn pod_dns(pod: &Pod, settings: &DnsSettings) -> (Dns, Vec<DnsWarning>) {
+pub fn pod_dns(pod: &Pod, settings: &DnsSettings) -> (Dns, Vec<PodWarning>) {
     let empty = PodSpec::default();
     let spec = pod.spec.as_ref().unwrap_or(&empty);
     let mut warnings = Vec::new();
@@ -52,7 +52,7 @@ fn policy(
     pod: &Pod,
     spec: &PodSpec,
     settings: &DnsSettings,
-    warnings: &mut Vec<DnsWarning>,
+    warnings: &mut Vec<PodWarning>,
 ) -> Policy {
     let host_network = spec.host_network == Some(true);
     let written = spec.dns_policy.as_deref().unwrap_or("ClusterFirst");
@@ -67,7 +67,7 @@ fn policy(
         return Policy::Cluster;
     }
     let metadata = &pod.metadata;
-    warnings.push(DnsWarning {
+    warnings.push(PodWarning {
         reason: "MissingClusterDNS",
         message: format!(
             "pod: \"{}_{}({})\". kubelet does not have ClusterDNS IP configured and cannot create \
@@ -157,10 +157,10 @@ fn deduplicate(list: &mut Vec<String>) {
     list.retain(|entry| seen.insert(entry.clone()));
 }
 
-fn limit(dns: &mut Dns, warnings: &mut Vec<DnsWarning>) {
+fn limit(dns: &mut Dns, warnings: &mut Vec<PodWarning>) {
     if dns.nameservers.len() > NAMESERVERS_MAX {
         dns.nameservers.truncate(NAMESERVERS_MAX);
-        warnings.push(DnsWarning {
+        warnings.push(PodWarning {
             reason: "DNSConfigForming",
             message: format!(
                 "Nameserver limits were exceeded, some nameservers have been omitted, \
@@ -177,7 +177,7 @@ fn limit(dns: &mut Dns, warnings: &mut Vec<DnsWarning>) {
         dns.searches.pop();
     }
     if dns.searches.len() < stated {
-        warnings.push(DnsWarning {
+        warnings.push(PodWarning {
             reason: "DNSConfigForming",
             message: format!(
                 "Search Line limits were exceeded, some search paths have been omitted, \

@@ -3,7 +3,7 @@
 
 use k8s_openapi::api::core::v1::{Pod, PodSpec};
 
-use super::dns::{DnsWarning, pod_dns};
+use super::dns::{PodWarning, pod_dns};
 use super::facts::NodeFacts;
 use super::resources::pod_cgroup;
 use crate::world::{
@@ -46,7 +46,7 @@ pub struct SandboxError(pub String);
 pub struct SandboxPlan {
     pub config: SandboxConfig,
     /// To publish as Warning events, once.
-    pub warnings: Vec<DnsWarning>,
+    pub warnings: Vec<PodWarning>,
 }
 
 /// Builds the sandbox's configuration. Sysctls must have passed `check_sysctls` before.
@@ -65,7 +65,7 @@ pub fn sandbox_config(
     let (dns, mut warnings) = pod_dns(pod, &node.dns);
     let ports = ports(spec)?;
     if !ports.is_empty() && node.pod_network == PodNetwork::NoHostPorts {
-        warnings.push(DnsWarning {
+        warnings.push(PodWarning {
             reason: "HostPortNotMapped",
             message: "no plugin of the CNI configuration has the capability portMappings: \
                       hostPorts lead nowhere, unless the network serves them by itself"
