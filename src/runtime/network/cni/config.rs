@@ -13,9 +13,9 @@ use std::fs;
 use std::io;
 use std::path::{Path, PathBuf};
 
-use serde::Deserialize;
 use serde_json::{Value, json};
 
+use crate::object::locate;
 use crate::os::regular_file;
 
 /// Bytes of one file.
@@ -79,68 +79,56 @@ fn read(path: &Path) -> Result<Value, String> {
     parse(&String::from_utf8_lossy(&text)).map_err(|(line, what)| format!(":{line}: {what}"))
 }
 
-/// What every configuration must have, by which the decoder knows line and field.
-#[derive(Deserialize)]
-struct Shape {
-    name: String,
-    #[serde(default, rename = "cniVersion")]
-    version: String,
-    #[serde(default, rename = "cniVersions")]
-    versions: Vec<String>,
-    plugins: Option<Vec<Plugin>>,
-    #[serde(rename = "type")]
-    program: Option<String>,
-}
-
-#[derive(Deserialize)]
-struct Plugin {
-    #[serde(rename = "type")]
-    program: String,
-}
-
 /// The list that a text says, with the version that is spoken. Errors: line, and what is wrong.
-fn parse(text: &str) -> Result<Value, (usize, String)> {
-    let broken = |error: serde_json::Error| {
+fn parse(text: &str) -> Result<Value, (u32, String)> {
+    let mut whole: Value = serde_json::from_str(text).map_err(|error| {
         let what = error.to_string();
         let what = what.split(" at line ").next().unwrap_or_default();
-        (error.line(), what.to_owned())
+        (
+            u32::try_from(error.line()).unwrap_or(u32::MAX),
+            what.to_owned(),
+        )
+    })?;
+    let wrong = |field: &str, what: String| {
+        let line = locate::line_of(text, field).unwrap_or(1);
+        Err((line, format!("{field}: {what}")))
     };
-    let shape: Shape = serde_json::from_str(text).map_err(broken)?;
-    let mut whole: Value = serde_json::from_str(text).map_err(broken)?;
-    let wrong = |value: &str, what: String| Err((line_of(text, value), what));
-    let name = shape.name.as_str();
-    if !is_name(name) {
-        return wrong(
-            name,
-            format!("name: {name:?} has characters that no network's name has"),
-        );
+    let name = whole["name"].clone();
+    if !name.as_str().is_some_and(is_name) {
+        return wrong("name", format!("{name} is no name of a network"));
     }
-    let asked = |version: &&&str| {
-        shape.version == **version || shape.versions.iter().any(|asked| asked == **version)
+    let asked = &whole["cniVersion"];
+    let asks = |version: &&&str| {
+        let more = whole["cniVersions"].as_array();
+        *asked == **version || more.is_some_and(|more| more.iter().any(|one| *one == **version))
     };
-    let Some(version) = VERSIONS.iter().find(asked) else {
-        let (asked, all) = (&shape.version, VERSIONS.join(", "));
-        return wrong(asked, format!("cniVersion: {asked:?} is none of {all}"));
+    let Some(version) = VERSIONS.iter().find(asks) else {
+        let all = VERSIONS.join(", ");
+        return wrong("cniVersion", format!("{asked} is none of {all}"));
     };
-    let plugins = match shape.plugins {
-        Some(_) => whole["plugins"].take(),
-        None => json!([whole]),
+    let (plugins, path) = match whole.get_mut("plugins") {
+        Some(plugins) => (plugins.take(), "plugins"),
+        None => (json!([whole]), ""),
     };
-    let single = shape.program.map(|program| Plugin { program });
-    let listed = shape
-        .plugins
-        .unwrap_or_else(|| single.into_iter().collect());
+    let listed = plugins.as_array().map_or(&[][..], Vec::as_slice);
     if listed.is_empty() {
-        return wrong("plugins", "plugins: there is none".to_owned());
+        return wrong("plugins", "there is none".to_owned());
     }
-    for (number, Plugin { program }) in listed.iter().enumerate() {
-        let is_program = !program.is_empty() && !program.contains('/') && program != "..";
-        if !is_program || !plugins[number].is_object() {
-            let what = format!("plugins[{number}].type: {program:?} is no program's name");
-            return wrong(program, what);
+    for (number, plugin) in listed.iter().enumerate() {
+        let program = &plugin["type"];
+        if !program.as_str().is_some_and(is_program) {
+            let field = match path {
+                "" => "type".to_owned(),
+                path => format!("{path}[{number}].type"),
+            };
+            return wrong(&field, format!("{program} is no program's name"));
         }
     }
     Ok(json!({ "name": name, "cniVersion": version, "plugins": plugins }))
+}
+
+fn is_program(name: &str) -> bool {
+    !name.is_empty() && !name.contains('/') && name != ".."
 }
 
 /// Source: libcni, pkg/utils (ValidateNetworkName).
@@ -151,12 +139,6 @@ fn is_name(name: &str) -> bool {
         .is_some_and(|byte| byte.is_ascii_alphanumeric());
     let allowed = |byte: u8| byte.is_ascii_alphanumeric() || b"_.-".contains(&byte);
     first && name.bytes().all(allowed)
-}
-
-/// Where a text stands first, in quotes; 1 if it does not.
-fn line_of(text: &str, quoted: &str) -> usize {
-    let place = text.find(&format!("\"{quoted}\"")).unwrap_or(0);
-    1 + text[..place].matches('\n').count()
 }
 
 #[cfg(test)]
@@ -184,13 +166,13 @@ mod tests {
         for (text, line, part) in [
             ("{\n \"name\": \"n\",\n", 3, "EOF"),
             ("", 1, "EOF"),
-            ("[]", 1, "invalid length 0"),
+            ("[]", 1, "name: null is no name"),
             (
                 "{\n \"cniVersion\": \"1.0.0\"\n}",
-                3,
-                "missing field `name`",
+                1,
+                "name: null is no name",
             ),
-            ("{\n \"name\": 5\n}", 2, "expected a string"),
+            ("{\n \"name\": 5\n}", 2, "name: 5 is no name"),
             (
                 "{\n \"name\": \"n\",\n \"cniVersion\": \"9.9\",\n \"type\": \"a\"}",
                 3,
@@ -199,7 +181,7 @@ mod tests {
             (
                 "{\"name\": \"n\",\n \"type\": \"a\"}",
                 1,
-                "cniVersion: \"\" is none",
+                "cniVersion: null is none",
             ),
             (
                 "{\"cniVersion\": \"1.0.0\",\n\"name\": \"a b\", \"type\": \"a\"}",
@@ -214,17 +196,17 @@ mod tests {
             (
                 "{\"cniVersion\": \"1.0.0\", \"name\": \"n\"}",
                 1,
-                "plugins: there is none",
+                "type: null is no program",
             ),
             (
                 "{\"cniVersion\": \"1.0.0\", \"name\": \"n\", \"plugins\": [\n{\"type\": \"a\"},\n{}]}",
                 3,
-                "missing field `type`",
+                "plugins[1].type: null",
             ),
             (
                 "{\"cniVersion\": \"1.0.0\", \"name\": \"n\", \"plugins\": [\n{\"type\": \"../a\"}]}",
                 2,
-                "plugins[0].type: \"../a\"",
+                "plugins[0].type: \"../a\" is no",
             ),
             (
                 "{\"cniVersion\": \"1.0.0\", \"name\": \"n\", \"plugins\": [[\"a\"]]}",
