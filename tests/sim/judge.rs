@@ -133,6 +133,13 @@ impl Judge {
         change(self.pasts.borrow_mut().entry(uid.clone()).or_default())
     }
 
+    /// The node has let go of the pod, with all that it knew of it.
+    pub fn forget(&self, uid: &str) {
+        self.pasts
+            .borrow_mut()
+            .retain(|known, _| known.as_str() != uid);
+    }
+
     /// Whether the node has published an end of the pod.
     pub fn was_told_over(&self, uid: &Uid) -> bool {
         self.past(uid, |past| past.published_end.is_some())

@@ -16,6 +16,7 @@ use crate::client::{Ledger, Storing};
 use crate::host::Host;
 use crate::judge::Oath;
 use crate::random::Stream;
+use crate::real::NODE_NAME;
 use crate::timeline::SimClock;
 
 const MIRROR: &str = "kubernetes.io/config.mirror";
@@ -94,9 +95,15 @@ impl Witness {
     fn look_at_cluster(&self, host: &Host, far: &Reader) {
         let mut pods = self.pods.borrow_mut();
         if self.restores.replace(self.far.restores.get()) != self.far.restores.get() {
-            // In this history nobody was told anything yet.
-            pods.values_mut().for_each(|pod| pod.told_over = false);
+            // In this history nobody was told anything yet. Of what it has let go of, the node knows
+            // nothing any more: it is a new pod.
+            for (uid, pod) in pods.iter_mut() {
+                if std::mem::take(&mut pod.told_over) && !pod.is_mirror {
+                    host.judge.forget(uid);
+                }
+            }
         }
+        let taken = self.taken.borrow();
         let mut there = Vec::new();
         for object in far.list_packed(Kind::Pod, None).0 {
             let uid = object.uid().to_owned();
@@ -111,7 +118,11 @@ impl Witness {
             let version = object.resource_version();
             if known.version != version && !known.is_mirror {
                 known.version = version;
-                self.look_at_status(host, &uid, &object.unpack().body["status"]);
+                let body = object.unpack().body;
+                // In a backup it may not be bound yet.
+                let elsewhere = body["spec"]["nodeName"] != NODE_NAME;
+                known.given_up |= elsewhere && taken.contains_key(&uid);
+                self.look_at_status(host, &uid, &body["status"]);
             }
             there.push(uid);
         }
