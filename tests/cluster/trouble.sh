@@ -197,7 +197,8 @@ story_links() {
     within 30 fails kubectl get namespace brief
     within 20 ready own-edge
 
-    # What the cluster says is lost: renewals arrive.
+    # What the cluster says is lost: renewals arrive, over connections that are there by then.
+    sleep 3
     link deaf
     pod new "$forever" | create
     rm "$edge/manifests/own.yaml"
