@@ -36,7 +36,8 @@ fn the_node_follows_its_address_and_says_what_its_provider_knows() {
         let metadata = place.join("metadata.json");
         let mut node = Node::new(place).flag(&format!("--cloud-provider={}", metadata.display()));
         node.start();
-        assert_eq!(addresses(&node), ["InternalIP 198.51.100.7", "Hostname n"]);
+        let first = ["InternalIP 198.51.100.7", "Hostname n"];
+        eventually("the Node has the address", || addresses(&node) == first);
 
         // No way out for a while is no reason to forget; another way out is.
         ip("address flush dev uplink");
