@@ -159,8 +159,9 @@ async fn attach(
     let (network, layout) = (host.network.clone(), host.layout.clone());
     let mut record = record.clone();
     let attach = move || {
-        let namespace = namespace(pause).map_err(|error| of_io("", &error))?;
         let config = &record.config;
+        let namespace = namespace(pause)
+            .map_err(|error| of_io(&format!("find the network of pod {}", config.uid), &error))?;
         let attached = network.attach(config, record.lease.as_ref(), namespace.as_fd());
         record.addresses = attached.map_err(of_network)?;
         if !record.addresses.is_empty() {
