@@ -35,7 +35,7 @@ use smol_hyper::rt::FuturesIo;
 use super::dial::{self, Stream, within};
 use super::proxy::{Proxies, Proxy};
 use crate::os::tcp;
-use crate::world::{BootTime, Clock};
+use crate::world::{BootTime, Clock, Knock};
 
 /// Bytes of an answer's head, and the read buffer of its body.
 const HEAD_BYTES_MAX: usize = 64 * 1024;
@@ -203,11 +203,29 @@ impl Client {
         })
     }
 
-    /// Whether somebody takes a connection at the address within `span`.
-    pub async fn knock(&self, address: SocketAddr, span: Duration) -> bool {
+    /// Who opens within `span` at the address, where the server of `url` is or the proxy on the way to it.
+    pub async fn knock(
+        &self,
+        address: SocketAddr,
+        url: &Uri,
+        tls: &Arc<ClientConfig>,
+        name: Option<&str>,
+        span: Duration,
+    ) -> Knock {
+        let direct = matches!(self.proxies.for_url(url), Ok(None));
+        let begun = self.clock.now();
         let connecting = Async::<TcpStream>::connect(address);
-        let connected = within(&*self.clock, span, connecting).await;
-        connected.is_some_and(|connected| connected.is_ok())
+        let Some(Ok(stream)) = within(&*self.clock, span, connecting).await else {
+            return Knock::Shut;
+        };
+        if !direct || url.scheme_str() != Some("https") {
+            return Knock::Open;
+        }
+        let left = span.saturating_sub(self.clock.now().since(begun));
+        match within(&*self.clock, left, secure(stream, url, tls, name)).await {
+            Some(Ok(_)) => Knock::Open,
+            Some(Err(_)) | None => Knock::Mute,
+        }
     }
 
     /// The request as it goes over the wire: through a proxy, one in the clear names the whole URL.
@@ -228,12 +246,12 @@ impl Client {
         if host.is_empty() {
             return Err(Error::Request(format!("{url} names no host")));
         }
-        let secure = match url.scheme_str() {
+        let encrypted = match url.scheme_str() {
             Some("https") => true,
             Some("http") => false,
             _ => return Err(Error::Request(format!("{url} is neither http nor https"))),
         };
-        let port = url.port_u16().unwrap_or(if secure { 443 } else { 80 });
+        let port = url.port_u16().unwrap_or(if encrypted { 443 } else { 80 });
         let (what, dialled, at) = match proxy {
             None => ("", host, port),
             Some(proxy) => ("proxy ", proxy.host.as_str(), proxy.port),
@@ -243,22 +261,33 @@ impl Client {
             .map_err(|error| Error::Broken(format!("connect to {what}{dialled}: {error}")))?;
         tcp::prepare_client(stream.get_ref())
             .map_err(|error| Error::Broken(format!("connect to {what}{dialled}: {error}")))?;
-        if secure && let Some(proxy) = proxy {
+        if encrypted && let Some(proxy) = proxy {
             open_tunnel(&mut stream, proxy, host, port).await?;
         }
-        if !secure {
+        if !encrypted {
             return Ok(Stream::Plain(stream));
         }
-        let name = name.unwrap_or(host.trim_start_matches('[').trim_end_matches(']'));
-        let name = ServerName::try_from(name.to_owned())
-            .map_err(|_| Error::Request(format!("{name} is no valid host name")))?;
-        let connector = TlsConnector::from(tls.clone());
-        let stream = connector
-            .connect(name, stream)
-            .await
-            .map_err(|error| tls_failed(host, &error))?;
-        Ok(Stream::Tls(Box::new(stream)))
+        secure(stream, url, tls, name).await
     }
+}
+
+/// `name`: what the certificate has to be for, if not for the host of the URL.
+async fn secure(
+    stream: Async<TcpStream>,
+    url: &Uri,
+    tls: &Arc<ClientConfig>,
+    name: Option<&str>,
+) -> Result<Stream, Error> {
+    let host = url.host().unwrap_or_default();
+    let name = name.unwrap_or(host.trim_start_matches('[').trim_end_matches(']'));
+    let name = ServerName::try_from(name.to_owned())
+        .map_err(|_| Error::Request(format!("{name} is no valid host name")))?;
+    let connector = TlsConnector::from(tls.clone());
+    let stream = connector
+        .connect(name, stream)
+        .await
+        .map_err(|error| tls_failed(host, &error))?;
+    Ok(Stream::Tls(Box::new(stream)))
 }
 
 impl Session {

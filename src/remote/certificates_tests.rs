@@ -10,7 +10,7 @@ use super::*;
 use crate::net::certificates::Authority;
 use crate::os::disk::SystemDisk;
 use crate::os::random::SystemRandom;
-use crate::world::{BootTime, LocalFuture, NoWatch, Watch};
+use crate::world::{BootTime, Knock, LocalFuture, NoWatch, Watch};
 
 /// Time that passes only by waiting for it.
 #[derive(Clone, Default)]
@@ -134,8 +134,8 @@ impl Cluster for FakeCluster {
 
     fn reconnect(&self) {}
 
-    fn knock(&self) -> LocalFuture<'_, bool> {
-        Box::pin(async { true })
+    fn knock(&self) -> LocalFuture<'_, Knock> {
+        Box::pin(async { Knock::Open })
     }
 }
 

@@ -21,7 +21,9 @@ use super::http::HttpCluster;
 use super::kubeconfig::{self, Settings};
 use crate::net::tls::Verification;
 use crate::os::regular_file;
-use crate::world::{BootTime, Call, Clock, Cluster, LocalFuture, NoAnswer, NoWatch, Reply, Watch};
+use crate::world::{
+    BootTime, Call, Clock, Cluster, Knock, LocalFuture, NoAnswer, NoWatch, Reply, Watch,
+};
 
 const FILE_BYTES_MAX: u64 = 1 << 20;
 /// Between two looks at a file that is not there, and at one that does no good.
@@ -232,13 +234,13 @@ impl Cluster for KubeconfigCluster {
         }
     }
 
-    fn knock(&self) -> LocalFuture<'_, bool> {
+    fn knock(&self) -> LocalFuture<'_, Knock> {
         let opened = self.opened.borrow();
         let cluster = opened.as_ref().map(|opened| opened.cluster.clone());
         Box::pin(async move {
             match cluster {
                 Some(cluster) => cluster.knock().await,
-                None => false,
+                None => Knock::Shut,
             }
         })
     }

@@ -78,3 +78,25 @@ fn a_kubeconfig_may_come_late_and_is_read_again_only_when_it_is_refused() {
     };
     async_io::block_on(executor.run(story));
 }
+
+#[test]
+fn a_knock_tells_who_is_silent_from_who_is_gone() {
+    let directory = tempfile::tempdir().expect("directory");
+    let path = directory.path().join("kubelet.conf");
+    let executor = LocalExecutor::new();
+    let script = |_: &Seen| (answer("200 OK", "", b"{}"), Then::Stay);
+    let server = Server::start(&executor, Rc::new(script));
+    std::fs::write(&path, config(&server, "any")).expect("write");
+    let clock = Rc::new(SystemClock::new().expect("clock"));
+    let door = KubeconfigCluster::new("--kubeconfig", &path, Vec::new(), clock);
+    async_io::block_on(async {
+        assert_eq!(door.knock().await, Knock::Shut, "where, nobody knows yet");
+        let answered = executor.run(door.call(Call::get("/version"))).await;
+        assert!(answered.is_ok());
+        assert_eq!(executor.run(door.knock()).await, Knock::Open);
+        // The kernel takes connections for a server that does not run.
+        assert_eq!(door.knock().await, Knock::Mute);
+        drop(executor);
+        assert_eq!(door.knock().await, Knock::Shut);
+    });
+}

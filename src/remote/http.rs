@@ -32,7 +32,7 @@ use crate::net::date::http_date;
 use crate::net::proxy::Proxies;
 use crate::net::tls::Verification;
 use crate::world::{
-    BootTime, Call, Clock, Cluster, LocalFuture, NoAnswer, NoWatch, Reply, Verb, Watch,
+    BootTime, Call, Clock, Cluster, Knock, LocalFuture, NoAnswer, NoWatch, Reply, Verb, Watch,
 };
 
 /// Three round trips of 2 s, and a chain of certificates at 10 kB/s.
@@ -74,7 +74,13 @@ pub struct HttpCluster {
     /// How often connections were forgotten: those of before are not kept.
     epoch: Cell<u64>,
     /// Who took the last connection.
-    peer: Cell<Option<SocketAddr>>,
+    peer: RefCell<Option<Peer>>,
+}
+
+struct Peer {
+    address: SocketAddr,
+    server: usize,
+    tls: Arc<ClientConfig>,
 }
 
 /// An open connection that nobody uses now.
@@ -108,7 +114,7 @@ impl HttpCluster {
             idle: RefCell::default(),
             preferred: Cell::new(0),
             epoch: Cell::new(0),
-            peer: Cell::new(None),
+            peer: RefCell::default(),
         }
     }
 
@@ -181,7 +187,12 @@ impl HttpCluster {
             error,
             sent: Sent::Nothing,
         })?;
-        self.peer.set(session.peer());
+        let peer = session.peer().map(|address| Peer {
+            address,
+            server,
+            tls: access.tls.clone(),
+        });
+        self.peer.replace(peer);
         Ok(session)
     }
 
@@ -326,12 +337,18 @@ impl Cluster for HttpCluster {
         self.idle.borrow_mut().clear();
     }
 
-    fn knock(&self) -> LocalFuture<'_, bool> {
+    fn knock(&self) -> LocalFuture<'_, Knock> {
         Box::pin(async move {
-            match self.peer.get() {
-                Some(peer) => self.client.knock(peer, KNOCK).await,
-                None => false,
-            }
+            let peer = self.peer.borrow().as_ref().map(|peer| {
+                let url = self.settings.servers[peer.server].clone();
+                (peer.address, url, peer.tls.clone())
+            });
+            let Some((address, url, tls)) = peer else {
+                return Knock::Shut;
+            };
+            let name = self.settings.server_name.as_deref();
+            let knocking = self.client.knock(address, &url, &tls, name, KNOCK);
+            knocking.await
         })
     }
 }

@@ -8,13 +8,18 @@ use std::time::Duration;
 use event_listener::Event;
 use futures_lite::future::or;
 
-use crate::world::{BootTime, Call, Clock, Cluster, NoAnswer, NoWatch, Random, Reply, Watch};
+use crate::world::{
+    BootTime, Call, Clock, Cluster, Knock, NoAnswer, NoWatch, Random, Reply, Watch,
+};
 
 /// First and longest pause after calls that failed. Source: client-go tools/cache/reflector.go.
 const PAUSE_MIN: Duration = Duration::from_millis(800);
 const PAUSE_MAX: Duration = Duration::from_secs(30);
-/// Between two knocks at a door that is shut: with its answer, a refusal costs 100 bytes.
+/// Between two knocks at a door that is shut: one costs 100 bytes with the refusal.
 const KNOCK_PERIOD: Duration = Duration::from_secs(1);
+/// A connection that is taken costs up to 4 kB: after so many without an answer, pauses are longer.
+const MUTE_MAX: u32 = 60;
+const MUTE_PERIOD: Duration = Duration::from_secs(5);
 /// So many knocks without an answer, one after the other, are a door that is shut: one alone may be
 /// a packet that was lost.
 const SHUT_MIN: u32 = 2;
@@ -129,19 +134,22 @@ impl Link {
     /// for another reason.
     pub async fn opens(&self) {
         loop {
-            let next = self.clock.now() + KNOCK_PERIOD;
+            let now = self.clock.now();
             let unanswered = self.unanswered.get();
-            match self.cluster.knock().await {
-                false => self.unanswered.set(unanswered.saturating_add(1)),
-                true => {
+            let period = match self.cluster.knock().await {
+                Knock::Open if unanswered >= SHUT_MIN => {
                     self.unanswered.set(0);
-                    if unanswered >= SHUT_MIN {
-                        return self.nudge();
-                    }
-                    std::future::pending::<()>().await;
+                    return self.nudge();
                 }
-            }
-            self.clock.sleep_until(next).await;
+                Knock::Open => {
+                    self.unanswered.set(0);
+                    return std::future::pending().await;
+                }
+                Knock::Mute if unanswered >= MUTE_MAX => MUTE_PERIOD,
+                Knock::Mute | Knock::Shut => KNOCK_PERIOD,
+            };
+            self.unanswered.set(unanswered.saturating_add(1));
+            self.clock.sleep_until(now + period).await;
         }
     }
 

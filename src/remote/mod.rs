@@ -22,6 +22,7 @@ mod member;
 mod mirror;
 mod node;
 mod own_node;
+mod pace;
 mod paths;
 mod pod_status;
 mod pull;

@@ -19,26 +19,19 @@ use serde_json::{Map, Value, json};
 
 use super::link::Link;
 use super::own_node::OwnNode;
+use super::pace::Pace;
 use super::paths;
 use crate::object::{Key, Kind};
 use crate::registry::Registry;
 use crate::world::{BootTime, Call, Clock, NoAnswer, Reply, Verb};
 
-/// How long the lease lasts that is renewed every quarter of it.
+/// How long the lease lasts that is renewed every quarter of it (`pace`).
 const LEASE_S: u32 = 40;
-const LEASE_PERIOD: Duration = Duration::from_secs(10);
 /// A renewal that hangs is given up in time for another one. On a link of 2 s and 10 kB/s it takes
 /// about 9 s where it has to dial.
 const RENEWAL_MAX: Duration = Duration::from_secs(20);
-/// What takes longer is perhaps lost, and is begun again once the link is seen to be back; but not
-/// twice in a row, since a link that comes and goes must not keep each beat from its end.
-const BEAT_USUAL: Duration = Duration::from_secs(2);
-const BEAT_LONG: Duration = Duration::from_secs(60);
 /// An unchanged status is sent this often.
 const REPORT_PERIOD: Duration = Duration::from_secs(300);
-/// While the cluster is silent it is asked this often, and at once when its door opens.
-const SILENT_PERIOD_MIN: Duration = Duration::from_secs(1);
-const SILENT_PERIOD_MAX: Duration = Duration::from_secs(5);
 const LEASES: &str = "kube-node-lease";
 
 /// Whether the cluster has a Node of this name, and which.
@@ -106,7 +99,7 @@ struct State {
     sent: Option<(Value, BootTime)>,
     /// What the cluster refuses, and how; told once.
     refused: BTreeMap<&'static str, String>,
-    failures: u32,
+    pace: Pace,
 }
 
 impl Heartbeat {
@@ -114,9 +107,9 @@ impl Heartbeat {
     pub async fn run(self) {
         let mut state = State::default();
         let reader = self.registry.reader();
-        let mut patience = BEAT_USUAL;
         loop {
             let version = reader.version();
+            let patience = state.pace.patience();
             let opens = async {
                 self.link.wait(patience).await;
                 self.link.opens().await;
@@ -124,20 +117,12 @@ impl Heartbeat {
             };
             let beat = async { Some(self.beat(&mut state).await) };
             let Some(beat) = or(beat, opens).await else {
-                patience = BEAT_LONG;
+                state.pace.begun_anew();
                 continue;
             };
             let pause = match beat {
-                Ok(()) => {
-                    patience = BEAT_USUAL;
-                    state.failures = 0;
-                    LEASE_PERIOD
-                }
-                Err(_) => {
-                    patience = Duration::ZERO;
-                    state.failures += 1;
-                    (SILENT_PERIOD_MIN * state.failures).min(SILENT_PERIOD_MAX)
-                }
+                Ok(()) => state.pace.answered(state.lease.is_some()),
+                Err(_) => state.pace.unanswered(),
             };
             let sleep = self.clock.sleep_until(self.clock.now() + pause);
             match self.link.is_up() {
@@ -166,7 +151,7 @@ impl Heartbeat {
         };
         self.renew_lease(state, &uid).await?;
         // What became of it meanwhile, ahead of the watch.
-        if state.failures > 0 {
+        if state.pace.is_recovering() {
             self.node.ask().await;
         }
         self.refresh_labels(state).await?;

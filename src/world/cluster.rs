@@ -100,6 +100,17 @@ pub trait Watch {
     fn next(&mut self) -> LocalFuture<'_, Result<Option<Value>, NoAnswer>>;
 }
 
+/// What a knock at the cluster's door brings.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Knock {
+    /// No connection is taken.
+    Shut,
+    /// A connection is taken, and nothing said: by a proxy whose server is gone, perhaps.
+    Mute,
+    /// The server shakes hands; or it is behind a proxy, which takes a connection.
+    Open,
+}
+
 /// The door to one cluster. Every wait is bounded.
 pub trait Cluster {
     fn call(&self, call: Call) -> LocalFuture<'_, Result<Reply, NoAnswer>>;
@@ -110,7 +121,6 @@ pub trait Cluster {
     /// Forgets connections that may be half open: the next call dials anew.
     fn reconnect(&self);
 
-    /// Whether somebody takes a connection, within a second, where the cluster answered last. Nothing is
-    /// said over it.
-    fn knock(&self) -> LocalFuture<'_, bool>;
+    /// Whether somebody opens, within a second, where the cluster answered last. Nothing is asked.
+    fn knock(&self) -> LocalFuture<'_, Knock>;
 }

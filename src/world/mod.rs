@@ -29,7 +29,7 @@ use std::pin::Pin;
 use std::rc::Rc;
 
 pub use clock::{BootTime, Clock, Random, Stamp, build_time, not_before_build};
-pub use cluster::{Call, Cluster, NoAnswer, NoWatch, Reply, Verb, Watch};
+pub use cluster::{Call, Cluster, Knock, NoAnswer, NoWatch, Reply, Verb, Watch};
 pub use disk::{Area, Disk, DiskError};
 pub use images::{Credential, DiskUse, Image, ImageConfig, Images, PullError, PullRequest};
 pub use net::{HttpAnswer, HttpCheck, Net, NetError, Scheme};

@@ -9,7 +9,9 @@ use event_listener::Event;
 use serde_json::{Value, json};
 
 use crate::object::patch;
-use crate::world::{Call, Clock, Cluster, LocalFuture, NoAnswer, NoWatch, Reply, Verb, Watch};
+use crate::world::{
+    Call, Clock, Cluster, Knock, LocalFuture, NoAnswer, NoWatch, Reply, Verb, Watch,
+};
 
 /// How long a silent link takes to be given up.
 const TIMEOUT: Duration = Duration::from_secs(30);
@@ -21,6 +23,8 @@ pub enum Line {
     Down,
     /// Nothing comes back.
     Silent,
+    /// Somebody takes connections, and nothing comes back.
+    Mute,
     /// What is asked is done, and its answer lost.
     Deaf,
 }
@@ -273,7 +277,7 @@ impl Watch for Events {
                     }
                     Line::Down => return Err(NoAnswer::Unreachable("reset".to_owned())),
                     // Half open: found out after a while.
-                    Line::Silent => {
+                    Line::Silent | Line::Mute => {
                         let clock = &self.api.clock;
                         clock.sleep_until(clock.now() + TIMEOUT).await;
                         return Err(NoAnswer::Unreachable("late".to_owned()));
@@ -308,7 +312,7 @@ impl Cluster for Door {
             match api.line.get() {
                 Line::Up => Ok(api.answer(&call)),
                 Line::Down => Err(NoAnswer::Unreachable("refused".to_owned())),
-                Line::Silent | Line::Deaf => {
+                Line::Silent | Line::Mute | Line::Deaf => {
                     if api.line.get() == Line::Deaf {
                         api.answer(&call);
                     }
@@ -327,7 +331,7 @@ impl Cluster for Door {
             match api.line.get() {
                 Line::Up | Line::Deaf => {}
                 Line::Down => return Err(unreachable("refused")),
-                Line::Silent => {
+                Line::Silent | Line::Mute => {
                     api.clock.sleep_until(api.clock.now() + TIMEOUT).await;
                     return Err(unreachable("late"));
                 }
@@ -347,8 +351,12 @@ impl Cluster for Door {
 
     fn reconnect(&self) {}
 
-    fn knock(&self) -> LocalFuture<'_, bool> {
-        let open = matches!(self.0.line.get(), Line::Up | Line::Deaf);
-        Box::pin(async move { open })
+    fn knock(&self) -> LocalFuture<'_, Knock> {
+        let knock = match self.0.line.get() {
+            Line::Up => Knock::Open,
+            Line::Mute => Knock::Mute,
+            Line::Down | Line::Silent | Line::Deaf => Knock::Shut,
+        };
+        Box::pin(async move { knock })
     }
 }

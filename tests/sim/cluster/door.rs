@@ -18,7 +18,9 @@ use hyper::body::Incoming;
 use hyper::client::conn::http1::{SendRequest, handshake};
 use lowtide::net::client::{Error, Sent, Unanswered};
 use lowtide::remote::http::is_asked_anew;
-use lowtide::world::{Call, Clock, Cluster, LocalFuture, NoAnswer, NoWatch, Reply, Verb, Watch};
+use lowtide::world::{
+    Call, Clock, Cluster, Knock, LocalFuture, NoAnswer, NoWatch, Reply, Verb, Watch,
+};
 use serde_json::Value;
 use smol_hyper::rt::FuturesIo;
 
@@ -256,8 +258,13 @@ impl Cluster for Door {
         self.idle.borrow_mut().clear();
     }
 
-    fn knock(&self) -> LocalFuture<'_, bool> {
-        Box::pin(async move { self.sea.connect(KNOCK).await.is_ok() })
+    fn knock(&self) -> LocalFuture<'_, Knock> {
+        Box::pin(async move {
+            match self.sea.connect(KNOCK).await {
+                Ok(_) => Knock::Open,
+                Err(_) => Knock::Shut,
+            }
+        })
     }
 }
 

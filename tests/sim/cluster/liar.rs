@@ -6,7 +6,7 @@
 use std::cell::{Cell, RefCell};
 use std::rc::Rc;
 
-use lowtide::world::{Call, Cluster, LocalFuture, NoAnswer, NoWatch, Reply, Verb, Watch};
+use lowtide::world::{Call, Cluster, Knock, LocalFuture, NoAnswer, NoWatch, Reply, Verb, Watch};
 use serde_json::{Value, json};
 
 use super::door::Door;
@@ -156,7 +156,7 @@ impl Cluster for Liar {
         self.door.reconnect();
     }
 
-    fn knock(&self) -> LocalFuture<'_, bool> {
+    fn knock(&self) -> LocalFuture<'_, Knock> {
         self.door.knock()
     }
 }

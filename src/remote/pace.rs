@@ -1,0 +1,98 @@
+//! How often the node tells the cluster that it lives, by what came of it before.
+
+use std::time::Duration;
+
+/// Between two renewals of the lease, a quarter of what it lasts.
+const LEASE_PERIOD: Duration = Duration::from_secs(10);
+/// A beat that takes longer is perhaps lost, and is begun again once the link is seen to be back; but
+/// not twice in a row, since a link that comes and goes must not keep each beat from its end.
+const BEAT_USUAL: Duration = Duration::from_secs(2);
+const BEAT_LONG: Duration = Duration::from_secs(60);
+/// While the cluster is silent it is asked this often: each time may cost a handshake, so after so many
+/// times less often. When its door opens it is asked at once.
+const SILENT_PERIOD: Duration = Duration::from_secs(1);
+const SILENT_SHORT: u32 = 60;
+const SILENT_LONG: Duration = Duration::from_secs(5);
+/// After a refusal, times the refusals so far.
+const REFUSED_PERIOD: Duration = Duration::from_secs(1);
+
+#[derive(Default)]
+pub struct Pace {
+    /// Beats without an answer, one after the other.
+    unanswered: u32,
+    /// Beats that were answered and did not renew the lease.
+    refused: u32,
+    is_new_try: bool,
+}
+
+impl Pace {
+    /// How long a beat may last before the cluster's door is knocked at.
+    pub fn patience(&self) -> Duration {
+        match (self.is_new_try, self.unanswered) {
+            (true, _) => BEAT_LONG,
+            (false, 0) => BEAT_USUAL,
+            (false, _) => Duration::ZERO,
+        }
+    }
+
+    /// Whether the beat before this one came to nothing.
+    pub fn is_recovering(&self) -> bool {
+        self.unanswered > 0
+    }
+
+    /// The door opened while a beat was under way.
+    pub fn begun_anew(&mut self) {
+        self.is_new_try = true;
+    }
+
+    /// Until the next beat.
+    pub fn answered(&mut self, renewed: bool) -> Duration {
+        (self.is_new_try, self.unanswered) = (false, 0);
+        if renewed {
+            self.refused = 0;
+            return LEASE_PERIOD;
+        }
+        self.refused = self.refused.saturating_add(1);
+        REFUSED_PERIOD
+            .saturating_mul(self.refused)
+            .min(LEASE_PERIOD)
+    }
+
+    /// Until the next beat.
+    pub fn unanswered(&mut self) -> Duration {
+        self.is_new_try = false;
+        self.unanswered = self.unanswered.saturating_add(1);
+        match self.unanswered <= SILENT_SHORT {
+            true => SILENT_PERIOD,
+            false => SILENT_LONG,
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    const fn s(seconds: u64) -> Duration {
+        Duration::from_secs(seconds)
+    }
+
+    #[test]
+    fn silence_is_broken_each_second_at_first_and_refusals_are_met_with_pauses_that_grow() {
+        let mut pace = Pace::default();
+        assert_eq!((pace.patience(), pace.answered(true)), (s(2), s(10)));
+        for _ in 0..60 {
+            assert_eq!(pace.unanswered(), s(1));
+            assert_eq!(pace.patience(), s(0));
+        }
+        assert_eq!(pace.unanswered(), s(5));
+        assert!(pace.is_recovering());
+        pace.begun_anew();
+        assert_eq!((pace.patience(), pace.answered(true)), (s(60), s(10)));
+        assert_eq!(pace.patience(), s(2));
+        for expected in [1, 2, 3, 4, 5, 6, 7, 8, 9, 10, 10] {
+            assert_eq!(pace.answered(false), s(expected));
+        }
+        assert_eq!((pace.answered(true), pace.answered(false)), (s(10), s(1)));
+    }
+}
