@@ -6,7 +6,7 @@ use std::path::Path;
 use serde_json::Value;
 
 use crate::isolation::{installed, isolated, run};
-use crate::support::{FOREVER, Node, condition, eventually, pod, uid};
+use crate::support::{FOREVER, Node, condition, container, eventually, pod, uid};
 
 /// bridge, host-local and portmap, over a range of the test's own; addresses are kept in `leases`.
 fn configuration(leases: &Path) -> String {
@@ -27,6 +27,13 @@ fn configuration(leases: &Path) -> String {
         ],
     })
     .to_string()
+}
+
+/// The same without portmap.
+fn without_host_ports(leases: &Path) -> String {
+    let mut whole: Value = serde_json::from_str(&configuration(leases)).unwrap();
+    whole["plugins"].as_array_mut().unwrap().pop();
+    whole.to_string()
 }
 
 /// Addresses that host-local has given out.
@@ -173,10 +180,64 @@ fn pods_get_their_network_from_plugins_and_give_it_back() {
         let web = starts_with_one(&node, &file, &text, &leases);
         outlives_agent_and_configuration(&mut node, &file, &web, &leases);
         gives_back_after_a_reboot_and_a_failure(&mut node, &file, &text, &leases);
-        for link in crate::support::links().iter().filter(|link| *link != "lo") {
-            run("ip", &["link", "del", link]);
+        clear(node);
+    });
+}
+
+/// Bridges of plugins are nobody's to remove.
+fn clear(node: Node) {
+    for link in crate::support::links().iter().filter(|link| *link != "lo") {
+        run("ip", &["link", "del", link]);
+    }
+    run("nft", &["flush", "ruleset"]);
+    node.finish();
+}
+
+#[test]
+fn running_pods_keep_their_network_when_the_flag_comes_and_goes() {
+    isolated(|place| {
+        if !Path::new("/usr/lib/cni/bridge").exists() {
+            return println!("skipped: containernetworking-plugins is not installed");
         }
-        run("nft", &["flush", "ruleset"]);
-        node.finish();
+        let (directory, leases) = (place.join("net.d"), place.join("leases"));
+        fs::create_dir(&directory).unwrap();
+        fs::write(directory.join("10.conflist"), without_host_ports(&leases)).unwrap();
+        let flag = format!("--cni-conf-dir={}", directory.display());
+        let address = |pod: &Value| pod["status"]["podIP"].as_str().unwrap().to_owned();
+
+        let mut node = Node::started(place);
+        node.manifest("early.yaml", &pod("early", FOREVER, "", ""));
+        let early = node.up("early");
+        node.kill();
+        node = node.flag(&flag);
+        node.start();
+        let port = "    ports: [{containerPort: 80, hostPort: 8099}]";
+        node.manifest("late.yaml", &pod("late", FOREVER, port, ""));
+        let late = node.up("late");
+        assert_eq!(given(&leases), [address(&late)]);
+        node.event("late", "Warning HostPortNotMapped no plugin");
+        let checked = node.client(&["check", &flag]);
+        let checked = String::from_utf8_lossy(&checked.stdout).into_owned();
+        let row = checked.lines().find(|line| line.contains("cni"));
+        assert!(
+            row.is_some_and(|row| row.contains("10.conflist")),
+            "{checked}"
+        );
+        node.kill();
+        node.flags.clear();
+        node.start();
+        for before in [&early, &late] {
+            let name = before["metadata"]["name"].as_str().unwrap();
+            let after = node.up(name.strip_suffix("-n").unwrap());
+            let ids = [before, &after].map(|pod| container(pod, "c")["containerID"].clone());
+            assert_eq!(ids[0], ids[1], "{name}");
+            assert_eq!(address(&after), address(before), "{name}");
+        }
+        for name in ["early", "late"] {
+            node.remove_manifest(&format!("{name}.yaml"));
+            node.gone(name);
+        }
+        eventually("the address is back", || given(&leases).is_empty());
+        clear(node);
     });
 }

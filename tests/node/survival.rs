@@ -36,6 +36,29 @@ fn beats_in_order(log: &str) -> usize {
 }
 
 #[test]
+fn a_manifest_that_is_renamed_while_no_agent_runs_never_doubles_its_pod() {
+    isolated(|place| {
+        let shared = place.join("shared");
+        fs::create_dir(&shared).unwrap();
+        let mut node = Node::started(place);
+        node.manifest("old.yaml", &beating("one", &shared));
+        let first = node.up("one");
+        node.kill();
+        // Another file is another pod, of the same name.
+        let file = |name| node.manifests.join(name);
+        fs::rename(file("old.yaml"), file("new.yaml")).unwrap();
+        node.start();
+        let second = node.pod_until("one", "the successor runs", |pod| {
+            uid(pod) != uid(&first) && pod["status"]["phase"] == "Running"
+        });
+        assert_eq!(restarts(&second, "c"), 0);
+        beats_in_order(&node.logs_of("one"));
+        assert!(!shared.join("twice").exists(), "both ran at a time");
+        node.finish();
+    });
+}
+
+#[test]
 fn an_agent_killed_at_any_moment_harms_no_pod() {
     isolated(|place| {
         let shared = place.join("shared");
