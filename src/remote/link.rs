@@ -20,10 +20,6 @@ const KNOCK_PERIOD: Duration = Duration::from_secs(1);
 /// A connection that is taken costs up to 4 kB: after so many without an answer, pauses are longer.
 const MUTE_MAX: u32 = 60;
 const MUTE_PERIOD: Duration = Duration::from_secs(5);
-/// So many knocks without an answer, one after the other, are a door that is shut: one alone may be
-/// a packet that was lost.
-const SHUT_MIN: u32 = 2;
-
 /// The link to the cluster, as every loop of the sync shares it.
 pub struct Link {
     cluster: Rc<dyn Cluster>,
@@ -133,17 +129,31 @@ impl Link {
     /// repeats after pauses that double. Never, if it is open already: then the cluster is silent
     /// for another reason.
     pub async fn opens(&self) {
+        match self.is_open_again().await {
+            true => self.nudge(),
+            false => std::future::pending().await,
+        }
+    }
+
+    /// The same for a call that waits for its answer: if the door is seen open twice, the call's own
+    /// connection is dead, forgotten by a box on the way.
+    pub async fn passes_by(&self) {
+        if !self.is_open_again().await {
+            self.wait(KNOCK_PERIOD).await;
+            self.is_open_again().await;
+        }
+        self.nudge();
+    }
+
+    /// Knocks until the door is open. Returns whether it was shut before.
+    async fn is_open_again(&self) -> bool {
         loop {
             let now = self.clock.now();
             let unanswered = self.unanswered.get();
             let period = match self.cluster.knock().await {
-                Knock::Open if unanswered >= SHUT_MIN => {
-                    self.unanswered.set(0);
-                    return self.nudge();
-                }
                 Knock::Open => {
                     self.unanswered.set(0);
-                    return std::future::pending().await;
+                    return unanswered > 0;
                 }
                 Knock::Mute if unanswered >= MUTE_MAX => MUTE_PERIOD,
                 Knock::Mute | Knock::Shut => KNOCK_PERIOD,

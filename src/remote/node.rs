@@ -112,7 +112,7 @@ impl Heartbeat {
             let patience = state.pace.patience();
             let opens = async {
                 self.link.wait(patience).await;
-                self.link.opens().await;
+                self.link.passes_by().await;
                 None
             };
             let beat = async { Some(self.beat(&mut state).await) };

@@ -4,8 +4,9 @@ use std::time::Duration;
 
 /// Between two renewals of the lease, a quarter of what it lasts.
 const LEASE_PERIOD: Duration = Duration::from_secs(10);
-/// A beat that takes longer is perhaps lost, and is begun again once the link is seen to be back; but
-/// not twice in a row, since a link that comes and goes must not keep each beat from its end.
+/// A beat that takes longer is perhaps lost, and is begun again once the link is seen to be open: after
+/// twice the time if it was begun again already, since a link that comes and goes, or a slow server,
+/// must not keep each beat from its end.
 const BEAT_USUAL: Duration = Duration::from_secs(2);
 const BEAT_LONG: Duration = Duration::from_secs(60);
 /// While the cluster is silent it is asked this often: each time may cost a handshake, so after so many
@@ -22,16 +23,16 @@ pub struct Pace {
     unanswered: u32,
     /// Beats that were answered and did not renew the lease.
     refused: u32,
-    is_new_try: bool,
+    /// How often the present beat was begun again.
+    tries: u32,
 }
 
 impl Pace {
     /// How long a beat may last before the cluster's door is knocked at.
     pub fn patience(&self) -> Duration {
-        match (self.is_new_try, self.unanswered) {
-            (true, _) => BEAT_LONG,
-            (false, 0) => BEAT_USUAL,
-            (false, _) => Duration::ZERO,
+        match (self.tries, self.unanswered) {
+            (0, 1..) => Duration::ZERO,
+            (tries, _) => (BEAT_USUAL * (1 << tries.min(10))).min(BEAT_LONG),
         }
     }
 
@@ -42,12 +43,12 @@ impl Pace {
 
     /// The door opened while a beat was under way.
     pub fn begun_anew(&mut self) {
-        self.is_new_try = true;
+        self.tries = self.tries.saturating_add(1);
     }
 
     /// Until the next beat.
     pub fn answered(&mut self, renewed: bool) -> Duration {
-        (self.is_new_try, self.unanswered) = (false, 0);
+        (self.tries, self.unanswered) = (0, 0);
         if renewed {
             self.refused = 0;
             return LEASE_PERIOD;
@@ -60,7 +61,7 @@ impl Pace {
 
     /// Until the next beat.
     pub fn unanswered(&mut self) -> Duration {
-        self.is_new_try = false;
+        self.tries = 0;
         self.unanswered = self.unanswered.saturating_add(1);
         match self.unanswered <= SILENT_SHORT {
             true => SILENT_PERIOD,
@@ -87,9 +88,11 @@ mod tests {
         }
         assert_eq!(pace.unanswered(), s(5));
         assert!(pace.is_recovering());
-        pace.begun_anew();
-        assert_eq!((pace.patience(), pace.answered(true)), (s(60), s(10)));
-        assert_eq!(pace.patience(), s(2));
+        for expected in [4, 8, 16, 32, 60, 60] {
+            pace.begun_anew();
+            assert_eq!(pace.patience(), s(expected));
+        }
+        assert_eq!((pace.answered(true), pace.patience()), (s(10), s(2)));
         for expected in [1, 2, 3, 4, 5, 6, 7, 8, 9, 10, 10] {
             assert_eq!(pace.answered(false), s(expected));
         }

@@ -27,6 +27,8 @@ pub enum Line {
     Mute,
     /// What is asked is done, and its answer lost.
     Deaf,
+    /// Nothing comes back over connections that are open; new ones are fine.
+    Forgotten,
 }
 
 /// Path of an object, its version and body; `None` is a deletion.
@@ -277,7 +279,7 @@ impl Watch for Events {
                     }
                     Line::Down => return Err(NoAnswer::Unreachable("reset".to_owned())),
                     // Half open: found out after a while.
-                    Line::Silent | Line::Mute => {
+                    Line::Silent | Line::Mute | Line::Forgotten => {
                         let clock = &self.api.clock;
                         clock.sleep_until(clock.now() + TIMEOUT).await;
                         return Err(NoAnswer::Unreachable("late".to_owned()));
@@ -312,7 +314,7 @@ impl Cluster for Door {
             match api.line.get() {
                 Line::Up => Ok(api.answer(&call)),
                 Line::Down => Err(NoAnswer::Unreachable("refused".to_owned())),
-                Line::Silent | Line::Mute | Line::Deaf => {
+                Line::Silent | Line::Mute | Line::Forgotten | Line::Deaf => {
                     if api.line.get() == Line::Deaf {
                         api.answer(&call);
                     }
@@ -331,7 +333,7 @@ impl Cluster for Door {
             match api.line.get() {
                 Line::Up | Line::Deaf => {}
                 Line::Down => return Err(unreachable("refused")),
-                Line::Silent | Line::Mute => {
+                Line::Silent | Line::Mute | Line::Forgotten => {
                     api.clock.sleep_until(api.clock.now() + TIMEOUT).await;
                     return Err(unreachable("late"));
                 }
@@ -349,11 +351,15 @@ impl Cluster for Door {
         })
     }
 
-    fn reconnect(&self) {}
+    fn reconnect(&self) {
+        if self.0.line.get() == Line::Forgotten {
+            self.0.line.set(Line::Up);
+        }
+    }
 
     fn knock(&self) -> LocalFuture<'_, Knock> {
         let knock = match self.0.line.get() {
-            Line::Up => Knock::Open,
+            Line::Up | Line::Forgotten => Knock::Open,
             Line::Mute => Knock::Mute,
             Line::Down | Line::Silent | Line::Deaf => Knock::Shut,
         };

@@ -1,0 +1,76 @@
+//! How soon the cluster hears of the node when something was between them.
+
+use std::time::Duration;
+
+use super::cluster::Line;
+use super::world::World;
+use super::{LEASE, SECONDS};
+
+#[test]
+fn a_renewal_that_hangs_does_not_cost_the_lease() {
+    let world = World::started(12);
+    world.run(SECONDS(5));
+    let renewed = |world: &World| world.api.get(LEASE).unwrap()["spec"]["renewTime"].clone();
+    let before = renewed(&world);
+    // The next one is lost with its connection, and nobody says so.
+    world.api.line.set(Line::Silent);
+    world.run(SECONDS(11));
+    world.api.line.set(Line::Up);
+    world.run(SECONDS(23));
+    assert_ne!(renewed(&world), before, "39 s after the last");
+}
+
+#[test]
+fn a_link_that_is_back_is_used_within_a_second() {
+    // Refused, or swallowed, for longer than anything waits in the end.
+    let lines = [(21, Line::Down), (22, Line::Silent), (23, Line::Mute)];
+    for (seed, line) in lines {
+        for cut in [15, 47, 600] {
+            let world = World::started(seed);
+            world.run(SECONDS(5));
+            world.api.line.set(line);
+            world.api.broken.notify(usize::MAX);
+            world.run(SECONDS(cut));
+            let renewed = || world.api.get(LEASE).unwrap()["spec"]["renewTime"].clone();
+            let (before, calls) = (renewed(), world.api.calls.borrow().len());
+            world.run(SECONDS(20));
+            let calls = world.api.calls.borrow().len() - calls;
+            assert!(calls <= 40, "{calls} calls in 20 s of {line:?}");
+            world.api.line.set(Line::Up);
+            // Where connections are taken, each costs something: after a minute they are fewer.
+            world.run(match (line, cut) {
+                (Line::Mute, 600) => Duration::from_millis(5100),
+                _ => Duration::from_millis(1100),
+            });
+            assert_ne!(renewed(), before, "{line:?} for {cut} s");
+        }
+    }
+}
+
+#[test]
+fn a_cut_shorter_than_the_lease_period_is_followed_by_a_renewal_too() {
+    let world = World::started(14);
+    // The last renewal was about 2 s ago.
+    world.run(SECONDS(12));
+    world.api.line.set(Line::Down);
+    world.api.broken.notify(usize::MAX);
+    world.run(SECONDS(4));
+    let renewed = |world: &World| world.api.get(LEASE).unwrap()["spec"]["renewTime"].clone();
+    let before = renewed(&world);
+    world.api.line.set(Line::Up);
+    world.run(SECONDS(3));
+    assert_ne!(renewed(&world), before, "19 s after the start");
+}
+
+#[test]
+fn a_connection_that_is_dead_alone_is_left_for_another() {
+    let world = World::started(24);
+    world.run(SECONDS(5));
+    let renewed = || world.api.get(LEASE).unwrap()["spec"]["renewTime"].clone();
+    let before = renewed();
+    world.api.line.set(Line::Forgotten);
+    // The next renewal is 5 s away, 2 s are usual, then the door is seen open twice.
+    world.run(SECONDS(9));
+    assert_ne!(renewed(), before);
+    assert_eq!(world.api.line.get(), Line::Up, "over a new connection");
+}
