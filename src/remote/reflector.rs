@@ -243,7 +243,15 @@ impl Reflector {
             return Err(Trouble::Gone);
         }
         let version = self.version.borrow().clone();
-        let opened = self.link.watch(self.selection.watch(&version)).await;
+        let opening = async { Some(self.link.watch(self.selection.watch(&version)).await) };
+        // What was begun before a cut may be answered late.
+        let cut = async {
+            self.link.back().await;
+            None
+        };
+        let Some(opened) = or(opening, cut).await else {
+            return Ok(true);
+        };
         let mut watch = opened.map_err(|why| match why {
             NoWatch::NoAnswer(why) => Trouble::NoAnswer(why),
             NoWatch::Refused(reply) if reply.status == 410 => Trouble::Gone,

@@ -46,6 +46,8 @@ pub struct Api {
     pub calls: RefCell<Vec<String>>,
     /// Rings when watches shall break.
     pub broken: Event,
+    /// How long a watch takes to open.
+    pub opening: Cell<Duration>,
     uids: Cell<u64>,
 }
 
@@ -77,6 +79,7 @@ impl Api {
             clock,
             calls: RefCell::default(),
             broken: Event::new(),
+            opening: Cell::default(),
             uids: Cell::new(0),
         })
     }
@@ -338,6 +341,8 @@ impl Cluster for Door {
                     return Err(unreachable("late"));
                 }
             }
+            let opening = api.opening.get();
+            api.clock.sleep_until(api.clock.now() + opening).await;
             let version = path
                 .split(['?', '&'])
                 .find_map(|part| part.strip_prefix("resourceVersion="));

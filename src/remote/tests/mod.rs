@@ -229,11 +229,13 @@ fn a_node_that_was_taken_for_dead_says_at_once_that_it_is_not() {
 
 #[test]
 fn a_cluster_that_is_put_back_in_time_is_listed_again() {
-    is_listed_again(0, Lease::Kept);
+    is_listed_again(0, Lease::Kept, SECONDS(0));
     // Its controllers have written so much by then that no version is lower than before.
-    is_listed_again(1000, Lease::Kept);
+    is_listed_again(1000, Lease::Kept, SECONDS(0));
     // It was not a node yet, or its lease was collected.
-    is_listed_again(1000, Lease::Gone);
+    is_listed_again(1000, Lease::Gone, SECONDS(0));
+    // It is found out while watches are on their way, from a version of before.
+    is_listed_again(0, Lease::Kept, SECONDS(8));
 }
 
 enum Lease {
@@ -241,7 +243,7 @@ enum Lease {
     Gone,
 }
 
-fn is_listed_again(writes: u64, lease: Lease) {
+fn is_listed_again(writes: u64, lease: Lease, opening: Duration) {
     let world = World::started(13);
     world.api.put(SECRET, secret());
     world.api.put(&pod_path("web"), bound("web"));
@@ -250,6 +252,7 @@ fn is_listed_again(writes: u64, lease: Lease) {
     world.api.put(&pod_path("later"), bound("later"));
     world.run(SECONDS(60));
     assert_eq!(phase(&world, "later").as_deref(), Some("Running"));
+    world.api.opening.set(opening);
     world.api.restore(backup);
     if let Lease::Gone = lease {
         world.api.remove(LEASE);
