@@ -14,7 +14,7 @@ fn probes_restart_gate_and_flip() {
         let exec = "    livenessProbe: {exec: {command: [sh, -c, 'test ! -e /tmp/sick || { echo ill; exit 1; }']}, periodSeconds: 1, failureThreshold: 1}
     readinessProbe: {exec: {command: [test, -e, /tmp/ready]}, periodSeconds: 1}";
         node.manifest("a.yaml", &pod("exec", FOREVER, exec, ""));
-        let http = "    startupProbe: {httpGet: {port: web, path: /up}, periodSeconds: 1, failureThreshold: 60}
+        let http = "    startupProbe: {httpGet: {port: web, path: /up}, periodSeconds: 1, failureThreshold: 600}
     readinessProbe: {tcpSocket: {port: 8080}, periodSeconds: 1}
     ports: [{name: web, containerPort: 8080}]";
         let serve = "mkdir /tmp/w; httpd -p 8080 -h /tmp/w; trap 'exit 0' TERM; while :; do sleep 1 & wait $!; done";

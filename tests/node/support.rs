@@ -7,7 +7,7 @@ use std::time::{Duration, Instant};
 
 use serde_json::Value;
 
-use crate::host::PATIENCE;
+use crate::host::{PATIENCE, SLOWER};
 pub use crate::host::{eventually, wait_for};
 use crate::image::Recipe;
 use crate::isolation::{cgroup_name, cgroup_roots, directories, run};
@@ -375,7 +375,7 @@ pub fn pod(name: &str, script: &str, container: &str, more: &str) -> String {
     let script = serde_json::to_string(script).unwrap();
     format!(
         "apiVersion: v1\nkind: Pod\nmetadata: {{name: {name}}}\nspec:\n  \
-         terminationGracePeriodSeconds: 1\n{more}\n  containers:\n  - name: c\n    \
+         terminationGracePeriodSeconds: {SLOWER}\n{more}\n  containers:\n  - name: c\n    \
          image: {IMAGE}\n    command: [sh, -c, {script}]\n{container}\n"
     )
 }

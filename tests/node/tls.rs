@@ -241,7 +241,9 @@ fn silent_peers_keep_nobody_out() {
         let _ = plain.read_to_end(&mut answer);
         assert!(!String::from_utf8_lossy(&answer).contains("HTTP/1.1 2"));
         assert_eq!(curl(&node, &[], "/version").0, 401);
-        assert!(node.ok(&["get", "nodes"]).contains("Ready"));
+        eventually("the node is shown", || {
+            node.ok(&["get", "nodes"]).contains("Ready")
+        });
         drop(silent);
         node.finish();
     });

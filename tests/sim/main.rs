@@ -115,6 +115,9 @@ fn failures(seeds: std::ops::Range<u64>, tell: Tell, enough: usize) -> Vec<Failu
                     if seed >= seeds.end || have >= enough {
                         return;
                     }
+                    if enough > 1 && seed.is_multiple_of(100) {
+                        println!("at seed {seed}");
+                    }
                     if let Err(failure) = tell(seed, Tracing::Off) {
                         if enough > 1 {
                             println!("seed {seed}: {}", failure.what.replace('\n', " "));
