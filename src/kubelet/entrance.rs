@@ -61,9 +61,19 @@ impl Kubelet {
         let node = &self.core.node();
         let held = self.core.leftovers.holds(&view.uid);
         held.or_else(|| hold::reason(view, others, node, ended))
+            .or_else(|| self.is_contested(view))
             .or_else(|| self.under_pressure(shared, view))
             .or_else(|| self.room_is_made(view, views))
             .or_else(|| self.no_network(view))
+    }
+
+    /// Two of one name must not run side by side.
+    fn is_contested(&self, view: &PodView) -> Option<Waiting> {
+        let contested = self.contested.borrow();
+        let other = contested.get(&view.key).filter(|uid| **uid != view.uid)?;
+        let text =
+            format!("pod {other} of the same name runs, and nobody has said yet which is wanted");
+        Some(Waiting::new(hold::PREDECESSOR, text))
     }
 
     /// What runs goes on, and pods on the host's network start.

@@ -65,7 +65,7 @@ use self::facts::{NodeFacts, Site};
 use self::memory::{Checkpoint, EndCause, Final, Memory};
 use self::view::PodView;
 use self::worker::{Shared, work};
-use crate::object::{Origin, Standing};
+use crate::object::{Key, Origin, Standing};
 use crate::registry::{Packed, Registry};
 use crate::world::{PodNetwork, Uid, World};
 
@@ -74,6 +74,8 @@ pub struct Kubelet {
     core: Rc<Core>,
     workers: RefCell<BTreeMap<Uid, Worker>>,
     followers: RefCell<Vec<Task<()>>>,
+    /// Who runs under a name that the store gives to another, before its source has said whose it is.
+    contested: RefCell<BTreeMap<Key, Uid>>,
     /// The registry's version before anything was followed.
     began_at: u64,
 }
@@ -103,6 +105,7 @@ impl Kubelet {
             core: core.clone(),
             workers: RefCell::default(),
             followers: RefCell::default(),
+            contested: RefCell::default(),
             began_at,
         });
         let known = core.pressure_known.listen();

@@ -2,7 +2,8 @@
 //!
 //! They are known by their records only, and nothing is called an orphan before every configured
 //! source has handed over a complete list: a lost store or a silent source ends nobody. Only who runs
-//! under a name that a source has given to another meanwhile ends at once.
+//! under a name that a source has given to another meanwhile ends at once; if only the store says so,
+//! the other waits until the source has spoken.
 
 use std::rc::Rc;
 use std::time::Duration;
@@ -32,11 +33,18 @@ pub async fn end_replaced(kubelet: &Rc<Kubelet>, recovered: &[Uid]) {
     for view in views {
         let core = &kubelet.core;
         let successor = core.reader.get(&view.key).filter(|object| {
-            // What only the store says may be older than what runs.
-            core.registry.has_listed(object.source) && object.standing == Standing::Accepted
+            object.standing == Standing::Accepted && object.uid() != view.uid.as_str()
         });
-        if successor.is_some_and(|object| object.uid() != view.uid.as_str()) {
-            end(kubelet, view);
+        let Some(successor) = successor else {
+            continue;
+        };
+        // What only the store says may be older than what runs: neither is ended nor begun.
+        match core.registry.has_listed(successor.source) {
+            true => end(kubelet, view),
+            false => {
+                let mut contested = kubelet.contested.borrow_mut();
+                contested.insert(view.key.clone(), view.uid.clone());
+            }
         }
     }
 }
@@ -59,6 +67,7 @@ pub async fn end_all(kubelet: Rc<Kubelet>, recovered: Vec<Uid>) {
                 silent.join(", ")
             );
         }
+        settle(&kubelet).await;
         let until = core.world.clock.now() + patience;
         core.world.clock.sleep_until(until).await;
         patience = (patience * 2).min(PATIENCE_MAX);
@@ -73,6 +82,30 @@ pub async fn end_all(kubelet: Rc<Kubelet>, recovered: Vec<Uid>) {
         }
         let view = recorded(&kubelet, &uid).await;
         end(&kubelet, view.unwrap_or_else(|| unknown_pod(&uid)));
+    }
+    kubelet.contested.take();
+    kubelet.hold_back();
+}
+
+/// Decides who keeps a name, where the source has spoken by now.
+async fn settle(kubelet: &Rc<Kubelet>) {
+    let contested = kubelet.contested.borrow().clone();
+    for (key, uid) in contested {
+        let core = &kubelet.core;
+        let wanted = core.reader.get(&key);
+        if wanted
+            .as_ref()
+            .is_some_and(|object| !core.registry.has_listed(object.source))
+        {
+            continue;
+        }
+        let view = recorded(kubelet, &uid).await;
+        let replaced = wanted.is_some_and(|object| object.uid() != uid.as_str());
+        if replaced && let Some(view) = view {
+            end(kubelet, view);
+        }
+        kubelet.contested.borrow_mut().remove(&key);
+        kubelet.hold_back();
     }
 }
 

@@ -1,14 +1,16 @@
-//! Keeps the time floor over restarts: one small file, written once a day at most.
+//! Keeps the time floor over restarts: one small file, written once a day at most, and the first time
+//! as soon as anything is known: certificates may be younger than this program.
 
 use std::cell::Cell;
 use std::rc::Rc;
 use std::time::Duration;
 
+use futures_lite::future::or;
 use jiff::Timestamp;
 
 use crate::os::clock::wall_time;
 use crate::os::floor::{FLOOR, Floor};
-use crate::world::{Area, Clock, Disk};
+use crate::world::{Area, Clock, Disk, build_time};
 
 /// Below ROOT: a time as RFC 3339 has it. Without the file the floor is when this program was built.
 const FILE: &str = "clock-floor";
@@ -21,7 +23,8 @@ const STOP_S: i64 = 3600;
 pub struct FloorFile {
     disk: Rc<dyn Disk>,
     floor: &'static Floor,
-    stored: Cell<Timestamp>,
+    /// `None`: there is no file yet.
+    stored: Cell<Option<Timestamp>>,
 }
 
 impl FloorFile {
@@ -39,10 +42,11 @@ impl FloorFile {
                 .transpose()
                 .map_err(|error| format!("{FILE}: {error}"))
         });
-        match read {
-            Ok(at) => at.into_iter().for_each(|at| floor.recall(at)),
-            Err(why) => log::error!("{why}; certificates are judged without it"),
-        }
+        let known = read.unwrap_or_else(|why| {
+            log::error!("{why}; certificates are judged without it");
+            None
+        });
+        known.into_iter().for_each(|at| floor.recall(at));
         let (wall, at) = (wall_time(), floor.at());
         if wall < at {
             log::warn!(
@@ -53,15 +57,20 @@ impl FloorFile {
         FloorFile {
             disk,
             floor,
-            stored: Cell::new(at),
+            stored: Cell::new(known),
         }
     }
 
     /// Never ends.
     pub async fn keep(self: Rc<Self>, clock: Rc<dyn Clock>) {
         loop {
-            clock.sleep_until(clock.now() + LOOK_PERIOD).await;
             self.store(DAY_S).await;
+            let raised = self.floor.raised();
+            let look = clock.sleep_until(clock.now() + LOOK_PERIOD);
+            match self.stored.get() {
+                Some(_) => look.await,
+                None => or(look, raised).await,
+            }
         }
     }
 
@@ -71,12 +80,16 @@ impl FloorFile {
 
     async fn store(&self, more_s: i64) {
         let at = self.floor.at();
-        if at.as_second() - self.stored.get().as_second() < more_s {
+        let known = match self.stored.get() {
+            Some(stored) => at.as_second() - stored.as_second() < more_s,
+            None => at <= build_time(),
+        };
+        if known {
             return;
         }
         let text = format!("{at}\n").into_bytes();
         // A disk that takes nothing is told of by others; it is tried again a day later.
-        self.stored.set(at);
+        self.stored.set(Some(at));
         if let Err(error) = self.disk.write_durable(Area::Root, FILE, text).await {
             log::debug!("{error}");
         }
@@ -86,6 +99,7 @@ impl FloorFile {
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::os::clock::SystemClock;
     use crate::os::disk::SystemDisk;
 
     #[test]
@@ -125,5 +139,24 @@ mod tests {
         assert_eq!(open().floor.at().to_string(), stored());
         std::fs::write(root.path().join(FILE), "torn").expect("write");
         assert_eq!(open().floor.at(), Floor::new().at());
+    }
+
+    #[test]
+    fn the_first_that_is_known_is_written_at_once() {
+        let root = tempfile::tempdir().expect("root");
+        let disk = Rc::new(SystemDisk::open(root.path(), root.path()).expect("disk"));
+        let floor: &'static Floor = Box::leak(Box::default());
+        let clock = Rc::new(SystemClock::new().expect("clock"));
+        async_io::block_on(async {
+            let file = Rc::new(FloorFile::of(floor, disk).await);
+            let heard = async {
+                let now = Timestamp::from_second(4_102_444_800).expect("2100");
+                floor.hear(now, Timestamp::MAX, now);
+                while !root.path().join(FILE).exists() {
+                    futures_lite::future::yield_now().await;
+                }
+            };
+            or(file.keep(clock), heard).await;
+        });
     }
 }

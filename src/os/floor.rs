@@ -8,6 +8,7 @@
 
 use std::sync::atomic::{AtomicI64, Ordering};
 
+use event_listener::{Event, EventListener};
 use jiff::Timestamp;
 
 use crate::world::build_time;
@@ -16,16 +17,28 @@ use crate::world::build_time;
 pub static FLOOR: Floor = Floor::new();
 
 #[derive(Debug)]
-pub struct Floor(AtomicI64);
+pub struct Floor {
+    /// Seconds since 1970.
+    at: AtomicI64,
+    raised: Event,
+}
 
 impl Floor {
     pub const fn new() -> Floor {
-        Floor(AtomicI64::new(0))
+        Floor {
+            at: AtomicI64::new(0),
+            raised: Event::new(),
+        }
+    }
+
+    /// Resolves the next time that it is raised.
+    pub fn raised(&self) -> EventListener {
+        self.raised.listen()
     }
 
     /// Never before this program was built. To the second.
     pub fn at(&self) -> Timestamp {
-        let at = Timestamp::from_second(self.0.load(Ordering::Relaxed));
+        let at = Timestamp::from_second(self.at.load(Ordering::Relaxed));
         at.unwrap_or_default().max(build_time())
     }
 
@@ -36,7 +49,10 @@ impl Floor {
 
     /// What was known before a restart.
     pub fn recall(&self, at: Timestamp) {
-        self.0.fetch_max(at.as_second(), Ordering::Relaxed);
+        let at = at.as_second();
+        if self.at.fetch_max(at, Ordering::Relaxed) < at {
+            self.raised.notify(usize::MAX);
+        }
     }
 
     /// A server that proved who it is, by a certificate that ends at `until`, says that it is `told`;

@@ -286,7 +286,9 @@ fn a_taken_port_is_fatal_only_if_it_was_asked_for() {
             log.contains("127.0.0.1:6443") && log.contains("--secure-port"),
             "{log}"
         );
-        assert!(node.ok(&["get", "nodes"]).contains("Ready"));
+        eventually("the node is shown", || {
+            node.ok(&["get", "nodes"]).contains("Ready")
+        });
         node.terminate();
         let text = refused_start(&node, &["--secure-port=6443"]);
         assert!(
