@@ -67,8 +67,11 @@ impl Kubelet {
             .or_else(|| self.no_network(view))
     }
 
-    /// Two of one name must not run side by side.
+    /// Two of one name must not run side by side, where a manifest is the pod's source.
     fn is_contested(&self, view: &PodView) -> Option<Waiting> {
+        if !view.is_static {
+            return None;
+        }
         let contested = self.contested.borrow();
         let other = contested.get(&view.key).filter(|uid| **uid != view.uid)?;
         let text =
