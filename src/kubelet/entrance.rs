@@ -73,7 +73,8 @@ impl Kubelet {
             return None;
         }
         let contested = self.contested.borrow();
-        let other = contested.get(&view.key).filter(|uid| **uid != view.uid)?;
+        let mut others = contested.iter();
+        let (_, other) = others.find(|(key, uid)| *key == view.key && *uid != view.uid)?;
         let text =
             format!("pod {other} of the same name runs, and nobody has said yet which is wanted");
         Some(Waiting::new(hold::PREDECESSOR, text))

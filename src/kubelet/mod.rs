@@ -75,7 +75,7 @@ pub struct Kubelet {
     workers: RefCell<BTreeMap<Uid, Worker>>,
     followers: RefCell<Vec<Task<()>>>,
     /// Who runs under a name that the store gives to another, before its source has said whose it is.
-    contested: RefCell<BTreeMap<Key, Uid>>,
+    contested: RefCell<Vec<(Key, Uid)>>,
     /// The registry's version before anything was followed.
     began_at: u64,
 }

@@ -43,7 +43,7 @@ pub async fn end_replaced(kubelet: &Rc<Kubelet>, recovered: &[Uid]) {
             true => end(kubelet, view),
             false => {
                 let mut contested = kubelet.contested.borrow_mut();
-                contested.insert(view.key.clone(), view.uid.clone());
+                contested.push((view.key.clone(), view.uid.clone()));
             }
         }
     }
@@ -104,7 +104,10 @@ async fn settle(kubelet: &Rc<Kubelet>) {
         if replaced && let Some(view) = view {
             end(kubelet, view);
         }
-        kubelet.contested.borrow_mut().remove(&key);
+        kubelet
+            .contested
+            .borrow_mut()
+            .retain(|(name, _)| *name != key);
         kubelet.hold_back();
     }
 }
