@@ -109,6 +109,7 @@ impl Heartbeat {
         let reader = self.registry.reader();
         loop {
             let version = reader.version();
+            let begun = self.clock.now();
             let patience = state.pace.patience();
             let opens = async {
                 self.link.wait(patience).await;
@@ -120,11 +121,12 @@ impl Heartbeat {
                 state.pace.begun_anew();
                 continue;
             };
-            let pause = match beat {
-                Ok(()) => state.pace.answered(state.lease.is_some()),
-                Err(_) => state.pace.unanswered(),
+            // The lease says when the beat began, however late the answer was.
+            let next = match beat {
+                Ok(()) => begun + state.pace.answered(state.lease.is_some()),
+                Err(_) => self.clock.now() + state.pace.unanswered(),
             };
-            let sleep = self.clock.sleep_until(self.clock.now() + pause);
+            let sleep = self.clock.sleep_until(next);
             match self.link.is_up() {
                 // What the kubelet says of the node is news. Where somebody else finds the cluster gone,
                 // it is asked often from now on, so that it hears of the node as soon as it is back.

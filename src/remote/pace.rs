@@ -46,7 +46,7 @@ impl Pace {
         self.tries = self.tries.saturating_add(1);
     }
 
-    /// Until the next beat.
+    /// From the begin of the beat to that of the next.
     pub fn answered(&mut self, renewed: bool) -> Duration {
         (self.tries, self.unanswered) = (0, 0);
         if renewed {
@@ -59,7 +59,7 @@ impl Pace {
             .min(LEASE_PERIOD)
     }
 
-    /// Until the next beat.
+    /// From the end of the beat to the begin of the next.
     pub fn unanswered(&mut self) -> Duration {
         self.tries = 0;
         self.unanswered = self.unanswered.saturating_add(1);
