@@ -136,13 +136,19 @@ impl Link {
     }
 
     /// The same for a call that waits for its answer: if the door is seen open twice, the call's own
-    /// connection is dead, forgotten by a box on the way.
-    pub async fn passes_by(&self) {
-        if !self.is_open_again().await {
+    /// connection may be dead, forgotten by a box on the way, or the server is slow. Returns whether
+    /// it is that: then nobody else is told, and the next call dials.
+    pub async fn passes_by(&self) -> bool {
+        let mut again = self.is_open_again().await;
+        if !again {
             self.wait(KNOCK_PERIOD).await;
-            self.is_open_again().await;
+            again = self.is_open_again().await;
         }
-        self.nudge();
+        match again {
+            true => self.nudge(),
+            false => self.cluster.reconnect(),
+        }
+        !again
     }
 
     /// Knocks until the door is open. Returns whether it was shut before.

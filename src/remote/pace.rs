@@ -7,7 +7,7 @@ const LEASE_PERIOD: Duration = Duration::from_secs(10);
 /// A beat that takes longer is perhaps lost, and is begun again once the link is seen to be open: after
 /// twice the time if it was begun again already, since a link that comes and goes, or a slow server,
 /// must not keep each beat from its end.
-const BEAT_USUAL: Duration = Duration::from_secs(2);
+pub const BEAT_USUAL: Duration = Duration::from_secs(2);
 const BEAT_LONG: Duration = Duration::from_secs(60);
 /// While the cluster is silent it is asked this often: each time may cost a handshake, so after so many
 /// times less often. When its door opens it is asked at once.

@@ -3,8 +3,8 @@
 use std::time::Duration;
 
 use super::cluster::Line;
-use super::world::World;
-use super::{LEASE, SECONDS};
+use super::world::{World, bound, pod_path};
+use super::{LEASE, SECONDS, phase};
 
 #[test]
 fn a_renewal_that_hangs_does_not_cost_the_lease() {
@@ -69,8 +69,12 @@ fn a_connection_that_is_dead_alone_is_left_for_another() {
     let renewed = || world.api.get(LEASE).unwrap()["spec"]["renewTime"].clone();
     let before = renewed();
     world.api.line.set(Line::Forgotten);
+    world.api.put(&pod_path("web"), bound("web"));
     // The next renewal is 5 s away, 2 s are usual, then the door is seen open twice.
     world.run(SECONDS(9));
     assert_ne!(renewed(), before);
     assert_eq!(world.api.line.get(), Line::Up, "over a new connection");
+    // Its answer tells the watches that they are as dead.
+    world.run(SECONDS(2));
+    assert_eq!(phase(&world, "web").as_deref(), Some("Running"));
 }
