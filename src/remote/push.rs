@@ -65,6 +65,8 @@ struct State {
     futile: BTreeMap<String, Futile>,
     /// Mirrors that the cluster refused, and when to try again.
     refused: BTreeMap<Key, (String, BootTime)>,
+    /// How often the cluster had been put back to an older state when the rest was learnt.
+    rewinds: u32,
 }
 
 impl Push {
@@ -122,6 +124,11 @@ impl Push {
     async fn turn(&self, state: &mut State) -> Result<(), Stop> {
         if !self.pods.has_listed() {
             return Ok(());
+        }
+        // What it was asked for before it has forgotten.
+        if std::mem::replace(&mut state.rewinds, self.link.rewinds()) != self.link.rewinds() {
+            state.asked.clear();
+            state.futile.clear();
         }
         let reader = self.registry.reader();
         let (ours, _) = reader.list_packed(Kind::Pod, None);

@@ -259,6 +259,10 @@ impl Reflector {
         })?;
         let mut told_anything = false;
         loop {
+            // Also while it opened: its version may lie in the future of the cluster as it is now.
+            if self.rewinds.get() != self.link.rewinds() {
+                return Err(Trouble::Gone);
+            }
             // A watch from before a cut may be half open: nothing would ever come of it.
             let cut = async {
                 self.link.back().await;

@@ -271,6 +271,28 @@ fn is_listed_again(writes: u64, lease: Lease, opening: Duration) {
 }
 
 #[test]
+fn a_mirror_that_a_backup_brings_back_is_deleted_again() {
+    let world = World::started(25);
+    let manifests = || world.manifests.borrow_mut();
+    manifests().insert("web-pi".to_owned(), "h1".to_owned());
+    world.feed();
+    world.run(SECONDS(3));
+    let backup = world.api.backup();
+    assert!(world.api.get(&pod_path("web-pi")).is_some());
+    // The deletion is asked for, and no watch has shown it yet.
+    world.api.opening.set(SECONDS(30));
+    world.api.broken.notify(usize::MAX);
+    manifests().remove("web-pi");
+    world.feed();
+    // A renewal of the lease is after the backup.
+    world.run(SECONDS(12));
+    assert_eq!(world.api.get(&pod_path("web-pi")), None);
+    world.api.restore(backup);
+    world.run(SECONDS(60));
+    assert_eq!(world.api.get(&pod_path("web-pi")), None);
+}
+
+#[test]
 fn pods_of_the_node_have_mirrors_and_lose_them() {
     let world = World::started(5);
     world
