@@ -61,14 +61,14 @@ impl Kubelet {
         let node = &self.core.node();
         let held = self.core.leftovers.holds(&view.uid);
         held.or_else(|| hold::reason(view, others, node, ended))
-            .or_else(|| self.is_contested(view))
+            .or_else(|| self.contested_name(view))
             .or_else(|| self.under_pressure(shared, view))
             .or_else(|| self.room_is_made(view, views))
             .or_else(|| self.no_network(view))
     }
 
     /// Two of one name must not run side by side, where a manifest is the pod's source.
-    fn is_contested(&self, view: &PodView) -> Option<Waiting> {
+    fn contested_name(&self, view: &PodView) -> Option<Waiting> {
         if !view.is_static {
             return None;
         }

@@ -129,7 +129,7 @@ impl Link {
     /// repeats after pauses that double. Never, if it is open already: then the cluster is silent
     /// for another reason.
     pub async fn opens(&self) {
-        match self.is_open_again().await {
+        match self.knock_until_open().await {
             true => self.nudge(),
             false => std::future::pending().await,
         }
@@ -139,10 +139,10 @@ impl Link {
     /// connection may be dead, forgotten by a box on the way, or the server is slow. Returns whether
     /// it is that: then nobody else is told, and the next call dials.
     pub async fn passes_by(&self) -> bool {
-        let mut again = self.is_open_again().await;
+        let mut again = self.knock_until_open().await;
         if !again {
             self.wait(KNOCK_PERIOD).await;
-            again = self.is_open_again().await;
+            again = self.knock_until_open().await;
         }
         match again {
             true => self.nudge(),
@@ -152,7 +152,7 @@ impl Link {
     }
 
     /// Knocks until the door is open. Returns whether it was shut before.
-    async fn is_open_again(&self) -> bool {
+    async fn knock_until_open(&self) -> bool {
         loop {
             let now = self.clock.now();
             let unanswered = self.unanswered.get();
