@@ -26,44 +26,45 @@ pub async fn ensure(
 ) -> Result<Arc<Image>, ImageFailure> {
     let images = &core.world.images;
     images.first_scan().await;
-    let reference = container.image.clone();
-    let present = images.find(&reference);
-    match (container.pull_policy, present) {
-        (PullPolicy::IfNotPresent | PullPolicy::Never, Some(image)) => {
-            let text = format!("Container image {reference:?} already present on machine");
-            core.event(pod, Some(container), EventKind::Normal, "Pulled", text);
-            Ok(image)
-        }
-        (PullPolicy::Never, None) => {
-            let text =
-                format!("Container image {reference:?} is not present with pull policy of Never");
-            core.event(
-                pod,
-                Some(container),
-                EventKind::Warning,
-                "ErrImageNeverPull",
-                &*text,
-            );
-            Err(failure("ErrImageNeverPull", text))
-        }
-        (PullPolicy::Always, Some(image)) if image.pinned => {
-            // An imported image is the operator's word on what this name means here.
-            let text = format!("Container image {reference:?} was imported on this machine");
-            core.event(pod, Some(container), EventKind::Normal, "Pulled", text);
-            Ok(image)
-        }
-        (PullPolicy::Always, present) => pull(core, pod, container, reference, present).await,
-        (PullPolicy::IfNotPresent, None) => pull(core, pod, container, reference, None).await,
+    if let Some(image) = at_hand(core, pod, container) {
+        return Ok(image);
     }
+    let reference = &container.image;
+    if container.pull_policy == PullPolicy::Never {
+        let text =
+            format!("Container image {reference:?} is not present with pull policy of Never");
+        let kind = EventKind::Warning;
+        core.event(pod, Some(container), kind, "ErrImageNeverPull", &*text);
+        return Err(failure("ErrImageNeverPull", text));
+    }
+    pull(core, pod, container).await
+}
+
+/// The image, where its registry need not be asked for it. An event says why.
+fn at_hand(core: &Core, pod: &PodView, container: &ContainerView) -> Option<Arc<Image>> {
+    let reference = &container.image;
+    let image = core.world.images.find(reference)?;
+    let text = match container.pull_policy {
+        PullPolicy::IfNotPresent | PullPolicy::Never => {
+            format!("Container image {reference:?} already present on machine")
+        }
+        // An imported image is the operator's word on what this name means here.
+        PullPolicy::Always if image.pinned => {
+            format!("Container image {reference:?} was imported on this machine")
+        }
+        PullPolicy::Always => return None,
+    };
+    core.event(pod, Some(container), EventKind::Normal, "Pulled", text);
+    Some(image)
 }
 
 async fn pull(
     core: &Core,
     pod: &PodView,
     container: &ContainerView,
-    reference: String,
-    cached: Option<Arc<Image>>,
 ) -> Result<Arc<Image>, ImageFailure> {
+    let images = &core.world.images;
+    let reference = &container.image;
     let text = format!("Pulling image {reference:?}");
     core.event(pod, Some(container), EventKind::Normal, "Pulling", text);
     let begun = core.world.clock.now();
@@ -71,7 +72,7 @@ async fn pull(
         reference: reference.clone(),
         docker_configs: docker_configs(core, pod),
     };
-    let error = match core.world.images.pull(request).await {
+    let error = match images.pull(request).await {
         Ok(image) => {
             let took = core.world.clock.now().since(begun).as_secs_f64();
             let size = image.size_bytes;
@@ -84,16 +85,15 @@ async fn pull(
         }
         Err(error) => error,
     };
-    if let (PullError::Unreachable(cause), Some(image)) = (&error, cached) {
+    // It may have been imported meanwhile.
+    if let Some(image) = at_hand(core, pod, container) {
+        return Ok(image);
+    }
+    if let (PullError::Unreachable(cause), Some(image)) = (&error, images.find(reference)) {
         let text =
             format!("Registry of {reference:?} cannot be reached, using the image here: {cause}");
-        core.event(
-            pod,
-            Some(container),
-            EventKind::Warning,
-            "UsingCachedImage",
-            text,
-        );
+        let kind = EventKind::Warning;
+        core.event(pod, Some(container), kind, "UsingCachedImage", text);
         return Ok(image);
     }
     let text = format!("Failed to pull image {reference:?}: {error}");

@@ -147,6 +147,7 @@ fn images_are_pulled_imported_and_used_when_the_registry_is_gone() {
             let child = Command::new("docker-registry")
                 .arg("serve")
                 .arg(&config)
+                .stdout(Stdio::null())
                 .stderr(Stdio::null())
                 .spawn()
                 .unwrap();
@@ -213,6 +214,35 @@ fn images_are_pulled_imported_and_used_when_the_registry_is_gone() {
         node.ok(&["pull", name]);
         serving.kill().unwrap();
         serving.wait().unwrap();
+        node.finish();
+    });
+}
+
+#[test]
+fn an_image_imported_while_its_registry_says_nothing_is_used_at_once() {
+    isolated(|place| {
+        if !installed("skopeo") {
+            return println!("skipped: skopeo is not installed");
+        }
+        let mut node = Node::new(place);
+        let name = "127.0.0.1:5001/late:1";
+        let from = format!("docker-archive:{}/busybox.tar", node.images.display());
+        let late = place.join("late.tar");
+        let to = format!("docker-archive:{}:{name}", late.display());
+        run("skopeo", &["copy", "-q", "--insecure-policy", &from, &to]);
+        node.start();
+        // Takes connections and never answers.
+        let mute = std::net::TcpListener::bind("127.0.0.1:5001").unwrap();
+        let text = pod("late", FOREVER, "", "").replace(crate::support::IMAGE, name);
+        node.manifest("a.yaml", &text);
+        node.event("late", "Normal Pulling");
+        node.ok(&["import", &late.display().to_string()]);
+        drop(mute);
+        node.up("late");
+        node.event("late", "already present on machine");
+        let failures = node.events("late");
+        let failures: Vec<&String> = failures.iter().filter(|e| e.contains("Failed")).collect();
+        assert!(failures.is_empty(), "{failures:#?}");
         node.finish();
     });
 }
