@@ -1,5 +1,6 @@
 //! Requests to the node over its unix socket.
 
+use std::error::Error as _;
 use std::fmt;
 use std::future::Future;
 use std::io;
@@ -155,7 +156,11 @@ impl Client {
         body: Bytes,
     ) -> Result<Response<Incoming>, Error> {
         let stream: Box<dyn Duplex> = Box::new(self.connect()?);
-        let broken = |error: hyper::Error| Error::Broken(format!("talk to the node: {error}"));
+        let broken = |error: hyper::Error| {
+            let cause = error.source().map(ToString::to_string);
+            let cause = cause.unwrap_or_else(|| error.to_string());
+            Error::Broken(format!("the node broke off before it answered: {cause}"))
+        };
         let (mut sender, connection) = http1::handshake(FuturesIo::new(stream))
             .await
             .map_err(broken)?;
