@@ -390,6 +390,7 @@ impl Judge {
 
     /// A stop or a kill is asked for: somebody must have a reason.
     pub fn ends_container(&self, host: &Host, uid: &Uid, id: &ContainerId, how: &str) {
+        self.look_around(host);
         let seen = host.kernel.borrow().seen(uid);
         let Some(container) = seen.containers.iter().find(|c| c.id == *id) else {
             return;
