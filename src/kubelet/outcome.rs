@@ -104,8 +104,8 @@ fn repeat(shared: &Shared, target: &Target, result: Result<(), RuntimeError>) {
     if let Err(error) = result {
         let at = shared.core.world.clock.now() + REPEAT;
         log::warn!(
-            "pod {}: {error}; trying again in {} s",
-            shared.uid,
+            "{}: {error}; trying again in {} s",
+            shared.view.borrow().key,
             REPEAT.as_secs()
         );
         retries.insert(target.clone(), at);
@@ -193,8 +193,8 @@ fn image(
             failure.retry_at = known.image_back_off.ready_at(now);
             let container = container.map_or(name.as_str(), |c| c.name.as_str());
             log::warn!(
-                "pod {}: image of {container}: {}; trying again in {} s",
-                shared.uid,
+                "{}: image of {container}: {}; trying again in {} s",
+                shared.view.borrow().key,
                 failure.message,
                 known.image_back_off.delay().as_secs()
             );
@@ -312,8 +312,8 @@ fn recorded(shared: &Shared, result: Result<Final, DiskError>) {
         }
         Err(error) => {
             log::error!(
-                "pod {}: {error}; its end is not on stable storage yet, trying again",
-                shared.uid
+                "{}: {error}; its end is not on stable storage yet, trying again",
+                shared.view.borrow().key
             );
             Some(retry_at(shared))
         }
@@ -325,7 +325,7 @@ fn recorded(shared: &Shared, result: Result<Final, DiskError>) {
 fn tear_down(shared: &Shared, result: Result<(), String>) -> bool {
     let done = result.is_ok();
     let trouble = result.err().map(|error| {
-        log::warn!("pod {}: {error}; trying again", shared.uid);
+        log::warn!("{}: {error}; trying again", shared.view.borrow().key);
         trouble(shared, "FailedKillPod", error)
     });
     shared.memory.borrow_mut().tear_down_trouble = trouble;

@@ -297,8 +297,8 @@ async fn note_hook(shared: &Shared, name: &str, id: &ContainerId, begin: impl Fn
     };
     let records = &shared.core.records;
     if let Err(error) = records.keep_checkpoint(&shared.uid, checkpoint).await {
-        let uid = &shared.uid;
-        log::warn!("pod {uid}: {error}; a hook of {name} may run twice if the agent dies");
+        let key = &shared.view.borrow().key;
+        log::warn!("{key}: {error}; a hook of {name} may run twice if the agent dies");
     }
 }
 
@@ -355,7 +355,7 @@ async fn kill(
     let deadline = order.deadline.max(least);
     match runtime.stop_container(&shared.uid, &order.id).await {
         Ok(()) | Err(RuntimeError::NotFound(_)) => {}
-        Err(error) => log::warn!("pod {}: {error}; waiting for the kill", shared.uid),
+        Err(error) => log::warn!("{}: {error}; waiting for the kill", view.key),
     }
     if has_ended(shared, &order.id, || shortened(shared, deadline).max(least)).await {
         return Ok(());
@@ -455,7 +455,7 @@ async fn tear_down(shared: &Shared, view: &PodView, cause: EndCause) -> Result<(
         EndCause::Shutdown => match leftovers::give_back(core, &shared.uid).await {
             Ok(()) => Ok(()),
             Err(RemoveError::Files(why)) => {
-                log::warn!("pod {}: {why}; left there", shared.uid);
+                log::warn!("{}: {why}; left there", view.key);
                 Ok(())
             }
             Err(RemoveError::Held(why)) => Err(why),
