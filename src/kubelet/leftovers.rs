@@ -8,6 +8,9 @@
 //! Only a pod of the very same UID waits for the sweep: the files would be taken for its own. The
 //! mark under RUN says so to the next agent. After a reboot there is none, and the records are
 //! again those of a pod whose end no one had asked for: a finished one stays finished.
+//!
+//! What a cluster has deleted is deleted, whether the store takes that or not. While it does not, a next
+//! agent would find such a pod there as one that is wanted: how it ended stays on record until then.
 
 use std::cell::RefCell;
 use std::collections::BTreeMap;
@@ -19,7 +22,7 @@ use event_listener::Event;
 use super::core::Core;
 use super::plan::Waiting;
 use super::view::PodView;
-use crate::object::Key;
+use crate::object::{Key, Origin};
 use crate::world::{Area, DiskError, RemoveError, Uid};
 
 /// Between two tries while the disk is not known to have changed; doubled each time.
@@ -30,6 +33,8 @@ const PAUSE_MAX: Duration = Duration::from_secs(300);
 #[derive(Default)]
 pub struct Leftovers {
     pods: RefCell<BTreeMap<Uid, Left>>,
+    /// Pods of a cluster whose deletion the store has not taken yet.
+    ends: RefCell<BTreeMap<Uid, Key>>,
     added: Event,
 }
 
@@ -47,6 +52,15 @@ impl Leftovers {
         };
         self.pods.borrow_mut().insert(uid.clone(), left);
         self.added.notify(usize::MAX);
+    }
+
+    fn note_end(&self, uid: &Uid, key: &Key) {
+        self.ends.borrow_mut().insert(uid.clone(), key.clone());
+        self.added.notify(usize::MAX);
+    }
+
+    fn is_empty(&self) -> bool {
+        self.pods.borrow().is_empty() && self.ends.borrow().is_empty()
     }
 
     pub fn contains(&self, uid: &Uid) -> bool {
@@ -86,9 +100,24 @@ pub async fn clear(core: &Core, uid: &Uid, key: &Key) -> Result<(), RemoveError>
     let files = |error: DiskError| RemoveError::Files(error.to_string());
     let records = core.records.forget_start(uid).await.map_err(files);
     worst([given, logs, records])?;
-    core.records.forget_end(uid).await.map_err(files)?;
+    if must_be_known(core, key) {
+        core.leftovers.note_end(uid, key);
+        return Ok(());
+    }
+    forget_end(core, uid).await
+}
+
+async fn forget_end(core: &Core, uid: &Uid) -> Result<(), RemoveError> {
+    let forgotten = core.records.forget_end(uid).await;
+    forgotten.map_err(|error| RemoveError::Files(error.to_string()))?;
     // The last of the pod's directory is gone with the records in it.
     core.world.volumes.tear_down(uid).await
+}
+
+/// Whether a next agent could find this pod as one that nobody has deleted. Manifests are listed before
+/// anything of them starts, and the API deletes nothing that the store does not take.
+fn must_be_known(core: &Core, key: &Key) -> bool {
+    key.origin == Origin::Remote && !core.registry.is_stored(key)
 }
 
 /// Everything in the kernel and the volumes. The records stay. Both are tried.
@@ -114,7 +143,9 @@ fn worst<const N: usize>(outcomes: [Result<(), RemoveError>; N]) -> Result<(), R
 /// Remembers that the pod is gone though its files are not, over a crash of the agent as well.
 pub async fn leave(core: &Core, view: &PodView, why: &str) {
     core.leftovers.note(&view.uid, &view.key, why);
-    if let Err(error) = core.records.mark_forgotten(&view.uid).await {
+    if must_be_known(core, &view.key) {
+        log::debug!("pod {}: a next agent finds it as it ended", view.uid);
+    } else if let Err(error) = core.records.mark_forgotten(&view.uid).await {
         log::warn!(
             "{error}; a next agent takes the files of pod {} for a pod's",
             view.uid
@@ -130,7 +161,7 @@ pub async fn sweep(core: Rc<Core>) {
     loop {
         let added = core.leftovers.added.listen();
         let changed = core.troubles.listen();
-        if core.leftovers.pods.borrow().is_empty() {
+        if core.leftovers.is_empty() {
             pause = PAUSE_MIN;
             added.await;
             continue;
@@ -146,7 +177,23 @@ pub async fn sweep(core: Rc<Core>) {
                 Err(error) => log::debug!("files of deleted pod {uid}: {error}; trying again"),
             }
         }
+        forget_ends(&core).await;
         pause = (pause * 2).min(PAUSE_MAX);
+    }
+}
+
+async fn forget_ends(core: &Core) {
+    let ends = core.leftovers.ends.borrow().clone();
+    for (uid, key) in ends {
+        if must_be_known(core, &key) {
+            continue;
+        }
+        // A cluster that was put back to an earlier state may have given it back: its end is its own then.
+        let now = core.reader.get(&key);
+        let is_back = now.is_some_and(|now| now.uid() == uid.as_str());
+        if is_back || forget_end(core, &uid).await.is_ok() {
+            core.leftovers.ends.borrow_mut().remove(&uid);
+        }
     }
 }
 

@@ -139,6 +139,12 @@ impl Committer {
         state.unreserved || !state.dirty.is_empty()
     }
 
+    /// Whether the store has what is visible under this key, or that nothing is.
+    pub fn is_stored(&self, key: &Key) -> bool {
+        let state = self.flight.look();
+        !state.dirty.contains(key) && !state.busy.contains(key)
+    }
+
     /// Whether a write of this key is decided and not visible yet.
     pub fn is_busy(&self, key: &Key) -> bool {
         self.flight.look().busy.contains(key)

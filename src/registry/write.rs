@@ -73,6 +73,11 @@ impl Registry {
         }
     }
 
+    /// Whether the store has what is published under this key, or that nothing is.
+    pub fn is_stored(&self, key: &Key) -> bool {
+        self.desk.committer.is_stored(key)
+    }
+
     /// Whether what is published is also stored.
     pub fn health(&self) -> Health {
         self.desk.committer.health()

@@ -211,12 +211,14 @@ fn a_full_disk_refuses_the_api_and_lets_manifests_run() {
     let list = vec![stated("web", "u1", "img:1")];
     wait(node.registry.replace(Source::File, list.clone())).expect("taken");
     assert!(node.reader.get(&pod_key("web")).is_some());
+    assert!(!node.registry.is_stored(&pod_key("web")));
     assert!(matches!(node.registry.health(), Health::Degraded(_)));
 
     // The next scan, unchanged, brings the store up to date.
     disk.fail(None);
     wait(node.registry.replace(Source::File, list)).expect("taken");
     assert_eq!(node.registry.health(), Health::Ok);
+    assert!(node.registry.is_stored(&pod_key("web")));
     wait(node.registry.create(Source::Api, key, body)).expect("stored");
     disk.cut_power(|| false);
     let node = on(&disk, 2);
