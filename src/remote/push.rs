@@ -8,11 +8,13 @@
 //!  mirror of a pod that is no more ──────────────────────────────► DELETE
 //! ```
 //! No memory of what was once sent decides, except that what the cluster did not take as it was is
-//! not sent again until one side changes.
+//! not sent again until one side changes. What it refuses for another reason than what it says (rights, an
+//! admission webhook that is down) is sent again after a while, and holds up nothing else.
 
 use std::cell::RefCell;
 use std::collections::{BTreeMap, BTreeSet};
 use std::rc::Rc;
+use std::sync::Arc;
 use std::time::Duration;
 
 use futures_lite::future::or;
@@ -26,13 +28,17 @@ use super::reflector::{Held, Name, Reflector};
 use super::{mirror, pod_status};
 use crate::object::json::fingerprint;
 use crate::object::{Key, Kind, Object, Origin, Source, Standing};
-use crate::registry::{ChangeType, EventRecord, Registry};
+use crate::registry::{ChangeType, EventRecord, Packed, Registry};
 use crate::world::{BootTime, Call, Clock, NoAnswer, Reply, Verb};
 
 /// Changes come in bursts: this long after the first of them, one look takes them all.
 const GATHER: Duration = Duration::from_millis(50);
 /// Before what the cluster refused is tried again though nothing changed.
 const REFUSED_AGAIN: Duration = Duration::from_secs(60);
+/// The first time, where it may be no fault of what was sent; doubles up to the above.
+const UNWANTED_AGAIN: Duration = Duration::from_secs(10);
+/// So many internal errors in one turn are the cluster's trouble, not that of some object.
+const FAULTS_MAX: u32 = 3;
 
 /// Why a turn was broken off.
 enum Stop {
@@ -63,6 +69,10 @@ struct State {
     /// Deletions that the cluster was asked for and that the watch has not shown yet.
     asked: BTreeSet<String>,
     futile: BTreeMap<String, Futile>,
+    /// What may be taken later: how long it was waited last, and until when.
+    unwanted: BTreeMap<String, (Duration, BootTime)>,
+    /// Internal errors of the cluster in this turn.
+    faults: u32,
     /// Mirrors that the cluster refused, and when to try again.
     refused: BTreeMap<Key, (String, BootTime)>,
     /// How often the cluster had been put back to an older state when the rest was learnt.
@@ -83,6 +93,8 @@ impl Push {
                 version = reader.version();
                 continue;
             };
+            // Whoever is not among these has told below how it ended.
+            let (ours, _) = reader.list_packed(Kind::Pod, None);
             while let Ok(Some(changes)) = cursor.ready_packed() {
                 for change in changes {
                     version = version.max(change.resource_version());
@@ -95,7 +107,7 @@ impl Push {
                     }
                 }
             }
-            match self.turn(&mut state).await {
+            match self.turn(&mut state, ours).await {
                 Ok(()) => backoff.reset(),
                 Err(Stop::NoAnswer) => {
                     self.link.pause(&mut backoff, None).await;
@@ -109,7 +121,9 @@ impl Push {
             let ours = async {
                 let _changed_or_gone = cursor.next_packed().await;
             };
-            let again = state.refused.values().map(|(_, at)| *at).min();
+            let refused = state.refused.values().map(|(_, at)| *at);
+            let unwanted = state.unwanted.values().map(|(_, at)| *at);
+            let again = refused.chain(unwanted).min();
             let later = async {
                 match again {
                     Some(at) => self.clock.sleep_until(at).await,
@@ -121,7 +135,7 @@ impl Push {
         }
     }
 
-    async fn turn(&self, state: &mut State) -> Result<(), Stop> {
+    async fn turn(&self, state: &mut State, ours: Vec<Arc<Packed>>) -> Result<(), Stop> {
         if !self.pods.has_listed() {
             return Ok(());
         }
@@ -130,19 +144,20 @@ impl Push {
             state.asked.clear();
             state.futile.clear();
         }
-        let reader = self.registry.reader();
-        let (ours, _) = reader.list_packed(Kind::Pod, None);
+        state.faults = 0;
         let theirs = self.pods.all();
         let uids: BTreeSet<&str> = theirs.iter().map(|(_, held)| held.uid()).collect();
         state.asked.retain(|uid| uids.contains(uid.as_str()));
         state.futile.retain(|uid, _| uids.contains(uid.as_str()));
+        state.unwanted.retain(|uid, _| uids.contains(uid.as_str()));
         state.ended.retain(|uid, _| uids.contains(uid.as_str()));
 
-        let mut pictured = BTreeSet::new();
+        let (mut pictured, mut here) = (BTreeSet::new(), BTreeSet::new());
         for pod in ours {
             let key = pod.key();
             let name = (key.namespace.clone(), key.name.clone());
             if key.origin == Origin::Remote {
+                here.insert(pod.uid().to_owned());
                 let held = self.pods.get(&name.0, &name.1);
                 if let Some(held) = held.filter(|held| held.uid() == pod.uid()) {
                     let mut object = pod.unpack();
@@ -165,6 +180,7 @@ impl Push {
             match mirror::is_mirror(&body) {
                 true if pictured.contains(&name) || !self.knows_own() => {}
                 true => self.remove(state, &name, held.uid()).await?,
+                false if here.contains(held.uid()) => {}
                 false => self.finish(state, &name, &held, &body).await?,
             }
         }
@@ -185,20 +201,28 @@ impl Push {
         held: &Held,
         body: &Value,
     ) -> Result<(), Stop> {
-        let here = self.registry.reader().get_packed(&key_of(Kind::Pod, name));
-        let here = here.is_some_and(|pod| pod.uid() == held.uid());
         let deleting = body["metadata"]["deletionTimestamp"].is_string();
-        if here || !deleting || !self.taken.borrow().contains(held.uid()) {
+        if !deleting || !self.taken.borrow().contains(held.uid()) {
             return Ok(());
         }
-        // It has to be seen to have ended before it is gone.
-        if let Some(status) = state.ended.get(held.uid()).cloned() {
-            self.send_status(state, name, held, &status).await?;
+        // It has to be seen to have ended before it is gone: controllers count that, and wait for it.
+        // Source: Kubernetes pkg/kubelet/status/status_manager.go (TerminatePod).
+        let theirs = &body["status"];
+        let ended = state.ended.get(held.uid()).cloned();
+        let mut last = ended.unwrap_or_else(|| theirs.clone());
+        if !has_ended(&last) && !has_ended(theirs) {
+            last["phase"] = "Failed".into();
+        }
+        if has_ended(&last) {
+            self.send_status(state, name, held, &last).await?;
         }
         self.remove(state, name, held.uid()).await
     }
 
     async fn remove(&self, state: &mut State, name: &Name, uid: &str) -> Result<(), Stop> {
+        if self.is_unwanted(state, uid) {
+            return Ok(());
+        }
         let options = json!({
             "apiVersion": "v1", "kind": "DeleteOptions",
             "gracePeriodSeconds": 0, "preconditions": {"uid": uid},
@@ -207,9 +231,11 @@ impl Push {
         let reply = self.ask(Call::with(Verb::Delete, path, options)).await?;
         match reply.status {
             // Gone, or another one by now.
-            200 | 202 | 404 | 409 => {}
-            _ => self.complain("delete", name, &reply),
+            200 | 202 | 409 => {}
+            404 if is_of_the_api(&reply) => {}
+            _ => return self.put_off(state, "delete", name, uid, &reply),
         }
+        state.unwanted.remove(uid);
         state.asked.insert(uid.to_owned());
         Ok(())
     }
@@ -232,7 +258,7 @@ impl Push {
             return Ok(());
         };
         let futile = (fingerprint(ours), fingerprint(theirs));
-        if state.futile.get(held.uid()) == Some(&futile) {
+        if state.futile.get(held.uid()) == Some(&futile) || self.is_unwanted(state, held.uid()) {
             return Ok(());
         }
         let path = format!("{}/status", paths::object(&key_of(Kind::Pod, name)));
@@ -251,13 +277,16 @@ impl Push {
                 }
                 theirs
             }
-            // Gone, or another one by now; the watch will say so.
-            404 | 409 => futile.1,
-            _ => {
+            // Gone; the watch will say so.
+            404 if is_of_the_api(&reply) => futile.1,
+            // It does not take what is said.
+            400 | 413 | 422 => {
                 self.complain("report the status of", name, &reply);
                 futile.1
             }
+            _ => return self.put_off(state, "report the status of", name, held.uid(), &reply),
         };
+        state.unwanted.remove(held.uid());
         state
             .futile
             .insert(held.uid().to_owned(), (futile.0, theirs));
@@ -296,9 +325,37 @@ impl Push {
                 state.refused.remove(&pod.key);
                 self.pods.learn(reply.body);
             }
-            _ => self.note_refusal(state, pod, &reply),
+            _ => {
+                self.note_refusal(state, pod, &reply);
+                return count_fault(state, &reply);
+            }
         }
         Ok(())
+    }
+
+    fn is_unwanted(&self, state: &State, uid: &str) -> bool {
+        let unwanted = state.unwanted.get(uid);
+        unwanted.is_some_and(|(_, at)| self.clock.now() < *at)
+    }
+
+    /// Refused, and perhaps not for good.
+    fn put_off(
+        &self,
+        state: &mut State,
+        what: &str,
+        name: &Name,
+        uid: &str,
+        reply: &Reply,
+    ) -> Result<(), Stop> {
+        let before = state.unwanted.get(uid).map(|(pause, _)| *pause);
+        // Another one by now, mostly; the watch will say so.
+        if before.is_none() && reply.status != 409 {
+            self.complain(what, name, reply);
+        }
+        let pause = before.map_or(UNWANTED_AGAIN, |pause| (pause * 2).min(REFUSED_AGAIN));
+        let until = self.clock.now() + pause;
+        state.unwanted.insert(uid.to_owned(), (pause, until));
+        count_fault(state, reply)
     }
 
     fn is_refused(&self, state: &State, pod: &Object) -> bool {
@@ -336,7 +393,9 @@ impl Push {
             .await
             .map_err(|_: NoAnswer| Stop::NoAnswer)?;
         match reply.status {
-            429 | 500.. => Err(Stop::Busy(reply.retry_after)),
+            // It knows nobody now, or is not there: no object is the cause.
+            401 | 429 | 502..=504 => Err(Stop::Busy(reply.retry_after)),
+            500.. if reply.retry_after.is_some() => Err(Stop::Busy(reply.retry_after)),
             _ => Ok(reply),
         }
     }
@@ -344,5 +403,22 @@ impl Push {
     fn complain(&self, what: &str, (namespace, name): &Name, reply: &Reply) {
         let (status, message) = (reply.status, reply.message());
         log::warn!("{what} pod {namespace}/{name} in the cluster: {status} {message}");
+    }
+}
+
+fn has_ended(status: &Value) -> bool {
+    matches!(status["phase"].as_str(), Some("Succeeded" | "Failed"))
+}
+
+/// Whether an API server says so, not somebody on the way to it.
+fn is_of_the_api(reply: &Reply) -> bool {
+    reply.body["kind"] == "Status"
+}
+
+fn count_fault(state: &mut State, reply: &Reply) -> Result<(), Stop> {
+    state.faults += u32::from(reply.status >= 500);
+    match state.faults {
+        FAULTS_MAX.. => Err(Stop::Busy(None)),
+        _ => Ok(()),
     }
 }

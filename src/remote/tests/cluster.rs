@@ -48,10 +48,12 @@ pub struct Api {
     pub broken: Event,
     /// How long a watch takes to open.
     pub opening: Cell<Duration>,
+    /// Calls that begin like this (`Patch /api/v1/…`), and with what they are refused.
+    pub refused: RefCell<BTreeMap<String, Reply>>,
     uids: Cell<u64>,
 }
 
-fn status(code: u16, message: &str) -> Reply {
+pub fn status(code: u16, message: &str) -> Reply {
     Reply {
         status: code,
         body: json!({"kind": "Status", "code": code, "message": message}),
@@ -80,6 +82,7 @@ impl Api {
             calls: RefCell::default(),
             broken: Event::new(),
             opening: Cell::default(),
+            refused: RefCell::default(),
             uids: Cell::new(0),
         })
     }
@@ -151,6 +154,12 @@ impl Api {
     }
 
     fn answer(&self, call: &Call) -> Reply {
+        let asked = format!("{:?} {}", call.verb, call.path);
+        let refused = self.refused.borrow();
+        let mut refusals = refused.iter();
+        if let Some((_, reply)) = refusals.find(|(begin, _)| asked.starts_with(*begin)) {
+            return reply.clone();
+        }
         let (path, _) = call.path.split_once('?').unwrap_or((&call.path, ""));
         let object = path.strip_suffix("/status").unwrap_or(path);
         let known = self.get(object);

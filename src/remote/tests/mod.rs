@@ -2,6 +2,7 @@
 
 mod beats;
 mod cluster;
+mod refusals;
 mod world;
 
 use std::collections::BTreeSet;

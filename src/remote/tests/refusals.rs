@@ -1,0 +1,146 @@
+//! What the cluster refuses, for whatever reason, and takes later.
+
+use serde_json::{Value, json};
+
+use super::cluster::status;
+use super::world::{World, bound, pod_path};
+use super::{SECONDS, SECRET, phase, secret};
+use crate::world::Reply;
+
+fn refuse(world: &World, verb: &str, path: &str, reply: Reply) {
+    let call = format!("{verb} {path}");
+    world.api.refused.borrow_mut().insert(call, reply);
+}
+
+/// A node with running pods.
+fn running(seed: u64, names: &[&str]) -> World {
+    let world = World::started(seed);
+    world.run(SECONDS(2));
+    world.api.put(SECRET, secret());
+    for name in names {
+        world.api.put(&pod_path(name), bound(name));
+    }
+    world.run(SECONDS(3));
+    for name in names {
+        assert_eq!(phase(&world, name).as_deref(), Some("Running"));
+    }
+    world
+}
+
+fn calls(world: &World, begin: &str) -> usize {
+    let calls = world.api.calls.borrow();
+    calls.iter().filter(|call| call.starts_with(begin)).count()
+}
+
+#[test]
+fn a_deletion_that_is_refused_is_asked_for_again() {
+    let stranger = Reply {
+        body: Value::Null,
+        ..status(404, "")
+    };
+    let mut refusals = Vec::from([401, 403, 500, 503].map(|code| status(code, "no")));
+    refusals.push(stranger);
+    for refusal in refusals {
+        let world = running(31, &["web"]);
+        refuse(&world, "Delete", &pod_path("web"), refusal.clone());
+        world.api.delete_pod(&pod_path("web"));
+        world.run(SECONDS(300));
+        assert_eq!(phase(&world, "web").as_deref(), Some("Failed"));
+        let asked = calls(&world, "Delete");
+        assert!(
+            (5..=20).contains(&asked),
+            "{refusal:?}: asked {asked} times"
+        );
+        world.api.refused.borrow_mut().clear();
+        world.run(SECONDS(61));
+        assert_eq!(world.api.get(&pod_path("web")), None, "{refusal:?}");
+    }
+}
+
+#[test]
+fn a_status_that_is_refused_for_who_says_it_is_said_again() {
+    for code in [401, 403, 409, 500] {
+        let world = World::started(32);
+        world.run(SECONDS(2));
+        world.api.put(SECRET, secret());
+        let report = format!("{}/status", pod_path("web"));
+        refuse(&world, "Patch", &report, status(code, "no"));
+        world.api.put(&pod_path("web"), bound("web"));
+        world.run(SECONDS(300));
+        assert_eq!(phase(&world, "web").as_deref(), Some("Pending"));
+        world.api.refused.borrow_mut().clear();
+        world.run(SECONDS(61));
+        assert_eq!(phase(&world, "web").as_deref(), Some("Running"), "{code}");
+    }
+}
+
+#[test]
+fn a_status_that_is_refused_for_what_it_says_is_said_once() {
+    let world = World::started(33);
+    world.run(SECONDS(2));
+    world.api.put(SECRET, secret());
+    let report = format!("{}/status", pod_path("web"));
+    refuse(&world, "Patch", &report, status(422, "invalid"));
+    world.api.put(&pod_path("web"), bound("web"));
+    world.run(SECONDS(300));
+    assert_eq!(calls(&world, &format!("Patch {report}")), 1);
+    // It keeps nobody from going.
+    world.api.delete_pod(&pod_path("web"));
+    world.run(SECONDS(3));
+    assert_eq!(world.api.get(&pod_path("web")), None);
+}
+
+#[test]
+fn an_object_that_the_cluster_chokes_on_holds_up_no_other() {
+    let world = running(34, &["a", "b", "z"]);
+    world
+        .manifests
+        .borrow_mut()
+        .insert("0-own".to_owned(), "h1".to_owned());
+    refuse(
+        &world,
+        "Create",
+        "/api/v1/namespaces/default/pods",
+        status(500, "webhook"),
+    );
+    refuse(&world, "Patch", &pod_path("a"), status(500, "webhook"));
+    refuse(&world, "Delete", &pod_path("b"), status(500, "webhook"));
+    world.feed();
+    for name in ["a", "b", "z"] {
+        world.api.delete_pod(&pod_path(name));
+    }
+    world.run(SECONDS(30));
+    assert_eq!(world.api.get(&pod_path("z")), None, "it waits for others");
+    // Who has not been seen to end does not go.
+    assert_eq!(phase(&world, "a").as_deref(), Some("Running"));
+    world.api.refused.borrow_mut().clear();
+    world.run(SECONDS(61));
+    for name in ["a", "b"] {
+        assert_eq!(world.api.get(&pod_path(name)), None);
+    }
+    assert!(world.api.get(&pod_path("0-own")).is_some());
+}
+
+#[test]
+fn a_pod_that_never_ran_is_seen_to_have_failed_before_it_goes() {
+    let world = World::started(35);
+    world.run(SECONDS(2));
+    // What it names is missing: it is known here, and waits.
+    let mut pod = bound("web");
+    pod["status"]["conditions"] = json!([{"type": "PodScheduled", "status": "True"}]);
+    pod["metadata"]["finalizers"] = json!(["example.org/seen"]);
+    world.api.put(&pod_path("web"), pod);
+    world.run(SECONDS(1));
+    world.api.delete_pod(&pod_path("web"));
+    world.run(SECONDS(30));
+    let calls = world.api.calls.borrow();
+    let of = |verb: &str| {
+        calls
+            .iter()
+            .position(|call| call.starts_with(verb) && call.contains("/pods/web"))
+    };
+    assert!(
+        of("Patch").is_some() && of("Patch") < of("Delete"),
+        "{calls:#?}"
+    );
+}
