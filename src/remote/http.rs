@@ -97,7 +97,13 @@ struct Asked<'a> {
     content_type: Option<&'static str>,
     path: &'a str,
     body: Bytes,
+    /// In what form the answer may come.
+    encoding: HeaderValue,
 }
+
+const PACKED: HeaderValue = HeaderValue::from_static("gzip");
+/// A watch is read as it comes.
+const PLAIN: HeaderValue = HeaderValue::from_static("identity");
 
 impl HttpCluster {
     pub fn new(clock: Rc<dyn Clock>, settings: Settings) -> HttpCluster {
@@ -233,7 +239,7 @@ impl HttpCluster {
         let mut headers = access.headers.clone();
         headers.insert(USER_AGENT, self.user_agent.clone());
         headers.insert(ACCEPT, HeaderValue::from_static("application/json"));
-        headers.insert(ACCEPT_ENCODING, HeaderValue::from_static("gzip"));
+        headers.insert(ACCEPT_ENCODING, asked.encoding.clone());
         if let Some(content_type) = asked.content_type {
             headers.insert(CONTENT_TYPE, HeaderValue::from_static(content_type));
         }
@@ -274,7 +280,7 @@ impl HttpCluster {
     }
 
     async fn open_watch(&self, path: &str) -> Result<HttpWatch, NoWatch> {
-        let asked = Asked::get(path);
+        let asked = Asked::watch(path);
         let mut access = self.credentials.access().await.map_err(NoWatch::NoAnswer)?;
         let mut response = self.watch_servers(&asked, &access).await?;
         if response.status == StatusCode::UNAUTHORIZED
@@ -453,15 +459,17 @@ impl<'a> Asked<'a> {
             path: &call.path,
             body: body.unwrap_or_default(),
             method,
+            encoding: PACKED,
         }
     }
 
-    fn get(path: &'a str) -> Asked<'a> {
+    fn watch(path: &'a str) -> Asked<'a> {
         Asked {
             method: Method::GET,
             content_type: None,
             path,
             body: Bytes::new(),
+            encoding: PLAIN,
         }
     }
 }
