@@ -79,7 +79,8 @@ async fn ask(
         issued: now_of(shared).wall,
         expires: issued.expires,
     };
-    Ok((minted, Maker::Owner))
+    let life_s = issued.life_s;
+    Ok((minted, Maker::Owner { life_s }))
 }
 
 fn stand_in(

@@ -128,7 +128,7 @@ fn renew_tokens(shared: &Shared, view: &PodView, pod: &Pod) -> Tokens {
         let node = core.reader.get_packed(&Key::local(Kind::Node, "", name));
         let node = node.map(|node| (name.clone(), node.uid().to_owned()));
         let minted = tokens::mint(issuer, account.clone()?, pod, node, request, now.wall)?;
-        Ok((minted, tokens::Maker::Owner))
+        Ok((minted, tokens::Maker::Owner { life_s: None }))
     };
     memory.tokens.renew(requests, uid, now, mint);
     memory.tokens.clone()

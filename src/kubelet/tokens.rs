@@ -60,8 +60,8 @@ struct Held {
 /// Who made a token.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Maker {
-    /// Whoever the account is of.
-    Owner,
+    /// Whoever the account is of. It may have given less life than was asked for.
+    Owner { life_s: Option<u32> },
     /// This node, while the account's cluster does not answer: good for nothing but to let the pod
     /// start.
     StandIn,
@@ -106,9 +106,12 @@ impl Tokens {
             };
             match (made, known) {
                 (Ok((account_uid, minted, maker)), _) => {
-                    let life = Duration::from_secs(request.life_s.into());
                     let after = match maker {
-                        Maker::Owner => (life * RENEW_AFTER_PERCENT / 100).min(AGE_MAX),
+                        Maker::Owner { life_s } => {
+                            let life_s = life_s.unwrap_or(u32::MAX).min(request.life_s);
+                            let life = Duration::from_secs(life_s.into());
+                            (life * RENEW_AFTER_PERCENT / 100).min(AGE_MAX)
+                        }
                         Maker::StandIn => RETRY,
                     };
                     let held = Held {
@@ -140,7 +143,7 @@ impl Tokens {
     /// Whether there is a token for it that its owner made and that counts.
     pub fn has_real(&self, request: &Request, now: Stamp) -> bool {
         let held = self.held.get(request);
-        held.is_some_and(|held| held.maker == Maker::Owner && held.lasts(now))
+        held.is_some_and(|held| held.maker != Maker::StandIn && held.lasts(now))
     }
 
     /// Real ones can be had: those that stand in for them are due now. Returns whether there are any.
@@ -245,7 +248,7 @@ mod tests {
                 issued: now.wall,
                 expires: now.wall.saturating_add(life).expect("in range"),
             };
-            Ok((minted, Maker::Owner))
+            Ok((minted, Maker::Owner { life_s: None }))
         });
     }
 
@@ -263,6 +266,20 @@ mod tests {
             renew(&mut tokens, life_s, Ok(robot), at(now));
             assert_eq!(tokens.get(&request(life_s)), Ok(&*format!("u1@{now}")));
         }
+    }
+
+    #[test]
+    fn a_token_that_was_given_less_life_than_asked_for_is_renewed_in_time() {
+        let mut tokens = Tokens::default();
+        tokens.renew([request(86_400)].into(), Ok("u1"), at(0), |_| {
+            let minted = Minted {
+                token: "short".to_owned(),
+                issued: at(0).wall,
+                expires: at(3600).wall,
+            };
+            Ok((minted, Maker::Owner { life_s: Some(3600) }))
+        });
+        assert_eq!(tokens.renew_at(), Some(at(2880).boot));
     }
 
     #[test]
@@ -318,7 +335,7 @@ mod tests {
         assert_eq!(tokens.due(&asked, "u", at(5)), [request(600)]);
         let now = at(5);
         tokens.renew(asked.clone(), Ok("u"), now, |_| {
-            Ok((minted("theirs", now), Maker::Owner))
+            Ok((minted("theirs", now), Maker::Owner { life_s: None }))
         });
         assert_eq!(tokens.get(&request(600)), Ok("theirs"));
         assert!(tokens.has_real(&request(600), now) && !tokens.doubt_stand_ins(at(6).boot));

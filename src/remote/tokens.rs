@@ -27,10 +27,12 @@ impl TokenSource for ClusterTokens {
             let status = &reply.body["status"];
             let expires = status["expirationTimestamp"].as_str();
             let expires = expires.and_then(|text| text.parse().ok());
+            let life_s = reply.body["spec"]["expirationSeconds"].as_u64();
             match (status["token"].as_str(), expires) {
                 (Some(token), Some(expires)) => Ok(IssuedToken {
                     token: token.to_owned(),
                     expires,
+                    life_s: life_s.and_then(|life_s| life_s.try_into().ok()),
                 }),
                 _ => Err("the cluster's answer holds no token".to_owned()),
             }

@@ -23,6 +23,8 @@ pub struct TokenRequest {
 pub struct IssuedToken {
     pub token: String,
     pub expires: Timestamp,
+    /// How long it is good for, if whoever made it says so: a span is right whatever the clock.
+    pub life_s: Option<u32>,
 }
 
 impl fmt::Debug for IssuedToken {

@@ -28,7 +28,7 @@ fn tokens() -> Tokens {
             issued: now.wall,
             expires: Timestamp::MAX,
         };
-        Ok((minted, Maker::Owner))
+        Ok((minted, Maker::Owner { life_s: None }))
     });
     tokens
 }
