@@ -165,6 +165,11 @@ fn container(container: &Value, path: &str, found: &mut Found) {
     ] {
         found.if_set(container, path, name, effect);
     }
+    let policy = &container["restartPolicy"];
+    let is_sidecar = path.contains(".initContainers[") && policy == "Always";
+    if is_set(policy) && !is_sidecar {
+        found.push(format!("{path}.restartPolicy"), Effect::Wait);
+    }
     for (n, variable) in items(&container["env"]) {
         if variable["valueFrom"]["fileKeyRef"].is_object() {
             let path = format!("{path}.env[{n}].valueFrom.fileKeyRef");
@@ -243,6 +248,7 @@ mod tests {
                 "resources": {"limits": {
                     "hugepages-2Mi": "4Mi", "example.com/gpu": 1, "cpu": 1,
                 }},
+                "restartPolicy": "Never",
                 "restartPolicyRules": [{"action": "Restart"}],
                 "env": [
                     {"name": "A", "value": "1"},
@@ -273,6 +279,7 @@ mod tests {
                 Effect::WaitIfLabelled,
             ),
             ("spec.containers[0].restartPolicyRules", Effect::Wait),
+            ("spec.containers[0].restartPolicy", Effect::Wait),
             (
                 "spec.containers[0].env[1].valueFrom.fileKeyRef",
                 Effect::Wait,

@@ -55,7 +55,8 @@ fn validate_one(
     } else if image.text().trim() != image.text() {
         report.invalid(&image, "must not have leading or trailing whitespace");
     }
-    restart_policy(role, container, report);
+    let policies = ["Always", "OnFailure", "Never"];
+    report.one_of_if_set(&container.get("restartPolicy"), &policies);
     report.one_of_if_set(
         &container.get("imagePullPolicy"),
         &["Always", "IfNotPresent", "Never"],
@@ -69,17 +70,6 @@ fn validate_one(
     resources(container, report);
     volume::validate_mounts(container, volumes, report);
     security::validate_container(container, report);
-}
-
-fn restart_policy(role: Role, container: &At<'_>, report: &mut Report) {
-    let policy = container.get("restartPolicy");
-    match role {
-        Role::Init | Role::Sidecar => report.one_of_if_set(&policy, &["Always"]),
-        Role::Regular if policy.is_set() => {
-            report.forbidden(&policy, "may not be set for non-init containers");
-        }
-        Role::Regular => {}
-    }
 }
 
 fn ports(
@@ -122,11 +112,12 @@ fn ports(
     }
 }
 
-const ENV_SOURCES: [&str; 4] = [
+const ENV_SOURCES: [&str; 5] = [
     "fieldRef",
     "resourceFieldRef",
     "configMapKeyRef",
     "secretKeyRef",
+    "fileKeyRef",
 ];
 
 fn env(container: &At<'_>, report: &mut Report) {

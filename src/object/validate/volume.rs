@@ -166,6 +166,7 @@ fn projected(at: &At<'_>, report: &mut Report) {
             "downwardAPI",
             "serviceAccountToken",
             "clusterTrustBundle",
+            "podCertificate",
         ]);
         match set.as_slice() {
             [] => report.required_since(&source, "must specify a volume source type"),
