@@ -10,7 +10,7 @@
 //! again those of a pod whose end no one had asked for: a finished one stays finished.
 //!
 //! What a cluster has deleted is deleted, whether the store takes that or not. While it does not, a next
-//! agent would find such a pod there as one that is wanted: how it ended stays on record until then.
+//! agent would find such a pod there as one that is wanted: that it has ended stays on record until then.
 
 use std::cell::RefCell;
 use std::collections::BTreeMap;
@@ -20,6 +20,7 @@ use std::time::Duration;
 use event_listener::Event;
 
 use super::core::Core;
+use super::memory::FinalPhase;
 use super::plan::Waiting;
 use super::view::PodView;
 use crate::object::{Key, Origin};
@@ -94,17 +95,38 @@ pub async fn clear(core: &Core, uid: &Uid, key: &Key) -> Result<(), RemoveError>
     if let Err(RemoveError::Held(_)) = given {
         return given;
     }
+    let outlasts = must_be_known(core, key);
+    if outlasts {
+        keep_end(core, uid, key).await;
+    }
     let runtime = &core.world.runtime;
     let logs = runtime.remove_logs(uid, &key.namespace, &key.name).await;
     let logs = logs.map_err(|error| RemoveError::Files(error.to_string()));
     let files = |error: DiskError| RemoveError::Files(error.to_string());
     let records = core.records.forget_start(uid).await.map_err(files);
     worst([given, logs, records])?;
-    if must_be_known(core, key) {
-        core.leftovers.note_end(uid, key);
-        return Ok(());
+    match outlasts {
+        true => Ok(()),
+        false => forget_end(core, uid).await,
     }
-    forget_end(core, uid).await
+}
+
+/// Keeps the end that was told of the pod.
+async fn keep_end(core: &Core, uid: &Uid, key: &Key) {
+    let mut finals = core.records.finals(uid).await;
+    finals.phase.get_or_insert_with(|| {
+        let told = core.reader.get(key);
+        let told = told.filter(|object| object.body["status"]["phase"] == "Succeeded");
+        FinalPhase::bare(if told.is_some() {
+            "Succeeded"
+        } else {
+            "Failed"
+        })
+    });
+    if let Err(error) = core.records.keep_finals_anywhere(uid, &finals).await {
+        log::warn!("{error}; after a crash of the agent {key} may run again");
+    }
+    core.leftovers.note_end(uid, key);
 }
 
 async fn forget_end(core: &Core, uid: &Uid) -> Result<(), RemoveError> {
@@ -144,7 +166,7 @@ fn worst<const N: usize>(outcomes: [Result<(), RemoveError>; N]) -> Result<(), R
 pub async fn leave(core: &Core, view: &PodView, why: &str) {
     core.leftovers.note(&view.uid, &view.key, why);
     if must_be_known(core, &view.key) {
-        log::debug!("pod {}: a next agent finds it as it ended", view.uid);
+        log::debug!("{}: a next agent finds it as it ended", view.key);
     } else if let Err(error) = core.records.mark_forgotten(&view.uid).await {
         log::warn!(
             "{error}; a next agent takes the files of pod {} for a pod's",

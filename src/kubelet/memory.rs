@@ -135,6 +135,19 @@ pub struct FinalPhase {
     pub disrupted: bool,
 }
 
+impl FinalPhase {
+    pub fn bare(phase: &str) -> FinalPhase {
+        FinalPhase {
+            phase: phase.to_owned(),
+            reason: None,
+            message: None,
+            start: None,
+            ips: None,
+            disrupted: false,
+        }
+    }
+}
+
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 pub struct FinalExit {
     pub id: ContainerId,

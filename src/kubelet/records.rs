@@ -3,7 +3,7 @@
 //! | file | area | why |
 //! |---|---|---|
 //! | `pods/UID/pod.json` | ROOT | the object a pod was started from, to end it well if the store is lost |
-//! | `pods/UID/final.json` | ROOT, flushed | ends that must never be undone by a power cut |
+//! | `pods/UID/final.json` | ROOT, flushed | ends that must never be undone by a power cut; RUN where ROOT takes nothing |
 //! | `pods/UID/kubelet.json` | RUN | back-off, probe results and ending of a running pod |
 //! | `node.json` | RUN | when the node's conditions last changed |
 //! | `boot.json` | ROOT | which boot of the machine an agent ran in last |
@@ -65,7 +65,11 @@ impl Records {
     }
 
     pub async fn finals(&self, uid: &Uid) -> Final {
-        let known = self.read(Area::Root, &path(uid, "final")).await;
+        let path = path(uid, "final");
+        let known = match self.read(Area::Root, &path).await {
+            None => self.read(Area::Run, &path).await,
+            known => known,
+        };
         known.unwrap_or_default()
     }
 
@@ -79,6 +83,16 @@ impl Records {
     pub async fn checkpoint(&self, uid: &Uid) -> Checkpoint {
         let known = self.read(Area::Run, &path(uid, "kubelet")).await;
         known.unwrap_or_default()
+    }
+
+    /// On a disk that takes nothing under RUN, for as long as the machine runs.
+    pub async fn keep_finals_anywhere(&self, uid: &Uid, finals: &Final) -> Result<(), DiskError> {
+        let kept = self.keep_finals(uid, finals).await;
+        if kept.is_err() {
+            let path = path(uid, "final");
+            return self.disk.write(Area::Run, &path, encode(finals)).await;
+        }
+        kept
     }
 
     /// Takes the checkpoint as `encode` has it.
@@ -124,7 +138,9 @@ impl Records {
     }
 
     pub async fn forget_end(&self, uid: &Uid) -> Result<(), DiskError> {
-        self.disk.remove(Area::Root, &path(uid, "final")).await
+        let path = path(uid, "final");
+        let here = self.disk.remove(Area::Run, &path).await;
+        self.disk.remove(Area::Root, &path).await.and(here)
     }
 
     /// What is under ROOT of this pod counts no more; see `leftovers`.
