@@ -84,8 +84,15 @@ with_prefix() {
 }
 
 "$here/bin/lowtide" --version >/dev/null 2>&1 || {
-    wanted="this is lowtide for $(cat "$here/ARCH"), this machine is $(uname -m)"
-    [ -n "$root" ] || fail "$wanted: take the package for it"
+    arch=$(cat "$here/ARCH") machine=$(uname -m)
+    wanted="this is lowtide for $arch, this machine is $machine" hint="take the package for it"
+    case $machine in
+        "$arch"*)
+            wanted="$here/bin/lowtide does not run on this $machine"
+            hint="is the file system mounted noexec? Then unpack it on another"
+            ;;
+    esac
+    [ -n "$root" ] || fail "$wanted: $hint"
     echo "note: $wanted" >&2
 }
 init=none
@@ -93,6 +100,19 @@ if [ -d "$root/run/systemd/system" ] || [ -e "$root/lib/systemd/systemd" ]; then
     init=systemd
 elif [ -e "$root/sbin/openrc-run" ]; then
     init=openrc
+fi
+
+# A mask that a removed Debian package has left is nobody's wish; any other is the administrator's.
+unit=/etc/systemd/system/lowtide.service
+left=$root/var/lib/systemd/deb-systemd-helper-masked/lowtide.service
+if [ $init = systemd ] && [ "$(readlink "$root$unit")" = /dev/null ]; then
+    if [ -e "$left" ]; then
+        rm -f "$root$unit" "$left"
+    else
+        echo "the service is masked, and stays so, neither enabled nor started; to have it:"
+        echo "  systemctl unmask lowtide, then this again"
+        start=no
+    fi
 fi
 
 # An installation that is there and was disabled stays disabled; one that was never to start yet is none.
@@ -141,7 +161,7 @@ trap 'rm -f "$service"' EXIT
 case $init in
     systemd)
         with_prefix "$here/systemd/lowtide.service" >"$service"
-        place_config "$service" /etc/systemd/system/lowtide.service
+        place_config "$service" $unit
         ;;
     openrc)
         with_prefix "$here/openrc/lowtide" >"$service"

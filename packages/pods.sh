@@ -6,15 +6,20 @@
 # down; the service sees by the file that the pods go too.
 stop_pods() {
     [ -n "$(ls /run/lowtide/pods 2>/dev/null)" ] || return 0
-    : >/run/lowtide/stop-pods
+    # Left behind by whoever loses patience or the line, it would end the pods at each restart.
+    trap 'rm -f /run/lowtide/stop-pods' EXIT
+    trap 'exit 1' HUP INT TERM
     if [ -d /run/systemd/system ]; then
         systemctl start lowtide.service || :
+        : >/run/lowtide/stop-pods
         systemctl stop lowtide.service || :
     elif [ -x /etc/init.d/lowtide ] && command -v rc-service >/dev/null; then
         rc-service --ifstopped lowtide start || :
+        : >/run/lowtide/stop-pods
         rc-service lowtide stop || :
     fi
     rm -f /run/lowtide/stop-pods
+    trap - EXIT HUP INT TERM
     [ -z "$(ls /run/lowtide/pods)" ]
 }
 

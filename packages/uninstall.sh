@@ -8,7 +8,8 @@
 # --keep-data   keeps it; this is also what happens where nobody can be asked
 # --leave-pods  pods go on without an agent, until another installation finds them
 #
-# Else all pods are stopped first, within their grace periods: nothing could stop them later.
+# Else all pods are stopped first, within their grace periods: nothing could stop them later. Where a package
+# of lowtide is installed too, its service takes over, with the data.
 set -eu
 prefix=/usr/local root='' data='' pods=stop
 
@@ -37,27 +38,44 @@ while [ $# -gt 0 ]; do
 done
 [ -n "$root" ] || [ "$(id -u)" = 0 ] || fail "run as root"
 [ "$data-$pods" != purge-leave ] || fail "--purge and --leave-pods: pods cannot go on without their data"
-if [ -z "$data" ] && [ "$pods" = stop ] && [ -t 0 ]; then
+package=
+for unit in /lib/systemd/system/lowtide.service /usr/lib/systemd/system/lowtide.service; do
+    [ ! -e "$root$unit" ] || package=$unit
+done
+[ -z "$package" ] || [ "$data" != purge ] || fail "--purge: the data is that of the lowtide package here"
+if [ -z "$data$package" ] && [ "$pods" = stop ] && [ -t 0 ]; then
     printf 'Remove data as well (objects, keys, images, volumes, logs)? [y/N] '
     read -r answer || answer=
     case $answer in [yY]*) data=purge ;; esac
 fi
 
+systemd=no active=no
 if [ -z "$root" ]; then
+    if [ -d /run/systemd/system ]; then
+        systemd=yes
+        case $(systemctl is-active lowtide.service) in active | activating | reloading) active=yes ;; esac
+    fi
     if [ "$pods" = stop ]; then
         stop_pods || fail "pods still run and cannot be stopped; mend the service, or give --leave-pods"
     fi
-    if [ -d /run/systemd/system ]; then
-        systemctl --quiet disable --now lowtide.service 2>/dev/null || :
+    if [ $systemd = yes ]; then
+        [ -n "$package" ] || systemctl --quiet disable --now lowtide.service 2>/dev/null || :
     elif command -v rc-service >/dev/null; then
         rc-service --ifstarted lowtide stop || :
         rc-update -q del lowtide || :
     fi
 fi
 for service in /etc/systemd/system/lowtide.service /etc/init.d/lowtide; do
-    rm -f "$root$service" "$root$service.new"
+    # A mask is the administrator's.
+    [ "$(readlink "$root$service")" = /dev/null ] || rm -f "$root$service"
+    rm -f "$root$service.new"
 done
-[ -n "$root" ] || [ ! -d /run/systemd/system ] || systemctl daemon-reload
+if [ -n "$package" ]; then
+    for link in "$root"/etc/systemd/system/*.wants/lowtide.service; do
+        [ ! -L "$link" ] || ln -sf "$package" "$link"
+    done
+fi
+[ $systemd = no ] || systemctl daemon-reload
 rm -f "$root$prefix/bin/lowtide" "$root$prefix/share/man/man1/lowtide.1" \
     "$root$prefix/share/man/man8/lowtide-run.8" \
     "$root$prefix/share/bash-completion/completions/lowtide" \
@@ -65,6 +83,11 @@ rm -f "$root$prefix/bin/lowtide" "$root$prefix/share/man/man1/lowtide.1" \
     "$root$prefix/share/fish/vendor_completions.d/lowtide.fish"
 rm -rf "$root$prefix/share/doc/lowtide" "$root$prefix/share/lowtide"
 
+if [ -n "$package" ]; then
+    [ $active = no ] || systemctl restart lowtide.service || fail "the package's service does not start"
+    echo "lowtide in $root$prefix is gone; the package's service has its data and configuration now"
+    exit 0
+fi
 if [ "$data" != purge ]; then
     echo "lowtide is gone; kept: $root/etc/lowtide, $root/var/lib/lowtide and logs in $root/var/log/pods"
     exit 0
