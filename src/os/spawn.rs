@@ -24,7 +24,7 @@ use serde::{Deserialize, Serialize};
 
 use super::process::{Ended, PidFd};
 
-/// PATH of children, and where programs named without a slash are looked for.
+/// PATH of children, and where programs named without a slash are looked for after our own PATH.
 const DEFAULT_PATH: &str = "/usr/local/sbin:/usr/local/bin:/usr/sbin:/usr/bin:/sbin:/bin";
 
 /// Whose process group and session the child is in.
@@ -211,11 +211,16 @@ impl Spawn {
     }
 }
 
-/// Where `program` (without a slash) is on PATH, executable.
+/// Where `program` (without a slash) is, executable: on PATH or else where a system has its programs.
+/// `su` leaves a PATH without sbin.
 pub fn find_program(program: &str) -> Option<PathBuf> {
-    let path = std::env::var("PATH").unwrap_or_else(|_| DEFAULT_PATH.to_owned());
+    find_on(&std::env::var("PATH").unwrap_or_default(), program)
+}
+
+fn find_on(path: &str, program: &str) -> Option<PathBuf> {
     let access = rustix::fs::Access::EXEC_OK;
     path.split(':')
+        .chain(DEFAULT_PATH.split(':'))
         .filter(|directory| directory.starts_with('/'))
         .map(|directory| Path::new(directory).join(program))
         .find(|file| file.is_file() && rustix::fs::access(file, access).is_ok())
@@ -555,6 +560,14 @@ mod tests {
         assert!(missing.to_string().starts_with("execute /no/such/program"));
         let denied = Spawn::new("/etc/passwd").start().expect_err("no program");
         assert_eq!(denied.kind(), io::ErrorKind::PermissionDenied);
+    }
+
+    #[test]
+    fn programs_are_found_on_path_first_and_beyond_it() {
+        let bin = Some(PathBuf::from("/bin/sh"));
+        assert_eq!(find_on("/nowhere:/bin", "sh"), bin);
+        assert!(find_on("/nowhere", "sh").is_some());
+        assert_eq!(find_on("proc:/proc", "cmdline"), None);
     }
 
     #[test]
