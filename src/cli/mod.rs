@@ -23,6 +23,7 @@ use std::path::PathBuf;
 
 use clap::ArgMatches;
 use clap::error::ErrorKind;
+use clap::parser::ValueSource;
 
 use options::{BadValue, Place, RunOptions, Setting};
 
@@ -109,11 +110,12 @@ fn upgrade_options(arguments: &ArgMatches) -> Result<upgrade::Asked, String> {
         (_, true) => upgrade::Role::Compare,
         (false, false) => upgrade::Role::Operator,
     };
+    let given = arguments.value_source("root-dir") == Some(ValueSource::CommandLine);
     Ok(upgrade::Asked {
         program: path("program"),
         public_key: text(arguments, "public-key").into(),
         signature: path("signature"),
-        root_dir: text(arguments, "root-dir").into(),
+        root_dir: path("root-dir").filter(|_| given),
         run_dir: text(arguments, "run-dir").into(),
         timeout: timeout.map_err(|error| format!("--timeout: {error}"))?,
         restart_command: arguments.get_one::<String>("restart-command").cloned(),

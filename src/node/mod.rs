@@ -80,6 +80,9 @@ pub fn run(options: RunOptions) -> Result<(), String> {
     let signals = signals.map_err(|error| format!("block signals: {error}"))?;
     make_directories(&options)?;
     let _lock = async_io::block_on(lock(&options.run_dir))?;
+    if let Err(error) = upgrade::announce(&options.run_dir, &options.root_dir) {
+        log::error!("link {}/root: {error}", options.run_dir.display());
+    }
     if let upgrade::Next::Become(program) = upgrade::at_start(&options.root_dir) {
         let error = os::process::become_program(&program);
         return Err(format!("become {}: {error}", program.display()));

@@ -11,7 +11,8 @@ use std::time::Duration;
 
 use super::advance::{self, Who, advance};
 use super::manager::{Agent, Manager};
-use super::record::{self, Files, Phase, Record, Report, copy, put, staged};
+use super::record::{self, Files, GUARDED, Phase, Record, Report, copy, put, same, staged};
+use super::root;
 use super::signature::{self, PublicKey};
 use crate::os::clock::SystemClock;
 use crate::os::file;
@@ -40,7 +41,8 @@ pub struct Asked {
     pub public_key: PathBuf,
     /// Default: the program's name with `.minisig`.
     pub signature: Option<PathBuf>,
-    pub root_dir: PathBuf,
+    /// Default: that of the agent.
+    pub root_dir: Option<PathBuf>,
     pub run_dir: PathBuf,
     pub timeout: Duration,
     pub restart_command: Option<String>,
@@ -60,7 +62,7 @@ pub enum Role {
 
 /// Returns the exit code: 0 or 1.
 pub fn run(asked: &Asked) -> u8 {
-    let files = Files::of(&asked.root_dir);
+    let files = Files::of(&root(asked));
     let done = match (asked.role, &asked.program) {
         (Role::Guard, _) => guard(&files, &asked.run_dir),
         (Role::Compare, _) => advance::compare(&files).map(|lines| lines.iter().for_each(say)),
@@ -75,6 +77,15 @@ pub fn run(asked: &Asked) -> u8 {
             1
         }
     }
+}
+
+fn root(asked: &Asked) -> PathBuf {
+    let given = asked.root_dir.as_deref();
+    let given = given.and_then(|path| std::path::absolute(path).ok());
+    // The guard is in the place that its link led to.
+    let agents = || root::announced(&asked.run_dir).filter(|_| asked.role == Role::Operator);
+    let root = given.or_else(agents);
+    root.unwrap_or_else(|| root::guarded(Path::new(GUARDED)))
 }
 
 fn say(line: impl Display) {
@@ -128,6 +139,12 @@ fn tell(files: &Files, report: &Report) {
 
 fn upgrade(asked: &Asked, files: &Files, program: &Path) -> Result<(), String> {
     let agent = Agent::of(&asked.run_dir).map_err(failed("look at", &asked.run_dir))?;
+    if agent.is_some()
+        && let Some(own) = root::announced(&asked.run_dir)
+        && !same(&own, &files.root)
+    {
+        return Err(format!("the agent runs with --root-dir={}", own.display()));
+    }
     let record = prepare(asked, files, program, agent.as_ref())?;
     // From here on it goes on without this terminal.
     let signals = [Signal::SIGHUP, Signal::SIGINT, Signal::SIGTERM];
@@ -200,7 +217,8 @@ fn prepare(
         return Err(format!("{} is this very program", target.display()));
     }
     let waiting = staged(&target);
-    put(&waiting, &content, 0o755).map_err(failed("write", &waiting))?;
+    let written = put(&waiting, &content, 0o755).and_then(|()| record::label(&target, &waiting));
+    written.map_err(failed("write", &waiting))?;
     let to = version(&waiting).inspect_err(|_| {
         // It is of no use, and written again next time.
         let _ = record::remove(&waiting);
@@ -209,6 +227,7 @@ fn prepare(
     let previous = files.previous();
     copy(&target, &previous, 0o755).map_err(failed("write", &previous))?;
     let from = version(&previous)?;
+    root::lead(files, &asked.run_dir).map_err(failed("write", &files.guard))?;
     files.take_spare().map_err(failed("write in", &directory))?;
     for stale in [files.overdue(), files.report_path()] {
         record::remove(&stale).map_err(failed("remove", &stale))?;

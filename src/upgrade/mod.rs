@@ -7,9 +7,9 @@
 //!                                                                            ready for 10 s ► record gone
 //!  not in time: marker, restart ─► TARGET := previous ► store := kept ► report ► record gone
 //! ```
-//! `record.rs` says where an upgrade stands, `advance.rs` takes the next step, `command.rs` is what
-//! the operator started and waits, `manager.rs` how the agent is started again, `signature.rs` whom
-//! to trust.
+//! `record.rs` says where an upgrade stands, `root.rs` in which ROOT, `advance.rs` takes the next step,
+//! `command.rs` is what the operator started and waits, `manager.rs` how the agent is started again,
+//! `signature.rs` whom to trust.
 //!
 //! Every step is taken under the agent's lock and can be taken again after a power cut. The steps
 //! belong to the starts of the agent, not to the command: a terminal that is lost on the way changes
@@ -21,7 +21,9 @@ mod advance;
 mod command;
 mod manager;
 mod record;
+mod root;
 mod signature;
 
 pub use advance::{Next, at_start, settle};
 pub use command::{Asked, Role, run};
+pub use root::announce;

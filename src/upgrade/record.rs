@@ -3,15 +3,24 @@
 use std::fs;
 use std::io;
 use std::path::{Path, PathBuf};
+use std::time::Duration;
 
 use serde::{Deserialize, Serialize};
 
-use crate::os::{file, thread};
+use crate::os::output::output;
+use crate::os::spawn::Spawn;
+use crate::os::{file, probe, thread};
 
 /// Bytes of a record or report at most.
 const RECORD_BYTES_MAX: u64 = 1 << 20;
 /// Room that is taken beforehand, for records and report of a way back on a full disk.
 const SPARE_BYTES: usize = 64 * 1024;
+/// The program before, where systemd's and OpenRC's guard looks for it, and whose lock the guard takes.
+pub const GUARDED: &str = "/var/lib/lowtide/upgrade/previous";
+pub const DEFAULT_RUN: &str = "/run/lowtide";
+/// A label is given within this time, or not waited for.
+const LABEL_MAX: Duration = Duration::from_secs(10);
+const LABEL_BYTES_MAX: u64 = 4096;
 
 /// What is to happen, or has happened, at the agent's next start.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
@@ -57,12 +66,15 @@ pub struct Report {
 #[derive(Clone, Debug)]
 pub struct Files {
     pub root: PathBuf,
+    /// `GUARDED`: the program before, or a link to it.
+    pub guard: PathBuf,
 }
 
 impl Files {
     pub fn of(root: &Path) -> Files {
         Files {
             root: root.to_owned(),
+            guard: GUARDED.into(),
         }
     }
 
@@ -138,6 +150,10 @@ impl Files {
     pub fn close(&self) -> io::Result<()> {
         remove(&self.record_path())?;
         thread::flush_directory(&self.directory())?;
+        if same(&self.guard, &self.previous()) {
+            // A link that stays leads to a program that finds no record.
+            let _ = remove(&self.guard);
+        }
         remove(&self.overdue())?;
         remove(&self.spare())?;
         remove(&self.previous())?;
@@ -164,7 +180,36 @@ pub fn put(path: &Path, bytes: &[u8], mode: u32) -> io::Result<()> {
 
 /// A copy of a file, durably, all or nothing.
 pub fn copy(from: &Path, to: &Path, mode: u32) -> io::Result<()> {
-    put(to, &fs::read(from)?, mode)
+    let aside = staged(to);
+    put(&aside, &fs::read(from)?, mode)?;
+    label(from, &aside)?;
+    shift(&aside, to)
+}
+
+/// Gives `file` the SELinux label of `like`, durably: with that of ROOT, systemd may not start a program.
+/// What cannot have a label goes without.
+pub fn label(like: &Path, file: &Path) -> io::Result<()> {
+    if !probe::selinux() {
+        return Ok(());
+    }
+    let chcon = Spawn::new("chcon").arg("--reference").arg(like).arg(file);
+    match output(chcon, LABEL_BYTES_MAX, LABEL_MAX) {
+        Ok(said) if said.ended.code() == 0 => {}
+        Ok(said) => log::warn!("{}", String::from_utf8_lossy(&said.stderr).trim()),
+        Err(error) => log::warn!("chcon {}: {error}", file.display()),
+    }
+    thread::flush(fs::File::open(file)?)
+}
+
+/// The ROOT that a program before lies in.
+pub fn root_of(previous: &Path) -> &Path {
+    previous.ancestors().nth(2).unwrap_or(previous)
+}
+
+/// Whether both are there, and one file, by whatever links.
+pub fn same(one: &Path, other: &Path) -> bool {
+    let other = fs::canonicalize(other).ok();
+    other.is_some() && fs::canonicalize(one).ok() == other
 }
 
 /// Puts a program at `to`, durably, all or nothing: the very file where one file system holds both places, so

@@ -9,6 +9,9 @@ use std::process::Output;
 use crate::isolation::{isolated, run};
 use crate::support::{FOREVER, LOWTIDE, Node, container, eventually, pod, restarts};
 
+/// Where the unit looks for the program before, whatever ROOT is.
+const GUARDED: &str = "/var/lib/lowtide/upgrade/previous";
+
 /// Directory of the programs of one test, with a minisign key pair.
 struct Programs {
     place: PathBuf,
@@ -74,15 +77,13 @@ impl Programs {
         path
     }
 
-    /// Starts the target again and again, with the guard of the program before ahead of it.
-    fn supervisor(&self, node: &Node) -> PathBuf {
-        let (root, run_dir) = (node.root.display(), node.run.display());
+    /// Starts the target again and again, with systemd's guard ahead of it.
+    fn supervisor(&self) -> PathBuf {
         let script = format!(
             "#!/bin/sh
 trap 'stop=1; kill -TERM $child' TERM
 while [ -z \"$stop\" ]; do
-    p={root}/upgrade/previous
-    [ ! -x $p ] || $p upgrade --guard --root-dir={root} --run-dir={run_dir}
+    [ ! -x {GUARDED} ] || {GUARDED} upgrade --guard
     {target} \"$@\" & child=$!
     echo $child >{place}/pid
     while wait $child; code=$?; kill -0 $child 2>/dev/null; do :; done
@@ -98,8 +99,7 @@ exit $code
 
     fn upgrade(&self, node: &Node, program: &Path, more: &[&str]) -> (Option<i32>, String) {
         let key = self.place.join("release.pub");
-        let root = format!("--root-dir={}", node.root.display());
-        let mut arguments = vec!["upgrade", text(program), &root, "--public-key", text(&key)];
+        let mut arguments = vec!["upgrade", text(program), "--public-key", text(&key)];
         arguments.extend(more);
         said(&node.client(&arguments))
     }
@@ -131,9 +131,13 @@ impl Story {
         let size = fs::metadata(LOWTIDE).expect("a program").len() * 20;
         let size = format!("size={size}");
         run("mount", &["-t", "tmpfs", "-o", &size, "disk", text(place)]);
+        // The default RUN and the default ROOT, which is another than the node's.
+        for hidden in ["/run", "/var/lib"] {
+            run("mount", &["-t", "tmpfs", "hidden", hidden]);
+        }
         let programs = Programs::new(place);
-        let mut node = Node::new(place);
-        node.program = programs.supervisor(&node);
+        let mut node = Node::with_run(place, "/run/lowtide".into());
+        node.program = programs.supervisor();
         node.manifest("stays.yaml", &pod("stays", FOREVER, "", ""));
         node.start_plain();
         for name in ["early", "late"] {
@@ -181,6 +185,9 @@ impl Story {
         let stranger = self.programs.write("stranger", b"#!/bin/sh\necho hello\n");
         self.programs.sign("release", &stranger);
         refused(&stranger, "this is no lowtide");
+        let other = ["--root-dir=/var/lib/lowtide"];
+        let part = format!("runs with --root-dir={}", self.node.root.display());
+        self.upgrade(new, &other, 1, &[part.as_str()], good);
     }
 
     /// A program that starts, acknowledges a write, and dies, each time.
@@ -221,12 +228,14 @@ fn a_good_program_stays_and_each_bad_one_goes_back_under_a_running_pod() {
             );
         }
 
+        let leads = || fs::symlink_metadata(GUARDED).is_ok();
+        assert!(!leads(), "the guard has nothing to look for");
+
         let parts = ["started 3 times", "created ConfigMap default/late"];
         let patient = ["--timeout=300s"];
         story.upgrade(&story.dies(), &patient, 1, &parts, &content);
         assert!(!story.node.ok(&["get", "configmaps"]).contains("late"));
-        let root = format!("--root-dir={}", story.node.root.display());
-        let (_, state) = said(&story.node.client(&["upgrade", &root]));
+        let (_, state) = said(&story.node.client(&["upgrade"]));
         assert!(
             state.contains("went back at") && state.contains("default/late"),
             "{state}"
@@ -244,9 +253,9 @@ fn a_good_program_stays_and_each_bad_one_goes_back_under_a_running_pod() {
         let parts = ["not ready in time"];
         story.upgrade(&hangs, &["--timeout=4s", &kill], 1, &parts, &content);
         fs::remove_file(fill).expect("the disk was full");
-        let root = format!("--root-dir={}", story.node.root.display());
-        let (_, state) = said(&story.node.client(&["upgrade", &root]));
+        let (_, state) = said(&story.node.client(&["upgrade"]));
         assert!(state.contains("went back at"), "{state}");
+        assert!(!leads(), "the guard has nothing to look for");
 
         story.node.terminate();
         story.node.finish();

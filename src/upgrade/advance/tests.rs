@@ -1,8 +1,11 @@
 //! Decisions as a table; the chains of renames begun again at each of their links.
 
+use std::os::unix::fs::symlink;
+
 use tempfile::TempDir;
 
 use super::*;
+use crate::upgrade::root;
 
 fn record(phase: Phase) -> Record {
     Record {
@@ -273,4 +276,46 @@ fn a_record_that_cannot_be_read_keeps_no_agent_from_running() {
     fixture.write(&fixture.files.record_path(), "{");
     assert_eq!(at_start(&fixture.files.root), Next::Go);
     assert_eq!(fixture.text(&fixture.target), "old program");
+}
+
+#[test]
+fn the_guard_finds_another_root_for_as_long_as_an_upgrade_takes() {
+    let fixture = Fixture::tried();
+    let beside = |name: &str| fixture.directory.path().join(name);
+    let guard = |default: &str| Files {
+        guard: beside(default).join("upgrade/previous"),
+        ..fixture.files.clone()
+    };
+    let run = Path::new(record::DEFAULT_RUN);
+
+    // The default ROOT leads to this one already: a link would lead to itself.
+    symlink(&fixture.files.root, beside("alias")).expect("linked");
+    root::lead(&guard("alias"), run).expect("nothing to do");
+    assert!(!fixture.files.previous().is_symlink());
+
+    let files = guard("default");
+    root::lead(&files, Path::new("/run/other")).expect("nothing to do");
+    assert!(!beside("default").exists());
+    assert_eq!(root::guarded(&files.guard), beside("default"));
+    fixture.write(&files.guard, "left behind");
+    for _ in 0..2 {
+        root::lead(&files, run).expect("led");
+        assert_eq!(fixture.text(&files.guard), "old program");
+        assert_eq!(root::guarded(&files.guard), files.root);
+    }
+    files.close().expect("closed");
+    assert!(!files.guard.is_symlink());
+
+    fixture.write(&files.guard.with_file_name("record.json"), "{}");
+    root::lead(&files, run).expect_err("another upgrade is under way there");
+}
+
+#[test]
+fn an_agent_that_starts_says_where_its_root_is() {
+    let run = tempfile::tempdir().expect("directory");
+    assert_eq!(root::announced(run.path()), None);
+    for path in ["/one", "/another"] {
+        root::announce(run.path(), Path::new(path)).expect("said");
+        assert_eq!(root::announced(run.path()), Some(path.into()));
+    }
 }
