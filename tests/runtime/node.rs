@@ -23,7 +23,7 @@ use lowtide::world::{
     SandboxConfig, Seccomp, Security, TerminationMessagePolicy, Uid,
 };
 
-use crate::support::host::SLOWER;
+use crate::support::host::{SLOWER, eventually};
 
 const BUSYBOX: &str = "/bin/busybox";
 /// How long any single thing may take here.
@@ -160,6 +160,7 @@ impl Node {
             .await
         });
         drop(self.agent.take());
+        eventually("what threads had begun is over", threads_rest);
         finished
     }
 
@@ -359,4 +360,18 @@ pub fn container(pod: &SandboxConfig, name: &str, script: &str) -> ContainerConf
         termination_message_path: "/dev/termination-log".into(),
         termination_message_policy: TerminationMessagePolicy::FallbackToLogsOnError,
     }
+}
+
+/// Whether no thread for blocking calls is at work: each waits for something to do. A crash would end
+/// them; here they go on with what they have begun.
+fn threads_rest() -> bool {
+    let waits = libc::SYS_futex.to_string();
+    let threads = fs::read_dir("/proc/self/task").expect("threads").flatten();
+    let text = |thread: &Path, file: &str| fs::read_to_string(thread.join(file));
+    threads.map(|thread| thread.path()).all(|thread| {
+        // One that is gone does nothing.
+        let call = || text(&thread, "syscall").unwrap_or_else(|_| waits.clone());
+        let name = text(&thread, "comm").unwrap_or_default();
+        !name.starts_with("blocking-") || call().split(' ').next() == Some(&*waits)
+    })
 }
