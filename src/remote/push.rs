@@ -107,8 +107,14 @@ impl Push {
                     }
                 }
             }
+            let begun = self.clock.now();
             match self.turn(&mut state, ours).await {
-                Ok(()) => backoff.reset(),
+                Ok(()) => {
+                    backoff.reset();
+                    // What was due and is not put off again has settled otherwise.
+                    state.refused.retain(|_, (_, at)| *at > begun);
+                    state.unwanted.retain(|_, (_, at)| *at > begun);
+                }
                 Err(Stop::NoAnswer) => {
                     self.link.pause(&mut backoff, None).await;
                     continue;
@@ -152,6 +158,7 @@ impl Push {
         state.unwanted.retain(|uid, _| uids.contains(uid.as_str()));
         state.ended.retain(|uid, _| uids.contains(uid.as_str()));
 
+        // Who goes in the course of this turn has its own.
         let (mut pictured, mut here) = (BTreeSet::new(), BTreeSet::new());
         for pod in ours {
             let key = pod.key();
@@ -201,8 +208,10 @@ impl Push {
         held: &Held,
         body: &Value,
     ) -> Result<(), Stop> {
+        let here = self.registry.reader().get_packed(&key_of(Kind::Pod, name));
+        let here = here.is_some_and(|pod| pod.uid() == held.uid());
         let deleting = body["metadata"]["deletionTimestamp"].is_string();
-        if !deleting || !self.taken.borrow().contains(held.uid()) {
+        if here || !deleting || !self.taken.borrow().contains(held.uid()) {
             return Ok(());
         }
         // It has to be seen to have ended before it is gone: controllers count that, and wait for it.

@@ -75,6 +75,32 @@ fn a_status_that_is_refused_for_who_says_it_is_said_again() {
 }
 
 #[test]
+fn what_was_refused_and_is_wanted_no_more_keeps_nobody_awake() {
+    let world = running(36, &["web"]);
+    let manifests = || world.manifests.borrow_mut();
+    manifests().insert("own".to_owned(), "h1".to_owned());
+    let pods = "/api/v1/namespaces/default/pods";
+    refuse(&world, "Create", pods, status(403, "no"));
+    let report = format!("{}/status", pod_path("web"));
+    refuse(&world, "Patch", &report, status(409, "conflict"));
+    world.feed();
+    // Somebody else's hand: the node wants to put it right, and then finds that it is.
+    let right = world.api.get(&pod_path("web")).expect("a pod");
+    let mut wrong = right.clone();
+    wrong["status"]["phase"] = json!("Pending");
+    world.api.put(&pod_path("web"), wrong);
+    world.run(SECONDS(5));
+    world.api.put(&pod_path("web"), right);
+    manifests().remove("own");
+    world.feed();
+    world.run(SECONDS(120));
+    let before = world.time.sleeps();
+    world.run(SECONDS(600));
+    let sleeps = world.time.sleeps() - before;
+    assert!(sleeps < 2000, "{sleeps} timers in ten minutes");
+}
+
+#[test]
 fn a_status_that_is_refused_for_what_it_says_is_said_once() {
     let world = World::started(33);
     world.run(SECONDS(2));

@@ -65,6 +65,13 @@ impl Drop for Sleep {
 #[derive(Clone, Default)]
 pub struct Time(Rc<Clockwork>);
 
+impl Time {
+    /// How many timers there have been.
+    pub fn sleeps(&self) -> u64 {
+        self.0.made.get()
+    }
+}
+
 impl Clock for Time {
     fn now(&self) -> BootTime {
         BootTime::from_duration(self.0.now.get())
