@@ -27,7 +27,8 @@ use lowtide::world::{
 
 use crate::host::Host;
 use crate::kernel::{Container, Pod};
-use crate::spec::{Desired, Role};
+use crate::replaced::Replaced;
+use crate::spec::{ContainerSpec, Desired, Role};
 use crate::timeline::Nanos;
 use crate::trace::Trace;
 
@@ -83,6 +84,7 @@ pub struct Judge {
     verdict: RefCell<Option<String>>,
     wishes: RefCell<Option<Wishes>>,
     pasts: RefCell<BTreeMap<Uid, Past>>,
+    replaced: Replaced,
     /// When each pod was last wanted, and as what.
     wishes_seen: RefCell<BTreeMap<Uid, (Nanos, Desired)>>,
 }
@@ -95,6 +97,7 @@ impl Judge {
             verdict: RefCell::default(),
             wishes: RefCell::default(),
             pasts: RefCell::default(),
+            replaced: Replaced::default(),
             wishes_seen: RefCell::default(),
         }
     }
@@ -135,9 +138,14 @@ impl Judge {
 
     /// The node has let go of the pod, with all that it knew of it.
     pub fn forget(&self, uid: &str) {
-        self.pasts
-            .borrow_mut()
-            .retain(|known, _| known.as_str() != uid);
+        let mut pasts = self.pasts.borrow_mut();
+        pasts.retain(|known, _| known.as_str() != uid);
+    }
+
+    /// The manifest of this name is another now.
+    pub fn is_replaced(&self, name: &str) {
+        let seen = self.wishes_seen.borrow();
+        self.replaced.note(name, seen.values().map(|(_, pod)| pod));
     }
 
     /// Whether the node has published an end of the pod.
@@ -185,6 +193,8 @@ impl Judge {
             let seen = (host.timeline.now(), pod.clone());
             self.wishes_seen.borrow_mut().insert(pod.uid.clone(), seen);
         }
+        let gone = self.replaced.gone(&desired);
+        gone.iter().for_each(|uid| self.forget(uid.as_str()));
         for (uid, truth) in &host.kernel.borrow().pods {
             let wanted = desired.iter().find(|pod| pod.uid == *uid && !pod.deleting);
             let Some(pod) = wanted else {
@@ -424,17 +434,14 @@ impl Judge {
             // Final exits from before a power cut are known from the records only.
             let mut rest = pod.clone();
             self.past(uid, |past| {
-                rest.containers.retain(|c| {
-                    !past
-                        .published_exits
-                        .contains(&final_exit(&c.name, &c.image))
-                });
+                let told = |c: &ContainerSpec| final_exit(&c.name, &c.image);
+                rest.containers
+                    .retain(|c| !past.published_exits.contains(&told(c)));
             });
             pod.was_changed(&container.name, &container.image) || rest.is_over(&seen)
         });
         if !reason && !changed {
-            let name = &container.name;
-            let attempt = container.attempt;
+            let (name, attempt) = (&container.name, container.attempt);
             self.condemn(format!("{how} of {uid} {name}#{attempt} without a reason"));
         }
     }

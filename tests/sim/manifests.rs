@@ -42,6 +42,8 @@ pub struct File {
 #[derive(Default)]
 pub struct Manifests {
     pub files: BTreeMap<String, File>,
+    /// The pod that the last change put another in the place of.
+    pub replaced: Option<String>,
     made: u64,
 }
 
@@ -116,6 +118,9 @@ impl Manifests {
             return format!("edit a label in {file}");
         }
         let image = *luck.pick(&IMAGES);
+        if pod["spec"]["containers"][0]["image"] != image {
+            self.replaced = pod["metadata"]["name"].as_str().map(str::to_owned);
+        }
         pod["spec"]["containers"][0]["image"] = json!(image);
         format!("edit {file}: image {image}")
     }

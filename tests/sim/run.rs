@@ -199,6 +199,9 @@ impl Run {
             !self.store_failed && desired.iter().any(|pod| pod.name.starts_with(&suffixed))
         };
         let said = self.manifests.change(&self.luck, features, accepted);
+        if let Some(name) = self.manifests.replaced.take() {
+            self.host.judge.is_replaced(&name);
+        }
         self.host.trace.note(|| format!("== {said}"));
         self.node.feed(&self.manifests);
     }
