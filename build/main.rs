@@ -1,4 +1,4 @@
-//! What is settled when the program is built: its time, the published schemas, and completions.
+//! What is settled when the program is built: its time, the published schemas, and texts that are packed.
 
 mod completions;
 mod object;
@@ -14,11 +14,14 @@ use std::time::{SystemTime, UNIX_EPOCH};
 
 use flate2::{Compression, GzBuilder};
 
+const PROTOBUF: &str = "src/object/protobuf/table.txt";
+
 fn main() {
     build_time();
     for used in [
         "build",
         "packages/completions",
+        PROTOBUF,
         "src/apiserver/discovery/served.rs",
         "src/object/key.rs",
         "src/object/schema.rs",
@@ -29,6 +32,8 @@ fn main() {
     let directory = PathBuf::from(directory);
     openapi::write(&directory);
     completions::write(&directory);
+    let table = std::fs::read(PROTOBUF).expect("the table of messages");
+    std::fs::write(directory.join("protobuf.gz"), compressed(&table)).expect("write the table");
 }
 
 /// The floor for clocks that start in 1970: SOURCE_DATE_EPOCH (reproducible-builds.org) if it is

@@ -1,9 +1,21 @@
-//! The messages and their fields, read out of `table.txt` as they are asked for.
+//! The messages and their fields, read out of `table.txt` as they are asked for. It is in the program
+//! compressed; who is asked for a message first keeps it unpacked, 27 kB.
 
 use std::collections::BTreeMap;
+use std::io::Read;
 use std::rc::Rc;
+use std::sync::LazyLock;
 
-const TEXT: &str = include_str!("table.txt");
+use flate2::read::GzDecoder;
+
+const PACKED: &[u8] = include_bytes!(concat!(env!("OUT_DIR"), "/protobuf.gz"));
+
+static TEXT: LazyLock<String> = LazyLock::new(|| {
+    let mut text = String::new();
+    let unpacked = GzDecoder::new(PACKED).read_to_string(&mut text);
+    unpacked.expect("what the build has packed is unpacked");
+    text
+});
 
 #[derive(Debug, PartialEq, Eq)]
 pub struct Field {
