@@ -187,15 +187,14 @@ impl Judge {
         };
         for pod in desired.iter().filter(|pod| !pod.deleting) {
             let now = host.timeline.now();
-            self.past(&pod.uid, |past| {
-                past.first_wanted.get_or_insert(now);
-            });
+            self.past(&pod.uid, |past| *past.first_wanted.get_or_insert(now));
             let seen = (host.timeline.now(), pod.clone());
             self.wishes_seen.borrow_mut().insert(pod.uid.clone(), seen);
         }
-        let gone = self.replaced.gone(&desired);
+        let kernel = host.kernel.borrow();
+        let gone = self.replaced.gone(&desired, &kernel);
         gone.iter().for_each(|uid| self.forget(uid.as_str()));
-        for (uid, truth) in &host.kernel.borrow().pods {
+        for (uid, truth) in &kernel.pods {
             let wanted = desired.iter().find(|pod| pod.uid == *uid && !pod.deleting);
             let Some(pod) = wanted else {
                 self.past(uid, |past| past.was_unwanted = true);

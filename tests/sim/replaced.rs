@@ -5,6 +5,7 @@ use std::collections::BTreeSet;
 
 use lowtide::world::Uid;
 
+use crate::kernel::Kernel;
 use crate::real::NODE_NAME;
 use crate::spec::Desired;
 
@@ -21,9 +22,10 @@ impl Replaced {
             .extend(theirs.map(|pod| pod.uid.clone()));
     }
 
-    /// Those that the node has let go of since.
-    pub fn gone(&self, desired: &[Desired]) -> BTreeSet<Uid> {
-        let kept = |uid: &Uid| desired.iter().any(|pod| pod.uid == *uid);
+    /// Those of which nothing is left.
+    pub fn gone(&self, desired: &[Desired], kernel: &Kernel) -> BTreeSet<Uid> {
+        let wanted = |uid: &Uid| desired.iter().any(|pod| pod.uid == *uid);
+        let kept = |uid: &Uid| wanted(uid) || kernel.pods.contains_key(uid);
         let all = self.0.take();
         let (kept, gone) = all.into_iter().partition(kept);
         self.0.replace(kept);
