@@ -343,7 +343,8 @@ impl Judge {
         if let Some(attempt) = other {
             self.condemn(format!("{what} lives beside its instance #{attempt}"));
         }
-        let pod = self.wanted(uid);
+        let last = || Some(self.wishes_seen.borrow().get(uid)?.1.clone());
+        let pod = self.wanted(uid).or_else(last);
         let now = host.timeline.now();
         self.past(uid, |past| {
             past.has_begun = true;
