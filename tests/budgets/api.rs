@@ -109,7 +109,7 @@ impl Agent {
         work();
         Cost {
             took: began.elapsed(),
-            cpu: Duration::from_nanos(processes::cpu_ns(self.child.id()) - cpu),
+            cpu: processes::cpu_between(&cpu, &processes::cpu_ns(self.child.id())),
         }
     }
 }

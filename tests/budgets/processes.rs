@@ -1,6 +1,9 @@
 //! What the kernel says of processes: memory, wake-ups, bytes written, time used.
 
+use std::collections::BTreeMap;
+use std::ffi::OsString;
 use std::fs;
+use std::time::Duration;
 
 /// Memory of a process in kB, from `smaps_rollup`.
 #[derive(Clone, Copy, Debug, Default)]
@@ -46,14 +49,22 @@ pub fn activity(pid: u32) -> Activity {
     }
 }
 
-/// Processor time of all threads that live now, in ns (proc(5), schedstat).
-pub fn cpu_ns(pid: u32) -> u64 {
+/// Processor time of each thread that lives now, in ns (proc(5), schedstat).
+pub fn cpu_ns(pid: u32) -> BTreeMap<OsString, u64> {
     let tasks = fs::read_dir(format!("/proc/{pid}/task")).expect("a living process");
     let times = tasks.filter_map(|task| {
-        let text = fs::read_to_string(task.ok()?.path().join("schedstat")).ok()?;
-        text.split(' ').next()?.parse::<u64>().ok()
+        let task = task.ok()?;
+        let text = fs::read_to_string(task.path().join("schedstat")).ok()?;
+        Some((task.file_name(), text.split(' ').next()?.parse().ok()?))
     });
-    times.sum()
+    times.collect()
+}
+
+/// What was used between two looks, without that of threads that have ended: idle ones do.
+pub fn cpu_between(before: &BTreeMap<OsString, u64>, after: &BTreeMap<OsString, u64>) -> Duration {
+    let of_thread =
+        |(thread, ns): (&OsString, &u64)| ns.saturating_sub(*before.get(thread).unwrap_or(&0));
+    Duration::from_nanos(after.iter().map(of_thread).sum())
 }
 
 /// Children whose command line has the word.
