@@ -136,6 +136,7 @@ pub struct FinalPhase {
 }
 
 impl FinalPhase {
+    /// An end of which nothing else is known any more.
     pub fn bare(phase: &str) -> FinalPhase {
         FinalPhase {
             phase: phase.to_owned(),

@@ -85,7 +85,7 @@ impl Records {
         known.unwrap_or_default()
     }
 
-    /// On a disk that takes nothing under RUN, for as long as the machine runs.
+    /// Under RUN where ROOT takes nothing: for as long as the machine runs.
     pub async fn keep_finals_anywhere(&self, uid: &Uid, finals: &Final) -> Result<(), DiskError> {
         let kept = self.keep_finals(uid, finals).await;
         if kept.is_err() {

@@ -58,6 +58,9 @@ const SHORT_BYTES_MAX: usize = 64 << 10;
 const WATCH_TIMEOUT: Duration = Duration::from_secs(3600);
 /// More than what a watch asks for, for the way back.
 const WATCH_SLACK: Duration = Duration::from_secs(30);
+/// Answers may come packed; a watch is read as it comes.
+const PACKED: HeaderValue = HeaderValue::from_static("gzip");
+const PLAIN: HeaderValue = HeaderValue::from_static("identity");
 /// A wait that a server asks for.
 const RETRY_AFTER_MAX: Duration = Duration::from_secs(3600);
 
@@ -100,10 +103,6 @@ struct Asked<'a> {
     /// In what form the answer may come.
     encoding: HeaderValue,
 }
-
-const PACKED: HeaderValue = HeaderValue::from_static("gzip");
-/// A watch is read as it comes.
-const PLAIN: HeaderValue = HeaderValue::from_static("identity");
 
 impl HttpCluster {
     pub fn new(clock: Rc<dyn Clock>, settings: Settings) -> HttpCluster {

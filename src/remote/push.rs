@@ -69,7 +69,7 @@ struct State {
     /// Deletions that the cluster was asked for and that the watch has not shown yet.
     asked: BTreeSet<String>,
     futile: BTreeMap<String, Futile>,
-    /// What may be taken later: how long it was waited last, and until when.
+    /// UIDs of whom the cluster may hear later: how long it was waited last, and until when.
     unwanted: BTreeMap<String, (Duration, BootTime)>,
     /// Internal errors of the cluster in this turn.
     faults: u32,
@@ -158,7 +158,7 @@ impl Push {
         state.unwanted.retain(|uid, _| uids.contains(uid.as_str()));
         state.ended.retain(|uid, _| uids.contains(uid.as_str()));
 
-        // Who goes in the course of this turn has its own.
+        // Who is here at the begin of this turn and goes in its course is the next one's.
         let (mut pictured, mut here) = (BTreeSet::new(), BTreeSet::new());
         for pod in ours {
             let key = pod.key();
