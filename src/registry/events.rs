@@ -1,19 +1,21 @@
 //! Events: what happened to an object, counted rather than multiplied, bounded, never stored.
 //!
 //! The same event (object, field, type, reason, message) again raises `count` and `lastTimestamp`,
-//! as upstream's recorder does. The oldest go when there are too many or their hour is over; that
-//! is reckoned on boot time, so a clock jump neither drops nor keeps them.
+//! as upstream's recorder does; `restraint` sees to objects of which too much is said. The oldest go when
+//! there are too many or their hour is over; that is reckoned on boot time, so a clock jump neither drops nor
+//! keeps them.
 
 use std::collections::BTreeMap;
 
 use jiff::Timestamp;
-use serde_json::json;
+use serde_json::{Value, json};
 
 use super::EventRecord;
 use super::desk::seconds_text;
 use super::options::Limits;
 use super::published::Step;
 use super::reader::Reader;
+use super::restraint::Talk;
 use crate::object::{Key, Kind, Object, Source, Standing};
 use crate::world::{BootTime, Stamp};
 
@@ -26,6 +28,8 @@ pub(super) struct Events {
     /// By turn: the least recently seen first.
     by_turn: BTreeMap<u64, Sameness>,
     turn: u64,
+    /// By a digest of the object.
+    talks: BTreeMap<Sameness, Talk>,
 }
 
 struct Known {
@@ -39,14 +43,24 @@ impl Events {
     /// The steps that publish `event` and forget what is over.
     pub fn record(
         &mut self,
-        event: EventRecord,
+        mut event: EventRecord,
         now: Stamp,
         node_name: &str,
         limits: &Limits,
         reader: &Reader,
     ) -> Vec<Step> {
         let mut steps = self.expire(now.boot, limits.events, limits, reader);
-        let sameness = sameness(&event);
+        let talk = self.talk(&event, now.boot);
+        let combined = talk.combine(&mut event, now.boot);
+        let told = talk.takes(now.boot);
+        let sameness = sameness(&event, combined);
+        if !told {
+            // It counts when there is a next one that is told.
+            if let Some(known) = self.by_sameness.get_mut(&sameness) {
+                known.count += 1;
+            }
+            return steps;
+        }
         self.turn += 1;
         let turn = self.turn;
         self.by_turn.insert(turn, sameness);
@@ -58,6 +72,7 @@ impl Events {
             let mut object = reader.get_packed(&known.key)?.unpack();
             object.body["count"] = json!(known.count);
             object.body["lastTimestamp"] = json!(seconds_text(now.wall));
+            object.body["message"] = json!(event.message);
             Some(object)
         });
         let object = match again {
@@ -76,6 +91,14 @@ impl Events {
         };
         steps.push(Step::Put(Box::new(object)));
         steps
+    }
+
+    fn talk(&mut self, event: &EventRecord, now: BootTime) -> &mut Talk {
+        let object = digest(&json!([event.involved, event.uid]));
+        if !self.talks.contains_key(&object) {
+            self.talks.retain(|_, talk| !talk.is_over(now));
+        }
+        self.talks.entry(object).or_default()
     }
 
     /// Forgets events that are over, and the oldest until there are fewer than `below`.
@@ -108,15 +131,21 @@ impl Events {
     }
 }
 
-fn sameness(event: &EventRecord) -> Sameness {
-    let parts = json!([
-        event.involved,
-        event.uid,
-        event.field_path,
-        event.warning,
-        event.reason,
-        event.message,
-    ]);
+fn sameness(event: &EventRecord, combined: bool) -> Sameness {
+    digest(&match combined {
+        true => json!([event.involved, event.uid, event.warning, event.reason]),
+        false => json!([
+            event.involved,
+            event.uid,
+            event.field_path,
+            event.warning,
+            event.reason,
+            event.message,
+        ]),
+    })
+}
+
+fn digest(parts: &Value) -> Sameness {
     let digest = ring::digest::digest(&ring::digest::SHA256, parts.to_string().as_bytes());
     digest.as_ref().try_into().expect("SHA-256 has 32 bytes")
 }

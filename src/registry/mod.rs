@@ -38,6 +38,7 @@ mod reader;
 mod replace;
 pub mod rescue;
 mod reseal;
+mod restraint;
 mod store;
 mod takeover;
 mod write;

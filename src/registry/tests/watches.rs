@@ -117,7 +117,9 @@ fn events_are_bounded_and_end_by_boot_time() {
     options.limits.events = 10;
     let node = start_with(options, clock);
     for n in 0..25 {
-        node.registry.record(event(&n.to_string()));
+        let mut event = event("m");
+        event.uid = n.to_string();
+        node.registry.record(event);
     }
     assert_eq!(node.reader.list(Kind::Event, None).0.len(), 10);
     node.clock
@@ -125,4 +127,37 @@ fn events_are_bounded_and_end_by_boot_time() {
         .set(node.clock.boot.get() + Duration::from_secs(3601));
     node.registry.record(event("late"));
     assert_eq!(node.reader.list(Kind::Event, None).0.len(), 1);
+}
+
+#[test]
+fn an_object_of_which_too_much_is_said_leaves_room_for_others() {
+    let node = in_memory();
+    for n in 0..100 {
+        node.registry.record(event(&format!("{n} ms")));
+    }
+    let (events, _) = node.reader.list(Kind::Event, None);
+    let mut said: Vec<_> = events
+        .iter()
+        .map(|e| (e.body["count"].as_u64(), e.body["message"].as_str()))
+        .collect();
+    said.sort_unstable();
+    assert_eq!(said.len(), 10, "{said:?}");
+    // The share of 25: nine of them each by itself, the others as one.
+    let all = (Some(16), Some("(combined from similar events): 24 ms"));
+    assert_eq!(said[9], all);
+    // What was not told is counted by the next that is.
+    node.clock
+        .boot
+        .set(node.clock.boot.get() + Duration::from_secs(300));
+    node.registry.record(event("late"));
+    let combined = node.reader.list(Kind::Event, None).0;
+    let combined = combined
+        .iter()
+        .find(|e| e.body["message"] == "(combined from similar events): late");
+    assert_eq!(combined.map(|e| &e.body["count"]), Some(&json!(92)));
+    // Another object has its own.
+    let mut other = event("0 ms");
+    other.involved = pod_key("db");
+    node.registry.record(other);
+    assert_eq!(node.reader.list(Kind::Event, None).0.len(), 11);
 }
