@@ -15,11 +15,17 @@ use crate::world::{
 /// First and longest pause after calls that failed. Source: client-go tools/cache/reflector.go.
 const PAUSE_MIN: Duration = Duration::from_millis(800);
 const PAUSE_MAX: Duration = Duration::from_secs(30);
+/// Without a pause for so long, the next one is the first.
+const CALM: Duration = Duration::from_secs(120);
 /// Between two knocks at a door that is shut: one costs 100 bytes with the refusal.
 const KNOCK_PERIOD: Duration = Duration::from_secs(1);
 /// A connection that is taken costs up to 4 kB: after so many without an answer, pauses are longer.
 const MUTE_MAX: u32 = 60;
 const MUTE_PERIOD: Duration = Duration::from_secs(5);
+/// A shorter silence is that of some calls, perhaps of one of several servers: nobody's pause is cut short
+/// for its end, and no watch is given up.
+const OUTAGE_MIN: Duration = Duration::from_secs(2);
+
 /// The link to the cluster, as every loop of the sync shares it.
 pub struct Link {
     cluster: Rc<dyn Cluster>,
@@ -27,8 +33,13 @@ pub struct Link {
     random: Rc<dyn Random>,
     /// `None`: nobody has asked yet.
     up: Cell<Option<bool>>,
-    since: Cell<BootTime>,
-    /// Rings when the cluster answers again.
+    /// When it was last answered.
+    heard: Cell<Option<BootTime>>,
+    /// Since when it is down, if it is.
+    silent_since: Cell<BootTime>,
+    /// Whether that was said.
+    told: Cell<bool>,
+    /// Rings when an outage is over.
     back: Event,
     /// Rings when it begins to answer or stops.
     turned: Event,
@@ -42,6 +53,8 @@ pub struct Link {
 #[derive(Default)]
 pub struct Backoff {
     failures: u32,
+    /// When the last one began.
+    last: BootTime,
 }
 
 impl Backoff {
@@ -58,13 +71,15 @@ impl Backoff {
 
 impl Link {
     pub fn new(cluster: Rc<dyn Cluster>, clock: Rc<dyn Clock>, random: Rc<dyn Random>) -> Link {
-        let since = Cell::new(clock.now());
+        let silent_since = Cell::new(clock.now());
         Link {
             cluster,
             clock,
             random,
             up: Cell::new(None),
-            since,
+            heard: Cell::new(None),
+            silent_since,
+            told: Cell::new(false),
             back: Event::new(),
             turned: Event::new(),
             rewinds: Cell::new(0),
@@ -76,7 +91,8 @@ impl Link {
         self.up.get() == Some(true)
     }
 
-    /// Resolves the next time that the cluster answers after it did not, or for the first time.
+    /// Resolves the next time that the cluster answers after an outage, or for the first time, or that there
+    /// is a better way to it: what was begun before may never be answered.
     pub async fn back(&self) {
         self.back.listen().await;
     }
@@ -87,30 +103,36 @@ impl Link {
     }
 
     pub async fn call(&self, call: Call) -> Result<Reply, NoAnswer> {
+        let begun = self.clock.now();
         let answer = self.cluster.call(call).await;
-        self.note(answer.as_ref().err());
+        self.note(begun, answer.as_ref().err());
         answer
     }
 
     /// The same, given up after `span`: on a connection that is dead and does not know it, whoever
     /// cannot wait dials again.
     pub async fn call_within(&self, span: Duration, call: Call) -> Result<Reply, NoAnswer> {
+        let begun = self.clock.now();
         let late = async {
             self.wait(span).await;
             let text = format!("no answer in {} s", span.as_secs());
             let why = NoAnswer::Unreachable(text);
-            self.note(Some(&why));
+            self.note(begun, Some(&why));
             Err(why)
         };
         or(self.call(call), late).await
     }
 
     pub async fn watch(&self, path: String) -> Result<Box<dyn Watch>, NoWatch> {
+        let begun = self.clock.now();
         let opened = self.cluster.watch(path).await;
-        match &opened {
-            Err(NoWatch::NoAnswer(why)) => self.note(Some(why)),
-            Ok(_) | Err(NoWatch::Refused(_)) => self.note(None),
-        }
+        self.note(
+            begun,
+            match &opened {
+                Err(NoWatch::NoAnswer(why)) => Some(why),
+                Ok(_) | Err(NoWatch::Refused(_)) => None,
+            },
+        );
         opened
     }
 
@@ -187,29 +209,46 @@ impl Link {
         self.clock.sleep_until(self.clock.now() + span).await;
     }
 
-    fn note(&self, failure: Option<&NoAnswer>) {
-        let now = self.clock.now();
-        let lasted = now.since(self.since.get()).as_secs();
+    /// Learns from what came of a call.
+    fn note(&self, begun: BootTime, failure: Option<&NoAnswer>) {
         let before = self.up.replace(Some(failure.is_none()));
-        if before != self.up.get() {
-            self.since.set(now);
+        let turned = before != self.up.get();
+        match failure {
+            Some(why) => self.note_failure(begun, turned, why),
+            None => self.note_answer(turned),
+        }
+        if turned {
             self.turned.notify(usize::MAX);
         }
-        match (before, failure) {
-            (Some(false), None) => {
-                log::info!("the cluster answers again, after {lasted} s");
-                self.back.notify(usize::MAX);
-            }
-            (None, None) => {
-                log::info!("connected to the cluster");
-                self.back.notify(usize::MAX);
-            }
-            (Some(false), Some(why)) => log::debug!("the cluster does not answer: {why}"),
-            (None | Some(true), Some(why)) => {
-                log::warn!("the cluster does not answer: {why}; the node goes on by itself");
-                self.cluster.reconnect();
-            }
-            (Some(true), None) => {}
+    }
+
+    fn note_answer(&self, turned: bool) {
+        let now = self.clock.now();
+        let silence = now.since(self.silent_since.get());
+        let first = self.heard.replace(Some(now)).is_none();
+        match first {
+            true => log::info!("connected to the cluster"),
+            false if !turned || silence < OUTAGE_MIN => return,
+            false => log::info!("the cluster answers again, after {} s", silence.as_secs()),
+        }
+        self.back.notify(usize::MAX);
+    }
+
+    fn note_failure(&self, begun: BootTime, turned: bool, why: &NoAnswer) {
+        let heard = self.heard.get();
+        if turned {
+            // Others may have been answered while this call hung.
+            let since = heard.map_or(begun, |heard| heard.max(begun));
+            self.silent_since.set(since);
+            self.told.set(false);
+            self.cluster.reconnect();
+        }
+        let silence = self.clock.now().since(self.silent_since.get());
+        let outage = heard.is_none() || silence >= OUTAGE_MIN;
+        if outage && !self.told.replace(true) {
+            log::warn!("the cluster does not answer: {why}; the node goes on by itself");
+        } else {
+            log::debug!("the cluster does not answer: {why}");
         }
     }
 
@@ -217,11 +256,23 @@ impl Link {
     /// meanwhile, or if it asked for a pause itself.
     pub async fn pause(&self, backoff: &mut Backoff, asked: Option<Duration>) {
         let back = self.back.listen();
+        let now = self.clock.now();
+        if now.since(backoff.last) >= CALM {
+            backoff.reset();
+        }
+        backoff.last = now;
         let span = asked.unwrap_or_else(|| backoff.next());
-        let sleep = self
-            .clock
-            .sleep_until(self.clock.now() + self.jittered(span));
-        or(sleep, back).await;
+        let sleep = async {
+            self.clock.sleep_until(now + self.jittered(span)).await;
+            false
+        };
+        let cut = async {
+            back.await;
+            true
+        };
+        if or(sleep, cut).await {
+            backoff.reset();
+        }
     }
 
     /// Between three quarters of the span and all of it: nodes that lost the same link together do

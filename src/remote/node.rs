@@ -30,6 +30,8 @@ const LEASE_S: u32 = 40;
 /// A renewal that hangs is given up in time for another one. On a link of 2 s and 10 kB/s it takes
 /// about 9 s where it has to dial.
 const RENEWAL_MAX: Duration = Duration::from_secs(20);
+/// Between the begins of two beats where others are answered and not answered by turns.
+const TURN_MIN: Duration = Duration::from_secs(1);
 /// An unchanged status is sent this often.
 const REPORT_PERIOD: Duration = Duration::from_secs(300);
 const LEASES: &str = "kube-node-lease";
@@ -141,8 +143,11 @@ impl Heartbeat {
                 // What the kubelet says of the node is news. Where somebody else finds the cluster gone,
                 // it is asked often from now on, so that it hears of the node as soon as it is back.
                 true => {
-                    let news = or(self.link.turned(), self.changed_status(&reader, version));
-                    or(sleep, news).await;
+                    let turned = async {
+                        self.link.turned().await;
+                        self.clock.sleep_until(begun + TURN_MIN).await;
+                    };
+                    or(sleep, or(turned, self.changed_status(&reader, version))).await;
                 }
                 false => or(or(sleep, self.link.back()), self.link.opens()).await,
             }

@@ -25,8 +25,8 @@ impl Serving {
     pub async fn run(self) {
         loop {
             let Some((held, text)) = self.certificate.kept_text().await else {
-                if !self.link.is_up() {
-                    self.link.back().await;
+                while !self.link.is_up() {
+                    self.link.turned().await;
                 }
                 self.certificate.obtain().await;
                 continue;

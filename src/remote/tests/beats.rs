@@ -4,7 +4,7 @@ use std::time::Duration;
 
 use super::cluster::Line;
 use super::world::{World, bound, pod_path};
-use super::{LEASE, SECONDS, phase};
+use super::{LEASE, SECONDS, SECRET, phase, secret};
 
 #[test]
 fn a_renewal_that_hangs_does_not_cost_the_lease() {
@@ -60,6 +60,35 @@ fn a_cut_shorter_than_the_lease_period_is_followed_by_a_renewal_too() {
     world.api.line.set(Line::Up);
     world.run(SECONDS(3));
     assert_ne!(renewed(&world), before, "19 s after the start");
+}
+
+#[test]
+fn a_cluster_that_answers_some_and_not_others_is_asked_at_leisure() {
+    let world = World::started(26);
+    world.run(SECONDS(5));
+    world.api.put(SECRET, secret());
+    for name in ["a", "b", "c"] {
+        world.api.put(&pod_path(name), bound(name));
+    }
+    world.run(SECONDS(5));
+    // One of several servers is not there, and it is always these that it would have answered.
+    world.api.dropped.replace(vec![
+        "Patch /api/v1/namespaces/default/pods",
+        "Watch /api/v1/namespaces/default/secrets",
+    ]);
+    world.api.broken.notify(usize::MAX);
+    world.api.delete_pod(&pod_path("a"));
+    world.run(SECONDS(60));
+    let (calls, watches) = (world.api.calls.borrow().len(), world.api.watches.get());
+    world.run(SECONDS(600));
+    let calls = world.api.calls.borrow().len() - calls;
+    let watches = world.api.watches.get() - watches;
+    // 60 renewals, and a failure each half minute, with a renewal after it.
+    assert!(calls < 180, "{calls} calls in ten minutes");
+    assert!(watches < 40, "{watches} watches in ten minutes");
+    world.api.dropped.borrow_mut().clear();
+    world.run(SECONDS(45));
+    assert_eq!(world.api.get(&pod_path("a")), None);
 }
 
 #[test]

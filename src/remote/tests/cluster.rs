@@ -50,6 +50,12 @@ pub struct Api {
     pub opening: Cell<Duration>,
     /// Calls that begin like this (`Patch /api/v1/…`), and with what they are refused.
     pub refused: RefCell<BTreeMap<String, Reply>>,
+    /// Calls and watches (`Watch /api/v1/…`) that begin like this, and find nobody.
+    pub dropped: RefCell<Vec<&'static str>>,
+    /// Whether watches say what nobody understands.
+    pub garbled: Cell<bool>,
+    /// How many watches were asked for.
+    pub watches: Cell<usize>,
     uids: Cell<u64>,
 }
 
@@ -83,6 +89,9 @@ impl Api {
             broken: Event::new(),
             opening: Cell::default(),
             refused: RefCell::default(),
+            dropped: RefCell::default(),
+            garbled: Cell::default(),
+            watches: Cell::default(),
             uids: Cell::new(0),
         })
     }
@@ -151,6 +160,11 @@ impl Api {
             pod["metadata"]["deletionGracePeriodSeconds"] = json!(1);
             self.put(path, pod);
         }
+    }
+
+    fn drops(&self, asked: &str) -> bool {
+        let dropped = self.dropped.borrow();
+        dropped.iter().any(|begin| asked.starts_with(begin))
     }
 
     fn answer(&self, call: &Call) -> Reply {
@@ -282,6 +296,9 @@ impl Watch for Events {
                 let (changed, broken) = (self.api.changed.listen(), self.api.broken.listen());
                 match self.api.line.get() {
                     Line::Up | Line::Deaf => {
+                        if self.api.garbled.get() {
+                            return Err(NoAnswer::Unusable("<html>".to_owned()));
+                        }
                         if self.after < self.api.floor.get() {
                             return Ok(Some(json!({"type": "ERROR", "object": {"code": 410}})));
                         }
@@ -319,10 +336,12 @@ impl Cluster for Door {
     fn call(&self, call: Call) -> LocalFuture<'_, Result<Reply, NoAnswer>> {
         let api = self.0.clone();
         Box::pin(async move {
-            api.calls
-                .borrow_mut()
-                .push(format!("{:?} {}", call.verb, call.path));
+            let asked = format!("{:?} {}", call.verb, call.path);
+            api.calls.borrow_mut().push(asked.clone());
             let late = || NoAnswer::Unreachable("late".to_owned());
+            if api.drops(&asked) {
+                return Err(NoAnswer::Unreachable("reset".to_owned()));
+            }
             match api.line.get() {
                 Line::Up => Ok(api.answer(&call)),
                 Line::Down => Err(NoAnswer::Unreachable("refused".to_owned())),
@@ -342,6 +361,10 @@ impl Cluster for Door {
         Box::pin(async move {
             let unreachable =
                 |text: &str| NoWatch::NoAnswer(NoAnswer::Unreachable(text.to_owned()));
+            api.watches.set(api.watches.get() + 1);
+            if api.drops(&format!("Watch {path}")) {
+                return Err(unreachable("reset"));
+            }
             match api.line.get() {
                 Line::Up | Line::Deaf => {}
                 Line::Down => return Err(unreachable("refused")),
