@@ -7,7 +7,8 @@
 //!         used                              answer
 //! ```
 //! A node starts without it: calls fail as over a link that is down. While all is well the file is
-//! not read again; files that it names are `credentials`' own business.
+//! not read again, and while nobody answers as often as while it is doubted: perhaps the cluster has moved,
+//! and it says where to. Files that it names are `credentials`' own business.
 
 use std::cell::{Cell, RefCell};
 use std::path::{Path, PathBuf};
@@ -51,6 +52,8 @@ pub struct KubeconfigCluster {
     opened: RefCell<Option<Opened>>,
     looked: Cell<Option<BootTime>>,
     standing: Cell<Standing>,
+    /// Whether the last request had an answer.
+    answered: Cell<bool>,
     refused: Event,
     /// Why the file cannot be used; told once.
     complaint: RefCell<String>,
@@ -79,6 +82,7 @@ impl KubeconfigCluster {
             opened: RefCell::default(),
             looked: Cell::default(),
             standing: Cell::new(Standing::Good),
+            answered: Cell::new(true),
             refused: Event::new(),
             complaint: RefCell::default(),
         }
@@ -181,8 +185,8 @@ impl KubeconfigCluster {
         };
         let pause = match (known().is_some(), self.standing.get()) {
             (false, _) => ABSENT_PAUSE,
-            (true, Standing::Good) => Duration::MAX,
-            (true, Standing::Doubted | Standing::Refused) => DOUBT_PAUSE,
+            (true, Standing::Good) if self.answered.get() => Duration::MAX,
+            (true, _) => DOUBT_PAUSE,
         };
         let now = self.clock.now();
         let due = self.looked.get().is_none_or(|at| now.since(at) >= pause);
@@ -195,6 +199,7 @@ impl KubeconfigCluster {
 
     /// Learns from what came of a request.
     fn note(&self, status: Option<u16>) {
+        self.answered.set(status.is_some());
         match (status, self.standing.get()) {
             (Some(401), Standing::Good) => self.standing.set(Standing::Doubted),
             (Some(401), Standing::Refused) => {

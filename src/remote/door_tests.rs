@@ -80,6 +80,37 @@ fn a_kubeconfig_may_come_late_and_is_read_again_only_when_it_is_refused() {
 }
 
 #[test]
+fn a_kubeconfig_is_read_again_while_nobody_answers() {
+    let directory = tempfile::tempdir().expect("directory");
+    let path = directory.path().join("kubelet.conf");
+    let executor = LocalExecutor::new();
+    let script = |_: &Seen| (answer("200 OK", "", b"{}"), Then::Stay);
+    let (old, new) = (
+        Server::start(&executor, Rc::new(script)),
+        Server::start(&executor, Rc::new(script)),
+    );
+    let gone = config(&old, "any").replace(&old.url().to_string(), "https://127.0.0.1:1");
+    std::fs::write(&path, gone).expect("write");
+    let clock = Rc::new(Hurried(SystemClock::new().expect("clock")));
+    let door = KubeconfigCluster::new("--kubeconfig", &path, Vec::new(), clock.clone());
+    let story = async {
+        let call = || door.call(Call::get("/version"));
+        assert!(call().await.is_err());
+        // The cluster has moved.
+        std::fs::write(&path, config(&new, "any")).expect("write");
+        assert!(call().await.is_err(), "not each time");
+        clock.sleep_until(clock.now() + DOUBT_PAUSE).await;
+        assert_eq!(call().await.map(|reply| reply.status), Ok(200));
+        // Now that it answers the file is not looked at.
+        std::fs::write(&path, config(&old, "any")).expect("write");
+        clock.sleep_until(clock.now() + DOUBT_PAUSE * 2).await;
+        assert!(call().await.is_ok());
+        assert_eq!(new.seen.borrow().len(), 2);
+    };
+    async_io::block_on(executor.run(story));
+}
+
+#[test]
 fn a_knock_tells_who_is_silent_from_who_is_gone() {
     let directory = tempfile::tempdir().expect("directory");
     let path = directory.path().join("kubelet.conf");
