@@ -32,7 +32,7 @@ use super::reflector::{Held, Name, Reflector};
 use crate::object::json::fingerprint;
 use crate::object::{Key, Kind, Origin, Source, references};
 use crate::os::task;
-use crate::registry::{FieldLines, Incoming, Registry};
+use crate::registry::{EventRecord, FieldLines, Incoming, Registry};
 use crate::world::{BootTime, Clock};
 
 /// How long a new pod waits for the first word on what it names. Then it is taken all the same, and
@@ -142,6 +142,7 @@ impl Pull {
                 Ok(replaced) => {
                     for (key, problem) in replaced.problems {
                         log::error!("{key} of the cluster cannot be taken: {}", problem.message);
+                        self.report(&pods, key, problem.message);
                     }
                     for (key, warning) in replaced.warnings {
                         log::debug!("{key} of the cluster: {}", warning.message);
@@ -156,6 +157,22 @@ impl Pull {
         }
         self.taken.replace(complete.taken);
         complete.again
+    }
+
+    /// Whoever waits for the pod sees why.
+    fn report(&self, pods: &[(Name, Rc<Held>)], key: Key, why: String) {
+        let of = |(name, _): &&(Name, Rc<Held>)| key_of(Kind::Pod, name) == key;
+        let Some((_, held)) = pods.iter().find(of) else {
+            return;
+        };
+        self.registry.record(EventRecord {
+            involved: key,
+            uid: held.uid().to_owned(),
+            field_path: None,
+            warning: true,
+            reason: "FailedValidation".to_owned(),
+            message: format!("this node cannot take the pod: {why}"),
+        });
     }
 
     /// Where a key has no name, it is of all that the cluster, or else the registry, has there.

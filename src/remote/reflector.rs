@@ -156,11 +156,8 @@ impl Reflector {
         loop {
             let trouble = match follow_on {
                 true => self.watch(&mut backoff).await,
-                false => self
-                    .list()
-                    .await
-                    .inspect(|()| backoff.reset())
-                    .map(|()| true),
+                // That a list is answered says nothing of the watch after it.
+                false => self.list().await.map(|()| true),
             };
             match trouble {
                 Ok(ordered) => {
@@ -173,6 +170,8 @@ impl Reflector {
                 }
                 Err(Trouble::NoAnswer(why)) => {
                     log::debug!("{}: {why}", self.selection.kind.plural());
+                    // What it says instead of events may have been some of them.
+                    follow_on &= !matches!(why, NoAnswer::Unusable(_));
                     self.link.pause(&mut backoff, None).await;
                 }
                 Err(Trouble::Refused(reply)) => {

@@ -1,4 +1,4 @@
-//! What the cluster refuses, for whatever reason, and takes later.
+//! What the cluster refuses, for whatever reason, and takes later; what the node cannot take from it.
 
 use serde_json::{Value, json};
 
@@ -169,4 +169,45 @@ fn a_pod_that_never_ran_is_seen_to_have_failed_before_it_goes() {
         of("Patch").is_some() && of("Patch") < of("Delete"),
         "{calls:#?}"
     );
+}
+
+#[test]
+fn a_pod_that_the_node_cannot_take_is_told_why() {
+    let world = World::started(37);
+    world.run(SECONDS(2));
+    world.api.put(SECRET, secret());
+    let mut pod = bound("web");
+    pod["spec"]["restartPolicy"] = json!("Sometimes");
+    world.api.put(&pod_path("web"), pod);
+    world.api.put(&pod_path("other"), bound("other"));
+    world.run(SECONDS(60));
+    assert_eq!(phase(&world, "web").as_deref(), Some("Pending"));
+    assert_eq!(phase(&world, "other").as_deref(), Some("Running"));
+    let objects = world.api.objects.borrow().clone();
+    let mut events = objects.iter().filter(|(path, _)| path.contains("/events/"));
+    let (_, event) = events.next().expect("an event");
+    assert_eq!(event["reason"], "FailedValidation");
+    let message = event["message"].as_str().unwrap_or_default();
+    assert!(message.contains("restartPolicy"), "{message}");
+    assert_eq!(event["count"], 1);
+    assert_eq!(events.next(), None);
+    // It can go all the same.
+    world.api.delete_pod(&pod_path("web"));
+    world.run(SECONDS(5));
+    assert_eq!(world.api.get(&pod_path("web")), None);
+}
+
+#[test]
+fn after_what_nobody_understands_all_is_listed_again() {
+    let world = running(38, &["web"]);
+    let lists = || calls(&world, "Get /api/v1/pods?");
+    let before = lists();
+    world.api.garbled.set(true);
+    world.api.forget();
+    world.api.put(&pod_path("web2"), bound("web2"));
+    world.run(SECONDS(300));
+    assert!((before + 2..before + 20).contains(&lists()), "{}", lists());
+    world.api.garbled.set(false);
+    world.run(SECONDS(35));
+    assert_eq!(phase(&world, "web2").as_deref(), Some("Running"));
 }
