@@ -66,8 +66,9 @@ impl Records {
 
     pub async fn finals(&self, uid: &Uid) -> Final {
         let path = path(uid, "final");
-        let known = match self.read(Area::Root, &path).await {
-            None => self.read(Area::Run, &path).await,
+        // It is there because ROOT, which may have an older one, did not take it.
+        let known = match self.read(Area::Run, &path).await {
+            None => self.read(Area::Root, &path).await,
             known => known,
         };
         known.unwrap_or_default()
