@@ -8,7 +8,7 @@
 use std::collections::BTreeMap;
 
 use jiff::Timestamp;
-use serde_json::{Value, json};
+use serde_json::json;
 
 use super::EventRecord;
 use super::desk::seconds_text;
@@ -16,6 +16,7 @@ use super::options::Limits;
 use super::published::Step;
 use super::reader::Reader;
 use super::restraint::Talk;
+use crate::object::json::fingerprint;
 use crate::object::{Key, Kind, Object, Source, Standing};
 use crate::world::{BootTime, Stamp};
 
@@ -28,8 +29,8 @@ pub(super) struct Events {
     /// By turn: the least recently seen first.
     by_turn: BTreeMap<u64, Sameness>,
     turn: u64,
-    /// By a digest of the object.
-    talks: BTreeMap<Sameness, Talk>,
+    /// By a hash of the object; there are few.
+    talks: Vec<(u64, Talk)>,
 }
 
 struct Known {
@@ -94,11 +95,14 @@ impl Events {
     }
 
     fn talk(&mut self, event: &EventRecord, now: BootTime) -> &mut Talk {
-        let object = digest(&json!([event.involved, event.uid]));
-        if !self.talks.contains_key(&object) {
-            self.talks.retain(|_, talk| !talk.is_over(now));
-        }
-        self.talks.entry(object).or_default()
+        let object = fingerprint(&json!([event.involved, event.uid]));
+        let at = self.talks.iter().position(|(of, _)| *of == object);
+        let at = at.unwrap_or_else(|| {
+            self.talks.retain(|(_, talk)| !talk.is_over(now));
+            self.talks.push((object, Talk::default()));
+            self.talks.len() - 1
+        });
+        &mut self.talks[at].1
     }
 
     /// Forgets events that are over, and the oldest until there are fewer than `below`.
@@ -132,20 +136,10 @@ impl Events {
 }
 
 fn sameness(event: &EventRecord, combined: bool) -> Sameness {
-    digest(&match combined {
-        true => json!([event.involved, event.uid, event.warning, event.reason]),
-        false => json!([
-            event.involved,
-            event.uid,
-            event.field_path,
-            event.warning,
-            event.reason,
-            event.message,
-        ]),
-    })
-}
-
-fn digest(parts: &Value) -> Sameness {
+    let mut parts = json!([event.involved, event.uid, event.warning, event.reason]);
+    if !combined {
+        parts = json!([parts, event.field_path, event.message]);
+    }
     let digest = ring::digest::digest(&ring::digest::SHA256, parts.to_string().as_bytes());
     digest.as_ref().try_into().expect("SHA-256 has 32 bytes")
 }

@@ -83,7 +83,7 @@ impl Set {
     }
 
     pub fn intersection(&self, other: &Set) -> Set {
-        self.combine(|element, node| {
+        self.combine(&|element, node| {
             let other = other.0.get(element)?;
             Some(Node {
                 member: node.member && other.member,
@@ -94,7 +94,7 @@ impl Set {
 
     /// Without the paths of `other`; what is below them stays.
     pub fn difference(&self, other: &Set) -> Set {
-        self.combine(|element, node| match other.0.get(element) {
+        self.combine(&|element, node| match other.0.get(element) {
             None => Some(node.clone()),
             Some(other) => Some(Node {
                 member: node.member && !other.member,
@@ -105,7 +105,7 @@ impl Set {
 
     /// Without the paths of `other` and all that is below them.
     pub fn without_trees(&self, other: &Set) -> Set {
-        self.combine(|element, node| match other.0.get(element) {
+        self.combine(&|element, node| match other.0.get(element) {
             None => Some(node.clone()),
             Some(other) if other.member => None,
             Some(other) => Some(Node {
@@ -118,7 +118,7 @@ impl Set {
     /// The same with all members of maps on the way to a path: who holds a map's member holds the
     /// map. Elements of lists are not added.
     pub fn with_parents(&self) -> Set {
-        self.combine(|element, node| {
+        self.combine(&|element, node| {
             Some(Node {
                 member: node.member || element.starts_with("f:") && !node.below.is_empty(),
                 below: node.below.with_parents(),
@@ -126,7 +126,8 @@ impl Set {
         })
     }
 
-    fn combine(&self, one: impl Fn(&str, &Node) -> Option<Node>) -> Set {
+    /// Not generic: sorting is, and large.
+    fn combine(&self, one: &dyn Fn(&str, &Node) -> Option<Node>) -> Set {
         let nodes = self.0.iter().filter_map(|(element, node)| {
             let node = one(element, node).filter(|node| !node.is_empty())?;
             Some((element.clone(), node))
