@@ -462,7 +462,7 @@ fn user(node_name: &str) -> String {
 }
 
 /// When so much of a life is over.
-fn due(validity: Validity, percent: u64) -> Timestamp {
+pub(super) fn due(validity: Validity, percent: u64) -> Timestamp {
     let (from, until) = (validity.from.as_second(), validity.until.as_second());
     let life = i128::from(until.saturating_sub(from)) * i128::from(percent) / 100;
     let at = from.saturating_add(i64::try_from(life).unwrap_or(i64::MAX));

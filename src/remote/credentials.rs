@@ -22,6 +22,7 @@ use rustls::ClientConfig;
 
 use super::exec::{self, Issued};
 use super::kubeconfig::{Content, Exec, Login, Settings};
+use crate::net::certificates::{Validity, facts, first_certificate};
 use crate::net::tls::{self, Roots, Trust};
 use crate::os::regular_file;
 use crate::world::{BootTime, Clock, NoAnswer};
@@ -88,6 +89,14 @@ impl Credentials {
             doubted: Cell::new(false),
             turn: smol::lock::Mutex::new(()),
         }
+    }
+
+    /// When the client certificate counts that is shown; `None`: there is none, or it was not asked for yet.
+    pub fn validity(&self) -> Option<Validity> {
+        let known = self.known.borrow();
+        let (chain, _) = known.as_ref()?.material.shown.certificate.as_ref()?;
+        let first = first_certificate(&String::from_utf8_lossy(chain)).ok()?;
+        Some(facts(&first).ok()?.validity)
     }
 
     /// Whatever is known is read again before it is used.

@@ -20,6 +20,7 @@ use http::Uri;
 
 use super::http::HttpCluster;
 use super::kubeconfig::{self, Settings};
+use crate::net::certificates::Validity;
 use crate::net::tls::Verification;
 use crate::os::regular_file;
 use crate::world::{
@@ -126,6 +127,11 @@ impl KubeconfigCluster {
         let opened = self.opened.borrow();
         let shown = opened.as_ref().map(|opened| &opened.certificate);
         shown.map(|shown| shown.as_deref() == Some(certificate))
+    }
+
+    /// Of the client certificate that is shown, if there is one.
+    pub fn validity(&self) -> Option<Validity> {
+        self.opened.borrow().as_ref()?.cluster.validity()
     }
 
     /// Resolves when the cluster refuses what the file says, and still does after another look.

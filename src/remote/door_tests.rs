@@ -5,8 +5,9 @@ use base64::Engine;
 use base64::engine::general_purpose::STANDARD;
 use futures_lite::future;
 
-use super::super::testing::{Hurried, Seen, Server, Then, answer};
+use super::super::testing::{Hurried, Seen, Server, Then, answer, validity};
 use super::*;
+use crate::net::certificates::Purpose;
 use crate::os::clock::SystemClock;
 
 /// A kubeconfig with this token.
@@ -108,6 +109,33 @@ fn a_kubeconfig_is_read_again_while_nobody_answers() {
         assert_eq!(new.seen.borrow().len(), 2);
     };
     async_io::block_on(executor.run(story));
+}
+
+#[test]
+fn it_is_known_how_long_the_shown_certificate_counts() {
+    let directory = tempfile::tempdir().expect("directory");
+    let path = directory.path().join("kubelet.conf");
+    let executor = LocalExecutor::new();
+    let script = |_: &Seen| (answer("200 OK", "", b"{}"), Then::Stay);
+    let server = Server::start(&executor, Rc::new(script));
+    let purpose = Purpose::Client {
+        user: "system:node:pi".into(),
+        group: "system:nodes".into(),
+    };
+    let client = server.authority.issue(&purpose, validity()).expect("issue");
+    let clock = Rc::new(SystemClock::new().expect("clock"));
+    let door = KubeconfigCluster::new("--kubeconfig", &path, Vec::new(), clock);
+    let ask = || async_io::block_on(executor.run(door.call(Call::get("/version"))));
+    let shown = format!(
+        "client-certificate-data: {}, client-key-data: {}",
+        STANDARD.encode(&client.certificate),
+        STANDARD.encode(&client.key)
+    );
+    std::fs::write(&path, config(&server, "any").replace("token: any", &shown)).expect("write");
+    assert_eq!(door.validity(), None, "it was not read yet");
+    assert!(ask().is_ok());
+    assert_eq!(server.seen.borrow()[0].user, "system:node:pi");
+    assert_eq!(door.validity(), Some(validity()));
 }
 
 #[test]

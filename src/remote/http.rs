@@ -27,6 +27,7 @@ use serde_json::Value;
 
 use super::credentials::{Access, Credentials};
 use super::kubeconfig::Settings;
+use crate::net::certificates::Validity;
 use crate::net::client::{Client, Error, Request, Response, Sent, Session, Timeouts, Unanswered};
 use crate::net::date::http_date;
 use crate::net::proxy::Proxies;
@@ -127,6 +128,11 @@ impl HttpCluster {
     pub fn refresh(&self) {
         self.credentials.doubt();
         self.reconnect();
+    }
+
+    /// Of the client certificate that is shown, if there is one.
+    pub fn validity(&self) -> Option<Validity> {
+        self.credentials.validity()
     }
 
     async fn ask(&self, call: &Call) -> Result<Reply, NoAnswer> {

@@ -14,7 +14,7 @@ use std::path::{Path, PathBuf};
 use std::rc::Rc;
 use std::time::Duration;
 
-use super::certificates::NodeCertificate;
+use super::certificates::{NodeCertificate, due};
 use super::door::KubeconfigCluster;
 use super::kubeconfig;
 use super::link::Link;
@@ -23,6 +23,10 @@ use crate::world::{Area, Disk};
 
 /// Between two tries to write the kubeconfig.
 const WRITE_PAUSE: Duration = Duration::from_secs(60);
+/// Of its life, after which a certificate that is not the node's to renew is spoken of, and how often.
+const OLD_PERCENT: u64 = 70;
+const LOOK_PERIOD: Duration = Duration::from_secs(3600);
+const REMIND_PERIOD: Duration = Duration::from_secs(24 * 3600);
 
 pub struct Member {
     /// Asked through `door` and `bootstrap`.
@@ -35,13 +39,13 @@ pub struct Member {
 }
 
 impl Member {
-    /// Never ends, unless there is nothing for it to do.
+    /// Never ends.
     pub async fn run(self) {
         loop {
             let theirs = self.is_theirs();
             if theirs {
                 if self.bootstrap.is_none() {
-                    return;
+                    return self.remind().await;
                 }
                 self.door.refused().await;
                 log::warn!(
@@ -64,6 +68,24 @@ impl Member {
                 self.certificate.settle().await;
                 held = self.certificate.renew(held, self.door.refused()).await;
                 ours = !self.is_theirs();
+            }
+        }
+    }
+
+    /// Says in time that the certificate ends: nobody but its maker renews it.
+    async fn remind(&self) {
+        loop {
+            self.link.wait(LOOK_PERIOD).await;
+            let Some(validity) = self.door.validity() else {
+                continue;
+            };
+            if due(validity, OLD_PERCENT) <= self.certificate.clock.credible() {
+                log::warn!(
+                    "{}: the client certificate ends at {}; the node did not ask for it and does not renew it",
+                    self.door.path().display(),
+                    validity.until
+                );
+                self.link.wait(REMIND_PERIOD).await;
             }
         }
     }
