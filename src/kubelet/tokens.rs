@@ -10,6 +10,7 @@ use std::time::Duration;
 use k8s_openapi::api::core::v1::{Pod, ServiceAccountTokenProjection};
 
 use crate::object::Object;
+use crate::object::gather::Gather;
 use crate::object::token::{Bound, BoundKind, Issuer, Minted, Wanted};
 use crate::world::{BootTime, Stamp};
 
@@ -181,7 +182,7 @@ pub fn requests(pod: &Pod) -> BTreeSet<Request> {
     let projected = volumes.filter_map(|volume| volume.projected.as_ref());
     let sources = projected.flat_map(|projected| projected.sources.iter().flatten());
     let tokens = sources.filter_map(|source| source.service_account_token.as_ref());
-    tokens.map(Request::of).collect()
+    tokens.map(Request::of).gathered()
 }
 
 /// The account that the pod acts as. A pod of a manifest that names none acts as `default`.

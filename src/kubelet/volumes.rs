@@ -18,6 +18,7 @@ use super::env::{find_container, metadata_field, resource_value, secret_bytes};
 use super::facts::{NodeFacts, References, text_entries};
 use super::resources::pod_cgroup;
 use super::tokens::{Request, Tokens};
+use crate::object::gather::Gather;
 use crate::object::{Object, Quantity};
 use crate::world::{
     FileMedium, HostPathType, PodVolumes, ProjectedFile, Uid, VolumeContent, VolumeError,
@@ -323,7 +324,7 @@ fn add_config_map(
     let decode = |text: &str| base64::engine::general_purpose::STANDARD.decode(text).ok();
     let mut entries: BTreeMap<String, Vec<u8>> = text_entries(&object, "data")
         .map(|(key, text)| (key.to_owned(), text.as_bytes().to_vec()))
-        .collect();
+        .gathered();
     entries.extend(
         text_entries(&object, "binaryData")
             .filter_map(|(key, text)| Some((key.to_owned(), decode(text)?))),
@@ -364,7 +365,7 @@ fn add_secret(
 fn secret_entries(object: &Object) -> BTreeMap<String, Vec<u8>> {
     let keys = text_entries(object, "data").map(|(key, _)| key);
     keys.filter_map(|key| Some((key.to_owned(), secret_bytes(object, key)?)))
-        .collect()
+        .gathered()
 }
 
 /// An optional object that is not there makes an empty volume; its content appears later.

@@ -29,6 +29,7 @@ use super::status::{Facts, status};
 use super::steps;
 use super::view::{ContainerView, PodView, ProbeKind};
 use crate::object::Problem;
+use crate::object::gather::Gather;
 use crate::world::{Area, BootTime, ContainerState, PodObserved, Uid};
 
 /// What a worker and its tasks share.
@@ -346,7 +347,7 @@ impl Worker {
         }
         let waiting = next.waiting.iter();
         let backing_off = waiting.filter(|(_, waiting)| waiting.reason == "CrashLoopBackOff");
-        let now: BTreeMap<_, _> = backing_off.map(|(n, w)| (n.clone(), w.clone())).collect();
+        let now: BTreeMap<_, _> = backing_off.map(|(n, w)| (n.clone(), w.clone())).gathered();
         for name in now
             .keys()
             .filter(|name| now.get(*name) != told.back_off.get(*name))

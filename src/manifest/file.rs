@@ -12,6 +12,7 @@ use futures_lite::future;
 use super::directory::{Content, FileText, Listing, ManifestFiles};
 use super::problems::Reported;
 use super::source::{self, Decoding, Entry, Parsed, Text};
+use crate::object::gather::Gather;
 use crate::object::{Problem, Source};
 use crate::registry::{Incoming, Registry};
 use crate::world::Clock;
@@ -118,7 +119,7 @@ impl<F: ManifestFiles> FileSource<F> {
     }
 
     fn note_skipped(&mut self, listing: &Listing) {
-        let now: BTreeMap<_, _> = listing.skipped.iter().cloned().collect();
+        let now: BTreeMap<_, _> = listing.skipped.iter().cloned().gathered();
         for (path, why) in now
             .iter()
             .filter(|(path, _)| !self.skipped.contains_key(*path))

@@ -12,6 +12,7 @@ use http::Uri;
 use super::problems::Reported;
 use super::source::{self, Decoding, Entry, Parsed, Text};
 use crate::object::Source;
+use crate::object::gather::Gather;
 use crate::registry::Registry;
 use crate::world::{Clock, LocalFuture};
 
@@ -132,7 +133,7 @@ impl<F: Fetch> HttpSource<F> {
         let troubles = broken
             .iter()
             .map(|problem| (problem.at.to_string(), problem.message.clone()))
-            .collect();
+            .gathered();
         self.reported.texts(troubles);
         match registry.replace(Source::Http, list).await {
             Ok(replaced) => self.reported.objects(&replaced, &broken, registry),

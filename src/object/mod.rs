@@ -7,6 +7,7 @@ pub mod apply;
 mod decode;
 mod default;
 mod envelope;
+pub mod gather;
 mod honoured;
 pub mod json;
 mod key;

@@ -9,13 +9,14 @@ use serde_json::Value;
 
 use super::Quantity;
 use super::references::items;
+use crate::object::gather::Gather;
 use crate::world::QosClass;
 
 /// `{"cpu": "1", …}`; what is no quantity is left out: validation tells of it.
 pub fn amounts(list: &Value) -> BTreeMap<String, Quantity> {
     let entries = list.as_object().into_iter().flatten();
     let read = entries.filter_map(|(name, amount)| Some((name.clone(), quantity(amount)?)));
-    read.collect()
+    read.gathered()
 }
 
 /// A quantity written as text or as a number.

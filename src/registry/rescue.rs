@@ -10,6 +10,7 @@ use std::sync::Arc;
 
 use super::store::{Directory, LookError, Records, look, reserve};
 use crate::object::Source;
+use crate::object::gather::Gather;
 
 /// Versions between a store that is put back and the one after it, if that one cannot be read.
 const VERSIONS_SKIPPED: u64 = 1 << 24;
@@ -60,7 +61,7 @@ fn store(root: &Path) -> Directory {
 
 fn records(root: &Path) -> Result<BTreeMap<String, Vec<u8>>, Unlike> {
     match look(&store(root)) {
-        Ok(contents) => Ok(contents.records.into_iter().collect()),
+        Ok(contents) => Ok(contents.records.into_iter().gathered()),
         Err(LookError::Newer(text)) => Err(Unlike::Newer(text)),
         Err(LookError::Failed(text)) => Err(Unlike::Failed(text)),
     }

@@ -81,7 +81,7 @@ impl Member {
             };
             if due(validity, OLD_PERCENT) <= self.certificate.clock.credible() {
                 log::warn!(
-                    "{}: the client certificate ends at {}; the node did not ask for it and does not renew it",
+                    "{}: the client certificate ends at {}, and the node renews only its own",
                     self.door.path().display(),
                     validity.until
                 );

@@ -21,6 +21,7 @@ use super::link::Link;
 use super::own_node::OwnNode;
 use super::pace::{BEAT_USUAL, Pace};
 use super::paths;
+use crate::object::gather::Gather;
 use crate::object::{Key, Kind};
 use crate::registry::Registry;
 use crate::world::{BootTime, Call, Clock, NoAnswer, Reply, Verb};
@@ -230,7 +231,7 @@ impl Heartbeat {
             .flatten()
             .filter(|(name, value)| is_of_the_machine(name) && theirs.get(name) != Some(value))
             .map(|(name, value)| (name.clone(), value.clone()))
-            .collect();
+            .gathered();
         if changed.is_empty() {
             return Ok(());
         }

@@ -29,6 +29,7 @@ use serde_json::Value;
 use super::own_node::OwnNode;
 use super::paths::Selection;
 use super::reflector::{Held, Name, Reflector};
+use crate::object::gather::Gather;
 use crate::object::json::fingerprint;
 use crate::object::{Key, Kind, Origin, Source, references};
 use crate::os::task;
@@ -243,7 +244,7 @@ impl Pull {
             .seen
             .values()
             .filter(|seen| !seen.uid.is_empty() && !seen.over);
-        let named: BTreeSet<&Key> = pods.flat_map(|seen| &seen.names).collect();
+        let named: BTreeSet<&Key> = pods.flat_map(|seen| &seen.names).gathered();
         state.followers.retain(|key, _| named.contains(key));
         for key in named {
             if state.followers.contains_key(key) {

@@ -3,6 +3,7 @@
 use serde_json::{Map, Value, json};
 
 use super::usage::{Amounts, COUNTED, is_about, is_in_scope, usage};
+use crate::object::gather::Gather;
 use crate::object::{Kind, Quantity, resources};
 use crate::registry::{Registry, View};
 
@@ -32,7 +33,7 @@ pub fn status(view: &dyn View, namespace: &str, quota: &Value) -> Value {
     let mut used: Amounts = hard
         .keys()
         .map(|name| (name.clone(), Quantity::ZERO))
-        .collect();
+        .gathered();
     for kind in COUNTED {
         if !hard.keys().any(|name| is_about(kind, name)) {
             continue;
@@ -49,7 +50,7 @@ pub fn status(view: &dyn View, namespace: &str, quota: &Value) -> Value {
     let texts = |amounts: &Amounts| -> Map<String, Value> {
         let each = amounts.iter();
         each.map(|(name, amount)| (name.clone(), json!(amount.to_string())))
-            .collect()
+            .gathered()
     };
     json!({"hard": texts(&hard), "used": texts(&used)})
 }

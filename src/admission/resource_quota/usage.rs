@@ -7,6 +7,7 @@ use std::collections::BTreeMap;
 use serde_json::Value;
 
 use crate::admission::pod::{items, placed, text};
+use crate::object::gather::Gather;
 use crate::object::{Kind, Quantity, resources};
 
 pub type Amounts = BTreeMap<String, Quantity>;
@@ -131,7 +132,7 @@ fn service(spec: &Value) -> Amounts {
     let named = named.into_iter();
     named
         .map(|(name, n)| (name.to_owned(), Quantity::from_units(n)))
-        .collect()
+        .gathered()
 }
 
 /// What containers leave out though the quota limits it: `cpu for: a,b; memory for: a`.

@@ -3,14 +3,13 @@
 //!
 //! Source: Kubernetes `pkg/registry/authorization`, `pkg/apis/authorization/validation`.
 
-use std::collections::BTreeMap;
-
 use serde_json::{Value, json};
 
 use super::{Authorizer, Decision};
 use crate::apiserver::request_info::RequestInfo;
 use crate::apiserver::status::Refusal;
 use crate::object::User;
+use crate::object::gather::Gather;
 
 /// Which review was asked for.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -248,7 +247,7 @@ fn subject(spec: &Value) -> User {
         groups: texts(&spec["groups"]),
         extra: extra
             .map(|(name, values)| (name.to_ascii_lowercase(), texts(values)))
-            .collect::<BTreeMap<_, _>>(),
+            .gathered(),
     }
 }
 

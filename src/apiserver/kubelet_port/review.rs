@@ -24,6 +24,7 @@ use crate::apiserver::backend::Request;
 use crate::apiserver::status::Refusal;
 use crate::apiserver::{Counter, Shared};
 use crate::object::User;
+use crate::object::gather::Gather;
 use crate::object::token::claimed_expiry;
 use crate::world::{Call, Verb, not_before_build};
 
@@ -227,7 +228,7 @@ fn user(info: &Value) -> User {
         groups: list(&info["groups"]),
         extra: extra
             .map(|(key, values)| (key.clone(), list(values)))
-            .collect(),
+            .gathered(),
     }
 }
 

@@ -11,6 +11,7 @@ use super::phase::Phase;
 use crate::kubelet::facts::{NodeFacts, RecursiveReadOnly};
 use crate::kubelet::view::PodView;
 use crate::object::Quantity;
+use crate::object::gather::Gather;
 use crate::object::references::items;
 use crate::object::resources::{pod_limits, pod_requests};
 use crate::world::ContainerUser;
@@ -85,5 +86,5 @@ pub(super) fn put_pod(view: &PodView, spec: &Value, phase: Phase, value: &mut Va
 fn written(list: &BTreeMap<String, Quantity>) -> Map<String, Value> {
     let entries = list.iter();
     let entries = entries.map(|(name, amount)| (name.clone(), amount.to_string().into()));
-    entries.collect()
+    entries.gathered()
 }

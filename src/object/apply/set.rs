@@ -8,6 +8,8 @@ use std::collections::BTreeMap;
 
 use serde_json::{Map, Value, json};
 
+use crate::object::gather::Gather;
+
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
 pub struct Set(BTreeMap<String, Node>);
 
@@ -126,13 +128,12 @@ impl Set {
         })
     }
 
-    /// Not generic: sorting is, and large.
     fn combine(&self, one: &dyn Fn(&str, &Node) -> Option<Node>) -> Set {
         let nodes = self.0.iter().filter_map(|(element, node)| {
             let node = one(element, node).filter(|node| !node.is_empty())?;
             Some((element.clone(), node))
         });
-        Set(nodes.collect())
+        Set(nodes.gathered())
     }
 
     /// All paths, parents before what is below.
@@ -162,7 +163,7 @@ impl Set {
             }
             (element.clone(), below)
         });
-        Value::Object(nodes.collect())
+        Value::Object(nodes.gathered())
     }
 
     /// `None` for what is no `fieldsV1`. Elements of unknown kinds are left out.

@@ -7,6 +7,7 @@ use std::collections::{BTreeMap, BTreeSet};
 use serde_json::{Map, Value};
 
 use super::set::{Set, element_text, field};
+use crate::object::gather::Gather;
 use crate::object::schema::{List, Place, key_default};
 
 /// How two objects differ. No path is in more than one of them.
@@ -88,7 +89,7 @@ fn element(list: List, item: &Value) -> Result<String, String> {
             let keys = keys
                 .iter()
                 .filter_map(|key| Some(((*key).to_owned(), value(key)?)));
-            Ok(format!("k:{}", Value::Object(keys.collect())))
+            Ok(format!("k:{}", Value::Object(keys.gathered())))
         }
         List::Atomic => unreachable!("an atomic list is never walked"),
     }
@@ -386,7 +387,7 @@ pub fn remove(value: &Value, gone: &Set, place: Place) -> Value {
                 let value = keep(value, gone, &element, place.field(name))?;
                 Some((name.clone(), value))
             });
-            Value::Object(kept.collect())
+            Value::Object(kept.gathered())
         }
         Shape::Items => {
             let list = items(Some(value)).iter();

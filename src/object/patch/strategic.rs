@@ -12,6 +12,7 @@ use serde_json::{Map, Value};
 use super::PatchError;
 use super::order::{self, Identity};
 use crate::object::Kind;
+use crate::object::gather::Gather;
 use crate::object::schema::{Patch, Place};
 
 const DIRECTIVE: &str = "$patch";
@@ -307,7 +308,7 @@ fn cleaned_fields(fields: Fields) -> Fields {
     fields
         .filter(|(name, value)| !value.is_null() && !is_ours(name))
         .filter_map(|(name, value)| Some((name, cleaned(value)?)))
-        .collect()
+        .gathered()
 }
 
 fn cleaned_list(items: Vec<Value>) -> Vec<Value> {

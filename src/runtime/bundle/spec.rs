@@ -6,6 +6,7 @@ use super::{
     Bundle, BundleError, BundleInput, CgroupVersion, MemoryController, devices, mounts, process,
     seccomp,
 };
+use crate::object::gather::Gather;
 use crate::world::{CgroupResources, NamespaceMode, ProcMount, Propagation};
 
 /// The runtime-spec version whose fields are used.
@@ -198,5 +199,5 @@ fn present<const N: usize>(fields: [(&str, Option<Value>); N]) -> Map<String, Va
     let set = fields
         .into_iter()
         .filter_map(|(name, value)| Some((name.to_owned(), value?)));
-    set.collect()
+    set.gathered()
 }

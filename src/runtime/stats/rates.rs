@@ -2,6 +2,7 @@
 
 use std::collections::BTreeMap;
 
+use crate::object::gather::Gather;
 use crate::world::{BootTime, Cpu, Sample, Usage};
 
 /// What one look leaves behind to compare the next one with: processor time by cgroup.
@@ -34,7 +35,7 @@ impl Base {
         let counters = counters.filter_map(|(name, _, usage)| Some((name, usage.cpu?.total_ns)));
         Base {
             at,
-            counters: counters.collect(),
+            counters: counters.gathered(),
         }
     }
 }
