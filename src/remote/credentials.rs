@@ -91,8 +91,9 @@ impl Credentials {
         }
     }
 
-    /// When the client certificate counts that is shown; `None`: there is none, or it was not asked for yet.
+    /// When the kubeconfig's client certificate counts; `None`: it has none, or was not asked for it yet.
     pub fn validity(&self) -> Option<Validity> {
+        self.settings.certificate.as_ref()?;
         let known = self.known.borrow();
         let (chain, _) = known.as_ref()?.material.shown.certificate.as_ref()?;
         let first = first_certificate(&String::from_utf8_lossy(chain)).ok()?;

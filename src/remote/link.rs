@@ -22,9 +22,10 @@ const KNOCK_PERIOD: Duration = Duration::from_secs(1);
 /// A connection that is taken costs up to 4 kB: after so many without an answer, pauses are longer.
 const MUTE_MAX: u32 = 60;
 const MUTE_PERIOD: Duration = Duration::from_secs(5);
-/// A shorter silence is that of some calls, perhaps of one of several servers: nobody's pause is cut short
-/// for its end, and no watch is given up.
+/// A shorter silence is that of some calls, perhaps of one of several servers: for its end nobody's pause is
+/// cut short and no watch is given up, unless that was not done for a while.
 const OUTAGE_MIN: Duration = Duration::from_secs(2);
+const RING_PERIOD: Duration = Duration::from_secs(120);
 
 /// The link to the cluster, as every loop of the sync shares it.
 pub struct Link {
@@ -41,6 +42,7 @@ pub struct Link {
     told: Cell<bool>,
     /// Rings when an outage is over.
     back: Event,
+    rang_at: Cell<BootTime>,
     /// Rings when it begins to answer or stops.
     turned: Event,
     /// How often the cluster was found to be older than it had been.
@@ -55,6 +57,8 @@ pub struct Backoff {
     failures: u32,
     /// When the last one began.
     last: BootTime,
+    /// When the link had rung then: what was before that counts no more.
+    rang_at: BootTime,
 }
 
 impl Backoff {
@@ -81,14 +85,26 @@ impl Link {
             silent_since,
             told: Cell::new(false),
             back: Event::new(),
+            rang_at: Cell::default(),
             turned: Event::new(),
             rewinds: Cell::new(0),
             unanswered: Cell::new(0),
         }
     }
 
+    /// Whether the last call was answered.
     pub fn is_up(&self) -> bool {
         self.up.get() == Some(true)
+    }
+
+    /// Whether there is an outage, or nobody was ever answered.
+    pub fn is_out(&self) -> bool {
+        let out = self.up.get() == Some(false) && self.silence() >= OUTAGE_MIN;
+        out || self.heard.get().is_none()
+    }
+
+    fn silence(&self) -> Duration {
+        self.clock.now().since(self.silent_since.get())
     }
 
     /// Resolves the next time that the cluster answers after an outage, or for the first time, or that there
@@ -144,6 +160,11 @@ impl Link {
     /// There is a better way to the cluster: whoever waits tries now, over a new connection.
     pub fn nudge(&self) {
         self.cluster.reconnect();
+        self.ring();
+    }
+
+    fn ring(&self) {
+        self.rang_at.set(self.clock.now());
         self.back.notify(usize::MAX);
     }
 
@@ -198,7 +219,7 @@ impl Link {
             "the cluster has forgotten what it knew, a restored backup perhaps: all is listed again"
         );
         self.rewinds.set(self.rewinds.get() + 1);
-        self.back.notify(usize::MAX);
+        self.ring();
     }
 
     pub fn rewinds(&self) -> u32 {
@@ -224,27 +245,30 @@ impl Link {
 
     fn note_answer(&self, turned: bool) {
         let now = self.clock.now();
-        let silence = now.since(self.silent_since.get());
-        let first = self.heard.replace(Some(now)).is_none();
-        match first {
-            true => log::info!("connected to the cluster"),
-            false if !turned || silence < OUTAGE_MIN => return,
-            false => log::info!("the cluster answers again, after {} s", silence.as_secs()),
+        if self.heard.replace(Some(now)).is_none() {
+            log::info!("connected to the cluster");
+        } else if !turned {
+            return;
+        } else if self.silence() >= OUTAGE_MIN {
+            let lasted = self.silence().as_secs();
+            log::info!("the cluster answers again, after {lasted} s");
+        } else if now.since(self.rang_at.get()) < RING_PERIOD {
+            return;
         }
-        self.back.notify(usize::MAX);
+        self.ring();
     }
 
     fn note_failure(&self, begun: BootTime, turned: bool, why: &NoAnswer) {
         let heard = self.heard.get();
         if turned {
-            // Others may have been answered while this call hung.
-            let since = heard.map_or(begun, |heard| heard.max(begun));
+            // Who was answered while this call hung would have been silent too.
+            let alone = heard.is_some_and(|heard| heard > begun);
+            let since = if alone { self.clock.now() } else { begun };
             self.silent_since.set(since);
             self.told.set(false);
             self.cluster.reconnect();
         }
-        let silence = self.clock.now().since(self.silent_since.get());
-        let outage = heard.is_none() || silence >= OUTAGE_MIN;
+        let outage = heard.is_none() || self.silence() >= OUTAGE_MIN;
         if outage && !self.told.replace(true) {
             log::warn!("the cluster does not answer: {why}; the node goes on by itself");
         } else {
@@ -252,27 +276,18 @@ impl Link {
         }
     }
 
-    /// Waits before something that failed is tried again; less if the cluster answers somebody else
-    /// meanwhile, or if it asked for a pause itself.
+    /// Waits before something that failed is tried again; less if an outage ends meanwhile, or if the
+    /// cluster asked for a pause itself.
     pub async fn pause(&self, backoff: &mut Backoff, asked: Option<Duration>) {
         let back = self.back.listen();
         let now = self.clock.now();
-        if now.since(backoff.last) >= CALM {
+        if now.since(backoff.last) >= CALM || backoff.rang_at != self.rang_at.get() {
             backoff.reset();
         }
-        backoff.last = now;
+        (backoff.last, backoff.rang_at) = (now, self.rang_at.get());
         let span = asked.unwrap_or_else(|| backoff.next());
-        let sleep = async {
-            self.clock.sleep_until(now + self.jittered(span)).await;
-            false
-        };
-        let cut = async {
-            back.await;
-            true
-        };
-        if or(sleep, cut).await {
-            backoff.reset();
-        }
+        let sleep = self.clock.sleep_until(now + self.jittered(span));
+        or(sleep, back).await;
     }
 
     /// Between three quarters of the span and all of it: nodes that lost the same link together do

@@ -25,7 +25,7 @@ use crate::world::{Area, Disk};
 const WRITE_PAUSE: Duration = Duration::from_secs(60);
 /// Of its life, after which a certificate that is not the node's to renew is spoken of, and how often.
 const OLD_PERCENT: u64 = 70;
-const LOOK_PERIOD: Duration = Duration::from_secs(3600);
+const LOOK_PERIOD: Duration = Duration::from_secs(600);
 const REMIND_PERIOD: Duration = Duration::from_secs(24 * 3600);
 
 pub struct Member {

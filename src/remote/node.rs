@@ -1,7 +1,7 @@
 //! The cluster's Node of this machine, and the lease that says that it lives.
 //!
 //! ```text
-//!   every 10 s, and at once when the cluster answers again:
+//!   every 10 s, and at once when the cluster answers again after an outage:
 //!     lease ──► Node there? make it ──► status changed, or five minutes old? send it
 //! ```
 //! What the Node says is the registry's Node: the kubelet keeps it true whether or not anybody asks.
@@ -31,7 +31,8 @@ const LEASE_S: u32 = 40;
 /// A renewal that hangs is given up in time for another one. On a link of 2 s and 10 kB/s it takes
 /// about 9 s where it has to dial.
 const RENEWAL_MAX: Duration = Duration::from_secs(20);
-/// Between the begins of two beats where others are answered and not answered by turns.
+/// Between the begins of two beats where others are answered and not answered by turns; less than an outage
+/// lasts (`link`), so that an answer tells that there is none.
 const TURN_MIN: Duration = Duration::from_secs(1);
 /// An unchanged status is sent this often.
 const REPORT_PERIOD: Duration = Duration::from_secs(300);

@@ -172,7 +172,7 @@ impl Pull {
             field_path: None,
             warning: true,
             reason: "FailedValidation".to_owned(),
-            message: format!("this node cannot take the pod: {why}"),
+            message: format!("the node cannot take it as it is now: {why}"),
         });
     }
 

@@ -170,8 +170,6 @@ impl Reflector {
                 }
                 Err(Trouble::NoAnswer(why)) => {
                     log::debug!("{}: {why}", self.selection.kind.plural());
-                    // What it says instead of events may have been some of them.
-                    follow_on &= !matches!(why, NoAnswer::Unusable(_));
                     self.link.pause(&mut backoff, None).await;
                 }
                 Err(Trouble::Refused(reply)) => {
@@ -284,7 +282,11 @@ impl Reflector {
                 }
                 Err(why) => {
                     self.link.doubt();
-                    return Err(Trouble::NoAnswer(why));
+                    return Err(match why {
+                        // From the same version on it would say the same.
+                        NoAnswer::Unusable(_) => Trouble::Gone,
+                        NoAnswer::Unreachable(_) => Trouble::NoAnswer(why),
+                    });
                 }
             }
         }

@@ -10,9 +10,9 @@ pub struct ClusterReviews(pub Rc<Link>);
 impl Reviews for ClusterReviews {
     fn review(&self, call: Call) -> LocalFuture<'_, Result<Reply, NoAnswer>> {
         Box::pin(async move {
-            match self.0.is_up() {
-                true => self.0.call(call).await,
-                false => Err(NoAnswer::Unreachable(
+            match self.0.is_out() {
+                false => self.0.call(call).await,
+                true => Err(NoAnswer::Unreachable(
                     "the cluster does not answer".to_owned(),
                 )),
             }

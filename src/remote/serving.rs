@@ -37,11 +37,11 @@ impl Serving {
         }
     }
 
-    /// Resolves when the node has a name that the certificate is not for. A new address is a link that
-    /// was cut.
+    /// Resolves when the node has a name that the certificate is not for. A new address is a call
+    /// without an answer.
     async fn outdated(&self) {
         while self.certificate.kept().await.is_some() {
-            futures_lite::future::or(self.link.wait(LOOK_PERIOD), self.link.back()).await;
+            futures_lite::future::or(self.link.wait(LOOK_PERIOD), self.link.turned()).await;
         }
     }
 }

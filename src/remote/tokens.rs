@@ -2,6 +2,7 @@
 
 use std::rc::Rc;
 
+use futures_lite::future::or;
 use serde_json::{Value, json};
 
 use super::link::Link;
@@ -14,7 +15,7 @@ pub struct ClusterTokens(pub Rc<Link>);
 impl TokenSource for ClusterTokens {
     fn request(&self, request: TokenRequest) -> LocalFuture<'_, Result<IssuedToken, String>> {
         Box::pin(async move {
-            if !self.0.is_up() {
+            if self.0.is_out() {
                 return Err("the cluster does not answer".to_owned());
             }
             let account = Key::local(Kind::ServiceAccount, &request.namespace, &request.account);
@@ -40,7 +41,12 @@ impl TokenSource for ClusterTokens {
     }
 
     fn back(&self) -> LocalFuture<'_, ()> {
-        Box::pin(self.0.back())
+        Box::pin(async {
+            or(self.0.back(), self.0.turned()).await;
+            while !self.0.is_up() {
+                self.0.turned().await;
+            }
+        })
     }
 }
 

@@ -52,6 +52,8 @@ pub struct Api {
     pub refused: RefCell<BTreeMap<String, Reply>>,
     /// Calls and watches (`Watch /api/v1/…`) that begin like this, and find nobody.
     pub dropped: RefCell<Vec<&'static str>>,
+    /// How long that takes.
+    pub dropping: Cell<Duration>,
     /// Whether watches say what nobody understands.
     pub garbled: Cell<bool>,
     /// How many watches were asked for.
@@ -90,6 +92,7 @@ impl Api {
             opening: Cell::default(),
             refused: RefCell::default(),
             dropped: RefCell::default(),
+            dropping: Cell::default(),
             garbled: Cell::default(),
             watches: Cell::default(),
             uids: Cell::new(0),
@@ -162,9 +165,14 @@ impl Api {
         }
     }
 
-    fn drops(&self, asked: &str) -> bool {
-        let dropped = self.dropped.borrow();
-        dropped.iter().any(|begin| asked.starts_with(begin))
+    async fn drops(&self, asked: &str) -> bool {
+        let begins = |begin: &&'static str| asked.starts_with(begin);
+        let drops = self.dropped.borrow().iter().any(begins);
+        if drops {
+            let clock = &self.clock;
+            clock.sleep_until(clock.now() + self.dropping.get()).await;
+        }
+        drops
     }
 
     fn answer(&self, call: &Call) -> Reply {
@@ -339,7 +347,7 @@ impl Cluster for Door {
             let asked = format!("{:?} {}", call.verb, call.path);
             api.calls.borrow_mut().push(asked.clone());
             let late = || NoAnswer::Unreachable("late".to_owned());
-            if api.drops(&asked) {
+            if api.drops(&asked).await {
                 return Err(NoAnswer::Unreachable("reset".to_owned()));
             }
             match api.line.get() {
@@ -362,7 +370,7 @@ impl Cluster for Door {
             let unreachable =
                 |text: &str| NoWatch::NoAnswer(NoAnswer::Unreachable(text.to_owned()));
             api.watches.set(api.watches.get() + 1);
-            if api.drops(&format!("Watch {path}")) {
+            if api.drops(&format!("Watch {path}")).await {
                 return Err(unreachable("reset"));
             }
             match api.line.get() {
