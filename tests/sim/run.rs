@@ -497,10 +497,10 @@ impl Run {
             true
         } else {
             self.host.judge.look_around(&self.host);
-            self.note_statuses();
             if let Some(beside) = &self.beside {
                 beside.look(&self.host);
             }
+            self.note_statuses();
             let due = self.host.timeline.next_due();
             due.is_some_and(|due| due <= end) && self.host.timeline.fire_next()
         };

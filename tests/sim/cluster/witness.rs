@@ -43,6 +43,8 @@ pub struct Witness {
     taken: RefCell<BTreeMap<String, Key>>,
     /// Those that were taken while the store could not be written: the next agent may not know them.
     unkept: RefCell<BTreeSet<String>>,
+    /// Those that were to go, as the node had it, and in which history of the cluster.
+    leaving: RefCell<BTreeMap<String, u64>>,
     /// What was looked at last: of the cluster, of the node.
     seen: Cell<(u64, u64)>,
     restores: Cell<u64>,
@@ -63,6 +65,7 @@ impl Witness {
             pods: RefCell::default(),
             taken: RefCell::default(),
             unkept: RefCell::default(),
+            leaving: RefCell::default(),
             seen: Cell::default(),
             restores: Cell::default(),
             crime: RefCell::default(),
@@ -84,7 +87,7 @@ impl Witness {
                 self.look_at_cluster(host, &far);
             }
             if let Some(node) = node {
-                self.look_at_node(&node);
+                self.look_at_node(host, &node);
             }
         }
         if let Some(crime) = self.crime.borrow().clone() {
@@ -148,7 +151,7 @@ impl Witness {
         }
     }
 
-    fn look_at_node(&self, node: &Reader) {
+    fn look_at_node(&self, host: &Host, node: &Reader) {
         let pods = self.pods.borrow();
         let given_up = |uid: &str| pods.get(uid).is_some_and(|pod| pod.given_up);
         let mut taken = self.taken.borrow_mut();
@@ -162,6 +165,16 @@ impl Witness {
                     self.unkept.borrow_mut().insert(uid.clone());
                 }
                 taken.entry(uid).or_insert(key.clone());
+            }
+        }
+        let mut leaving = self.leaving.borrow_mut();
+        let restores = self.restores.get();
+        for (uid, deleting) in &there {
+            if *deleting {
+                leaving.entry(uid.clone()).or_insert(restores);
+            } else if leaving.remove(uid).is_some_and(|then| then != restores) {
+                // It was to go, and a restored cluster has it back: to the node it is a new pod.
+                host.judge.forget(uid);
             }
         }
         taken.retain(|uid, key| {
