@@ -34,8 +34,8 @@ use crate::world::{Clock, LocalFuture};
 /// Source: Kubernetes kubelet, `DefaultStreamCreationTimeout`.
 const CREATION_TIMEOUT: Duration = Duration::from_secs(30);
 
-/// How long a client may take to hang up after all was said.
-const LINGER: Duration = Duration::from_secs(5);
+/// How long a client may take to hang up after all was said: on a slow link it is still on its way.
+const LINGER: Duration = Duration::from_secs(60);
 
 /// A carrier that has said nothing for so long pings: a client that has gone shows by it even
 /// while its bytes wait for a command that does not read.

@@ -30,8 +30,11 @@ use crate::world::Clock;
 /// One read of the command's output, and so one message.
 const CHUNK_BYTES: usize = 32 << 10;
 
-/// How long output is still taken after the command itself has ended.
+/// How long output is waited for after the command itself has ended. What is there by then is told, however
+/// long that takes.
 const DRAIN: Duration = Duration::from_secs(2);
+/// What may be there: a pipe holds no more. Source: pipe(7).
+const PIPE_BYTES: usize = 64 << 10;
 
 /// What a client hears whose container went on without it.
 const TOO_SLOW: &str =
@@ -166,8 +169,10 @@ async fn move_all(
         end,
         attached,
     } = running;
-    let stdout = copy_out(channels.stdout, told, idle, Told::Stdout);
-    let stderr = copy_out(channels.stderr, told, idle, Told::Stderr);
+    // Closed when nothing more is waited for.
+    let (more, enough) = async_channel::bounded(1);
+    let stdout = copy_out(channels.stdout, told, idle, &enough, Told::Stdout);
+    let stderr = copy_out(channels.stderr, told, idle, &enough, Told::Stderr);
     let drained = async {
         future::zip(stdout, stderr).await;
     };
@@ -178,7 +183,7 @@ async fn move_all(
     };
     match end {
         End::Exit(exit) => {
-            let ended = exit_after(drained, &exit, &*idle.clock);
+            let ended = exit_after(drained, more, &exit, &*idle.clock);
             let input = async {
                 input.copy(said, idle).await;
                 future::pending().await
@@ -215,6 +220,7 @@ async fn still_runs(attached: Option<&AttachSession>) -> bool {
 /// The command's exit, once its output is told.
 async fn exit_after(
     drained: impl Future<Output = ()>,
+    more: Sender<()>,
     exit: &Receiver<ExecExit>,
     clock: &dyn Clock,
 ) -> ExecExit {
@@ -224,6 +230,8 @@ async fn exit_after(
     let given_up = async {
         exited.set(Some(exit.recv().await.unwrap_or_else(lost)));
         clock.sleep_until(clock.now() + DRAIN).await;
+        drop(more);
+        future::pending().await
     };
     drained.or(given_up).await;
     match exited.take() {
@@ -237,11 +245,24 @@ async fn copy_out(
     from: Option<Async<File>>,
     told: &Sender<Told>,
     idle: &Idle,
+    enough: &Receiver<()>,
     tell: fn(Bytes) -> Told,
 ) {
     let Some(mut from) = from else { return };
     let mut buffer = vec![0; CHUNK_BYTES];
-    while let Ok(read @ 1..) = from.read(&mut buffer).await {
+    let mut left = PIPE_BYTES;
+    while left > 0 {
+        // What is there goes first.
+        let ended = async {
+            let _closed = enough.recv().await;
+            Ok(0)
+        };
+        let Ok(read @ 1..) = from.read(&mut buffer).or(ended).await else {
+            return;
+        };
+        if enough.is_closed() {
+            left = left.saturating_sub(read);
+        }
         idle.moved();
         let bytes = Bytes::copy_from_slice(&buffer[..read]);
         if told.send(tell(bytes)).await.is_err() {
@@ -293,3 +314,7 @@ impl Input {
         }
     }
 }
+
+#[cfg(test)]
+#[path = "pump_tests.rs"]
+mod tests;

@@ -54,8 +54,9 @@ const CHUNK_BYTES: usize = 32 << 10;
 /// by it even while its own bytes wait unread.
 const PING_AFTER: Duration = Duration::from_secs(30);
 
-/// How long the peer may take to hang up after all was said.
-const LINGER: Duration = Duration::from_secs(5);
+/// How long the peer may take to hang up after all was said: on a slow link the last bytes are still on
+/// their way.
+const LINGER: Duration = Duration::from_secs(60);
 
 /// Which end of a connection this is. Clients count their streams 1, 3, …, servers 2, 4, ….
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
