@@ -17,6 +17,8 @@ use std::collections::BTreeSet;
 use std::rc::Rc;
 use std::time::Duration;
 
+use event_listener::Event;
+
 use self::rank::Candidate;
 use self::state::{Shortage, State};
 use self::thresholds::{Condition, Kind, Policy};
@@ -60,15 +62,30 @@ pub async fn run(kubelet: Rc<Kubelet>) {
     let mut memory = Memory::default();
     look(&kubelet, &mut memory).await;
     kubelet.core.pressure_known.notify(usize::MAX);
-    loop {
-        // As often as upstream's lease is renewed; it needs no timer of its own.
-        kubelet.core.registry.renew_lease();
-        clock.sleep_until(clock.now() + PERIOD).await;
-        if let Some(shortage) = look(&kubelet, &mut memory).await {
-            relieve(&kubelet, &mut memory, &shortage).await;
+    let limits_due = Event::new();
+    let looking = async {
+        loop {
+            // As often as upstream's lease is renewed; it needs no timer of its own.
+            kubelet.core.registry.renew_lease();
+            clock.sleep_until(clock.now() + PERIOD).await;
+            if let Some(shortage) = look(&kubelet, &mut memory).await {
+                relieve(&kubelet, &mut memory, &shortage).await;
+            }
+            let now = clock.now();
+            if memory.limits_at.is_none_or(|at| now >= at) && limited(&kubelet).next().is_some() {
+                memory.limits_at = Some(now + LIMITS_PERIOD);
+                limits_due.notify(1);
+            }
         }
-        keep_limits(&kubelet, &mut memory).await;
-    }
+    };
+    // It walks through directories, and shortages do not wait for that.
+    let keeping = async {
+        loop {
+            limits_due.listen().await;
+            keep_limits(&kubelet).await;
+        }
+    };
+    futures_lite::future::or(looking, keeping).await
 }
 
 async fn look(kubelet: &Rc<Kubelet>, memory: &mut Memory) -> Option<Shortage> {
@@ -234,21 +251,15 @@ fn evict(shared: &Shared, view: &PodView, message: String, grace: Duration) {
     shared.evict(message, grace);
 }
 
-/// Pods that exceed a limit of their own.
-async fn keep_limits(kubelet: &Rc<Kubelet>, memory: &mut Memory) {
-    let now = kubelet.core.world.clock.now();
-    let due = memory.limits_at.is_none_or(|at| now >= at);
-    let limited = || {
-        evictable(kubelet)
-            .into_iter()
-            .filter(|(_, view)| view.limits_disk)
-    };
-    if !due || limited().next().is_none() {
-        return;
-    }
-    memory.limits_at = Some(now + LIMITS_PERIOD);
+/// Pods that may exceed a limit of their own.
+fn limited(kubelet: &Kubelet) -> impl Iterator<Item = (Rc<Shared>, Rc<PodView>)> {
+    let pods = evictable(kubelet).into_iter();
+    pods.filter(|(_, view)| view.limits_disk)
+}
+
+async fn keep_limits(kubelet: &Rc<Kubelet>) {
     let sample = kubelet.core.world.stats.sample(Detail::Trees).await;
-    for (shared, view) in limited() {
+    for (shared, view) in limited(kubelet) {
         let exceeded =
             of_pod(&sample, &shared).and_then(|pod| limits::exceeded(&view.typed().pod, pod));
         if let Some(message) = exceeded {
