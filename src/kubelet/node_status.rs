@@ -16,6 +16,7 @@ use super::memory::Transitions;
 use super::pressure::thresholds::{Condition, Kind as ThresholdKind, Signal};
 use super::status::rfc3339;
 use crate::object::{Key, Kind, order};
+use crate::registry::Error;
 use crate::world::{Area, Image, PodNetwork};
 
 /// What the machine says of itself; read once at the start by the composition root.
@@ -165,6 +166,10 @@ async fn register(core: &Core, key: &Key) {
         let Err(error) = stated else {
             return;
         };
+        if let Error::Invalid { .. } = &error {
+            log::error!("publish {key}: {error}; it stays as it was");
+            return;
+        }
         log::error!("publish {key}: {error}; trying again");
         let clock = &core.world.clock;
         clock.sleep_until(clock.now() + pause).await;
@@ -302,7 +307,9 @@ fn allocatable(core: &Core) -> Value {
         let kept = thresholds.find(|t| t.signal == signal && t.kind == ThresholdKind::Hard);
         capacity.saturating_sub(kept.map_or(0, |threshold| threshold.amount.of(capacity)))
     };
-    let memory_bytes = left(Signal::Memory, core.node().memory_bytes);
+    // What lies in huge pages is of no other use.
+    let huge = machine.huge_pages.iter().map(|(_, bytes)| bytes).sum();
+    let memory_bytes = left(Signal::Memory, core.node().memory_bytes).saturating_sub(huge);
     let machine = Machine {
         ephemeral_storage_bytes: left(Signal::NodeFs, machine.ephemeral_storage_bytes),
         ..machine.clone()

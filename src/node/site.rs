@@ -25,6 +25,7 @@ use crate::kubelet::Kubelet;
 use crate::kubelet::facts::Site;
 use crate::manifest::Fetch;
 use crate::net::proxy::Proxies;
+use crate::object::label_value_problem;
 use crate::os::changes::ChangeWatch;
 use crate::os::netlink::Announcements;
 use crate::os::{regular_file, task};
@@ -219,8 +220,19 @@ fn site_of(document: &Value) -> Site {
     let is_address = |(kind, address): &(&str, String)| {
         !kind.ends_with("IP") || address.parse::<IpAddr>().is_ok()
     };
+    let is_label = |(name, value): &(&str, String)| {
+        let problem = label_value_problem(value);
+        if let Some(problem) = &problem {
+            log::warn!("metadata: no label {name} is made of {value:?}: {problem}");
+        }
+        problem.is_none()
+    };
     Site {
-        labels: labels.into_iter().filter_map(found).collect(),
+        labels: labels
+            .into_iter()
+            .filter_map(found)
+            .filter(is_label)
+            .collect(),
         addresses: addresses
             .into_iter()
             .filter_map(found)
@@ -232,8 +244,8 @@ fn site_of(document: &Value) -> Site {
 fn first(document: &Value, paths: &[&str]) -> Option<String> {
     paths.iter().find_map(|path| {
         let text = document.pointer(&format!("/{path}"))?.as_str()?;
-        // GCP: projects/1/zones/europe-west1-b
-        let text = text.rsplit('/').next().unwrap_or_default().trim();
+        // GCP: projects/1/zones/europe-west1-b; Oracle: EMIr:PHX-AD-1
+        let text = text.rsplit(['/', ':']).next().unwrap_or_default().trim();
         (!text.is_empty()).then(|| text.to_owned())
     })
 }
