@@ -29,7 +29,15 @@ impl Endpoints {
                  refuses it logs and commands"
             );
         }
-        match os::tcp::listen(address) {
+        let listener = match address.ip() {
+            // As Go has it: all addresses, of both families if there are two.
+            IpAddr::V4(ip) if ip.is_unspecified() => {
+                let both = SocketAddr::new(Ipv6Addr::UNSPECIFIED.into(), address.port());
+                os::tcp::listen(both).or_else(|_| os::tcp::listen(address))
+            }
+            _ => os::tcp::listen(address),
+        };
+        match listener {
             Ok(listener) => Ok(Some(Endpoints { listener, address })),
             Err(error) => {
                 let text = format!(

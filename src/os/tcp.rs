@@ -26,7 +26,11 @@ pub fn listen(address: SocketAddr) -> io::Result<TcpListener> {
     sockopt::set_socket_reuseaddr(&socket, true)?;
     match address {
         SocketAddr::V4(_) => sockopt::set_ip_freebind(&socket, true)?,
-        SocketAddr::V6(_) => sockopt::set_ipv6_freebind(&socket, true)?,
+        SocketAddr::V6(_) => {
+            // `::` takes IPv4 too, whatever the machine's default is (ipv6(7)).
+            sockopt::set_ipv6_v6only(&socket, false)?;
+            sockopt::set_ipv6_freebind(&socket, true)?;
+        }
     }
     rustix::net::bind(&socket, &address)?;
     rustix::net::listen(&socket, BACKLOG)?;
