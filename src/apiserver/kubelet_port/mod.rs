@@ -222,15 +222,15 @@ fn running(shared: &Shared) -> String {
     running.text(&shared.options.node_name)
 }
 
-/// The pod of this node that is meant. A mirror pod has the name of what it mirrors, so its name
-/// leads to the static pod.
+/// The pod of this node that is meant: of two of one name that of the cluster, which asks. A mirror pod
+/// has the name of what it mirrors, so its name leads to the static pod.
 fn pod(shared: &Shared, place: &Place) -> Option<Arc<Object>> {
     let local = Key::local(Kind::Pod, &place.namespace, &place.pod);
     let remote = Key {
         origin: Origin::Remote,
         ..local.clone()
     };
-    let mut found = [local, remote].into_iter();
+    let mut found = [remote, local].into_iter();
     found.find_map(|key| {
         let pod = shared.reader.get(&key)?;
         let here = pod.body["spec"]["nodeName"] == *shared.options.node_name;

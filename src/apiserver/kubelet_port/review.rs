@@ -52,6 +52,11 @@ const RIGHTS: Spans = Spans {
 /// answered 429.
 const UNDER_WAY_MAX: usize = 8;
 
+/// A stranger of whom the cluster knows nothing keeps his place for so long: each question costs the link.
+const STRANGE: Duration = Duration::from_secs(1);
+/// No token of a cluster is longer.
+const TOKEN_BYTES_MAX: usize = 8 << 10;
+
 /// How long an answer is waited for, and how long where a stale yes would do.
 const PATIENCE: Duration = Duration::from_secs(10);
 const PATIENCE_STALE: Duration = Duration::from_secs(2);
@@ -103,6 +108,9 @@ struct Review {
 impl Reviews {
     /// Who a token is.
     pub async fn who(&self, shared: &Shared, token: &str) -> Result<Verdict, Unasked> {
+        if token.len() > TOKEN_BYTES_MAX {
+            return Ok(Verdict::No("the token is too long".to_owned()));
+        }
         let review = Review {
             path: TOKEN_REVIEWS,
             body: json!({
@@ -163,6 +171,7 @@ impl Reviews {
         let Some(_slot) = under_way.take(UNDER_WAY_MAX) else {
             return Err(Unasked::Busy(Refusal::too_many("questions to the cluster")));
         };
+        let begun = clock.now();
         let call = Call::with(Verb::Create, review.path, review.body.clone());
         let answer = shared.backend.ask(|reply| Request::Review(call, reply));
         let late = async {
@@ -173,8 +182,14 @@ impl Reviews {
             Ok(Ok(reply)) if reply.is_success() => {
                 self.complained.set(false);
                 let verdict = review.verdict(&reply.body["status"]);
-                let mut cache = cache.borrow_mut();
-                cache.learn(question, verdict.clone(), clock.now(), review.expires);
+                let now = clock.now();
+                let expires = review.expires;
+                cache
+                    .borrow_mut()
+                    .learn(question, verdict.clone(), now, expires);
+                if matches!(verdict, Verdict::No(_)) && review.user.is_none() {
+                    clock.sleep_until(begun + STRANGE).await;
+                }
                 return Ok(verdict);
             }
             // It answers, and not this: it was asked by whom it does not believe.
