@@ -78,6 +78,7 @@ pub fn follow(
             CloudProvider::External => Cloud::External,
         },
         provider_id: joined.provider_id.clone(),
+        provided_ips: options.node_ips.clone(),
         sources: super::own_sources(options),
     };
     let root = &options.root_dir;

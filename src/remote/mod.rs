@@ -21,6 +21,7 @@ mod link;
 mod member;
 mod mirror;
 mod node;
+mod node_status;
 mod own_node;
 mod pace;
 mod paths;
@@ -35,6 +36,7 @@ mod tokens;
 #[cfg(test)]
 mod tests;
 
+use std::net::IpAddr;
 use std::path::Path;
 use std::rc::Rc;
 
@@ -67,6 +69,8 @@ pub struct Options {
     pub registration: Registration,
     pub cloud: Cloud,
     pub provider_id: Option<String>,
+    /// `--node-ip`
+    pub provided_ips: Vec<IpAddr>,
     /// Sources of this node's own pods.
     pub sources: Vec<Source>,
 }
@@ -181,6 +185,7 @@ impl Remote {
             registration: options.registration,
             cloud: options.cloud,
             provider_id: options.provider_id,
+            provided_ips: options.provided_ips,
             enlisted: enlisted.clone(),
             node: node.clone(),
         };

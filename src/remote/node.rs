@@ -9,6 +9,7 @@
 
 use std::cell::RefCell;
 use std::collections::BTreeMap;
+use std::net::IpAddr;
 use std::rc::Rc;
 use std::time::Duration;
 
@@ -18,6 +19,7 @@ use jiff::Timestamp;
 use serde_json::{Map, Value, json};
 
 use super::link::Link;
+use super::node_status::{is_overruled, stamp, status_patch, without_heartbeats};
 use super::own_node::OwnNode;
 use super::pace::{BEAT_USUAL, Pace};
 use super::paths;
@@ -37,6 +39,8 @@ const TURN_MIN: Duration = Duration::from_secs(1);
 /// An unchanged status is sent this often.
 const REPORT_PERIOD: Duration = Duration::from_secs(300);
 const LEASES: &str = "kube-node-lease";
+/// What the controller of a cloud goes by. Source: Kubernetes cloud-provider/api/well_known_annotations.go.
+const PROVIDED_IPS: &str = "alpha.kubernetes.io/provided-node-ip";
 
 /// Whether the cluster has a Node of this name, and which.
 #[derive(Default)]
@@ -89,6 +93,8 @@ pub struct Heartbeat {
     pub registration: Registration,
     pub cloud: Cloud,
     pub provider_id: Option<String>,
+    /// `--node-ip`
+    pub provided_ips: Vec<IpAddr>,
     pub enlisted: Rc<Enlisted>,
     /// The cluster's Node, watched: somebody may take it away or make another.
     pub node: Rc<OwnNode>,
@@ -189,7 +195,8 @@ impl Heartbeat {
         let found = self.link.call(Call::get(path.clone())).await?;
         let reply = match (found.status, self.registration) {
             (404, Registration::Own) => {
-                let made = node_of(&own, self.cloud, self.provider_id.as_deref());
+                let provider_id = self.provider_id.as_deref();
+                let made = node_of(&own, self.cloud, provider_id, &self.provided_ips);
                 let path = paths::collection(Kind::Node, "");
                 let made = self.link.call(Call::with(Verb::Create, path, made)).await?;
                 if made.is_success() {
@@ -428,7 +435,7 @@ fn is_of_the_machine(label: &str) -> bool {
 }
 
 /// The Node as it is made.
-fn node_of(own: &Value, cloud: Cloud, provider_id: Option<&str>) -> Value {
+fn node_of(own: &Value, cloud: Cloud, provider_id: Option<&str>, provided: &[IpAddr]) -> Value {
     let mut node = json!({
         "apiVersion": "v1",
         "kind": "Node",
@@ -454,7 +461,14 @@ fn node_of(own: &Value, cloud: Cloud, provider_id: Option<&str>) -> Value {
             .get_mut("addresses")
             .and_then(Value::as_array_mut)
         {
-            addresses.retain(|address| address["type"] == "Hostname");
+            let provided = !provided.is_empty();
+            addresses.retain(|address| {
+                address["type"] == "Hostname" || provided && address["type"] == "InternalIP"
+            });
+        }
+        if !provided.is_empty() {
+            let ips: Vec<String> = provided.iter().map(IpAddr::to_string).collect();
+            node["metadata"]["annotations"][PROVIDED_IPS] = ips.join(",").into();
         }
     }
     if !taints.is_empty() {
@@ -464,62 +478,6 @@ fn node_of(own: &Value, cloud: Cloud, provider_id: Option<&str>) -> Value {
         node["spec"]["providerID"] = provider_id.into();
     }
     node
-}
-
-fn without_heartbeats(mut status: Value) -> Value {
-    for condition in status["conditions"].as_array_mut().into_iter().flatten() {
-        condition
-            .as_object_mut()
-            .map(|fields| fields.remove("lastHeartbeatTime"));
-    }
-    status
-}
-
-/// Fields that changed since `before`, and every condition with the time of now.
-fn status_patch(before: Option<&Value>, news: &Value, mut status: Value, now: Timestamp) -> Value {
-    for condition in status["conditions"].as_array_mut().into_iter().flatten() {
-        condition["lastHeartbeatTime"] = seconds(now).into();
-    }
-    if let Some(fields) = status.as_object_mut() {
-        fields.retain(|name, _| {
-            let same = before.is_some_and(|before| before.get(name) == news.get(name));
-            name == "conditions" || !same
-        });
-        // Addresses that are gone would stay.
-        if let Some(addresses) = fields.get_mut("addresses").and_then(Value::as_array_mut) {
-            addresses.insert(0, json!({"$patch": "replace"}));
-        }
-    }
-    json!({"status": status})
-}
-
-fn other<'a>(theirs: &'a Value, ours: &Value) -> Option<&'a Value> {
-    let mut theirs = theirs.as_array().into_iter().flatten();
-    theirs.find(|theirs| theirs["type"] == ours["type"])
-}
-
-/// Whether the cluster says otherwise of a condition: its controllers write Unknown over all of them
-/// when the lease has run out, and take nothing back.
-fn is_overruled(theirs: &Value, ours: &Value) -> bool {
-    let mut ours = ours.as_array().into_iter().flatten();
-    ours.any(|ours| other(theirs, ours).is_some_and(|theirs| theirs["status"] != ours["status"]))
-}
-
-/// Times of transition as the cluster has seen them: they never go back.
-fn stamp(ours: &mut Value, theirs: &Value) {
-    const AT: &str = "lastTransitionTime";
-    for ours in ours.as_array_mut().into_iter().flatten() {
-        let Some(theirs) = other(theirs, ours) else {
-            continue;
-        };
-        if ours[AT].as_str() < theirs[AT].as_str() {
-            let same = ours["status"] == theirs["status"];
-            ours[AT] = match same {
-                true => theirs[AT].clone(),
-                false => ours["lastHeartbeatTime"].clone(),
-            };
-        }
-    }
 }
 
 /// Time of meta/v1.
@@ -558,59 +516,18 @@ mod tests {
                 .map(|taint| taint["key"].as_str().unwrap().to_owned())
                 .collect()
         };
-        let alone = node_of(&own, Cloud::Nobody, None);
+        let alone = node_of(&own, Cloud::Nobody, None, &[]);
         assert_eq!(taints(&alone), ["own"]);
         assert_eq!(alone["status"]["addresses"], own["status"]["addresses"]);
-        let cloud = node_of(&own, Cloud::External, Some("x://1"));
+        let cloud = node_of(&own, Cloud::External, Some("x://1"), &[]);
         let uninitialized = "node.cloudprovider.kubernetes.io/uninitialized";
         assert_eq!(taints(&cloud), ["own", uninitialized]);
         assert_eq!(cloud["spec"]["providerID"], "x://1");
         let hostname = json!([{"type": "Hostname", "address": "pi"}]);
         assert_eq!(cloud["status"]["addresses"], hostname);
-    }
-
-    #[test]
-    fn a_transition_is_when_the_cluster_saw_it() {
-        let condition = |status: &str, at: &str| {
-            let mut one = json!({"type": "Ready", "status": status});
-            one["lastTransitionTime"] = at.into();
-            json!([one])
-        };
-        for (theirs, overruled, at) in [
-            (condition("Unknown", "2026-01-02"), true, "2026-01-03"),
-            (condition("True", "2026-01-02"), false, "2026-01-02"),
-            (condition("False", "2025-12-31"), true, "2026-01-01"),
-            (
-                json!([{"type": "other", "status": "x"}]),
-                false,
-                "2026-01-01",
-            ),
-            (Value::Null, false, "2026-01-01"),
-        ] {
-            let mut ours = condition("True", "2026-01-01");
-            assert_eq!(is_overruled(&theirs, &ours), overruled, "{theirs}");
-            ours[0]["lastHeartbeatTime"] = "2026-01-03".into();
-            stamp(&mut ours, &theirs);
-            assert_eq!(ours[0]["lastTransitionTime"], at, "{theirs}");
-        }
-    }
-
-    #[test]
-    fn a_status_that_did_not_change_is_a_heartbeat_and_nothing_else() {
-        let status = json!({
-            "capacity": {"cpu": "4"}, "addresses": [{"type": "InternalIP", "address": "10.0.0.1"}],
-            "conditions": [{"type": "Ready", "status": "True", "lastHeartbeatTime": "old"}],
-        });
-        let news = without_heartbeats(status.clone());
-        let at: Timestamp = "2026-01-02T03:04:05Z".parse().unwrap();
-        let same = status_patch(Some(&news), &news, status.clone(), at);
-        let beat = json!([{"type": "Ready", "status": "True", "lastHeartbeatTime": "2026-01-02T03:04:05Z"}]);
-        assert_eq!(same, json!({"status": {"conditions": beat}}));
-        let first = status_patch(None, &news, status, at);
-        assert_eq!(first["status"]["capacity"], json!({"cpu": "4"}));
-        assert_eq!(
-            first["status"]["addresses"][0],
-            json!({"$patch": "replace"})
-        );
+        let ips = ["10.0.0.1".parse().unwrap()];
+        let cloud = node_of(&own, Cloud::External, None, &ips);
+        assert_eq!(cloud["status"]["addresses"], own["status"]["addresses"]);
+        assert_eq!(cloud["metadata"]["annotations"][PROVIDED_IPS], "10.0.0.1");
     }
 }

@@ -122,6 +122,7 @@ fn remote_options() -> remote::Options {
         registration: Registration::Own,
         cloud: Cloud::Nobody,
         provider_id: None,
+        provided_ips: Vec::new(),
         sources: vec![Source::File],
     }
 }

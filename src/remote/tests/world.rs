@@ -181,6 +181,7 @@ impl World {
             registration: Registration::Own,
             cloud: Cloud::Nobody,
             provider_id: None,
+            provided_ips: Vec::new(),
             sources: vec![Source::File],
         };
         let mut tasks = remote.start(registry.clone(), options, &self.executor);
