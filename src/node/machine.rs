@@ -90,8 +90,11 @@ pub fn read(options: &RunOptions) -> Result<Facts, String> {
         architecture: go_architecture().to_owned(),
         kernel_version: kernel,
         os_image: os_image(&text("/etc/os-release")),
+        // Boards have no DMI; cAdvisor goes on with this one too.
+        system_uuid: Some(text("/sys/class/dmi/id/product_uuid"))
+            .filter(|uuid| !uuid.is_empty())
+            .unwrap_or_else(|| text("/etc/machine-id")),
         machine_id: text("/etc/machine-id"),
-        system_uuid: text("/sys/class/dmi/id/product_uuid"),
         boot_id: text("/proc/sys/kernel/random/boot_id"),
         runtime_version: String::new(),
         cpus,

@@ -70,6 +70,10 @@ const LOCK_PAUSE: Duration = Duration::from_millis(50);
 /// Runs the node until SIGTERM, SIGINT or SIGPWR. Errors: why it could not start, one line each.
 pub fn run(options: RunOptions) -> Result<(), String> {
     os::allocator::use_one_arena();
+    // Keys and the pods' secrets are in memory, and a core dump goes to the disk.
+    if let Err(error) = os::privilege::not_dumpable() {
+        log::warn!("forbid core dumps: {error}");
+    }
     // Before any thread is made: threads inherit what is blocked.
     let signals = Signals::block(&[
         Signal::SIGTERM,
