@@ -15,7 +15,7 @@ use super::desk::seconds_text;
 use super::options::Limits;
 use super::published::Step;
 use super::reader::Reader;
-use super::restraint::Talk;
+use super::restraint::{Talk, Telling};
 use crate::object::json::fingerprint;
 use crate::object::{Key, Kind, Object, Source, Standing};
 use crate::world::{BootTime, Stamp};
@@ -52,9 +52,9 @@ impl Events {
     ) -> Vec<Step> {
         let mut steps = self.expire(now.boot, limits.events, limits, reader);
         let talk = self.talk(&event, now.boot);
-        let combined = talk.combine(&mut event, now.boot);
-        let told = talk.takes(now.boot);
-        let sameness = sameness(&event, combined);
+        let telling = talk.place(&mut event, now.boot);
+        let told = talk.takes(now.boot) || telling == Telling::First;
+        let sameness = sameness(&event, telling == Telling::Combined);
         if !told {
             // It counts when there is a next one that is told.
             if let Some(known) = self.by_sameness.get_mut(&sameness) {

@@ -1,7 +1,8 @@
 //! What keeps one object's events from drowning all others: those that differ in nothing but their message
 //! are told as one, and an object that has had its share waits.
 //!
-//! Source: Kubernetes client-go tools/record/events_cache.go.
+//! Source: Kubernetes client-go tools/record/events_cache.go. Beyond that, what is said for the first time is
+//! never kept back: a probe that flaps must not hide that the pod's image is gone.
 
 use std::time::Duration;
 
@@ -18,6 +19,17 @@ const COMBINED: &str = "(combined from similar events): ";
 /// An object's share: so many events at once, and one more each time this is over.
 const BURST: u32 = 25;
 const REFILL: Duration = Duration::from_secs(300);
+
+/// What an event is among those of its object, type and reason.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(super) enum Telling {
+    /// The first for a while.
+    First,
+    /// Told by itself.
+    Single,
+    /// One of too many.
+    Combined,
+}
 
 /// How much was said of one object lately.
 #[derive(Default)]
@@ -43,8 +55,8 @@ impl Talk {
         self.full_at <= now && similar.all(|similar| now.since(similar.last) >= SIMILAR_SPAN)
     }
 
-    /// Gives an event that is one of too many the message of all of them. Returns whether it is.
-    pub fn combine(&mut self, event: &mut EventRecord, now: BootTime) -> bool {
+    /// Gives an event that is one of too many the message of all of them.
+    pub fn place(&mut self, event: &mut EventRecord, now: BootTime) -> Telling {
         self.similar
             .retain(|similar| now.since(similar.last) < SIMILAR_SPAN);
         let same = |known: &Similar| known.warning == event.warning && known.reason == event.reason;
@@ -60,15 +72,19 @@ impl Talk {
         let similar = &mut self.similar[at];
         similar.last = now;
         let message = fingerprint(&json!(event.message));
+        if similar.messages.is_empty() {
+            similar.messages.push(message);
+            return Telling::First;
+        }
         if similar.messages.contains(&message) {
-            return false;
+            return Telling::Single;
         }
         if similar.messages.len() + 1 < SIMILAR_MAX {
             similar.messages.push(message);
-            return false;
+            return Telling::Single;
         }
         event.message.insert_str(0, COMBINED);
-        true
+        Telling::Combined
     }
 
     /// Takes one from the object's share, if there is one.
@@ -107,23 +123,25 @@ mod tests {
         let mut talk = Talk::default();
         let mut tell = |reason: &str, message: &str, now| {
             let mut event = event(reason, message);
-            let combined = talk.combine(&mut event, now);
+            let turn = talk.place(&mut event, now);
+            let combined = turn == Telling::Combined;
             assert_eq!(combined, event.message.starts_with(COMBINED), "{message}");
             assert!(event.message.ends_with(message));
-            combined
+            turn
         };
-        for n in 0..9 {
-            assert!(!tell("Unhealthy", &n.to_string(), at(n)));
+        assert_eq!(tell("Unhealthy", "0", at(0)), Telling::First);
+        for n in 1..9 {
+            assert_eq!(tell("Unhealthy", &n.to_string(), at(n)), Telling::Single);
         }
-        assert!(!tell("BackOff", "another reason", at(9)));
+        assert_eq!(tell("BackOff", "another reason", at(9)), Telling::First);
         // Known messages are counted each by itself.
-        assert!(!tell("Unhealthy", "3", at(9)));
+        assert_eq!(tell("Unhealthy", "3", at(9)), Telling::Single);
         for n in 9..30 {
-            assert!(tell("Unhealthy", &n.to_string(), at(n)));
+            assert_eq!(tell("Unhealthy", &n.to_string(), at(n)), Telling::Combined);
         }
         // Each is within the span of the one before, and then none was.
-        assert!(tell("Unhealthy", "x", at(628)));
-        assert!(!tell("Unhealthy", "x", at(1228)));
+        assert_eq!(tell("Unhealthy", "x", at(628)), Telling::Combined);
+        assert_eq!(tell("Unhealthy", "x", at(1228)), Telling::First);
     }
 
     #[test]
