@@ -11,7 +11,7 @@
 # Else all pods are stopped first, within their grace periods: nothing could stop them later. Where a package
 # of lowtide is installed too, its service takes over, with the data.
 set -eu
-prefix=/usr/local root='' data='' pods=stop
+prefix='' root='' data='' pods=stop
 
 fail() {
     echo "uninstall.sh: $*" >&2
@@ -37,6 +37,12 @@ while [ $# -gt 0 ]; do
     shift
 done
 [ -n "$root" ] || [ "$(id -u)" = 0 ] || fail "run as root"
+# It lies in PREFIX/share/lowtide.
+if [ -z "$prefix" ] && [ -z "$root" ] && [ "${0#/}" != "$0" ]; then
+    prefix=${0%/share/lowtide/uninstall.sh}
+    [ "$prefix" != "$0" ] || prefix=''
+fi
+prefix=${prefix:-/usr/local}
 [ "$data-$pods" != purge-leave ] || fail "--purge and --leave-pods: pods cannot go on without their data"
 package=
 for unit in /lib/systemd/system/lowtide.service /usr/lib/systemd/system/lowtide.service; do
