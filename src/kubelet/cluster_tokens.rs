@@ -6,6 +6,7 @@
 
 use std::collections::BTreeMap;
 use std::rc::Rc;
+use std::time::Duration;
 
 use k8s_openapi::api::core::v1::Pod;
 use serde_json::json;
@@ -20,6 +21,8 @@ use crate::world::{Stamp, TokenRequest, not_before_build};
 
 /// The account that a pod of the cluster acts as is the cluster's to know.
 const ACCOUNT: &str = "cluster";
+/// Between two rounds of asking for what stood-in tokens stand for.
+const REPLACE_PERIOD: Duration = Duration::from_secs(10);
 
 /// The tokens that the pod's volumes show, asked for anew where it is time.
 pub async fn renew(shared: &Shared, view: &PodView, pod: &Pod) -> Tokens {
@@ -116,9 +119,14 @@ pub async fn replace_stand_ins(kubelet: Rc<Kubelet>) {
     let Some(source) = &core.options.cluster_tokens else {
         return;
     };
+    let clock = &core.world.clock;
+    let mut again = clock.now();
     loop {
         source.back().await;
-        let now = core.world.clock.now();
+        // Where tokens alone are not to be had, each try would be followed by the next.
+        clock.sleep_until(again).await;
+        let now = clock.now();
+        again = now + REPLACE_PERIOD;
         for worker in kubelet.workers.borrow().values() {
             if worker
                 .shared

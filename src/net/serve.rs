@@ -60,11 +60,11 @@ pub struct Limits {
 }
 
 impl Default for Limits {
-    /// `kubectl exec` sends its command in the head, percent-encoded; Go's net/http takes 1 MiB. Who reads a
+    /// `kubectl exec` sends its command in the head, percent-encoded; a URL has 64 KiB at most (crate http). Who reads a
     /// log in a pager, or behind a link that is gone for a while, leaves bytes unread.
     fn default() -> Limits {
         Limits {
-            head_bytes_max: 128 << 10,
+            head_bytes_max: 72 << 10,
             headers_max: 64,
             head_timeout: Duration::from_secs(10),
             idle_timeout: Duration::from_secs(90),

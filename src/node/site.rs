@@ -220,6 +220,11 @@ fn site_of(document: &Value) -> Site {
     let is_address = |(kind, address): &(&str, String)| {
         !kind.ends_with("IP") || address.parse::<IpAddr>().is_ok()
     };
+    // Oracle: EMIr:PHX-AD-1
+    let after_colon = |(name, value): (&'static str, String)| {
+        let value = value.rsplit(':').next().unwrap_or_default().to_owned();
+        (name, value)
+    };
     let is_label = |(name, value): &(&str, String)| {
         let problem = label_value_problem(value);
         if let Some(problem) = &problem {
@@ -231,6 +236,7 @@ fn site_of(document: &Value) -> Site {
         labels: labels
             .into_iter()
             .filter_map(found)
+            .map(after_colon)
             .filter(is_label)
             .collect(),
         addresses: addresses
@@ -244,8 +250,8 @@ fn site_of(document: &Value) -> Site {
 fn first(document: &Value, paths: &[&str]) -> Option<String> {
     paths.iter().find_map(|path| {
         let text = document.pointer(&format!("/{path}"))?.as_str()?;
-        // GCP: projects/1/zones/europe-west1-b; Oracle: EMIr:PHX-AD-1
-        let text = text.rsplit(['/', ':']).next().unwrap_or_default().trim();
+        // GCP: projects/1/zones/europe-west1-b
+        let text = text.rsplit('/').next().unwrap_or_default().trim();
         (!text.is_empty()).then(|| text.to_owned())
     })
 }

@@ -140,6 +140,11 @@ pub fn write_now(fd: &impl AsFd, bytes: &[u8]) -> Written {
     }
 }
 
+/// How many bytes a pipe holds; `None` for what is no pipe. Source: fcntl(2), F_GETPIPE_SZ.
+pub fn room(fd: &impl AsFd) -> Option<usize> {
+    rustix::pipe::fcntl_getpipe_size(fd).ok()
+}
+
 /// Lets reads and writes of this open file return instead of waiting.
 pub fn set_nonblocking(fd: &impl AsFd) -> io::Result<()> {
     let flags = rustix::fs::fcntl_getfl(fd)?;

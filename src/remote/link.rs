@@ -261,9 +261,8 @@ impl Link {
     fn note_failure(&self, begun: BootTime, turned: bool, why: &NoAnswer) {
         let heard = self.heard.get();
         if turned {
-            // Who was answered while this call hung would have been silent too.
-            let alone = heard.is_some_and(|heard| heard > begun);
-            let since = if alone { self.clock.now() } else { begun };
+            // That this call hung says nothing of the others: the next beat tells.
+            let since = heard.map_or(begun, |_| self.clock.now());
             self.silent_since.set(since);
             self.told.set(false);
             self.cluster.reconnect();

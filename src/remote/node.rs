@@ -177,7 +177,7 @@ impl Heartbeat {
         self.renew_lease(state, &uid).await?;
         // What became of it meanwhile, ahead of the watch.
         if state.pace.is_recovering() {
-            self.node.ask().await;
+            self.node.ask().await?;
         }
         self.refresh_labels(state).await?;
         self.report(state).await

@@ -8,7 +8,7 @@ use super::link::Link;
 use super::paths::{self, Selection};
 use super::reflector::{Held, Reflector};
 use crate::object::{Key, Kind, Origin, placement};
-use crate::world::Call;
+use crate::world::{Call, NoAnswer};
 
 pub struct OwnNode {
     link: Rc<Link>,
@@ -56,12 +56,13 @@ impl OwnNode {
     }
 
     /// Looks at once, ahead of the watch. Without an answer what is known stays.
-    pub async fn ask(&self) {
+    pub async fn ask(&self) -> Result<(), NoAnswer> {
         let path = paths::object(&self.key());
-        match self.link.call(Call::get(path)).await {
-            Ok(reply) if reply.status == 200 => self.reflector.learn(reply.body),
-            Ok(reply) => log::debug!("look at the own node: {} {}", reply.status, reply.message()),
-            Err(why) => log::debug!("look at the own node: {why}"),
+        let reply = self.link.call(Call::get(path)).await?;
+        match reply.status {
+            200 => self.reflector.learn(reply.body),
+            status => log::debug!("look at the own node: {status} {}", reply.message()),
         }
+        Ok(())
     }
 }

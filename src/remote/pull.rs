@@ -116,7 +116,7 @@ impl Pull {
         let (pods, placing) = self.look(state);
         self.follow(state);
         if placing == Placing::Doubtful {
-            self.node.ask().await;
+            let _goes_by_what_is_known = self.node.ask().await;
         }
         let now = self.clock.now();
         let mut complete = Complete::default();

@@ -55,7 +55,7 @@ struct Past {
     lost_sandbox: bool,
     /// Something of it was made at some time: it has its room.
     has_begun: bool,
-    starts: BTreeMap<String, Vec<Nanos>>,
+    starts: BTreeMap<(String, String), Vec<Nanos>>,
     attempts: BTreeMap<String, u32>,
     /// Published as ended, or its final exits were: holds over power cuts.
     published_end: Option<String>,
@@ -344,12 +344,12 @@ impl Judge {
             self.condemn(format!("{what} lives beside its instance #{attempt}"));
         }
         let last = || Some(self.wishes_seen.borrow().get(uid)?.1.clone());
-        let pod = self.wanted(uid).or_else(last);
-        let now = host.timeline.now();
+        let (pod, now) = (self.wanted(uid).or_else(last), host.timeline.now());
         self.past(uid, |past| {
             past.has_begun = true;
             past.attempts.insert(config.name.clone(), config.attempt);
-            let starts = past.starts.entry(config.name.clone()).or_default();
+            let definition = (config.name.clone(), config.image.clone());
+            let starts = past.starts.entry(definition).or_default();
             starts.retain(|at| now - at < HEAT_WINDOW);
             starts.push(now);
             if starts.len() > HEAT_STARTS_MAX {

@@ -76,8 +76,10 @@ pub enum Unasked {
 pub struct Reviews {
     tokens: RefCell<Cache>,
     rights: RefCell<Cache>,
-    /// Questions under way: about whom the cluster has said yes to before, and about strangers.
+    /// Questions under way: about whom the cluster has said yes to before, about what others may of whom it is
+    /// known who they are, and about strangers.
     known: Counter,
+    others: Counter,
     unknown: Counter,
     /// It was said that the cluster answers nothing to this node.
     complained: Cell<bool>,
@@ -89,6 +91,7 @@ impl Default for Reviews {
             tokens: RefCell::new(Cache::new(TOKENS)),
             rights: RefCell::new(Cache::new(RIGHTS)),
             known: Counter::default(),
+            others: Counter::default(),
             unknown: Counter::default(),
             complained: Cell::default(),
         }
@@ -166,6 +169,7 @@ impl Reviews {
         let stale = || cache.borrow().stale(&question, clock.now(), wall());
         let (under_way, patience) = match stale() {
             Some(_) => (&self.known, PATIENCE_STALE),
+            None if review.user.is_some() => (&self.others, PATIENCE),
             None => (&self.unknown, PATIENCE),
         };
         let Some(_slot) = under_way.take(UNDER_WAY_MAX) else {

@@ -24,7 +24,7 @@ use serde_json::Value;
 
 use super::{Idle, Said, Session, Told, answer};
 use crate::apiserver::backend::{AttachSession, ExecExit, ExecIo, ExecSession};
-use crate::os::terminal;
+use crate::os::{self, terminal};
 use crate::world::Clock;
 
 /// One read of the command's output, and so one message.
@@ -33,7 +33,7 @@ const CHUNK_BYTES: usize = 32 << 10;
 /// How long output is waited for after the command itself has ended. What is there by then is told, however
 /// long that takes.
 const DRAIN: Duration = Duration::from_secs(2);
-/// What may be there: a pipe holds no more. Source: pipe(7).
+/// What may be there where nothing says how much a pipe holds. Source: pipe(7).
 const PIPE_BYTES: usize = 64 << 10;
 
 /// What a client hears whose container went on without it.
@@ -146,6 +146,8 @@ pub async fn run(
             Ok(running) => move_all(running, &said, &told, &idle).await,
             Err(status) => status,
         };
+        // Whatever else is said, nobody hears.
+        said.close();
         // A client that has gone misses nothing.
         let _ = told.send(Told::Status(status)).await;
         told.close();
@@ -250,7 +252,8 @@ async fn copy_out(
 ) {
     let Some(mut from) = from else { return };
     let mut buffer = vec![0; CHUNK_BYTES];
-    let mut left = PIPE_BYTES;
+    // What is there at the end, a pipe's whole room at most.
+    let mut left = os::pipe::room(&from).unwrap_or(PIPE_BYTES);
     while left > 0 {
         // What is there goes first.
         let ended = async {

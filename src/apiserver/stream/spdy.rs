@@ -135,9 +135,8 @@ async fn hear(streams: &Streams, say: &Sender<Said>) {
     let stdin = async {
         let Some(stdin) = &streams.stdin else { return };
         while let Some(bytes) = stdin.next().await {
-            if say.send(Said::Stdin(bytes)).await.is_err() {
-                return;
-            }
+            // When nobody listens any more, the client's leaving is still waited for.
+            let _nobody_listens = say.send(Said::Stdin(bytes)).await;
         }
         let _ = say.send(Said::StdinEnded).await;
     };

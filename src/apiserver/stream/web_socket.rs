@@ -48,10 +48,9 @@ async fn carry(
             }
             let bytes = encoding.bytes(message);
             let said = bytes.and_then(|bytes| said(&bytes));
-            if let Some(said) = said
-                && say.send(said).await.is_err()
-            {
-                return;
+            if let Some(said) = said {
+                // When nobody listens any more, the client's leaving is still waited for.
+                let _nobody_listens = say.send(said).await;
             }
         }
     };

@@ -196,6 +196,10 @@ async fn evict_one(kubelet: &Rc<Kubelet>, shortage: &Shortage) {
         Condition::Memory | Condition::Pids => Detail::Counters,
     };
     let sample = kubelet.core.world.stats.sample(detail).await;
+    // One may have gone for its own limit meanwhile.
+    if is_evicting(kubelet) {
+        return;
+    }
     // Who ended while the figures were taken is no longer here.
     let mut pods = evictable(kubelet);
     // Who does not run has nothing to give back.
