@@ -23,6 +23,9 @@ use crate::registry::{EventRecord, Reader, Registry};
 use crate::world::figures::Figures;
 use crate::world::{Area, DiskError, TokenSource, World};
 
+/// A text, if it can be read.
+pub type ReadText = dyn Fn() -> Option<String> + Send + Sync;
+
 /// Settings of the node loop that are not facts about the machine.
 #[derive(Clone, Default)]
 pub struct Options {
@@ -39,6 +42,8 @@ pub struct Options {
     pub issuer: Option<Arc<Issuer>>,
     /// Makes the tokens of the cluster's pods, where the node has joined one.
     pub cluster_tokens: Option<Rc<dyn TokenSource>>,
+    /// Reads the file that `--resolv-conf` names; blocks. `None` where it is never another.
+    pub resolv_conf: Option<Arc<ReadText>>,
     /// Where turns and probes are counted.
     pub figures: Arc<Figures>,
 }
@@ -106,6 +111,19 @@ impl Core {
             self.troubles.notify(usize::MAX);
         }
         news
+    }
+
+    /// Reads the host's resolv.conf: DHCP may have written it after the start, or anew.
+    pub async fn refresh_dns(&self) {
+        let Some(read) = self.options.resolv_conf.clone() else {
+            return;
+        };
+        let text = blocking::unblock(move || read()).await;
+        let mut facts = NodeFacts::clone(&self.node());
+        if text.is_some() {
+            facts.dns.host_resolv_conf = text;
+            self.set_node(facts);
+        }
     }
 
     /// Runs a task of the node on the thread that owns its state. Dropping the handle cancels it.

@@ -9,6 +9,7 @@ use std::rc::Rc;
 
 use super::core::EventKind;
 use super::fit::{self, Claim, Refusal, Shortage};
+use super::memory::Target;
 use super::node_status::NETWORK_NOT_READY;
 use super::plan::Waiting;
 use super::preempt::{self, Candidate};
@@ -64,6 +65,7 @@ impl Kubelet {
             .or_else(|| self.contested_name(view))
             .or_else(|| self.under_pressure(shared, view))
             .or_else(|| self.room_is_made(view, views))
+            .or_else(|| self.ports_are_given_back(view, views))
             .or_else(|| self.no_network(view))
     }
 
@@ -105,6 +107,21 @@ impl Kubelet {
             return None;
         }
         let text = "pods that make room for it are still ending";
+        Some(Waiting::new(hold::PREDECESSOR, text))
+    }
+
+    /// Who is being removed has ended, and has its ports until it is gone.
+    fn ports_are_given_back(&self, view: &PodView, views: &Views) -> Option<Waiting> {
+        let mut others = views.iter().filter(|(_, of)| of.uid != view.uid);
+        let (_, of) =
+            others.find(|(other, of)| is_leaving(other) && view.claim.clashes(&of.claim))?;
+        if self.runs(view) {
+            return None;
+        }
+        let text = format!(
+            "{}, which is being removed, still has its host ports",
+            of.key
+        );
         Some(Waiting::new(hold::PREDECESSOR, text))
     }
 
@@ -252,6 +269,13 @@ fn is_there(shared: &Shared) -> bool {
     shared.memory.borrow().finals.phase.is_none()
 }
 
+/// Over, as the cluster knows, and what was of it is being removed.
+fn is_leaving(shared: &Shared) -> bool {
+    let memory = shared.memory.borrow();
+    let ends = memory.checkpoint.ending.is_some();
+    ends && (memory.is_busy(&Target::TearDown) || memory.tear_down_trouble.is_some())
+}
+
 /// Not over, nor about to be so that another has its room.
 fn is_active(shared: &Shared) -> bool {
     let memory = shared.memory.borrow();
@@ -266,7 +290,10 @@ fn is_active(shared: &Shared) -> bool {
 /// What the other pods have of the node.
 pub(super) fn room_takers<'a>(views: &'a Views, uid: &Uid) -> Vec<&'a Claim> {
     let there = |(other, of): &&(Rc<Shared>, Rc<PodView>)| {
-        of.uid != *uid && is_active(other) && (other.let_in.get() || !other.fresh.get())
+        of.uid != *uid
+            && is_active(other)
+            && !is_leaving(other)
+            && (other.let_in.get() || !other.fresh.get())
     };
     let others = views.iter().filter(there);
     others.map(|(_, of)| &of.claim).collect()

@@ -52,6 +52,12 @@ impl Refusal {
 }
 
 impl Claim {
+    /// Whether both want one port of the node.
+    pub fn clashes(&self, other: &Claim) -> bool {
+        let mut ports = self.ports.iter();
+        ports.any(|port| other.ports.iter().any(|taken| port.clashes(taken)))
+    }
+
     pub fn of(spec: &Value) -> Claim {
         let requests = resources::pod_requests(spec).into_iter();
         let containers = items(spec, "initContainers")
@@ -132,11 +138,7 @@ pub fn misfit(
         let why = "node(s) didn't match Pod's node affinity/selector";
         return Some(Refusal::predicate("NodeAffinity", why));
     }
-    let taken = |port: &HostPort| {
-        let mut theirs = others.iter().flat_map(|other| other.ports.iter());
-        theirs.any(|other| port.clashes(other))
-    };
-    if claim.ports.iter().any(taken) {
+    if others.iter().any(|other| claim.clashes(other)) {
         let why = "node(s) didn't have free ports for the requested pod ports";
         return Some(Refusal::predicate("NodePorts", why));
     }

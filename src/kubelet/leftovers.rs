@@ -149,6 +149,13 @@ pub async fn give_back(core: &Core, uid: &Uid) -> Result<(), RemoveError> {
     worst([removed, unmounted])
 }
 
+/// The same, but what volumes hold stays for the pod's return.
+pub async fn let_go(core: &Core, uid: &Uid) -> Result<(), RemoveError> {
+    let removed = core.world.runtime.remove_pod(uid).await;
+    let unmounted = core.world.volumes.unmount(uid).await;
+    worst([removed, unmounted])
+}
+
 /// The first that holds somebody up, else the first of any kind.
 fn worst<const N: usize>(outcomes: [Result<(), RemoveError>; N]) -> Result<(), RemoveError> {
     let mut worst = Ok(());

@@ -15,9 +15,10 @@ use async_executor::Task;
 
 use super::check::{Action, Finding, Subject, check};
 use super::core::EventKind;
+use super::expand::expand;
 use super::memory::Condemned;
 use super::probe::{Figures, Threshold, Verdict};
-use super::view::{PodView, ProbeKind};
+use super::view::{ContainerView, PodView, ProbeKind};
 use super::worker::Shared;
 use crate::world::figures::{ProbeResult, Probed};
 use crate::world::{BootTime, ContainerId, ContainerState, PodObserved};
@@ -58,6 +59,9 @@ impl Probers {
                 let Some(action) = Action::of_probe(probe) else {
                     continue;
                 };
+                let action = expanded(action, view, container);
+                // As upstream, which takes a container for running once its hook is over.
+                let due = due && health.hook_done;
                 if due && (health.condemned.is_none() || kind == ProbeKind::Readiness) {
                     let order = Order {
                         kind,
@@ -84,6 +88,23 @@ impl Probers {
             });
         }
     }
+}
+
+/// A command's `$(NAME)` means what the container's `env` states itself.
+/// Source: Kubernetes pkg/kubelet/container/helpers.go (ExpandContainerCommandOnlyStatic).
+fn expanded(action: Action, view: &PodView, container: &ContainerView) -> Action {
+    let words = match action {
+        Action::Exec(words) if words.iter().any(|word| word.contains('$')) => words,
+        other => return other,
+    };
+    let typed = view.typed();
+    let env = typed.container(container).env.as_deref();
+    let env = env.unwrap_or_default().iter().rev();
+    let value = |name: &str| {
+        let stated = env.clone().find(|variable| variable.name == name)?;
+        Some(stated.value.clone().unwrap_or_default())
+    };
+    Action::Exec(words.iter().map(|word| expand(word, value)).collect())
 }
 
 /// What one task is to do.

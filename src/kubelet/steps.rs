@@ -103,8 +103,18 @@ async fn set_up_volumes(
         Origin::Local => renew_tokens(shared, view, &typed.pod),
         Origin::Remote => cluster_tokens::renew(shared, view, &typed.pod).await,
     };
-    let contents = volumes::volume_contents(&typed.pod, &references, &core.node(), &tokens)?;
-    core.world.volumes.set_up(contents).await
+    // One that cannot be made keeps no other from its content: a token that ends, a new certificate.
+    let (contents, mut errors) =
+        volumes::volume_contents(&typed.pod, &references, &core.node(), &tokens);
+    if let Some(contents) = contents
+        && let Err(more) = core.world.volumes.set_up(contents).await
+    {
+        errors.extend(more);
+    }
+    match errors.is_empty() {
+        true => Ok(()),
+        false => Err(errors),
+    }
 }
 
 /// The tokens that the pod's volumes show, made anew where it is time.
@@ -141,6 +151,7 @@ async fn start_sandbox(shared: &Shared, view: &PodView, attempt: u32) -> Result<
         core.event(view, None, EventKind::Normal, "SandboxChanged", text);
     }
     keep_pod(shared, view).await;
+    core.refresh_dns().await;
     let made = sandbox_config::sandbox_config(&view.typed().pod, attempt, &core.node());
     let made = made.map_err(|error| RuntimeError::Config(error.0))?;
     // A node of its own has no cluster DNS, and its pods were not written for one.
@@ -198,8 +209,10 @@ async fn start_container(
     let container = container.expect("plan names containers of this view");
     let image = match shared.memory.borrow().container(name).image {
         ImageState::Here(image) => image,
+        // It was here when this was planned.
         ImageState::Unknown | ImageState::Failed(_) => {
-            unreachable!("plan starts a container only once its image is here")
+            let text = "its image was changed meanwhile".to_owned();
+            return Err(StartFailure::Runtime(RuntimeError::Failed(text)));
         }
     };
     let observed = core.world.runtime.observe(&shared.uid);
@@ -452,7 +465,7 @@ async fn tear_down(shared: &Shared, view: &PodView, cause: EndCause) -> Result<(
     let core = &shared.core;
     match cause {
         // The pods come back with the next start: what has ended for good must stay known.
-        EndCause::Shutdown => match leftovers::give_back(core, &shared.uid).await {
+        EndCause::Shutdown => match leftovers::let_go(core, &shared.uid).await {
             Ok(()) => Ok(()),
             Err(RemoveError::Files(why)) => {
                 log::warn!("{}: {why}; left there", view.key);

@@ -48,14 +48,14 @@ struct Scope<'a> {
     tokens: &'a Tokens,
 }
 
-/// Contents of all volumes of a pod.
-/// Errors: one for each volume that cannot be set up now, with upstream's texts.
+/// Contents of the volumes of a pod that can be set up, and an error for each of the others, with
+/// upstream's texts.
 pub fn volume_contents(
     pod: &Pod,
     references: &dyn References,
     node: &NodeFacts,
     tokens: &Tokens,
-) -> Result<PodVolumes, Vec<VolumeError>> {
+) -> (Option<PodVolumes>, Vec<VolumeError>) {
     let scope = Scope {
         pod,
         references,
@@ -90,30 +90,26 @@ pub fn volume_contents(
                 volume: String::new(),
                 message,
             });
-            None
+            // Of whose group the files are nobody knows.
+            return (None, errors);
         }
     };
     let policy = context.and_then(|c| c.fs_group_change_policy.as_deref());
-    match (
-        pod.metadata.uid.as_deref().and_then(Uid::new),
-        errors.is_empty(),
-    ) {
-        (Some(uid), true) => Ok(PodVolumes {
-            uid,
-            fs_group,
-            skip_matching_root: policy == Some("OnRootMismatch"),
-            volumes,
-        }),
-        (None, _) => {
-            let message = "metadata.uid is not one path component".to_owned();
-            errors.push(VolumeError {
-                volume: String::new(),
-                message,
-            });
-            Err(errors)
-        }
-        (Some(_), false) => Err(errors),
-    }
+    let Some(uid) = pod.metadata.uid.as_deref().and_then(Uid::new) else {
+        let message = "metadata.uid is not one path component".to_owned();
+        errors.push(VolumeError {
+            volume: String::new(),
+            message,
+        });
+        return (None, errors);
+    };
+    let volumes = PodVolumes {
+        uid,
+        fs_group,
+        skip_matching_root: policy == Some("OnRootMismatch"),
+        volumes,
+    };
+    (Some(volumes), errors)
 }
 
 fn content(scope: &Scope, index: usize, volume: &Volume) -> Result<VolumeContent, String> {

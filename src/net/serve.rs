@@ -60,8 +60,8 @@ pub struct Limits {
 }
 
 impl Default for Limits {
-    /// `kubectl exec` sends its command in the head, percent-encoded; a URL has 64 KiB at most (crate http). Who reads a
-    /// log in a pager, or behind a link that is gone for a while, leaves bytes unread.
+    /// `kubectl exec` sends its command in the head, percent-encoded; a URL has 64 KiB at most (crate http).
+    /// Who reads a log in a pager, or behind a link that is gone for a while, leaves bytes unread.
     fn default() -> Limits {
         Limits {
             head_bytes_max: 72 << 10,

@@ -25,6 +25,7 @@ use std::io::Write;
 use std::os::unix::fs::{DirBuilderExt, OpenOptionsExt};
 use std::path::Path;
 use std::rc::Rc;
+use std::sync::Arc;
 use std::time::Duration;
 
 use async_executor::{LocalExecutor, Task};
@@ -39,6 +40,7 @@ use crate::apiserver::{self, Secure, ServeThread, Sockets};
 use crate::cli::options::{AuthorizationMode, OnExit, RunOptions, SealingKeys};
 use crate::controller::Controllers;
 use crate::kubelet::Kubelet;
+use crate::kubelet::core::ReadText;
 use crate::kubelet::facts::NodeFacts;
 use crate::kubelet::image_gc;
 use crate::kubelet::node_status::Machine;
@@ -321,6 +323,10 @@ fn kubelet_options(
         },
         issuer: None,
         cluster_tokens: None,
+        resolv_conf: options
+            .resolv_conf
+            .clone()
+            .map(|path| Arc::new(move || std::fs::read_to_string(&path).ok()) as Arc<ReadText>),
         figures: parts.figures.clone(),
     }
 }

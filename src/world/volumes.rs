@@ -96,6 +96,9 @@ pub trait Volumes {
     /// pod: unchanged content writes nothing. All errors, one for each volume that failed.
     fn set_up(&self, pod: PodVolumes) -> LocalFuture<'_, Result<(), Vec<VolumeError>>>;
 
+    /// Unmounts the pod's volumes and leaves what lies on the disk, as a power cut does.
+    fn unmount(&self, uid: &Uid) -> LocalFuture<'_, Result<(), RemoveError>>;
+
     /// Unmounts and removes the pod's volumes and its directory under ROOT. Follows no symlink out
     /// of it, never touches what a hostPath points to. Success if nothing is there.
     fn tear_down(&self, uid: &Uid) -> LocalFuture<'_, Result<(), RemoveError>>;

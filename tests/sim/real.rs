@@ -112,6 +112,7 @@ fn options(host: &Host) -> kubelet::Options {
         eviction: Default::default(),
         issuer: None,
         cluster_tokens: None,
+        resolv_conf: None,
         figures: Default::default(),
     }
 }

@@ -89,11 +89,33 @@ impl Volumes for SimVolumes {
         })
     }
 
+    fn unmount(&self, uid: &Uid) -> LocalFuture<'_, Result<(), RemoveError>> {
+        self.take_away(uid, Fate::Kept)
+    }
+
     fn tear_down(&self, uid: &Uid) -> LocalFuture<'_, Result<(), RemoveError>> {
+        self.take_away(uid, Fate::Removed)
+    }
+}
+
+/// What becomes of what lies on the disk.
+#[derive(Clone, Copy, PartialEq, Eq)]
+enum Fate {
+    Kept,
+    Removed,
+}
+
+impl SimVolumes {
+    fn take_away(&self, uid: &Uid, fate: Fate) -> LocalFuture<'_, Result<(), RemoveError>> {
         let uid = uid.clone();
         boxed(async move {
             let host = &self.0;
-            host.trace.note(|| format!("tear down volumes {uid}"));
+            let what = if fate == Fate::Kept {
+                "unmount"
+            } else {
+                "tear down"
+            };
+            host.trace.note(|| format!("{what} volumes {uid}"));
             host.judge.volumes_torn_down(host, &uid);
             let (asker, answer) = question();
             host.later_in_agent(host.span(Duration::from_millis(4)), move |host| {
@@ -106,6 +128,9 @@ impl Volumes for SimVolumes {
                 let mut mounted = host.mounted.borrow_mut();
                 mounted.volumes.remove(&uid);
                 let read_only = host.faults.borrow().disk == DiskMode::ReadOnly;
+                if fate == Fate::Kept {
+                    return give(&asker, Ok(()));
+                }
                 if read_only && mounted.directories.contains(&uid) {
                     let text = "remove /v: read-only file system".to_owned();
                     give(&asker, Err(RemoveError::Files(text)));

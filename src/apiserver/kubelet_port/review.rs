@@ -76,8 +76,8 @@ pub enum Unasked {
 pub struct Reviews {
     tokens: RefCell<Cache>,
     rights: RefCell<Cache>,
-    /// Questions under way: about whom the cluster has said yes to before, about what others may of whom it is
-    /// known who they are, and about strangers.
+    /// Questions under way: about whom the cluster has said yes to before, about what others may of whom it
+    /// is known who they are, and about strangers.
     known: Counter,
     others: Counter,
     unknown: Counter,

@@ -156,6 +156,33 @@ fn host_names_are_cut_to_a_label_and_checked() {
 }
 
 #[test]
+fn users_other_than_root_bind_low_ports_and_ping_unless_the_pod_says_otherwise() {
+    let mut node = node();
+    node.kernel = (5, 10);
+    let of = |spec: serde_json::Value| {
+        let plan = sandbox_config(&pod(spec), 0, &node).expect("a sandbox");
+        plan.config.sysctls
+    };
+    let ports = |value: &str| {
+        (
+            "net.ipv4.ip_unprivileged_port_start".to_owned(),
+            value.to_owned(),
+        )
+    };
+    let ping = (
+        "net.ipv4.ping_group_range".to_owned(),
+        "0 2147483647".to_owned(),
+    );
+    assert_eq!(of(json!({})), [ports("0"), ping.clone()]);
+    assert_eq!(of(json!({"hostNetwork": true})), []);
+    assert_eq!(of(json!({"hostUsers": false})), [ports("0")]);
+    // They are set in this order.
+    let own = json!([{"name": "net.ipv4.ip_unprivileged_port_start", "value": "1024"}]);
+    let own = of(json!({"securityContext": {"sysctls": own}}));
+    assert_eq!(own, [ports("0"), ping, ports("1024")]);
+}
+
+#[test]
 fn only_safe_or_allowed_sysctls_pass() {
     let mut node = node();
     node.allowed_unsafe_sysctls = vec!["net.core.*".to_owned(), "kernel.*".to_owned()];

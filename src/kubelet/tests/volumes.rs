@@ -40,9 +40,10 @@ fn volume(source: Value) -> Result<VolumeContent, String> {
         "volumes": [source],
         "containers": [{"name": "c", "resources": {"limits": {"memory": "256Mi"}}}],
     }));
-    match volume_contents(&pod, &objects(), &node(), &tokens()) {
-        Ok(mut volumes) => Ok(volumes.volumes.remove(0).content),
-        Err(errors) => Err(errors[0].message.clone()),
+    let (volumes, errors) = volume_contents(&pod, &objects(), &node(), &tokens());
+    match errors.first() {
+        None => Ok(volumes.expect("a UID").volumes.remove(0).content),
+        Some(error) => Err(error.message.clone()),
     }
 }
 
@@ -220,7 +221,9 @@ fn a_token_is_readable_by_those_who_need_it() {
             "containers": containers,
             "volumes": [{"name": "v", "projected": {"sources": sources}}],
         }));
-        let contents = volume_contents(&pod, &objects(), &node(), &tokens()).expect("a volume");
+        let (contents, errors) = volume_contents(&pod, &objects(), &node(), &tokens());
+        assert_eq!(errors, []);
+        let contents = contents.expect("a UID");
         let VolumeContent::Files { medium, files, .. } = &contents.volumes[0].content else {
             panic!("{contents:?}");
         };

@@ -79,6 +79,11 @@ impl Volumes for DiskVolumes {
         Box::pin(blocking::unblock(move || set_up(&root, &pod, now)))
     }
 
+    fn unmount(&self, uid: &Uid) -> LocalFuture<'_, Result<(), RemoveError>> {
+        let pod = pod_directory(&self.root, uid);
+        Box::pin(blocking::unblock(move || unmount(&pod)))
+    }
+
     fn tear_down(&self, uid: &Uid) -> LocalFuture<'_, Result<(), RemoveError>> {
         let (root, uid) = (self.root.clone(), uid.clone());
         Box::pin(blocking::unblock(move || tear_down(&root, &uid)))
@@ -159,6 +164,17 @@ fn force_mode(path: &Path, mode: u32) -> io::Result<()> {
     fs::set_permissions(path, fs::Permissions::from_mode(mode))
 }
 
+fn unmount(pod: &Path) -> Result<(), RemoveError> {
+    let mut mounted = Vec::new();
+    for tree in ["volume-subpaths", "volumes"] {
+        mounted.extend(mounts::unmount_below(&pod.join(tree)));
+    }
+    match mounted.is_empty() {
+        true => Ok(()),
+        false => Err(RemoveError::Held(mounted.join("; "))),
+    }
+}
+
 /// Unmounts and removes what belongs to the pod's volumes, and its directory if then empty: the
 /// kubelet's own records (`pod.json`, `final.json`) are not ours to remove.
 fn tear_down(root: &Path, uid: &Uid) -> Result<(), RemoveError> {
@@ -167,13 +183,7 @@ fn tear_down(root: &Path, uid: &Uid) -> Result<(), RemoveError> {
     if !pod.exists() {
         return Ok(());
     }
-    let mut mounted = Vec::new();
-    for tree in ["volume-subpaths", "volumes"] {
-        mounted.extend(mounts::unmount_below(&pod.join(tree)));
-    }
-    if !mounted.is_empty() {
-        return Err(RemoveError::Held(mounted.join("; ")));
-    }
+    unmount(&pod)?;
     let mut errors = Vec::new();
     match volume_fs::open_directory(&pod) {
         Ok(directory) => {

@@ -223,6 +223,24 @@ fn cleaning_a_files_volume_removes_links_and_not_what_they_lead_to() {
 }
 
 #[test]
+fn what_an_empty_dir_holds_outlives_a_shutdown_and_what_is_in_memory_does_not() {
+    let Some(place) = Place::new() else { return };
+    for (medium, there) in [(FileMedium::Disk, true), (FileMedium::Tmpfs, false)] {
+        let content = || VolumeContent::EmptyDir {
+            medium,
+            size_bytes: None,
+        };
+        let path = place.set_up(content()).expect("a directory");
+        fs::write(path.join("file"), "kept").expect("written");
+        unmount(&place.pod()).expect("unmounted");
+        let again = place.set_up(content()).expect("a directory");
+        assert_eq!(again.join("file").exists(), there, "{medium:?}");
+        place.tear_down();
+        assert!(!path.exists());
+    }
+}
+
+#[test]
 fn tear_down_ends_mounts_and_leaves_the_host_alone() {
     let Some(place) = Place::new() else { return };
     let host = place.root().join("host");
