@@ -464,7 +464,7 @@ pub trait Runtime {
     fn next_change(&self) -> LocalFuture<'_, Uid>;
 
     /// One more than the highest instance number of which a log is kept, 0 if none is: where a
-    /// restart count goes on after RUN was lost.
+    /// restart count goes on after RUN was lost. What is kept of instances before the last two goes.
     /// Source: Kubernetes pkg/kubelet/kuberuntime (calcRestartCountByLogDir).
     fn next_attempt(
         &self,

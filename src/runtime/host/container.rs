@@ -261,13 +261,20 @@ pub async fn remove(host: &Rc<Host>, uid: &Uid, id: &ContainerId) -> Result<(), 
         return Err(RuntimeError::Failed(text));
     }
     take_away(host, uid, &record).await?;
-    let log = record.log;
-    let removed = blocking::unblock(move || remove_logs(&log)).await;
+    let layout = host.layout.clone();
+    let removed = blocking::unblock(move || {
+        let mut problems = remove_logs(&record.log);
+        let (namespace, pod) = (&record.namespace, &record.pod_name);
+        let link = layout.log_link(namespace, pod, &record.name, &record.id);
+        problems.note(remove_file(&link));
+        problems
+    });
+    let removed = removed.await;
     removed.into_result().map_err(RuntimeError::Failed)
 }
 
 /// Kills what is left of an instance and removes cgroup, mounts, record and writable layer.
-/// The log stays. Repeating it is fine.
+/// The log stays, and the link to it: collectors look every now and then. Repeating it is fine.
 pub async fn take_away(
     host: &Rc<Host>,
     uid: &Uid,
@@ -294,8 +301,6 @@ pub async fn take_away(
         if last {
             problems.note_removal(clean_subpaths(&layout.root, &uid, &gone.name));
         }
-        let link = layout.log_link(&gone.namespace, &gone.pod_name, &gone.name, &gone.id);
-        problems.note_files(remove_file(&link));
         // Last: without the record nobody would look for the rest again.
         let outcome = problems.into_removal();
         let mut problems = Problems::default();

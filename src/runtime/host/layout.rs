@@ -38,6 +38,29 @@ pub(super) fn next_attempt(log: &Path) -> u32 {
     attempts.max().map_or(0, |last| last.saturating_add(1))
 }
 
+/// Removes what lies beside `log` of instances before the last two: of earlier boots, whose records are gone.
+pub(super) fn remove_old_logs(log: &Path, next: u32) {
+    let directory = log.parent().map(std::fs::read_dir);
+    for entry in directory.into_iter().flatten().flatten().flatten() {
+        let name = entry.file_name();
+        let number = name.to_str().and_then(|name| name.split_once(".log"));
+        let number = number.and_then(|(number, _)| number.parse::<u32>().ok());
+        if number.is_some_and(|number| number.saturating_add(2) < next) {
+            let _tried_again_next_time = std::fs::remove_file(entry.path());
+        }
+    }
+}
+
+/// Removes links that begin so and lead nowhere any more.
+pub(super) fn remove_dangling(links: &Path, begin: &str) {
+    for entry in std::fs::read_dir(links).into_iter().flatten().flatten() {
+        let name = entry.file_name();
+        if name.to_string_lossy().starts_with(begin) && !entry.path().exists() {
+            let _tried_again_next_time = std::fs::remove_file(entry.path());
+        }
+    }
+}
+
 /// The directory of all logs of a pod of which only the UID is known.
 pub(super) fn logs_of(logs: &Path, uid: &Uid) -> Option<PathBuf> {
     let suffix = format!("_{uid}");
@@ -146,10 +169,14 @@ impl Layout {
         container: &str,
         id: &ContainerId,
     ) -> PathBuf {
+        let name = format!("{pod}_{namespace}_{container}-{id}.log");
+        self.log_links().join(name)
+    }
+
+    /// Where collectors of logs look.
+    pub fn log_links(&self) -> PathBuf {
         let beside = self.logs.parent().unwrap_or(Path::new("/"));
-        beside
-            .join("containers")
-            .join(format!("{pod}_{namespace}_{container}-{id}.log"))
+        beside.join("containers")
     }
 
     /// A Localhost seccomp profile.
@@ -160,6 +187,8 @@ impl Layout {
 
 #[cfg(test)]
 mod tests {
+    use std::fs;
+
     use super::*;
 
     #[test]
@@ -172,5 +201,47 @@ mod tests {
         assert_eq!(find("u1"), Some(home.path().join("default_web_u1")));
         assert_eq!(find("u2"), None);
         assert_eq!(find("1"), None);
+    }
+
+    #[test]
+    fn logs_of_earlier_boots_go_but_for_the_last_two() {
+        let place = tempfile::tempdir().expect("a directory");
+        let logs = place.path();
+        let names = |directory: &Path| {
+            let entries = fs::read_dir(directory).expect("entries").flatten();
+            let mut names: Vec<_> = entries
+                .map(|e| e.file_name().into_string().unwrap())
+                .collect();
+            names.sort();
+            names
+        };
+        for name in [
+            "0.log",
+            "1.log",
+            "1.log.20260102-150405.gz",
+            "2.log",
+            "3.log",
+            "x.log",
+            "y",
+        ] {
+            fs::write(logs.join(name), "").expect("written");
+        }
+        let log = logs.join("0.log");
+        assert_eq!(next_attempt(&log), 4);
+        remove_old_logs(&log, 4);
+        assert_eq!(names(logs), ["2.log", "3.log", "x.log", "y"]);
+        assert_eq!(next_attempt(&log), 4);
+
+        let links = place.path().join("links");
+        fs::create_dir(&links).expect("a directory");
+        for (name, target) in [
+            ("a_b_c-1.log", "gone"),
+            ("a_b_c-2.log", "3.log"),
+            ("z_b_c-1.log", "gone"),
+        ] {
+            std::os::unix::fs::symlink(logs.join(target), links.join(name)).expect("a link");
+        }
+        remove_dangling(&links, "a_b_");
+        assert_eq!(names(&links), ["a_b_c-2.log", "z_b_c-1.log"]);
     }
 }

@@ -216,7 +216,14 @@ impl Runtime for HostRuntime {
             attempt: 0,
         };
         let log = self.0.layout.log(namespace, pod, instance);
-        Box::pin(blocking::unblock(move || layout::next_attempt(&log)))
+        let links = self.0.layout.log_links();
+        let begin = format!("{pod}_{namespace}_{container}-");
+        Box::pin(blocking::unblock(move || {
+            let next = layout::next_attempt(&log);
+            layout::remove_old_logs(&log, next);
+            layout::remove_dangling(&links, &begin);
+            next
+        }))
     }
 
     fn remove_logs(
@@ -227,18 +234,25 @@ impl Runtime for HostRuntime {
     ) -> LocalFuture<'_, Result<(), RuntimeError>> {
         let mut directory = self.0.layout.pod_logs(namespace, pod, uid);
         let (logs, uid) = (self.0.layout.logs.clone(), uid.clone());
+        let links = self.0.layout.log_links();
         Box::pin(blocking::unblock(move || {
             if !directory.exists() {
                 // Of an orphan nothing but the UID may be known.
                 directory = layout::logs_of(&logs, &uid).unwrap_or(directory);
             }
-            match fs::remove_dir_all(&directory) {
+            let removed = match fs::remove_dir_all(&directory) {
                 Err(error) if error.kind() != io::ErrorKind::NotFound => {
                     let path = directory.display();
                     Err(RuntimeError::Failed(format!("remove {path}: {error}")))
                 }
                 Ok(()) | Err(_) => Ok(()),
+            };
+            // NAMESPACE_POD_UID
+            let name = directory.file_name().unwrap_or_default().to_string_lossy();
+            if let [namespace, pod, _] = name.split('_').collect::<Vec<_>>()[..] {
+                layout::remove_dangling(&links, &format!("{pod}_{namespace}_"));
             }
+            removed
         }))
     }
 

@@ -87,6 +87,19 @@ async fn replace(host: &Rc<Host>, uid: &Uid) -> Result<(), RuntimeError> {
     removed.map_err(|error| of_io("", &error))
 }
 
+/// What a power cut has left of instances that nobody knows any more.
+async fn remove_old_layers(host: &Rc<Host>, uid: &Uid) {
+    let known = host.mirror.read(uid, |pod| pod.containers.is_empty());
+    if known == Some(false) {
+        return;
+    }
+    let layers = host.layout.writable_layers(uid);
+    let removed = blocking::unblock(move || remove_directory(&layers)).await;
+    if let Err(error) = removed.into_result() {
+        log::warn!("{error}; left there");
+    }
+}
+
 async fn make(host: &Rc<Host>, config: Arc<SandboxConfig>) -> Result<(), RuntimeError> {
     let uid = &config.uid;
     let lease = match config.namespaces.network {
@@ -107,6 +120,7 @@ async fn make(host: &Rc<Host>, config: Arc<SandboxConfig>) -> Result<(), Runtime
     // A removal that was given up may have been before.
     host.mirror.change(uid, |pod| pod.leaving = false);
 
+    remove_old_layers(host, uid).await;
     let cgroups = host.cgroups.clone();
     let (pod, for_cgroup) = (uid.clone(), config.cgroup.clone());
     let cgroup = blocking::unblock(move || cgroups.make_pod(&pod, &for_cgroup));
