@@ -90,6 +90,8 @@ pub struct Far {
     starts: Cell<u64>,
     /// Counts restored backups.
     pub restores: Cell<u64>,
+    /// Counts losses of power: statuses of pods are not flushed.
+    pub outages: Cell<u64>,
 }
 
 /// The API server's process.
@@ -121,6 +123,7 @@ impl Far {
             process: RefCell::default(),
             starts: Cell::new(0),
             restores: Cell::new(0),
+            outages: Cell::new(0),
         })
     }
 
@@ -182,6 +185,7 @@ impl Far {
         self.trace
             .note(|| "== the cluster's machine loses its power".to_owned());
         self.power.set(Power::Off);
+        self.outages.set(self.outages.get() + 1);
         self.disk.borrow().cut_power(|| self.luck.chance(500));
         self.kill();
     }

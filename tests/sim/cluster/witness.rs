@@ -48,6 +48,7 @@ pub struct Witness {
     /// What was looked at last: of the cluster, of the node.
     seen: Cell<(u64, u64)>,
     restores: Cell<u64>,
+    outages: Cell<u64>,
     crime: RefCell<Option<String>>,
 }
 
@@ -68,6 +69,7 @@ impl Witness {
             leaving: RefCell::default(),
             seen: Cell::default(),
             restores: Cell::default(),
+            outages: Cell::default(),
             crime: RefCell::default(),
         })
     }
@@ -107,6 +109,11 @@ impl Witness {
             }
         }
         let taken = self.taken.borrow();
+        if self.outages.replace(self.far.outages.get()) != self.far.outages.get() {
+            // It may have forgotten how pods had ended that the node has let go of.
+            let gone = pods.keys().filter(|uid| !taken.contains_key(*uid));
+            gone.for_each(|uid| host.judge.forget(uid));
+        }
         let mut there = Vec::new();
         for object in far.list_packed(Kind::Pod, None).0 {
             let uid = object.uid().to_owned();
