@@ -8,6 +8,7 @@ use std::sync::Arc;
 use async_executor::{LocalExecutor, Task};
 use k8s_openapi::api::core::v1::Pod;
 
+use super::dns::parse_resolv_conf;
 use super::env::service_variables;
 use super::facts::{NodeFacts, References};
 use super::leftovers::Leftovers;
@@ -119,8 +120,10 @@ impl Core {
             return;
         };
         let text = blocking::unblock(move || read()).await;
+        // While the link is down it may name nobody; those of before are better.
+        let named = |text: &String| !parse_resolv_conf(text).nameservers.is_empty();
         let mut facts = NodeFacts::clone(&self.node());
-        if text.is_some() {
+        if text.as_ref().is_some_and(named) {
             facts.dns.host_resolv_conf = text;
             self.set_node(facts);
         }

@@ -113,8 +113,10 @@ impl Kubelet {
     /// Who is being removed has ended, and has its ports until it is gone.
     fn ports_are_given_back(&self, view: &PodView, views: &Views) -> Option<Waiting> {
         let mut others = views.iter().filter(|(_, of)| of.uid != view.uid);
-        let (_, of) =
-            others.find(|(other, of)| is_leaving(other) && view.claim.clashes(&of.claim))?;
+        let holds = |(other, of): &&(Rc<Shared>, Rc<PodView>)| {
+            is_leaving(other) && self.runs(of) && view.claim.clashes(&of.claim)
+        };
+        let (_, of) = others.find(holds)?;
         if self.runs(view) {
             return None;
         }

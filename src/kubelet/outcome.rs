@@ -89,6 +89,8 @@ pub fn absorb(shared: &Rc<Shared>, view: &PodView, target: &Target, outcome: Out
         Outcome::Released(result) => {
             let done = tear_down(shared, result);
             shared.memory.borrow_mut().released = done;
+            // Who waits for what it had looks again.
+            shared.core.departures.notify(usize::MAX);
         }
         Outcome::TornDown(result) => {
             let done = tear_down(shared, result);

@@ -203,14 +203,15 @@ fn host_aliases(spec: &PodSpec) -> Vec<HostAlias> {
         .collect()
 }
 
-/// What pods are used to: users other than root bind low ports and ping. The pod's own come after them.
+/// What pods are used to: users other than root bind low ports and ping. With a `-`, since no pod asks for
+/// it: where the node may not set them, pods start without. The pod's own come after them.
 /// Source: containerd 2.0, `enable_unprivileged_ports` and `enable_unprivileged_icmp`.
 fn usual_sysctls(spec: &PodSpec, node: &NodeFacts) -> impl Iterator<Item = (String, String)> {
     let own_network = spec.host_network != Some(true) && node.kernel >= (4, 11);
-    let ports = own_network.then_some(("net.ipv4.ip_unprivileged_port_start", "0"));
+    let ports = own_network.then_some(("-net.ipv4.ip_unprivileged_port_start", "0"));
     // A user namespace has not all of these groups.
     let ping = own_network && spec.host_users != Some(false);
-    let ping = ping.then_some(("net.ipv4.ping_group_range", "0 2147483647"));
+    let ping = ping.then_some(("-net.ipv4.ping_group_range", "0 2147483647"));
     let both = ports.into_iter().chain(ping);
     both.map(|(name, value)| (name.to_owned(), value.to_owned()))
 }

@@ -222,8 +222,8 @@ fn site_of(document: &Value) -> Site {
     };
     // Oracle: EMIr:PHX-AD-1
     let after_colon = |(name, value): (&'static str, String)| {
-        let value = value.rsplit(':').next().unwrap_or_default().to_owned();
-        (name, value)
+        let value = value.trim_end_matches(':').rsplit(':').next();
+        (name, value.unwrap_or_default().trim().to_owned())
     };
     let is_label = |(name, value): &(&str, String)| {
         let problem = label_value_problem(value);

@@ -106,8 +106,12 @@ fn set_oom_score(score: &str) {
 }
 
 /// `name=value`, the name with dots; `/` stands for a dot within a component (an interface's name),
-/// as in sysctl(8).
+/// as in sysctl(8). With a `-` before it, it does not matter whether it can be set, as in sysctl.d(5).
 fn set_sysctl(assignment: &str) -> io::Result<()> {
+    if let Some(optional) = assignment.strip_prefix('-') {
+        let _may_not_be_set = set_sysctl(optional);
+        return Ok(());
+    }
     let (name, value) = assignment.split_once('=').unwrap_or((assignment, ""));
     let path = sysctl_path(name).ok_or_else(|| invalid("malformed sysctl", name))?;
     fs::write(path, value).map_err(step("set sysctl", name))

@@ -163,23 +163,25 @@ fn users_other_than_root_bind_low_ports_and_ping_unless_the_pod_says_otherwise()
         let plan = sandbox_config(&pod(spec), 0, &node).expect("a sandbox");
         plan.config.sysctls
     };
-    let ports = |value: &str| {
-        (
-            "net.ipv4.ip_unprivileged_port_start".to_owned(),
-            value.to_owned(),
-        )
-    };
-    let ping = (
-        "net.ipv4.ping_group_range".to_owned(),
-        "0 2147483647".to_owned(),
-    );
-    assert_eq!(of(json!({})), [ports("0"), ping.clone()]);
-    assert_eq!(of(json!({"hostNetwork": true})), []);
-    assert_eq!(of(json!({"hostUsers": false})), [ports("0")]);
-    // They are set in this order.
-    let own = json!([{"name": "net.ipv4.ip_unprivileged_port_start", "value": "1024"}]);
-    let own = of(json!({"securityContext": {"sysctls": own}}));
-    assert_eq!(own, [ports("0"), ping, ports("1024")]);
+    let ports = ("-net.ipv4.ip_unprivileged_port_start", "0");
+    let ping = ("-net.ipv4.ping_group_range", "0 2147483647");
+    let own = [("net.ipv4.ip_unprivileged_port_start", "1024")];
+    let stated = own.map(|(name, value)| json!({"name": name, "value": value}));
+    let stated = json!({"securityContext": {"sysctls": stated}});
+    for (spec, expected) in [
+        (json!({}), vec![ports, ping]),
+        (json!({"hostNetwork": true}), vec![]),
+        (json!({"hostUsers": false}), vec![ports]),
+        // They are set in this order.
+        (stated, vec![ports, ping, own[0]]),
+    ] {
+        let sysctls = of(spec);
+        let sysctls: Vec<_> = sysctls
+            .iter()
+            .map(|(n, v)| (n.as_str(), v.as_str()))
+            .collect();
+        assert_eq!(sysctls, expected);
+    }
 }
 
 #[test]

@@ -301,6 +301,12 @@ pub async fn take_away(
         if last {
             problems.note_removal(clean_subpaths(&layout.root, &uid, &gone.name));
         }
+        // What ran has its link for as long as its log. Who is tried again has another.
+        if gone.phase == ContainerPhase::Making {
+            let (namespace, pod) = (&gone.namespace, &gone.pod_name);
+            let link = layout.log_link(namespace, pod, &gone.name, &gone.id);
+            problems.note_files(remove_file(&link));
+        }
         // Last: without the record nobody would look for the rest again.
         let outcome = problems.into_removal();
         let mut problems = Problems::default();

@@ -51,11 +51,11 @@ pub(super) fn remove_old_logs(log: &Path, next: u32) {
     }
 }
 
-/// Removes links that begin so and lead nowhere any more.
-pub(super) fn remove_dangling(links: &Path, begin: &str) {
+/// Removes links into `directory` that lead nowhere any more.
+pub(super) fn remove_dangling(links: &Path, directory: &Path) {
     for entry in std::fs::read_dir(links).into_iter().flatten().flatten() {
-        let name = entry.file_name();
-        if name.to_string_lossy().starts_with(begin) && !entry.path().exists() {
+        let target = std::fs::read_link(entry.path());
+        if target.is_ok_and(|target| target.starts_with(directory)) && !entry.path().exists() {
             let _tried_again_next_time = std::fs::remove_file(entry.path());
         }
     }
@@ -241,7 +241,9 @@ mod tests {
         ] {
             std::os::unix::fs::symlink(logs.join(target), links.join(name)).expect("a link");
         }
-        remove_dangling(&links, "a_b_");
-        assert_eq!(names(&links), ["a_b_c-2.log", "z_b_c-1.log"]);
+        remove_dangling(&links, &logs.join("elsewhere"));
+        assert_eq!(names(&links).len(), 3);
+        remove_dangling(&links, logs);
+        assert_eq!(names(&links), ["a_b_c-2.log"]);
     }
 }

@@ -217,11 +217,12 @@ impl Runtime for HostRuntime {
         };
         let log = self.0.layout.log(namespace, pod, instance);
         let links = self.0.layout.log_links();
-        let begin = format!("{pod}_{namespace}_{container}-");
         Box::pin(blocking::unblock(move || {
             let next = layout::next_attempt(&log);
             layout::remove_old_logs(&log, next);
-            layout::remove_dangling(&links, &begin);
+            if let Some(directory) = log.parent() {
+                layout::remove_dangling(&links, directory);
+            }
             next
         }))
     }
@@ -247,11 +248,7 @@ impl Runtime for HostRuntime {
                 }
                 Ok(()) | Err(_) => Ok(()),
             };
-            // NAMESPACE_POD_UID
-            let name = directory.file_name().unwrap_or_default().to_string_lossy();
-            if let [namespace, pod, _] = name.split('_').collect::<Vec<_>>()[..] {
-                layout::remove_dangling(&links, &format!("{pod}_{namespace}_"));
-            }
+            layout::remove_dangling(&links, &directory);
             removed
         }))
     }
