@@ -111,7 +111,11 @@ impl Witness {
         let taken = self.taken.borrow();
         if self.outages.replace(self.far.outages.get()) != self.far.outages.get() {
             // It may have forgotten how pods had ended that the node has let go of.
-            let gone = pods.keys().filter(|uid| !taken.contains_key(*uid));
+            let kernel = host.kernel.borrow();
+            let here = |uid: &str| kernel.pods.keys().any(|known| known.as_str() == uid);
+            let gone = pods
+                .keys()
+                .filter(|uid| !taken.contains_key(*uid) && !here(uid));
             gone.for_each(|uid| host.judge.forget(uid));
         }
         let mut there = Vec::new();
