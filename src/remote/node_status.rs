@@ -1,10 +1,12 @@
-//! What of the Node's status is news to the cluster.
+//! What of the Node's status is news to the cluster, and how a patch says it. Pure: when it is sent is
+//! `node`'s business, what is true the kubelet's.
 
 use jiff::Timestamp;
 use serde_json::{Value, json};
 
 use super::node::seconds;
 
+/// What two statuses are compared by: their heartbeats always differ.
 pub fn without_heartbeats(mut status: Value) -> Value {
     for condition in status["conditions"].as_array_mut().into_iter().flatten() {
         condition
