@@ -220,6 +220,7 @@ fn container(script: &str) -> ContainerConfig {
         hash: "1".to_owned(),
         image: "busybox".to_owned(),
         image_id: "sha256:00".to_owned(),
+        image_shown: String::new(),
         command: ["/bin/sh", "-c", script].map(str::to_owned).to_vec(),
         args: Vec::new(),
         working_dir: None,

@@ -65,6 +65,7 @@ pub fn container_config(
         hash: container_hash(container),
         image: container.image.clone().unwrap_or_default(),
         image_id: image.id.clone(),
+        image_shown: image.shown().to_owned(),
         command: words(&container.command),
         args: words(&container.args),
         working_dir: container.working_dir.clone().filter(|dir| !dir.is_empty()),

@@ -154,6 +154,7 @@ pub struct FinalExit {
     pub id: ContainerId,
     pub attempt: u32,
     pub image: String,
+    /// As a status shows it.
     pub image_id: String,
     pub exit: Exit,
     #[serde(default)]

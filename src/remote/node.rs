@@ -179,7 +179,7 @@ impl Heartbeat {
         if state.pace.is_recovering() {
             self.node.ask().await?;
         }
-        self.refresh_labels(state).await?;
+        self.refresh_metadata(state).await?;
         self.report(state).await
     }
 
@@ -226,8 +226,9 @@ impl Heartbeat {
         own["status"]["conditions"].is_array().then_some(own)
     }
 
-    /// Labels that follow from the machine; those of the user are set when the Node is made.
-    async fn refresh_labels(&self, state: &mut State) -> Result<(), NoAnswer> {
+    /// Labels that follow from the machine (those of the user are set when the Node is made), and the
+    /// addresses that `--node-ip` names now.
+    async fn refresh_metadata(&self, state: &mut State) -> Result<(), NoAnswer> {
         let (Some(own), Some(found)) = (self.own(), self.node.get()) else {
             return Ok(());
         };
@@ -240,10 +241,20 @@ impl Heartbeat {
             .filter(|(name, value)| is_of_the_machine(name) && theirs.get(name) != Some(value))
             .map(|(name, value)| (name.clone(), value.clone()))
             .gathered();
-        if changed.is_empty() {
+        let mut news = json!({});
+        if !changed.is_empty() {
+            news["labels"] = changed.into();
+        }
+        if self.cloud == Cloud::External {
+            let provided = provided_ips(&self.provided_ips).unwrap_or_default();
+            if found["metadata"]["annotations"][PROVIDED_IPS] != provided {
+                news["annotations"][PROVIDED_IPS] = provided;
+            }
+        }
+        if news.as_object().is_some_and(Map::is_empty) {
             return Ok(());
         }
-        let patch = json!({"metadata": {"labels": changed}});
+        let patch = json!({"metadata": news});
         let path = paths::object(&self.node.key());
         let reply = self.link.call(Call::with(Verb::Patch, path, patch)).await?;
         match reply.is_success() {
@@ -434,6 +445,12 @@ fn is_of_the_machine(label: &str) -> bool {
     )
 }
 
+/// What a controller of the cloud reads: which of the machine's addresses it was told to take.
+fn provided_ips(ips: &[IpAddr]) -> Option<Value> {
+    let ips: Vec<String> = ips.iter().map(IpAddr::to_string).collect();
+    (!ips.is_empty()).then(|| ips.join(",").into())
+}
+
 /// The Node as it is made.
 fn node_of(own: &Value, cloud: Cloud, provider_id: Option<&str>, provided: &[IpAddr]) -> Value {
     let mut node = json!({
@@ -466,9 +483,8 @@ fn node_of(own: &Value, cloud: Cloud, provider_id: Option<&str>, provided: &[IpA
                 address["type"] == "Hostname" || provided && address["type"] == "InternalIP"
             });
         }
-        if !provided.is_empty() {
-            let ips: Vec<String> = provided.iter().map(IpAddr::to_string).collect();
-            node["metadata"]["annotations"][PROVIDED_IPS] = ips.join(",").into();
+        if let Some(ips) = provided_ips(provided) {
+            node["metadata"]["annotations"][PROVIDED_IPS] = ips;
         }
     }
     if !taints.is_empty() {

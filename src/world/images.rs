@@ -40,6 +40,14 @@ pub struct Image {
     pub config: ImageConfig,
 }
 
+impl Image {
+    /// What a status shows as imageID: where it came from, to the byte, or the identifier of an image
+    /// that came from no registry. Source: containerd's CRI (imageRef).
+    pub fn shown(&self) -> &str {
+        self.digests.first().unwrap_or(&self.id)
+    }
+}
+
 #[derive(Clone, PartialEq, Eq)]
 pub enum Credential {
     Basic { username: String, password: String },

@@ -263,6 +263,9 @@ pub struct ContainerConfig {
     pub image: String,
     /// `sha256:…` of the image configuration.
     pub image_id: String,
+    /// What a status shows of it.
+    #[serde(default)]
+    pub image_shown: String,
     /// Overrides the image's entrypoint if not empty.
     pub command: Vec<String>,
     /// Overrides the image's cmd if not empty.
@@ -327,12 +330,24 @@ pub struct ContainerObserved {
     pub hash: String,
     pub image: String,
     pub image_id: String,
+    /// What a status shows of it; empty if it was made before that was noted.
+    pub image_shown: String,
     pub created: Stamp,
     pub state: ContainerState,
     /// `None` until it is worked out.
     pub user: Option<ContainerUser>,
     /// What its cgroup was given last; `None` if it was made before that was noted.
     pub resources: Option<CgroupResources>,
+}
+
+impl ContainerObserved {
+    /// What a status shows as imageID.
+    pub fn image_shown(&self) -> &str {
+        match self.image_shown.is_empty() {
+            true => &self.image_id,
+            false => &self.image_shown,
+        }
+    }
 }
 
 #[derive(Clone, Debug, PartialEq, Eq)]

@@ -332,6 +332,7 @@ pub fn container(pod: &SandboxConfig, name: &str, script: &str) -> ContainerConf
         hash: "hash".into(),
         image: "busybox".into(),
         image_id: format!("sha256:{}", "0".repeat(64)),
+        image_shown: String::new(),
         command: vec!["/bin/sh".into(), "-c".into(), script.into()],
         args: vec![],
         working_dir: None,

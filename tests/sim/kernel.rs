@@ -78,6 +78,7 @@ impl Pod {
                 hash: container.config.hash.clone(),
                 image: container.config.image.clone(),
                 image_id: container.config.image_id.clone(),
+                image_shown: container.config.image_shown.clone(),
                 created: container.created,
                 state: container.state.clone(),
                 user: None,

@@ -471,6 +471,7 @@ fn container_config(pod: &Desired, spec: &ContainerSpec, attempt: u32) -> Contai
         hash: spec.image.clone(),
         image: spec.image.clone(),
         image_id: String::new(),
+        image_shown: String::new(),
         command: spec.command.clone(),
         args: Vec::new(),
         working_dir: None,

@@ -150,7 +150,7 @@ pub(super) fn with_exits(situation: &Situation<'_>) -> Final {
                 id: instance.id.clone(),
                 attempt: instance.attempt,
                 image: instance.image.clone(),
-                image_id: instance.image_id.clone(),
+                image_id: instance.image_shown().to_owned(),
                 exit: exit.clone(),
                 user: instance.user.clone(),
                 // Once there is a newer dead instance the older one is garbage.

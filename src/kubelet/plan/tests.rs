@@ -110,6 +110,7 @@ impl Case {
             hash: view.hash.clone(),
             image: "busybox".into(),
             image_id: "sha256:0".into(),
+            image_shown: String::new(),
             created: stamp(200),
             state,
             user: None,

@@ -110,7 +110,7 @@ fn observed_state(
     let ended_before = ended_before.or(recorded.map(|last| (&last.id, &last.exit)));
     value["restartCount"] = instance.attempt.into();
     value["image"] = instance.image.as_str().into();
-    value["imageID"] = instance.image_id.as_str().into();
+    value["imageID"] = instance.image_shown().into();
     value["containerID"] = container_id(&instance.id).into();
     if let Some((before, exit)) = ended_before {
         value["lastState"] = json!({ "terminated": terminated(before, exit, message_max) });

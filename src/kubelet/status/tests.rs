@@ -95,6 +95,7 @@ impl Case {
             hash: String::new(),
             image: "docker.io/library/busybox:1".into(),
             image_id: "sha256:0".into(),
+            image_shown: "localhost:5000/busybox@sha256:1".into(),
             created: stamp(30),
             state,
             user: None,
@@ -283,6 +284,7 @@ fn a_running_container_shows_state_last_state_and_count() {
     assert_eq!(web["restartCount"], 2);
     assert_eq!(web["containerID"], "lowtide://web2");
     assert_eq!(web["image"], "docker.io/library/busybox:1");
+    assert_eq!(web["imageID"], "localhost:5000/busybox@sha256:1");
     assert_eq!(
         (&web["ready"], &web["started"]),
         (&json!(true), &json!(true))

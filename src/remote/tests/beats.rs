@@ -2,6 +2,8 @@
 
 use std::time::Duration;
 
+use serde_json::Value;
+
 use super::cluster::Line;
 use super::world::{World, bound, pod_path};
 use super::{LEASE, SECONDS, SECRET, phase, secret};
@@ -110,4 +112,23 @@ fn a_connection_that_is_dead_alone_is_left_for_another() {
     // Its answer tells the watches that they are as dead.
     world.run(SECONDS(2));
     assert_eq!(phase(&world, "web").as_deref(), Some("Running"));
+}
+
+#[test]
+fn a_cloud_is_told_which_addresses_were_named_at_this_start() {
+    let world = World::started(25);
+    let told = |world: &World| {
+        let node = world.api.get("/api/v1/nodes/pi").unwrap();
+        node["metadata"]["annotations"]["alpha.kubernetes.io/provided-node-ip"].clone()
+    };
+    world.run(SECONDS(15));
+    assert_eq!(told(&world), Value::Null);
+    for ips in [vec!["10.0.0.7"], vec!["10.0.0.8", "fd00::8"]] {
+        world.kill();
+        let ips = ips.into_iter().map(|ip| ip.parse().unwrap()).collect();
+        world.node_ips.replace(ips);
+        world.start();
+        world.run(SECONDS(15));
+    }
+    assert_eq!(told(&world), "10.0.0.8,fd00::8");
 }

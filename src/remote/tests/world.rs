@@ -135,6 +135,8 @@ pub struct World {
     pub manifests: RefCell<BTreeMap<String, String>>,
     /// What is in the kernel, and what was: an agent's death changes nothing of it.
     pub kernel: Kernel,
+    /// Of `--node-ip`; with any, a cloud has the node.
+    pub node_ips: RefCell<Vec<std::net::IpAddr>>,
 }
 
 impl World {
@@ -151,6 +153,7 @@ impl World {
             registry: RefCell::default(),
             manifests: RefCell::default(),
             kernel: Rc::default(),
+            node_ips: RefCell::default(),
         }
     }
 
@@ -179,9 +182,12 @@ impl World {
         let options = remote::Options {
             node_name: NODE.to_owned(),
             registration: Registration::Own,
-            cloud: Cloud::Nobody,
+            cloud: match self.node_ips.borrow().is_empty() {
+                true => Cloud::Nobody,
+                false => Cloud::External,
+            },
             provider_id: None,
-            provided_ips: Vec::new(),
+            provided_ips: self.node_ips.borrow().clone(),
             sources: vec![Source::File],
         };
         let mut tasks = remote.start(registry.clone(), options, &self.executor);

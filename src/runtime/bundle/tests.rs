@@ -107,6 +107,7 @@ fn container() -> ContainerConfig {
         hash: "1".to_owned(),
         image: "web:1".to_owned(),
         image_id: "sha256:00".to_owned(),
+        image_shown: String::new(),
         command: Vec::new(),
         args: Vec::new(),
         working_dir: None,

@@ -128,6 +128,7 @@ fn new_record(
         hash: config.hash.clone(),
         image: config.image.clone(),
         image_id: config.image_id.clone(),
+        image_shown: config.image_shown.clone(),
         created: host.stamp(),
         stop_signal: signal.and_then(signal_number).unwrap_or(SIGTERM),
         cgroup: format!("{pod_cgroup}/{id}"),

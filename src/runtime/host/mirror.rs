@@ -167,6 +167,7 @@ fn container(record: &ContainerRecord) -> ContainerObserved {
         hash: record.hash.clone(),
         image: record.image.clone(),
         image_id: record.image_id.clone(),
+        image_shown: record.image_shown.clone(),
         created: record.created,
         state: match &record.phase {
             ContainerPhase::Making => ContainerState::Created,

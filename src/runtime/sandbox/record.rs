@@ -75,6 +75,8 @@ pub struct ContainerRecord {
     pub hash: String,
     pub image: String,
     pub image_id: String,
+    #[serde(default)]
+    pub image_shown: String,
     pub created: Stamp,
     /// Number of the signal that asks it to end.
     pub stop_signal: i32,
