@@ -426,8 +426,15 @@ async fn open_registry(
         ),
     });
     let (registry, report) = opened.await.map_err(|error| error.to_string())?;
-    for message in report.messages {
+    for message in &report.messages {
         log::warn!("{message}");
+    }
+    if report.begun_anew {
+        // Before anything is believed to be gone: the program before has its store yet.
+        let cause = report.messages.first().map_or("", String::as_str);
+        if upgrade::reject(&options.root_dir, cause).map_err(|error| format!("upgrade: {error}"))? {
+            return Err(format!("the upgrade goes back: {cause}"));
+        }
     }
     Ok(registry)
 }

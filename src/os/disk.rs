@@ -222,6 +222,12 @@ pub fn capacity_bytes(path: &Path) -> io::Result<u64> {
     Ok(found.f_blocks.saturating_mul(found.f_frsize))
 }
 
+/// What is free there for anybody.
+pub fn free_bytes(path: &Path) -> io::Result<u64> {
+    let found = rustix::fs::statvfs(path)?;
+    Ok(found.f_bavail.saturating_mul(found.f_frsize))
+}
+
 fn open_directory(at: impl AsFd, path: &Path) -> io::Result<OwnedFd> {
     let flags = OFlags::RDONLY | OFlags::DIRECTORY | OFlags::NOFOLLOW | OFlags::CLOEXEC;
     Ok(rustix::fs::openat(at, path, flags, Mode::empty())?)

@@ -113,6 +113,7 @@ fn read_all(records: &Records, loaded: &Loaded) -> (Vec<Object>, BTreeSet<Key>, 
     let report = OpenReport {
         objects: objects.len(),
         messages,
+        begun_anew: loaded.begun_anew,
     };
     (objects, stale, report)
 }

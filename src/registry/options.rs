@@ -67,6 +67,8 @@ pub struct OpenReport {
     /// Objects read from the store.
     pub objects: usize,
     pub messages: Vec<String>,
+    /// There was a store that this program cannot use, and it was set aside.
+    pub begun_anew: bool,
 }
 
 /// Why there is no registry. Anything a node can live with is in the report instead.

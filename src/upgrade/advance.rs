@@ -8,7 +8,9 @@ use std::io;
 use std::path::{Path, PathBuf};
 use std::time::Duration;
 
-use super::record::{self, Files, Phase, Record, Report, copy, place, shift, staged, store_in};
+use super::record::{
+    self, Files, Phase, Record, Report, copy, old, place, shift, staged, store_in,
+};
 use crate::os::clock::wall_time;
 use crate::os::output::output;
 use crate::os::spawn::Spawn;
@@ -72,25 +74,20 @@ pub fn advance(files: &Files, who: Who) -> io::Result<Next> {
     let Some(mut record) = files.record()? else {
         return Ok(Next::Go);
     };
+    if files.is_overtaken(&record)? {
+        log::warn!(
+            "{} is neither {} nor {}: the upgrade is given up",
+            record.target.display(),
+            record.from,
+            record.to
+        );
+        return drop_it(files, &record);
+    }
     match decide(&record, who, files.overdue().exists()) {
-        Act::Drop => {
-            record::remove(&staged(&record.target))?;
-            files.close()?;
-            Ok(Next::Go)
-        }
-        Act::Swap => {
-            keep_store(files)?;
-            record.phase = Phase::Trying;
-            files.save(&record)?;
-            shift(&staged(&record.target), &record.target)?;
-            log::info!("upgrade from {} to {}", record.from, record.to);
-            Ok(Next::Become(record.target))
-        }
-        // The power failed before the last link.
-        Act::Count if staged(&record.target).exists() => {
-            shift(&staged(&record.target), &record.target)?;
-            Ok(Next::Become(record.target))
-        }
+        Act::Drop => drop_it(files, &record),
+        Act::Swap => swap(files, record),
+        // The power failed before the last link, or the program's file system took no writes.
+        Act::Count if staged(&record.target).exists() => swap(files, record),
         Act::Count => {
             match who {
                 Who::Guard => record.guarded += 1,
@@ -100,10 +97,29 @@ pub fn advance(files: &Files, who: Who) -> io::Result<Next> {
             Ok(Next::Go)
         }
         Act::Back(why) => {
-            go_back(files, &mut record, &why)?;
+            go_back(files, &mut record, &why, who)?;
             Ok(Next::Become(record.target))
         }
     }
+}
+
+fn drop_it(files: &Files, record: &Record) -> io::Result<Next> {
+    record::remove(&staged(&record.target))?;
+    files.close(&record.target)?;
+    Ok(Next::Go)
+}
+
+fn swap(files: &Files, mut record: Record) -> io::Result<Next> {
+    keep_store(files)?;
+    record.phase = Phase::Trying;
+    files.save(&record)?;
+    let old = old(&record.target);
+    record::remove(&old)?;
+    // Where there are no hard links the copy in ROOT has to do.
+    let _ = fs::hard_link(&record.target, &old);
+    shift(&staged(&record.target), &record.target)?;
+    log::info!("upgrade from {} to {}", record.from, record.to);
+    Ok(Next::Become(record.target))
 }
 
 /// For an agent that starts: an upgrade that cannot go on must not keep it from running.
@@ -133,13 +149,27 @@ pub fn settle(root: &Path) -> io::Result<bool> {
     let Some(record) = files.record()? else {
         return Ok(false);
     };
-    if record.phase != Phase::Trying {
+    // One that still waits has not run yet: this is the program before.
+    if record.phase != Phase::Trying || staged(&record.target).exists() {
         return Ok(false);
     }
-    files.close()?;
+    files.close(&record.target)?;
     record::remove_all(&files.rejected())?;
     log::info!("upgrade from {} to {} is done", record.from, record.to);
     Ok(true)
+}
+
+/// The program that is tried finds that it will not do: the next start goes back. `false`: none is tried.
+pub fn reject(root: &Path, why: &str) -> io::Result<bool> {
+    let files = Files::of(root);
+    match files.record()? {
+        Some(mut record) if record.phase == Phase::Trying => {
+            record.phase = Phase::Back(why.to_owned());
+            files.save(&record)?;
+            Ok(true)
+        }
+        Some(_) | None => Ok(false),
+    }
 }
 
 /// A copy of the store, which nobody has open.
@@ -154,21 +184,20 @@ fn keep_store(files: &Files) -> io::Result<()> {
     crate::os::thread::flush_directory(&files.directory())
 }
 
-fn go_back(files: &Files, record: &mut Record, why: &str) -> io::Result<()> {
+/// The program that is judged bad leaves its place and no more: what it wrote is the other's to undo.
+fn go_back(files: &Files, record: &mut Record, why: &str, who: Who) -> io::Result<()> {
     if !matches!(record.phase, Phase::Back(_)) {
         record::remove_all(&files.rejected())?;
         record.phase = Phase::Back(why.to_owned());
         files.save(record)?;
     }
-    fs::create_dir_all(files.rejected())?;
-    let rejected = files.rejected().join("lowtide");
-    // Kept to be asked and looked at: a full disk must not keep the old one from coming back.
-    if !rejected.exists()
-        && let Err(error) = place(&record.target, &rejected)
-    {
-        log::warn!("keep {}: {error}", rejected.display());
+    let is_back = fs::read(&record.target).ok() == Some(fs::read(files.previous())?);
+    if !is_back {
+        leave(files, &record.target)?;
+        if who == Who::Agent {
+            return Ok(());
+        }
     }
-    place(&files.previous(), &record.target)?;
     let (kept, store) = (store_in(&files.kept()), store_in(&files.root));
     if kept.exists() {
         let away = store_in(&files.rejected());
@@ -176,20 +205,47 @@ fn go_back(files: &Files, record: &mut Record, why: &str) -> io::Result<()> {
             shift(&store, &away)?;
         }
         let (lost, unknown) = lost(files);
-        files.save_report(&report(record, why, lost, unknown))?;
+        save_report(files, &report(record, why, lost, unknown));
         if let Err(error) = rescue::outrun(&files.kept(), &files.rejected()) {
             log::warn!("versions of the store that is put back: {error}");
         }
         shift(&kept, &store)?;
     } else if !files.report_path().exists() {
-        files.save_report(&report(record, why, Vec::new(), None))?;
+        save_report(files, &report(record, why, Vec::new(), None));
     }
     log::warn!(
         "the upgrade to {} goes back to {}: {why}",
         record.to,
         record.from
     );
-    files.close()
+    files.close(&record.target)
+}
+
+/// The program before takes its place.
+fn leave(files: &Files, target: &Path) -> io::Result<()> {
+    fs::create_dir_all(files.rejected())?;
+    let rejected = files.rejected().join("lowtide");
+    // Kept to be asked and looked at: a full disk must not keep the old one from coming back.
+    if !rejected.exists()
+        && let Err(error) = place(target, &rejected)
+    {
+        log::warn!("keep {}: {error}", rejected.display());
+    }
+    match old(target) {
+        old if old.exists() => shift(&old, target),
+        _ => place(&files.previous(), target),
+    }
+}
+
+/// The store has to come back with or without it.
+fn save_report(files: &Files, report: &Report) {
+    if let Err(error) = files.save_report(report) {
+        log::error!("{}: {error}", files.report_path().display());
+        report
+            .lost
+            .iter()
+            .for_each(|line| log::error!("undone: {line}"));
+    }
 }
 
 fn report(record: &Record, why: &str, lost: Vec<String>, unknown: Option<String>) -> Report {

@@ -11,14 +11,18 @@ use std::time::Duration;
 
 use super::advance::{self, Who, advance};
 use super::manager::{Agent, Manager};
-use super::record::{self, Files, GUARDED, Phase, Record, Report, copy, put, same, staged};
+use super::record::{
+    self, Files, GUARDED, Phase, Record, Report, copy, put, same, staged, store_in,
+};
 use super::root;
 use super::signature::{self, PublicKey};
 use crate::os::clock::SystemClock;
+use crate::os::disk;
 use crate::os::file;
 use crate::os::output::output;
 use crate::os::signal::{Signal, Signals};
 use crate::os::spawn::Spawn;
+use crate::runtime::images::Digest;
 use crate::world::Clock;
 
 /// Bytes of a program, of a signature, of a key file at most.
@@ -28,8 +32,8 @@ const TEXT_BYTES_MAX: u64 = 64 << 10;
 const VERSION_MAX: Duration = Duration::from_secs(20);
 /// How often the record is looked at.
 const LOOK: Duration = Duration::from_millis(200);
-/// The way back may take this long before it is done from here.
-const BACK_MAX: Duration = Duration::from_secs(60);
+/// The way back may take this long before it is done from here: systemd waits 90 s for an agent that hangs.
+const BACK_MAX: Duration = Duration::from_secs(120);
 /// An agent that is told to end takes this long at most.
 const END_MAX: Duration = Duration::from_secs(10);
 
@@ -173,6 +177,9 @@ fn upgrade(asked: &Asked, files: &Files, program: &Path) -> Result<(), String> {
         }
         back(asked, files, &manager)?;
     }
+    if manager == Manager::Unknown && Agent::of(&asked.run_dir).ok().flatten().is_none() {
+        say("no agent runs at this moment: start it, if nobody else does");
+    }
     match files
         .report()
         .map_err(failed("read", &files.report_path()))?
@@ -219,13 +226,21 @@ fn prepare(
     let waiting = staged(&target);
     let written = put(&waiting, &content, 0o755).and_then(|()| record::label(&target, &waiting));
     written.map_err(failed("write", &waiting))?;
-    let to = version(&waiting).inspect_err(|_| {
+    let prepared = stage(asked, files, &target, &content);
+    prepared.inspect_err(|_| {
         // It is of no use, and written again next time.
         let _ = record::remove(&waiting);
-    })?;
+    })
+}
+
+/// What an upgrade needs, with the new program in its waiting place.
+fn stage(asked: &Asked, files: &Files, target: &Path, content: &[u8]) -> Result<Record, String> {
+    let directory = files.directory();
+    let to = version(&staged(target))?;
     fs::create_dir_all(&directory).map_err(failed("make", &directory))?;
     let previous = files.previous();
-    copy(&target, &previous, 0o755).map_err(failed("write", &previous))?;
+    copy(target, &previous, 0o755).map_err(failed("write", &previous))?;
+    room_for_the_store(files)?;
     let from = version(&previous)?;
     root::lead(files, &asked.run_dir).map_err(failed("write", &files.guard))?;
     files.take_spare().map_err(failed("write in", &directory))?;
@@ -236,10 +251,24 @@ fn prepare(
         phase: Phase::Prepared,
         from,
         to,
-        target,
+        target: target.to_owned(),
         tries: 0,
         guarded: 0,
+        sum: Some(Digest::of(content)),
     })
+}
+
+/// The next start keeps a copy of the store, or does not go on.
+fn room_for_the_store(files: &Files) -> Result<(), String> {
+    let root = &files.root;
+    let needed = fs::metadata(store_in(root)).map_or(0, |file| file.len());
+    match disk::free_bytes(root).map_err(failed("look at", root))? {
+        free if free < needed => Err(format!(
+            "{}: the copy of the store needs {needed} bytes, {free} are free",
+            root.display()
+        )),
+        _ => Ok(()),
+    }
 }
 
 /// The trusted comment of a program's signature.
@@ -321,6 +350,8 @@ fn back(asked: &Asked, files: &Files, manager: &Manager) -> Result<(), String> {
     let lock = loop {
         match file::lock(&path) {
             Ok(lock) => break lock,
+            // Whoever started the agent again was faster.
+            Err(_) if !files.record_path().exists() => return Ok(()),
             Err(error) if clock.now() >= end => return Err(failed("lock", &path)(error)),
             Err(_) => async_io::block_on(clock.sleep_until(clock.now() + LOOK)),
         }

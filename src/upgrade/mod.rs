@@ -13,7 +13,7 @@
 //!
 //! Every step is taken under the agent's lock and can be taken again after a power cut. The steps
 //! belong to the starts of the agent, not to the command: a terminal that is lost on the way changes
-//! nothing. A program that starts and is never ready goes back by itself after a few tries; one that
+//! nothing. What the store needs on the way back is done by the program before, which is judged good. A program that starts and is never ready goes back by itself after a few tries; one that
 //! cannot even start needs `lowtide upgrade --guard` of the program before (systemd's
 //! ExecStartPre=), or the command that still waits.
 
@@ -24,6 +24,6 @@ mod record;
 mod root;
 mod signature;
 
-pub use advance::{Next, at_start, settle};
+pub use advance::{Next, at_start, reject, settle};
 pub use command::{Asked, Role, run};
 pub use root::announce;

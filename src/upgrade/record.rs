@@ -10,6 +10,7 @@ use serde::{Deserialize, Serialize};
 use crate::os::output::output;
 use crate::os::spawn::Spawn;
 use crate::os::{file, probe, thread};
+use crate::runtime::images::Digest;
 
 /// Bytes of a record or report at most.
 const RECORD_BYTES_MAX: u64 = 1 << 20;
@@ -46,6 +47,9 @@ pub struct Record {
     pub tries: u32,
     /// Starts of it as the guard counted them.
     pub guarded: u32,
+    /// Of the new program; a release before this one noted none.
+    #[serde(default)]
+    pub sum: Option<Digest>,
 }
 
 /// What became of an upgrade that went back; kept until the next one.
@@ -147,7 +151,7 @@ impl Files {
     }
 
     /// The upgrade is over: first the record, durably, then what it needed.
-    pub fn close(&self) -> io::Result<()> {
+    pub fn close(&self, target: &Path) -> io::Result<()> {
         remove(&self.record_path())?;
         thread::flush_directory(&self.directory())?;
         if same(&self.guard, &self.previous()) {
@@ -157,7 +161,16 @@ impl Files {
         remove(&self.overdue())?;
         remove(&self.spare())?;
         remove(&self.previous())?;
+        remove(&old(target))?;
         remove_all(&self.kept())
+    }
+
+    /// Whether neither of an upgrade's programs is in the place: somebody has installed a third.
+    pub fn is_overtaken(&self, record: &Record) -> io::Result<bool> {
+        let (Some(new), Ok(now)) = (record.sum, fs::read(&record.target)) else {
+            return Ok(false);
+        };
+        Ok(Digest::of(&now) != new && now != fs::read(self.previous())?)
     }
 }
 
@@ -168,8 +181,17 @@ pub fn store_in(directory: &Path) -> PathBuf {
 
 /// Where the new program waits: beside the old one, so that it takes its place by a rename.
 pub fn staged(target: &Path) -> PathBuf {
+    beside(target, ".new")
+}
+
+/// Where the old program stays, so that it comes back by a rename where ROOT is another file system.
+pub fn old(target: &Path) -> PathBuf {
+    beside(target, ".old")
+}
+
+fn beside(target: &Path, ending: &str) -> PathBuf {
     let mut name = target.file_name().unwrap_or_default().to_owned();
-    name.push(".new");
+    name.push(ending);
     target.with_file_name(name)
 }
 

@@ -63,6 +63,8 @@ pub(in crate::registry) struct Loaded {
     pub messages: Vec<String>,
     /// Why nothing can be stored for now.
     pub degraded: Option<String>,
+    /// What there was cannot be used.
+    pub begun_anew: bool,
 }
 
 /// What a store says of its format.
@@ -213,6 +215,7 @@ impl Engine {
     /// Puts an unusable store aside and begins an empty one.
     fn start_over(&mut self, aside: Aside, cause: &str, loaded: &mut Loaded) -> Contents {
         let name = self.medium.name();
+        loaded.begun_anew = true;
         match self.medium.set_aside(aside) {
             Ok(Stored { at, replaced }) => {
                 let over = if replaced {

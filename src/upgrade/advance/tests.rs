@@ -5,6 +5,7 @@ use std::os::unix::fs::symlink;
 use tempfile::TempDir;
 
 use super::*;
+use crate::runtime::images::Digest;
 use crate::upgrade::root;
 
 fn record(phase: Phase) -> Record {
@@ -15,6 +16,7 @@ fn record(phase: Phase) -> Record {
         target: PathBuf::from("/usr/local/bin/lowtide"),
         tries: 0,
         guarded: 0,
+        sum: Some(Digest::of(b"new program")),
     }
 }
 
@@ -195,6 +197,12 @@ fn a_program_that_is_late_or_starts_too_often_goes_back_whole() {
         }
         let next = advance(&often.files, who).expect("went back");
         assert_eq!(next, Next::Become(often.target.clone()));
+        if who == Who::Agent {
+            // The bad one has left its place; the store is for the other, which is started now.
+            assert_eq!(often.text(&store_in(&often.files.root)), "new store");
+            assert_eq!(often.text(&often.target), "old program");
+            advance(&often.files, who).expect("went on");
+        }
         assert_eq!(often.all(), GONE_BACK);
         let report = often.files.report().expect("read").expect("there");
         assert!(report.why.contains("3 times"), "{report:?}");
@@ -249,11 +257,69 @@ fn the_program_before_comes_back_without_room_for_a_copy() {
     let fixture = Fixture::tried();
     let number =
         |path: &Path| std::os::unix::fs::MetadataExt::ino(&fs::metadata(path).expect("there"));
-    let programs = [number(&fixture.files.previous()), number(&fixture.target)];
+    let programs = [number(&old(&fixture.target)), number(&fixture.target)];
     fixture.mark_overdue();
-    advance(&fixture.files, Who::Agent).expect("went back");
+    advance(&fixture.files, Who::Guard).expect("went back");
     let rejected = fixture.files.rejected().join("lowtide");
     assert_eq!([number(&fixture.target), number(&rejected)], programs);
+    assert_eq!(fixture.all(), GONE_BACK);
+}
+
+#[test]
+fn without_hard_links_the_program_before_comes_back_as_a_copy() {
+    let fixture = Fixture::tried();
+    fs::remove_file(old(&fixture.target)).expect("removed");
+    fixture.mark_overdue();
+    advance(&fixture.files, Who::Command).expect("went back");
+    assert_eq!(fixture.all(), GONE_BACK);
+}
+
+#[test]
+fn a_program_that_cannot_use_the_store_goes_back_at_its_next_start() {
+    let root = |fixture: &Fixture| fixture.files.root.clone();
+    let fixture = Fixture::prepared();
+    assert!(!reject(&root(&fixture), "x").expect("nothing is tried"));
+    let fixture = Fixture::tried();
+    assert!(reject(&root(&fixture), "it has format 9").expect("rejected"));
+    for _ in 0..2 {
+        advance(&fixture.files, Who::Agent).expect("went back");
+    }
+    assert_eq!(fixture.all(), GONE_BACK);
+    let report = fixture.files.report().expect("read").expect("there");
+    assert_eq!(report.why, "it has format 9");
+}
+
+#[test]
+fn what_somebody_else_has_installed_meanwhile_stays() {
+    for fixture in [Fixture::prepared(), Fixture::tried()] {
+        fixture.write(&fixture.target, "third program");
+        fixture.mark_overdue();
+        let next = advance(&fixture.files, Who::Guard).expect("given up");
+        assert_eq!(next, Next::Go);
+        assert_eq!(fixture.text(&fixture.target), "third program");
+        assert!(!staged(&fixture.target).exists());
+        assert_eq!(fixture.files.record().expect("read"), None);
+    }
+}
+
+#[test]
+fn a_swap_that_could_not_be_is_not_done_and_keeps_the_store_of_its_own_time() {
+    let fixture = Fixture::prepared();
+    let record = fixture.files.record().expect("read").expect("there");
+    keep_store(&fixture.files).expect("kept");
+    let trying = Record {
+        phase: Phase::Trying,
+        ..record
+    };
+    fixture.files.save(&trying).expect("saved");
+    // The old program goes on for days, since its file system took no writes.
+    assert!(!settle(&fixture.files.root).expect("not done"));
+    fixture.write(&store_in(&fixture.files.root), "later store");
+    advance(&fixture.files, Who::Agent).expect("swapped");
+    assert_eq!(
+        fixture.text(&store_in(&fixture.files.kept())),
+        "later store"
+    );
 }
 
 #[test]
@@ -303,7 +369,7 @@ fn the_guard_finds_another_root_for_as_long_as_an_upgrade_takes() {
         assert_eq!(fixture.text(&files.guard), "old program");
         assert_eq!(root::guarded(&files.guard), files.root);
     }
-    files.close().expect("closed");
+    files.close(&fixture.target).expect("closed");
     assert!(!files.guard.is_symlink());
 
     fixture.write(&files.guard.with_file_name("record.json"), "{}");
