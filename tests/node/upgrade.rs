@@ -245,6 +245,20 @@ fn a_good_program_stays_and_each_bad_one_goes_back_under_a_running_pod() {
         let broken = story.programs.script("broken", "exit 1");
         story.upgrade(&broken, &patient, 1, &["started 3 times"], &content);
 
+        // Ready it would be, with nothing in its store.
+        let act = format!(
+            "[ -e {spoilt} ] || {{ : >{spoilt}; echo x >{store}; }}; exec {real} \"$@\"",
+            spoilt = place.join("spoilt").display(),
+            store = story.node.root.join("store.redb").display(),
+            real = place.join("real").display(),
+        );
+        let spoils = story.programs.script("spoils", &act);
+        let parts = [
+            "store.redb cannot be used",
+            "nothing that it acknowledged was lost",
+        ];
+        story.upgrade(&spoils, &patient, 1, &parts, &content);
+
         // Neither ready nor dead: the command's time ends it, though there is no room left for anything.
         let fill = place.join("fill");
         let act = format!("cat /dev/zero >{}; exec sleep 1000", fill.display());
