@@ -57,6 +57,8 @@ place() {
     mkdir -p "$root${3%/*}"
     cp "$2" "$root$3.tmp"
     chmod "$1" "$root$3.tmp"
+    # All of it before its name, also where the power fails in between.
+    sync "$root$3.tmp" 2>/dev/null || sync
     mv -f "$root$3.tmp" "$root$3"
 }
 

@@ -23,6 +23,17 @@ stop_pods() {
     [ -z "$(ls /run/lowtide/pods)" ]
 }
 
+# An upgrade that waits for a start must not come over what is installed later.
+forget_upgrade() {
+    rm -f /var/lib/lowtide/upgrade/record.json "$1.new" "$1.old"
+}
+
+# Where else the node keeps its data: as the agent said at its last start, or as it is configured.
+data_elsewhere() {
+    { readlink /run/lowtide/root || sed -n 's/^rootDir: *["'"'"']\{0,1\}\([^"'"'"' #]*\).*/\1/p' \
+        /etc/lowtide/config.yaml; } 2>/dev/null | grep -v '^/var/lib/lowtide/*$' | head -n 1 || :
+}
+
 # Mounts below the node's directories, deepest first.
 mounts_below() {
     awk '$5 ~ "^/(var/lib|run)/lowtide/" { print $5 }' /proc/self/mountinfo | sort -r
@@ -32,6 +43,9 @@ mounts_below() {
 # anything is mounted there that cannot be unmounted: what it shows may be somebody else's.
 remove_data() {
     [ -r /proc/self/mountinfo ] || return 1
+    elsewhere=$(data_elsewhere)
+    [ -z "$elsewhere" ] ||
+        echo "lowtide: data in $elsewhere stays, with its keys: it is yours to remove" >&2
     mounts_below | while read -r mounted; do umount "$mounted" || :; done
     if [ -n "$(mounts_below)" ]; then
         echo "lowtide: data is kept, since something is still mounted there:" >&2

@@ -82,6 +82,7 @@ if [ -n "$package" ]; then
     done
 fi
 [ $systemd = no ] || systemctl daemon-reload
+[ -n "$root" ] || forget_upgrade "$prefix/bin/lowtide"
 rm -f "$root$prefix/bin/lowtide" "$root$prefix/share/man/man1/lowtide.1" \
     "$root$prefix/share/man/man8/lowtide-run.8" \
     "$root$prefix/share/bash-completion/completions/lowtide" \

@@ -206,7 +206,6 @@ fn prepare(
     program: &Path,
     agent: Option<&Agent>,
 ) -> Result<Record, String> {
-    let directory = files.directory();
     let record_path = files.record_path();
     if let Some(record) = files.record().map_err(failed("read", &record_path))? {
         let (from, to) = (record.from, record.to);

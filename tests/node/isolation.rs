@@ -1,6 +1,7 @@
 //! Namespaces of one test, a place on disk, and what must be gone at its end.
 
 use std::fs;
+use std::io::{self, Write};
 use std::path::{Path, PathBuf};
 use std::process::Command;
 
@@ -11,6 +12,11 @@ const INSIDE: &str = "LOWTIDE_TEST_INSIDE";
 
 /// Programs that the tests drive.
 const NEEDED: [&str; 5] = ["unshare", "ip", "nft", "runc", "busybox"];
+
+/// Said past the capture of a test that passes: nobody is to think that it ran.
+fn skipped(name: &str, why: &str) {
+    let _ = writeln!(io::stderr(), "skipped {name}: {why}");
+}
 
 /// Runs `body` in new network, mount and process namespaces, with an empty directory: the test
 /// binary is started again for this one test, whose name is read from the closure's type. Prints
@@ -25,12 +31,12 @@ pub fn isolated<F: FnOnce(&Path)>(body: F) {
     let path = path.split_once("::").expect("a path in this crate").1;
     let name = path.trim_end_matches("::{{closure}}");
     if let Some(missing) = NEEDED.iter().find(|program| !installed(program)) {
-        return println!("skipped {name}: {missing} is not installed");
+        return skipped(name, &format!("{missing} is not installed"));
     }
     let mut probe = Command::new("unshare");
     let probe = probe.args(["-nmp", "--fork", "true"]).status();
     if !probe.is_ok_and(|status| status.success()) {
-        return println!("skipped {name}: needs root (unshare -nmp)");
+        return skipped(name, "needs root (unshare -nmp)");
     }
     let place = tempfile::Builder::new().prefix("lt").tempdir().unwrap();
     let status = Command::new("unshare")

@@ -1,7 +1,7 @@
 //! Isolation of one test, and short words for what tests ask of the kernel.
 
 use std::fs::File;
-use std::io::{Read, Write};
+use std::io::{self, Read, Write};
 use std::net::{TcpListener, TcpStream, UdpSocket};
 use std::os::fd::AsFd;
 use std::process::{Child, Command, Stdio};
@@ -20,6 +20,11 @@ const INSIDE: &str = "LOWTIDE_TEST_INSIDE";
 /// Programs that the tests drive.
 const NEEDED: [&str; 4] = ["unshare", "nsenter", "ip", "nft"];
 
+/// Said past the capture of a test that passes: nobody is to think that it ran.
+fn skipped(name: &str, why: &str) {
+    let _ = writeln!(io::stderr(), "skipped {name}: {why}");
+}
+
 /// Runs `body` in new network and mount namespaces: the test binary is started again for the one
 /// test `name` (its full path). Prints why and passes where that is not possible.
 pub fn isolated(name: &str, body: impl FnOnce()) {
@@ -28,11 +33,11 @@ pub fn isolated(name: &str, body: impl FnOnce()) {
         return body();
     }
     if let Some(missing) = NEEDED.iter().find(|program| !installed(program)) {
-        return println!("skipped {name}: {missing} is not installed");
+        return skipped(name, &format!("{missing} is not installed"));
     }
     let probe = program("unshare").args(["-nm", "true"]).status();
     if !probe.is_ok_and(|status| status.success()) {
-        return println!("skipped {name}: needs root (unshare -nm)");
+        return skipped(name, "needs root (unshare -nm)");
     }
     let exe = std::env::current_exe().expect("own path");
     let status = program("unshare")

@@ -145,6 +145,18 @@ fn look_at_store(root: &Path, claims: &Claims, findings: &mut Findings) {
         Ok(opened) => opened,
         Err(error) => return findings.unusable.push(error.to_string()),
     };
+    let aside = fs::read_dir(root).into_iter().flatten().flatten();
+    let aside = aside
+        .map(|entry| entry.file_name().to_string_lossy().into_owned())
+        .find(|name| name.starts_with("store.redb.corrupt-"));
+    match &aside {
+        Some(name) if !report.messages.iter().any(|text| text.contains(name)) => {
+            let text = format!("{name} was set aside without a word");
+            findings.unusable.push(text);
+        }
+        None if report.begun_anew => findings.unusable.push("a store is gone".to_owned()),
+        Some(_) | None => {}
+    }
     findings.said.extend(report.messages);
     findings.lost.extend(claims.broken(&registry.reader()));
     let key = Key::local(Kind::ConfigMap, "default", "after-the-cut");
