@@ -106,6 +106,7 @@ complete -c lowtide -n "__fish_lowtide_using_subcommand run" -l rotate-server-ce
 complete -c lowtide -n "__fish_lowtide_using_subcommand run" -s h -l help -d 'Print help'
 complete -c lowtide -n "__fish_lowtide_using_subcommand check" -l root-dir -d 'store, images and volumes (ROOT)' -r -f -a "(__fish_complete_directories)"
 complete -c lowtide -n "__fish_lowtide_using_subcommand check" -l run-dir -d 'sockets and runtime state (RUN)' -r -f -a "(__fish_complete_directories)"
+complete -c lowtide -n "__fish_lowtide_using_subcommand check" -l config -d 'Try this configuration of run, and look at what it names' -r -F
 complete -c lowtide -n "__fish_lowtide_using_subcommand check" -l runtime -d 'OCI runtime to look at' -r
 complete -c lowtide -n "__fish_lowtide_using_subcommand check" -l cni-conf-dir -d 'CNI configuration to look at' -r -f -a "(__fish_complete_directories)"
 complete -c lowtide -n "__fish_lowtide_using_subcommand check" -s h -l help -d 'Print help'

@@ -83,14 +83,7 @@ pub fn parse(arguments: impl IntoIterator<Item = OsString>) -> Result<Invocation
         "run" => run_options(arguments)
             .map(|options| Invocation::Run(Box::new(options)))
             .map_err(|error| Refusal::Wrong(format!("lowtide run: {error}"))),
-        "check" => Ok(Invocation::Check(CheckOptions {
-            root_dir: text(arguments, "root-dir").into(),
-            run_dir: text(arguments, "run-dir").into(),
-            runtime: Some(text(arguments, "runtime")).filter(|name| name != "auto"),
-            cni_conf_dir: arguments
-                .get_one::<String>("cni-conf-dir")
-                .map(PathBuf::from),
-        })),
+        "check" => check_options(arguments).map(Invocation::Check),
         "upgrade" => upgrade_options(arguments)
             .map(|asked| Invocation::Upgrade(Box::new(asked)))
             .map_err(|text| Refusal::Wrong(format!("lowtide upgrade: {text}"))),
@@ -100,6 +93,28 @@ pub fn parse(arguments: impl IntoIterator<Item = OsString>) -> Result<Invocation
             arguments: arguments.clone(),
         }),
     }
+}
+
+fn check_options(arguments: &ArgMatches) -> Result<CheckOptions, Refusal> {
+    if let Some(file) = arguments.get_one::<String>("config") {
+        let run = ["lowtide", "run", "--config", file];
+        let Invocation::Run(options) = parse(run.map(OsString::from))? else {
+            unreachable!("run is parsed as run");
+        };
+        return Ok(CheckOptions {
+            root_dir: options.root_dir,
+            run_dir: options.run_dir,
+            runtime: options.runtime,
+            cni_conf_dir: options.cni_conf_dir,
+        });
+    }
+    let cni_conf_dir = arguments.get_one::<String>("cni-conf-dir");
+    Ok(CheckOptions {
+        root_dir: text(arguments, "root-dir").into(),
+        run_dir: text(arguments, "run-dir").into(),
+        runtime: Some(text(arguments, "runtime")).filter(|name| name != "auto"),
+        cni_conf_dir: cni_conf_dir.map(PathBuf::from),
+    })
 }
 
 fn upgrade_options(arguments: &ArgMatches) -> Result<upgrade::Asked, String> {

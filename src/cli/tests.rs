@@ -1,4 +1,5 @@
 use std::ffi::OsString;
+use std::path::Path;
 
 use super::flags::{FLAGS, Shape};
 use super::options::SealingKeys;
@@ -238,6 +239,28 @@ fn check_and_the_client_get_their_arguments() {
     assert_eq!(command, "exec");
     let words: Vec<&String> = arguments.get_many("command").expect("words").collect();
     assert_eq!(words, ["echo", "--a_b"]);
+}
+
+#[test]
+fn a_configuration_is_tried_by_check_which_looks_at_what_it_names() {
+    let directory = tempfile::tempdir().expect("temporary directory");
+    let file = directory.path().join("config.yaml");
+    let file = file.to_str().expect("a plain name");
+    let check = || parse(arguments(&["check", "--config", file]));
+    std::fs::write(file, "rootDir: /file\nruntime: crun\n").expect("written");
+    let Ok(Invocation::Check(options)) = check() else {
+        panic!("check");
+    };
+    assert_eq!(options.root_dir, Path::new("/file"));
+    assert_eq!(options.runtime.as_deref(), Some("crun"));
+    std::fs::write(file, "maxPods: 5\nmaxPods: 6\n").expect("written");
+    let Err(Refusal::Wrong(line)) = check() else {
+        panic!("refused");
+    };
+    assert!(
+        line.ends_with("config.yaml:2: duplicate mapping key: maxPods"),
+        "{line}"
+    );
 }
 
 #[test]

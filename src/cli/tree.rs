@@ -128,6 +128,14 @@ fn check() -> Command {
         .about("Say whether this machine can run pods, and what is missing")
         .args([root_dir(), run_dir()])
         .arg(
+            Arg::new("config")
+                .long("config")
+                .value_name("FILE")
+                .value_hint(ValueHint::FilePath)
+                .conflicts_with_all(["root-dir", "run-dir", "runtime", "cni-conf-dir"])
+                .help("Try this configuration of run, and look at what it names"),
+        )
+        .arg(
             Arg::new("runtime")
                 .long("runtime")
                 .value_name("NAME|PATH")

@@ -346,8 +346,8 @@ fn own_sources(options: &RunOptions) -> Vec<Source> {
 
 fn make_directories(options: &RunOptions) -> Result<(), String> {
     for (path, mode) in [
-        (&options.root_dir, 0o700),
         (&options.run_dir, 0o700),
+        (&options.root_dir, 0o700),
         (&options.root_dir.join("pki"), 0o700),
         (&options.pod_logs_dir, 0o750),
         (&options.image_dir, 0o755),
@@ -360,7 +360,11 @@ fn make_directories(options: &RunOptions) -> Result<(), String> {
             let fatal = path == &options.run_dir;
             let text = format!("make {}: {error}", path.display());
             if fatal {
-                return Err(text);
+                let hint = match error.kind() {
+                    std::io::ErrorKind::PermissionDenied => " (lowtide run is for root)",
+                    _ => "",
+                };
+                return Err(text + hint);
             }
             log::error!("{text}; going on without it");
         }

@@ -140,7 +140,11 @@ async fn read_metadata(
         match document(&source, &fetch).await {
             Ok(document) => {
                 let site = site_of(&document);
-                log::info!("--cloud-provider: {source}: {site:?}");
+                let facts = site.labels.iter().chain(&site.addresses);
+                let facts: Vec<_> = facts
+                    .map(|(name, value)| format!("{name}={value}"))
+                    .collect();
+                log::info!("--cloud-provider: {source}: {}", facts.join(" "));
                 return kubelet.set_site(site);
             }
             Err(why) if pause == RETRY_MIN => {

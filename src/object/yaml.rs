@@ -22,6 +22,9 @@ pub fn parse(text: &str) -> Result<Value, (u64, String)> {
     };
     serde_saphyr::from_str_with_options::<Value>(text, options).map_err(|error| {
         let line = error.location().map_or(1, |location| location.line());
-        (line, error.to_string())
+        // What a caller of the library could do about it helps nobody here.
+        let text = error.to_string();
+        let text = text.split(", set DuplicateKeyPolicy").next();
+        (line, text.unwrap_or_default().to_owned())
     })
 }

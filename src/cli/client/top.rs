@@ -42,6 +42,20 @@ pub fn run(client: &Client, matches: &ArgMatches) -> Result<(), Error> {
     put(Columns::default().print(shown))
 }
 
+/// Errors: one of the names is of nothing that has figures.
+fn all_there(list: &Value, what: &str, names: &[&str]) -> Result<(), Error> {
+    let lost = names
+        .iter()
+        .find(|name| items(list, &[name]).next().is_none());
+    lost.map_or(Ok(()), |name| {
+        Err(Error::Server {
+            code: 404,
+            reason: "NotFound".to_owned(),
+            message: format!("{what} {name:?} not found, or it does not run"),
+        })
+    })
+}
+
 fn items<'a>(list: &'a Value, names: &'a [&str]) -> impl Iterator<Item = &'a Value> {
     let items = list["items"].as_array().into_iter().flatten();
     items.filter(|item| {
@@ -52,6 +66,7 @@ fn items<'a>(list: &'a Value, names: &'a [&str]) -> impl Iterator<Item = &'a Val
 
 fn nodes(client: &Client, names: &[&str]) -> Result<Vec<Vec<String>>, Error> {
     let metrics = client.block_on(client.get(&format!("{METRICS}/nodes"), JSON))?;
+    all_there(&metrics, "nodes", names)?;
     let nodes = client.block_on(client.get("/api/v1/nodes", JSON))?;
     let head = ["NAME", "CPU(cores)", "CPU(%)", "MEMORY(bytes)", "MEMORY(%)"];
     let mut rows = vec![head.map(str::to_owned).to_vec()];
@@ -82,6 +97,7 @@ fn pods(client: &Client, matches: &ArgMatches, names: &[&str]) -> Result<Vec<Vec
         path.push_str(&format!("?labelSelector={}", encode(selector)));
     }
     let metrics = client.block_on(client.get(&path, JSON))?;
+    all_there(&metrics, "pods", names)?;
     let rows = match matches.get_flag("containers") {
         true => Rows::Containers,
         false => Rows::Pods,

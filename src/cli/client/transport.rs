@@ -45,6 +45,24 @@ pub enum Error {
     Broken(String),
 }
 
+impl Error {
+    /// What the node said of something that stands at this place of a file.
+    pub fn at(self, place: &str) -> Error {
+        match self {
+            Error::Server {
+                code,
+                reason,
+                message,
+            } => Error::Server {
+                code,
+                reason,
+                message: format!("{place}: {message}"),
+            },
+            other => other,
+        }
+    }
+}
+
 impl fmt::Display for Error {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         match self {

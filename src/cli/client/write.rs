@@ -56,6 +56,7 @@ fn each(
     act: impl AsyncFn(&Stated) -> Result<(), Error>,
 ) -> Result<(), Error> {
     let stated = files::read(&texts(matches, "filename"), given_namespace(matches))?;
+    let act = async |one: &Stated| act(one).await.map_err(|error| error.at(&one.place));
     client.block_on(all(stated.iter(), act))
 }
 
@@ -177,7 +178,14 @@ fn doomed(matches: &ArgMatches) -> Result<Vec<Doomed>, Error> {
 }
 
 async fn end(client: &Client, one: &Doomed, matches: &ArgMatches) -> Result<(), Error> {
-    let path = resource::object(one.kind, &one.namespace, &one.name);
+    let name = match one.kind {
+        // By the name of its manifest too, as with every other command.
+        Kind::Pod => resource::pod_name(client, &one.namespace, &one.name).await,
+        _ => Ok(one.name.clone()),
+    };
+    // One that is not there is for the node to say.
+    let name = name.unwrap_or_else(|_| one.name.clone());
+    let path = resource::object(one.kind, &one.namespace, &name);
     let grace = matches.get_one::<i64>("grace-period");
     let mut options = json!({"propagationPolicy": "Background"});
     if let Some(grace) = grace.filter(|grace| **grace >= 0) {
