@@ -14,6 +14,7 @@ use crate::os::probe::{self, CgroupLayout, Place, Support};
 use crate::os::process;
 use crate::os::spawn::{Spawn, find_program};
 use crate::runtime::network::cni::config::{self, Found};
+use crate::runtime::network::{self, NetworkError};
 use crate::world::Clock;
 
 pub struct Facts {
@@ -90,13 +91,10 @@ pub fn gather(options: &CheckOptions) -> Facts {
 }
 
 fn nft() -> Nft {
-    let Some(program) = find_program("nft") else {
-        return Nft::NoProgram;
-    };
-    // Reads the kernel's tables and changes none.
-    match output(&program, &["list", "tables"]) {
-        Ok(_) => Nft::Works,
-        Err(why) => Nft::Failed(why),
+    match network::probe_nft("nft") {
+        Ok(()) => Nft::Works,
+        Err(NetworkError::NftMissing(_)) => Nft::NoProgram,
+        Err(why) => Nft::Failed(why.to_string()),
     }
 }
 

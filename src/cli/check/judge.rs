@@ -157,7 +157,8 @@ fn nft(facts: &Facts) -> Finding {
             "nft",
             Grade::Missing,
             format!(
-                "nft list tables: {why}; modprobe nf_tables, or a kernel with CONFIG_NF_TABLES"
+                "{why}; modprobe nf_tables, or a kernel with CONFIG_NF_TABLES, CONFIG_NFT_NAT, \
+                 CONFIG_NFT_MASQ and CONFIG_NFT_FIB_IPV4"
             ),
         ),
     }

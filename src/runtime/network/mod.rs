@@ -16,6 +16,7 @@ mod links;
 mod nft;
 mod rules;
 
+use std::collections::BTreeMap;
 use std::fmt;
 use std::io;
 use std::net::{IpAddr, Ipv4Addr};
@@ -27,7 +28,8 @@ pub use ipam::Subnet;
 pub use rules::Published;
 
 use crate::os::netlink::Netlink;
-use crate::world::{PodNetwork, SandboxConfig, Uid};
+use crate::world::{PodNetwork, Protocol, SandboxConfig, Uid};
+use rules::Table;
 
 /// Why the network could not be given, by what the caller does next.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -129,6 +131,30 @@ impl Network {
     pub fn remove_all(&self) -> Result<(), NetworkError> {
         self.bridge.remove_all()
     }
+}
+
+/// Whether nft and kernel take rules like the pod network's; nothing is made.
+/// Errors: as `nft::run`.
+pub fn probe_nft(program: &str) -> Result<(), NetworkError> {
+    let port = |host_ip, protocol| Published {
+        host_ip,
+        protocol,
+        host_port: 80,
+        pod_ip: Ipv4Addr::LOCALHOST,
+        pod_port: 80,
+    };
+    let uid = Uid::new("check").expect("a safe name");
+    let ports = vec![
+        port(None, Protocol::Tcp),
+        port(Some(Ipv4Addr::LOCALHOST), Protocol::Udp),
+    ];
+    let table = Table {
+        name: "lowtide-check",
+        bridge: "lt-check",
+        subnet: Subnet::parse("10.88.0.0/24").expect("a valid range"),
+        published: &BTreeMap::from([(uid, ports)]),
+    };
+    nft::run(program, &["-c", "-f", "-"], &table.script()).map(drop)
 }
 
 fn open() -> Result<Netlink, NetworkError> {
