@@ -17,6 +17,7 @@ use std::net::Ipv4Addr;
 use std::os::fd::BorrowedFd;
 use std::sync::{Mutex, MutexGuard};
 
+use event_listener::Event;
 use serde::{Deserialize, Serialize};
 
 use super::ipam::{Pool, Subnet};
@@ -45,6 +46,8 @@ pub struct Bridge {
     state: Mutex<State>,
     /// Held while bridge and table are being changed, so that two pods do not do it twice.
     kernel: Mutex<Kernel>,
+    /// The table could not be written.
+    pub(super) failed: Event,
 }
 
 struct State {
@@ -55,9 +58,10 @@ struct State {
 #[derive(Default)]
 struct Kernel {
     bridge_index: Option<u32>,
-    /// The table is in the kernel as the records say.
+    /// The table has been written.
     table_made: bool,
-    nft_missing_said: bool,
+    /// It could not be written as the records say, and that was said.
+    stale: bool,
 }
 
 impl Bridge {
@@ -74,6 +78,7 @@ impl Bridge {
                 published: BTreeMap::new(),
             }),
             kernel: Mutex::new(Kernel::default()),
+            failed: Event::new(),
         }
     }
 
@@ -189,6 +194,24 @@ impl Bridge {
         Ok(())
     }
 
+    /// Looks after the table: writes it again if somebody has removed it or it could not be written
+    /// before. Blocking. `false`: in vain.
+    pub(super) fn keep(&self) -> bool {
+        let mut kernel = self.kernel();
+        if kernel.bridge_index.is_none() {
+            return true;
+        }
+        let gone = kernel.table_made && !nft::has_table(&self.table);
+        if !gone && !kernel.stale {
+            return true;
+        }
+        if !self.write_table_or_say(&mut kernel) {
+            return false;
+        }
+        log::warn!("table ip {} was missing and is there again", self.table);
+        true
+    }
+
     /// Removes bridge and table. For `--exit-stops-pods`, after all pods are gone.
     pub fn remove_all(&self) -> Result<(), NetworkError> {
         let mut kernel = self.kernel();
@@ -233,18 +256,8 @@ impl Bridge {
             .map_err(|error| failed("make bridge", &self.bridge, &error))?;
         enable_forwarding()?;
         kernel.bridge_index = Some(index);
-        match self.write_table_locked(&mut kernel) {
-            Ok(()) => {}
-            // Pods reach each other and the node without it; only pods with hostPorts must fail.
-            Err(error @ NetworkError::NftMissing(_)) => {
-                if !std::mem::replace(&mut kernel.nft_missing_said, true) {
-                    log::warn!("pods cannot reach beyond this node (no masquerade): {error}");
-                }
-            }
-            Err(error) => {
-                log::warn!("pods cannot reach beyond this node (no masquerade): {error}");
-            }
-        }
+        // Pods reach each other and the node without it; only pods with hostPorts must fail.
+        self.write_table_or_say(&mut kernel);
         Ok(index)
     }
 
@@ -292,12 +305,33 @@ impl Bridge {
         if published.is_empty() {
             self.set_route_localnet("0");
         }
-        nft::apply(&self.nft, &self.describe(&published).script())?;
+        let written = nft::apply(&self.nft, &self.describe(&published).script());
+        kernel.stale = written.is_err();
+        if written.is_err() {
+            self.failed.notify(usize::MAX);
+            if !nft::has_table(&self.table) {
+                self.set_route_localnet("0");
+            }
+            return written;
+        }
         kernel.table_made = true;
         if !published.is_empty() {
             self.set_route_localnet("1");
         }
         Ok(())
+    }
+
+    /// Says only the first of several failures. Returns whether it is written.
+    fn write_table_or_say(&self, kernel: &mut Kernel) -> bool {
+        let said = kernel.stale;
+        match self.write_table_locked(kernel) {
+            Ok(()) => return true,
+            Err(error) if !said => {
+                log::warn!("pods cannot reach beyond this node (no masquerade): {error}");
+            }
+            Err(error) => log::debug!("write table ip {}: {error}", self.table),
+        }
+        false
     }
 
     fn set_route_localnet(&self, value: &str) {

@@ -12,6 +12,7 @@
 mod bridge;
 pub mod cni;
 mod ipam;
+mod keeper;
 mod links;
 mod nft;
 mod rules;
@@ -25,6 +26,7 @@ use std::os::fd::BorrowedFd;
 pub use bridge::{Bridge, Lease};
 pub use cni::Cni;
 pub use ipam::Subnet;
+pub use keeper::keep;
 pub use rules::Published;
 
 use crate::os::netlink::Netlink;

@@ -6,6 +6,8 @@
 use std::fs::File;
 use std::io::{self, Read, Write};
 
+use crate::os::netlink::Netlink;
+use crate::os::netlink::message::{Attributes, Message};
 use crate::os::pipe::{Pipe, pipe};
 use crate::os::process::Ended;
 use crate::os::spawn::Spawn;
@@ -14,6 +16,21 @@ use super::NetworkError;
 
 /// As much of what nft prints is read.
 const OUTPUT_BYTES_MAX: u64 = 256 << 10;
+
+/// NFT_MSG_GETTABLE of NFNL_SUBSYS_NFTABLES, and its attribute.
+const GET_TABLE: u16 = 0xa01;
+const NFTA_TABLE_NAME: u16 = 1;
+/// errno(3)
+const ENOENT: i32 = 2;
+
+/// Whether the kernel has a table of this name; also where it does not say.
+pub fn has_table(name: &str) -> bool {
+    let named = Attributes::new().with_name(NFTA_TABLE_NAME, name);
+    let asked = Message::netfilter(GET_TABLE, &named);
+    let answer =
+        Netlink::open_netfilter().and_then(|mut netlink| netlink.get(&asked, |_| Some(())));
+    !answer.is_err_and(|error| error.raw_os_error() == Some(ENOENT))
+}
 
 /// Makes what `script` says. Blocking, and errors, as `run`.
 pub fn apply(program: &str, script: &str) -> Result<(), NetworkError> {
