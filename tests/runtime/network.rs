@@ -1,9 +1,11 @@
 //! The built-in pod network, without pods: any process with a network namespace will do.
 
 use std::fs::File;
+use std::net::UdpSocket;
 use std::os::fd::AsFd;
 use std::rc::Rc;
 use std::sync::Arc;
+use std::time::Duration;
 
 use lowtide::os::clock::SystemClock;
 use lowtide::runtime::network::{self, Bridge, Cni, Lease, Network, NetworkError, Subnet};
@@ -359,6 +361,37 @@ fn while_the_guard_cannot_be_written_nothing_is_routed_to_the_loopback() {
             std::os::unix::fs::symlink(nft.trim(), &link).expect("linked");
             run("nft", &["add", "table", "ip", "foreign"]);
             eventually("open behind the guard", || route_localnet() == "1\n");
+        },
+    );
+}
+
+#[test]
+fn a_client_that_never_pauses_reaches_a_udp_port_once_there_is_a_pod() {
+    isolated(
+        "network::a_client_that_never_pauses_reaches_a_udp_port_once_there_is_a_pod",
+        || {
+            let network = Bridge::new("0123abcd", subnet("10.88.0.0/24"), "nft");
+            let client = Pod::start(&network, "client", &[]);
+            let socket = lowtide::os::netns::inside(client.namespace().as_fd(), || {
+                UdpSocket::bind("0.0.0.0:0")
+            });
+            let socket = socket.expect("bound");
+            let pause = Some(Duration::from_millis(100));
+            socket.set_read_timeout(pause).expect("a timeout");
+            let answer = || {
+                let mut buffer = [0; 16];
+                socket.send_to(b"?", "10.88.0.1:8053").expect("sent");
+                let length = socket.recv(&mut buffer).ok()?;
+                String::from_utf8(buffer[..length].to_vec()).ok()
+            };
+            assert_eq!(answer(), None);
+            for name in ["first", "second"] {
+                let pod = Pod::start(&network, name, &[port(None, 8053, Protocol::Udp)]);
+                serve(&pod.namespace(), "0.0.0.0:80", "pod");
+                eventually(name, || answer().as_deref() == Some("pod"));
+                network.release(&pod.uid).expect("released");
+                eventually("the port is nobody's", || answer().is_none());
+            }
         },
     );
 }

@@ -23,7 +23,7 @@ use serde::{Deserialize, Serialize};
 use super::ipam::{Pool, Subnet};
 use super::links::{self, Pair};
 use super::rules::{self, Published, Table};
-use super::{NetworkError, failed, nft, open};
+use super::{NetworkError, conntrack, failed, nft, open};
 use crate::os::netlink::Netlink;
 use crate::world::{PortMapping, Uid};
 
@@ -154,16 +154,18 @@ impl Bridge {
                 NetworkError::NftMissing(format!("pod {uid} has hostPorts: {text}"))
             }
             other => other,
-        })
+        })?;
+        conntrack::forget(&lease.published);
+        Ok(())
     }
 
     /// Gives address and hostPorts of a pod back and removes what is left in the kernel. Blocking;
     /// success if the pod has nothing.
     pub fn release(&self, uid: &Uid) -> Result<(), NetworkError> {
-        let (address, had_ports) = {
+        let (address, published) = {
             let mut state = self.state();
-            let had_ports = state.published.remove(uid).is_some();
-            (state.pool.release(uid), had_ports)
+            let published = state.published.remove(uid);
+            (state.pool.release(uid), published)
         };
         let removed = match address {
             None => Ok(()),
@@ -173,9 +175,13 @@ impl Bridge {
                     .map_err(|error| failed("remove interface", &name, &error))
             }),
         };
-        let unpublished = match had_ports {
-            true => self.write_table(),
-            false => Ok(()),
+        let unpublished = match published {
+            Some(ports) => {
+                let written = self.write_table();
+                conntrack::forget(&ports);
+                written
+            }
+            None => Ok(()),
         };
         removed.and(unpublished)
     }
@@ -209,6 +215,10 @@ impl Bridge {
             return false;
         }
         log::warn!("table ip {} was missing and is there again", self.table);
+        let published = self.state().published.clone();
+        published
+            .values()
+            .for_each(|ports| conntrack::forget(ports));
         true
     }
 

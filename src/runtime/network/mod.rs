@@ -11,6 +11,7 @@
 
 mod bridge;
 pub mod cni;
+mod conntrack;
 mod ipam;
 mod keeper;
 mod links;
