@@ -8,7 +8,9 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use lowtide::os::clock::SystemClock;
-use lowtide::runtime::network::{self, Bridge, Cni, Lease, Network, NetworkError, Subnet};
+use lowtide::runtime::network::{
+    self, Bridge, Cni, Lease, Network, NetworkError, Subnet, firewall,
+};
 use lowtide::world::{PortMapping, Protocol, Uid};
 
 use crate::support::{
@@ -392,6 +394,26 @@ fn a_client_that_never_pauses_reaches_a_udp_port_once_there_is_a_pod() {
                 network.release(&pod.uid).expect("released");
                 eventually("the port is nobody's", || answer().is_none());
             }
+        },
+    );
+}
+
+#[test]
+fn a_firewall_that_drops_what_pods_send_is_named() {
+    isolated(
+        "network::a_firewall_that_drops_what_pods_send_is_named",
+        || {
+            let obstacles = || firewall::obstacles("nft", "lt-0123abcd");
+            assert!(obstacles().is_empty());
+            let chain = "add table ip filter; \
+            add chain ip filter FORWARD { type filter hook forward priority 0; policy drop; }";
+            run("nft", &[chain]);
+            assert_eq!(obstacles(), ["table ip filter"]);
+            run(
+                "nft",
+                &["add rule ip filter FORWARD iifname lt-0123abcd accept"],
+            );
+            assert!(obstacles().is_empty());
         },
     );
 }

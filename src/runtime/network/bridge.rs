@@ -23,7 +23,7 @@ use serde::{Deserialize, Serialize};
 use super::ipam::{Pool, Subnet};
 use super::links::{self, Pair};
 use super::rules::{self, Published, Table};
-use super::{NetworkError, conntrack, failed, nft, open};
+use super::{NetworkError, conntrack, failed, firewall, nft, open};
 use crate::os::netlink::Netlink;
 use crate::world::{PortMapping, Uid};
 
@@ -62,13 +62,18 @@ struct Kernel {
     table_made: bool,
     /// It could not be written as the records say, and that was said.
     stale: bool,
+    /// Looks for firewalls that are left: they come at boot, also after us, or not at all.
+    looks_done: u8,
 }
+
+/// Tables of others change for many reasons.
+const LOOKS_MAX: u8 = 20;
 
 impl Bridge {
     /// `instance`: 8 hex digits of this node, part of every name.
     pub fn new(instance: &str, subnet: Subnet, nft: &str) -> Bridge {
         Bridge {
-            bridge: format!("lt-{instance}"),
+            bridge: bridge_name(instance),
             table: format!("lowtide-{instance}"),
             veth_prefix: format!("lt{instance}"),
             subnet,
@@ -209,6 +214,7 @@ impl Bridge {
         }
         let gone = kernel.table_made && !nft::has_table(&self.table);
         if !gone && !kernel.stale {
+            self.look_for_firewalls(&mut kernel);
             return true;
         }
         if !self.write_table_or_say(&mut kernel) {
@@ -344,6 +350,17 @@ impl Bridge {
         false
     }
 
+    fn look_for_firewalls(&self, kernel: &mut Kernel) {
+        if kernel.looks_done >= LOOKS_MAX {
+            return;
+        }
+        kernel.looks_done += 1;
+        for table in firewall::obstacles(&self.nft, &self.bridge) {
+            kernel.looks_done = LOOKS_MAX;
+            log::warn!("{}", firewall::advice(&table, &self.bridge));
+        }
+    }
+
     fn set_route_localnet(&self, value: &str) {
         let path = format!("/proc/sys/net/ipv4/conf/{}/route_localnet", self.bridge);
         // No bridge, nothing to guard: the file is missing then.
@@ -375,6 +392,10 @@ impl Bridge {
     fn kernel(&self) -> MutexGuard<'_, Kernel> {
         self.kernel.lock().expect("nobody panics while holding it")
     }
+}
+
+pub fn bridge_name(instance: &str) -> String {
+    format!("lt-{instance}")
 }
 
 /// Routing between bridge and world needs the host to forward; said, since it is the host's.

@@ -12,6 +12,7 @@
 mod bridge;
 pub mod cni;
 mod conntrack;
+pub mod firewall;
 mod ipam;
 mod keeper;
 mod links;
@@ -23,8 +24,9 @@ use std::fmt;
 use std::io;
 use std::net::{IpAddr, Ipv4Addr};
 use std::os::fd::BorrowedFd;
+use std::path::Path;
 
-pub use bridge::{Bridge, Lease};
+pub use bridge::{Bridge, Lease, bridge_name};
 pub use cni::Cni;
 pub use ipam::Subnet;
 pub use keeper::keep;
@@ -134,6 +136,18 @@ impl Network {
     pub fn remove_all(&self) -> Result<(), NetworkError> {
         self.bridge.remove_all()
     }
+}
+
+/// Eight hex digits that tell this node's bridge, veths and nft table from another's on the same
+/// kernel: the hash of where ROOT lies.
+pub fn instance_id(root: &Path) -> String {
+    let root = std::fs::canonicalize(root).unwrap_or_else(|_| root.to_owned());
+    let text = root.to_string_lossy();
+    let hash = ring::digest::digest(&ring::digest::SHA256, text.as_bytes());
+    hash.as_ref()[..4]
+        .iter()
+        .map(|byte| format!("{byte:02x}"))
+        .collect()
 }
 
 /// Whether nft and kernel take rules like the pod network's; nothing is made.
