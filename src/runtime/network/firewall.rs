@@ -18,9 +18,9 @@ pub fn obstacles(program: &str, bridge: &str) -> Vec<String> {
 pub fn advice(table: &str, bridge: &str) -> String {
     format!(
         "{table} drops what is forwarded and has no rule for {bridge}: pods may reach nothing beyond \
-         this node. docker: iptables -I DOCKER-USER -i {bridge} -j ACCEPT; ufw: ufw route allow in \
-         on {bridge}; firewalld: firewall-cmd --zone=trusted --add-interface={bridge} \
-         (docs/operating.md, Firewalls)"
+         this node. docker: iptables -I DOCKER-USER -i {bridge} -j ACCEPT, and the same with -o; \
+         ufw: ufw route allow in on {bridge}, and out on; firewalld: firewall-cmd --zone=trusted \
+         --add-interface={bridge} (docs/operating.md, Firewalls)"
     )
 }
 
