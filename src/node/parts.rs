@@ -16,7 +16,7 @@ use crate::os;
 use crate::runtime::cgroup::Cgroups;
 use crate::runtime::host::{self, HostRuntime, ImageParts, ImageSource, Layout, LogLimits};
 use crate::runtime::images::{self, ImageStore, Registries};
-use crate::runtime::network::{Bridge, Cni, Network, Subnet};
+use crate::runtime::network::{Bridge, Cni, Network, Subnet, instance_id};
 use crate::runtime::oci::OciRuntime;
 use crate::runtime::shim::executable;
 use crate::runtime::stats::{self, HostStats};
@@ -154,18 +154,6 @@ pub fn subnet(options: &RunOptions) -> Result<Subnet, String> {
     let cidr = &options.pod_cidr;
     let text = format!("{}/{}", cidr.address, cidr.prefix_bits);
     Subnet::parse(&text).map_err(|error| format!("--pod-cidr: {error}"))
-}
-
-/// Eight hex digits that tell this node's bridge, veths and nft table from another's on the same
-/// kernel: the hash of where ROOT lies.
-fn instance_id(root: &Path) -> String {
-    let root = std::fs::canonicalize(root).unwrap_or_else(|_| root.to_owned());
-    let text = root.to_string_lossy();
-    let hash = ring::digest::digest(&ring::digest::SHA256, text.as_bytes());
-    hash.as_ref()[..4]
-        .iter()
-        .map(|byte| format!("{byte:02x}"))
-        .collect()
 }
 
 /// A read-only view of this program: what shims and pause are started from, so that no container

@@ -3,6 +3,7 @@
 //!
 //! ```text
 //!   rtnetlink ─► another address? ─► the kubelet ─► Node, pods on the node's network
+//!   nft ─► is the pod network's table gone? ─► it is written again
 //!   --cni-conf-dir ─► a configuration? ─► the kubelet ─► Node, pods that wait for it
 //!   --cloud-provider=URL|FILE ─► known fields ─► labels and addresses of the Node
 //! ```
@@ -29,7 +30,7 @@ use crate::object::label_value_problem;
 use crate::os::changes::ChangeWatch;
 use crate::os::netlink::Announcements;
 use crate::os::{regular_file, task};
-use crate::runtime::network::Network;
+use crate::runtime::network::{self, Network};
 use crate::world::Clock;
 
 /// A DHCP client takes an address away before it sets the next one.
@@ -57,9 +58,13 @@ pub fn follow(
 ) -> Result<Vec<Task<()>>, String> {
     let clock = parts.world.clock.clone();
     let addresses = follow_addresses(options.clone(), kubelet.clone(), clock.clone());
-    let mut tasks = vec![task::spawn(executor, addresses)];
+    let network = parts.runtime.network();
+    let rules = network::keep(network.clone(), clock.clone());
+    let mut tasks = vec![
+        task::spawn(executor, addresses),
+        task::spawn(executor, rules),
+    ];
     if let Some(directory) = options.cni_conf_dir.clone() {
-        let network = parts.runtime.network();
         let follow = follow_pod_network(directory, network, kubelet.clone(), clock.clone());
         tasks.push(task::spawn(executor, follow));
     }

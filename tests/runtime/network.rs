@@ -1,9 +1,16 @@
 //! The built-in pod network, without pods: any process with a network namespace will do.
 
 use std::fs::File;
+use std::net::UdpSocket;
 use std::os::fd::AsFd;
+use std::rc::Rc;
+use std::sync::Arc;
+use std::time::Duration;
 
-use lowtide::runtime::network::{Bridge, Lease, NetworkError, Subnet};
+use lowtide::os::clock::SystemClock;
+use lowtide::runtime::network::{
+    self, Bridge, Cni, Lease, Network, NetworkError, Subnet, firewall,
+};
 use lowtide::world::{PortMapping, Protocol, Uid};
 
 use crate::support::{
@@ -297,4 +304,126 @@ fn without_nft_only_pods_with_host_ports_fail() {
             }
         },
     );
+}
+
+/// What `network::keep` is about: the bridge's, which it has alone by then.
+#[allow(clippy::disallowed_methods)]
+fn kept(bridge: Bridge) -> Arc<Network> {
+    let kept = Arc::new(Network::new(bridge, Cni::new(None, "/nonexistent".into())));
+    let network = kept.clone();
+    std::thread::spawn(move || {
+        let clock = Rc::new(SystemClock::new().expect("a timer"));
+        async_io::block_on(network::keep(network, clock));
+    });
+    kept
+}
+
+fn route_localnet() -> String {
+    let switch = "/proc/sys/net/ipv4/conf/lt-0123abcd/route_localnet";
+    std::fs::read_to_string(switch).expect("a bridge")
+}
+
+#[test]
+fn a_table_that_somebody_flushed_is_written_again() {
+    isolated(
+        "network::a_table_that_somebody_flushed_is_written_again",
+        || {
+            let bridge = Bridge::new("0123abcd", subnet("10.88.0.0/24"), "nft");
+            let pod = Pod::start(&bridge, "pod", &[port(None, 8080, Protocol::Tcp)]);
+            serve(&pod.namespace(), "0.0.0.0:80", "pod");
+            eventually("the port", || greeting("127.0.0.1:8080").is_some());
+            let _kept = kept(bridge);
+            for _ in 0..3 {
+                run("nft", &["flush", "ruleset"]);
+                eventually("the port again", || greeting("127.0.0.1:8080").is_some());
+            }
+            assert_eq!(route_localnet(), "1\n");
+        },
+    );
+}
+
+#[test]
+fn while_the_guard_cannot_be_written_nothing_is_routed_to_the_loopback() {
+    isolated(
+        "network::while_the_guard_cannot_be_written_nothing_is_routed_to_the_loopback",
+        || {
+            let directory = tempfile::tempdir().expect("a directory");
+            let link = directory.path().join("nft");
+            let nft = run("sh", &["-c", "command -v nft"]);
+            std::os::unix::fs::symlink(nft.trim(), &link).expect("linked");
+            let program = link.to_str().expect("a path");
+            let bridge = Bridge::new("0123abcd", subnet("10.88.0.0/24"), program);
+            let _pod = Pod::start(&bridge, "pod", &[port(None, 8080, Protocol::Tcp)]);
+            assert_eq!(route_localnet(), "1\n");
+            std::fs::remove_file(&link).expect("removed");
+            let _kept = kept(bridge);
+            run("nft", &["flush", "ruleset"]);
+            eventually("closed", || route_localnet() == "0\n");
+            // Whatever changes next is a reason to try again.
+            std::os::unix::fs::symlink(nft.trim(), &link).expect("linked");
+            run("nft", &["add", "table", "ip", "foreign"]);
+            eventually("open behind the guard", || route_localnet() == "1\n");
+        },
+    );
+}
+
+#[test]
+fn a_client_that_never_pauses_reaches_a_udp_port_once_there_is_a_pod() {
+    isolated(
+        "network::a_client_that_never_pauses_reaches_a_udp_port_once_there_is_a_pod",
+        || {
+            let network = Bridge::new("0123abcd", subnet("10.88.0.0/24"), "nft");
+            let client = Pod::start(&network, "client", &[]);
+            let socket = lowtide::os::netns::inside(client.namespace().as_fd(), || {
+                UdpSocket::bind("0.0.0.0:0")
+            });
+            let socket = socket.expect("bound");
+            let pause = Some(Duration::from_millis(100));
+            socket.set_read_timeout(pause).expect("a timeout");
+            let answer = || {
+                let mut buffer = [0; 16];
+                socket.send_to(b"?", "10.88.0.1:8053").expect("sent");
+                let length = socket.recv(&mut buffer).ok()?;
+                String::from_utf8(buffer[..length].to_vec()).ok()
+            };
+            assert_eq!(answer(), None);
+            for name in ["first", "second"] {
+                let pod = Pod::start(&network, name, &[port(None, 8053, Protocol::Udp)]);
+                serve(&pod.namespace(), "0.0.0.0:80", "pod");
+                eventually(name, || answer().as_deref() == Some("pod"));
+                network.release(&pod.uid).expect("released");
+                eventually("the port is nobody's", || answer().is_none());
+            }
+        },
+    );
+}
+
+#[test]
+fn a_firewall_that_drops_what_pods_send_is_named() {
+    isolated(
+        "network::a_firewall_that_drops_what_pods_send_is_named",
+        || {
+            let obstacles = || firewall::obstacles("nft", "lt-0123abcd");
+            assert!(obstacles().is_empty());
+            let chain = "add table ip filter; \
+            add chain ip filter FORWARD { type filter hook forward priority 0; policy drop; }";
+            run("nft", &[chain]);
+            assert_eq!(obstacles(), ["table ip filter"]);
+            run(
+                "nft",
+                &["add rule ip filter FORWARD iifname lt-0123abcd accept"],
+            );
+            assert!(obstacles().is_empty());
+        },
+    );
+}
+
+#[test]
+fn the_rules_are_probed_and_nothing_is_made() {
+    isolated("network::the_rules_are_probed_and_nothing_is_made", || {
+        assert_eq!(network::probe_nft("nft"), Ok(()));
+        assert_eq!(run("nft", &["list", "ruleset"]), "");
+        let refused = network::probe_nft("/bin/false").expect_err("it fails");
+        assert!(matches!(refused, NetworkError::Failed(_)), "{refused}");
+    });
 }

@@ -14,6 +14,7 @@ use crate::os::probe::{self, CgroupLayout, Place, Support};
 use crate::os::process;
 use crate::os::spawn::{Spawn, find_program};
 use crate::runtime::network::cni::config::{self, Found};
+use crate::runtime::network::{self, NetworkError, firewall};
 use crate::world::Clock;
 
 pub struct Facts {
@@ -38,7 +39,8 @@ pub struct Facts {
 }
 
 pub enum Nft {
-    Works,
+    /// What is to be said of firewalls that are in the way of pods.
+    Works(Vec<String>),
     NoProgram,
     Failed(String),
 }
@@ -78,7 +80,7 @@ pub fn gather(options: &CheckOptions) -> Facts {
         veth: probe::link_kind("veth"),
         missing_namespaces: probe::missing_namespaces(),
         seccomp_filters: probe::seccomp_filters(),
-        nft: nft(),
+        nft: nft(&options.root_dir),
         runtime: runtime(options.runtime.as_deref()),
         cni: options
             .cni_conf_dir
@@ -89,14 +91,17 @@ pub fn gather(options: &CheckOptions) -> Facts {
     }
 }
 
-fn nft() -> Nft {
-    let Some(program) = find_program("nft") else {
-        return Nft::NoProgram;
-    };
-    // Reads the kernel's tables and changes none.
-    match output(&program, &["list", "tables"]) {
-        Ok(_) => Nft::Works,
-        Err(why) => Nft::Failed(why),
+fn nft(root: &Path) -> Nft {
+    const PROGRAM: &str = "nft";
+    match network::probe_nft(PROGRAM) {
+        Ok(()) => {
+            let bridge = network::bridge_name(&network::instance_id(root));
+            let tables = firewall::obstacles(PROGRAM, &bridge).into_iter();
+            let advice = tables.map(|table| firewall::advice(&table, &bridge));
+            Nft::Works(advice.collect())
+        }
+        Err(NetworkError::NftMissing(_)) => Nft::NoProgram,
+        Err(why) => Nft::Failed(why.to_string()),
     }
 }
 

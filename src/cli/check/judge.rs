@@ -41,6 +41,10 @@ pub fn judge(facts: &Facts) -> Vec<Finding> {
             .iter()
             .flat_map(|(directory, found)| cni(directory, found)),
     );
+    if let Nft::Works(firewalls) = &facts.nft {
+        let firewalls = firewalls.iter();
+        findings.extend(firewalls.map(|advice| finding("firewall", Grade::Warn, advice)));
+    }
     findings
 }
 
@@ -147,7 +151,7 @@ fn support(subject: &'static str, support: &Support, module: &str, option: &str)
 /// Without nft only pods with hostNetwork or without outside contact work.
 fn nft(facts: &Facts) -> Finding {
     match &facts.nft {
-        Nft::Works => finding("nft", Grade::Ok, "nft and nf_tables work"),
+        Nft::Works(_) => finding("nft", Grade::Ok, "nft and nf_tables work"),
         Nft::NoProgram => finding(
             "nft",
             Grade::Missing,
@@ -157,7 +161,8 @@ fn nft(facts: &Facts) -> Finding {
             "nft",
             Grade::Missing,
             format!(
-                "nft list tables: {why}; modprobe nf_tables, or a kernel with CONFIG_NF_TABLES"
+                "{why}; modprobe nf_tables, or a kernel with CONFIG_NF_TABLES, CONFIG_NFT_NAT, \
+                 CONFIG_NFT_MASQ and CONFIG_NFT_FIB_IPV4"
             ),
         ),
     }
@@ -386,7 +391,7 @@ mod tests {
             veth: Support::Ready,
             missing_namespaces: Vec::new(),
             seccomp_filters: true,
-            nft: Nft::Works,
+            nft: Nft::Works(Vec::new()),
             runtime: Runtime::Found("/usr/bin/runc".into(), "runc version 1.3.3".to_owned()),
             cni: None,
             root: (PathBuf::from("/var/lib/lowtide"), place(FileSystem::Other)),
@@ -407,7 +412,7 @@ mod tests {
 
     type Spoil = fn(&mut Facts);
 
-    const LACKS: [(Spoil, &str, Grade, &str); 12] = [
+    const LACKS: [(Spoil, &str, Grade, &str); 13] = [
         (|f| f.effective_uid = 1000, "user", Grade::Missing, "sudo"),
         (
             |f| f.kernel_release = "4.19.0".into(),
@@ -444,6 +449,12 @@ mod tests {
             "nft",
             Grade::Missing,
             "apt install nftables",
+        ),
+        (
+            |f| f.nft = Nft::Works(vec!["table ip filter drops".to_owned()]),
+            "firewall",
+            Grade::Warn,
+            "table ip filter",
         ),
         (
             |f| f.missing_namespaces = vec!["net"],

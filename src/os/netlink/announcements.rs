@@ -1,4 +1,4 @@
-//! Wakes when addresses or routes of this network namespace change (rtnetlink(7)).
+//! Wakes when addresses or routes of this network namespace change (rtnetlink(7)), or nft tables.
 
 use std::io;
 use std::os::fd::{AsRawFd, OwnedFd};
@@ -11,19 +11,30 @@ use nix::sys::socket::{
 
 /// IPv4 and IPv6, addresses and routes. Source: linux/rtnetlink.h.
 const GROUPS: u32 = 0x10 | 0x40 | 0x100 | 0x400;
+/// NFNLGRP_NFTABLES as a bit. Source: linux/netfilter/nfnetlink.h.
+const TABLES: u32 = 1 << 6;
 
 /// The kernel's announcements; ends when dropped.
 pub struct Announcements(Async<OwnedFd>);
 
 impl Announcements {
     pub fn open() -> io::Result<Announcements> {
+        Announcements::of(SockProtocol::NetlinkRoute, GROUPS)
+    }
+
+    /// Of nft's tables and all in them.
+    pub fn of_tables() -> io::Result<Announcements> {
+        Announcements::of(SockProtocol::NetlinkNetFilter, TABLES)
+    }
+
+    fn of(protocol: SockProtocol, groups: u32) -> io::Result<Announcements> {
         let socket = socket(
             AddressFamily::Netlink,
             SockType::Raw,
             SockFlag::SOCK_CLOEXEC | SockFlag::SOCK_NONBLOCK,
-            SockProtocol::NetlinkRoute,
+            protocol,
         )?;
-        bind(socket.as_raw_fd(), &NetlinkAddr::new(0, GROUPS))?;
+        bind(socket.as_raw_fd(), &NetlinkAddr::new(0, groups))?;
         Ok(Announcements(Async::new_nonblocking(socket)?))
     }
 

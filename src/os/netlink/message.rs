@@ -6,7 +6,8 @@
 //!
 //! Pure. Numbers are in the machine's byte order, everything starts on four bytes. Bytes from the
 //! kernel are read as if they could be wrong: what does not fit ends the reading.
-//! Source: netlink(7), rtnetlink(7), linux/netlink.h, linux/rtnetlink.h, linux/if_link.h.
+//! Source: netlink(7), rtnetlink(7), linux/netlink.h, linux/rtnetlink.h, linux/if_link.h,
+//! linux/netfilter/nfnetlink.h.
 
 use std::net::Ipv4Addr;
 
@@ -151,6 +152,11 @@ impl Message {
         Message::finished(kind, payload, attributes)
     }
 
+    /// nfgenmsg: family, version, resource. The kind is of a subsystem (the upper byte).
+    pub fn netfilter(kind: u16, attributes: &Attributes) -> Message {
+        Message::finished(kind, vec![AF_INET, 0, 0, 0], attributes)
+    }
+
     fn finished(kind: u16, mut payload: Vec<u8>, attributes: &Attributes) -> Message {
         payload.extend(&attributes.0);
         Message { kind, payload }
@@ -187,7 +193,7 @@ pub enum Part<'a> {
     Nothing,
 }
 
-/// What the kernel says of a link or an address.
+/// What the kernel says of a link, an address, or something of netfilter's.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct Object<'a> {
     kind: u16,
@@ -214,19 +220,24 @@ impl<'a> Object<'a> {
         let fixed = match self.kind {
             RTM_NEWLINK => 16,
             RTM_NEWADDR => 8,
+            kind if kind >> 8 != 0 => 4,
             _ => return None,
         };
-        let mut rest = self.payload.get(fixed..)?;
-        while !rest.is_empty() {
-            let length = usize::from(short_at(rest, 0)?);
-            let value = rest.get(ATTRIBUTE_BYTES..length)?;
-            if short_at(rest, 2)? & KIND_MASK == kind {
-                return Some(value);
-            }
-            rest = rest.get(aligned(length)..).unwrap_or_default();
-        }
-        None
+        attribute(self.payload.get(fixed..)?, kind)
     }
+}
+
+/// The value of an attribute in a list, such as another's value.
+pub fn attribute(mut list: &[u8], kind: u16) -> Option<&[u8]> {
+    while !list.is_empty() {
+        let length = usize::from(short_at(list, 0)?);
+        let value = list.get(ATTRIBUTE_BYTES..length)?;
+        if short_at(list, 2)? & KIND_MASK == kind {
+            return Some(value);
+        }
+        list = list.get(aligned(length)..).unwrap_or_default();
+    }
+    None
 }
 
 /// Splits the first part off a datagram: its sequence number, what it is, and the rest.

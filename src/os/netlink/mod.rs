@@ -1,4 +1,5 @@
-//! One rtnetlink conversation: send a request, read the kernel's answer, in the calling thread.
+//! One rtnetlink or netfilter conversation: send a request, read the kernel's answer, in the calling
+//! thread.
 //!
 //! The kernel answers a request before `send` returns, so there is nothing to wait for and no
 //! reactor is needed; callers are on the blocking pool only because they may wait for the rtnl
@@ -33,11 +34,20 @@ pub struct Netlink {
 impl Netlink {
     /// In the namespace of the calling thread.
     pub fn open() -> io::Result<Netlink> {
+        Netlink::of(SockProtocol::NetlinkRoute)
+    }
+
+    /// The same, with netfilter.
+    pub fn open_netfilter() -> io::Result<Netlink> {
+        Netlink::of(SockProtocol::NetlinkNetFilter)
+    }
+
+    fn of(protocol: SockProtocol) -> io::Result<Netlink> {
         let socket = socket(
             AddressFamily::Netlink,
             SockType::Raw,
             SockFlag::SOCK_CLOEXEC,
-            SockProtocol::NetlinkRoute,
+            protocol,
         )?;
         // The kernel is port 0; it alone may answer.
         connect(socket.as_raw_fd(), &NetlinkAddr::new(0, 0))?;

@@ -22,29 +22,31 @@ const PROC_COVERABLE: [&str; 11] = [
     "/proc/sys/crypto/fips_enabled",
 ];
 
-/// All mounts in the order in which the runtime makes them: a parent before its children.
+/// All mounts in the order in which the runtime makes them: a parent before its children, whichever
+/// is the pod's own, as containerd has it.
 pub(super) fn mounts(input: &BundleInput) -> Result<Value, BundleError> {
     let mut mounts = kernel_mounts(input);
-    let covered = |path: &str| {
-        input
-            .mounts
-            .iter()
-            .any(|mount| clean_path(&mount.container_path) == path)
-    };
     // A volume at the place of a default takes its place: two tmpfs over each other would waste
-    // memory, and users enlarge /dev/shm this way.
+    // memory, and users enlarge /dev/shm this way. Below one that shows the host what is mounted in
+    // it, nothing of ours is: it would cover the host's own.
+    let covered = |path: &str| {
+        input.mounts.iter().any(|mount| {
+            let rest = path.strip_prefix(clean_path(&mount.container_path).as_str());
+            let shared = mount.propagation == Propagation::Bidirectional;
+            rest.is_some_and(|rest| rest.is_empty() || shared && rest.starts_with('/'))
+        })
+    };
     mounts.retain(|mount| !mount["destination"].as_str().is_some_and(covered));
     mounts.extend(pod_files(input, covered));
-    let mut volumes: Vec<(String, &ResolvedMount)> = Vec::new();
     for mount in input.mounts {
-        volumes.push((destination(mount)?, mount));
+        mounts.push(volume(&destination(mount)?, mount));
     }
-    order::sort_by(&mut volumes, |a, b| a.0.split('/').cmp(b.0.split('/')));
-    mounts.extend(
-        volumes
-            .into_iter()
-            .map(|(path, mount)| volume(&path, mount)),
-    );
+    let depth = |mount: &Value| {
+        mount["destination"]
+            .as_str()
+            .map(|path| path.split('/').count())
+    };
+    order::sort_by_key(&mut mounts, depth);
     Ok(Value::Array(mounts))
 }
 

@@ -449,6 +449,38 @@ fn a_volume_takes_the_place_of_a_default_mount() {
 }
 
 #[test]
+fn a_volume_covers_no_file_system_or_file_of_the_pod() {
+    let paths = |propagation| {
+        let config = Case::new(|case| {
+            let mut dev = bind("/dev");
+            dev.propagation = propagation;
+            case.mounts = vec![bind("/dev/snd/seq"), bind("/etc/app"), dev, bind("/etc")];
+        });
+        let config = config.config();
+        let mounts = config["mounts"].as_array().expect("mounts").iter();
+        let paths: Vec<String> = mounts
+            .map(|mount| mount["destination"].as_str().expect("a path").to_owned())
+            .collect();
+        paths
+    };
+    let etc = ["/etc/hosts", "/etc/hostname", "/etc/resolv.conf"];
+    let dev = ["/dev/pts", "/dev/mqueue", "/dev/shm"];
+    let top = ["/proc", "/sys", "/dev", "/etc"];
+    let deep = ["/sys/fs/cgroup", "/dev/snd/seq"];
+    let own = [
+        &top[..],
+        &dev,
+        &etc,
+        &["/dev/termination-log", "/etc/app"],
+        &deep,
+    ];
+    assert_eq!(paths(Propagation::HostToContainer), own.concat());
+    // The host would see a devpts over its own.
+    let shared = [&top[..], &etc, &["/etc/app"], &deep];
+    assert_eq!(paths(Propagation::Bidirectional), shared.concat());
+}
+
+#[test]
 fn a_localhost_profile_must_be_a_named_json_profile() {
     for (name, text, expected) in [
         ("", None, "must name a file"),

@@ -17,12 +17,13 @@ use std::net::Ipv4Addr;
 use std::os::fd::BorrowedFd;
 use std::sync::{Mutex, MutexGuard};
 
+use event_listener::Event;
 use serde::{Deserialize, Serialize};
 
 use super::ipam::{Pool, Subnet};
 use super::links::{self, Pair};
 use super::rules::{self, Published, Table};
-use super::{NetworkError, failed, nft, open};
+use super::{NetworkError, conntrack, failed, firewall, nft, open};
 use crate::os::netlink::Netlink;
 use crate::world::{PortMapping, Uid};
 
@@ -45,6 +46,8 @@ pub struct Bridge {
     state: Mutex<State>,
     /// Held while bridge and table are being changed, so that two pods do not do it twice.
     kernel: Mutex<Kernel>,
+    /// The table could not be written.
+    pub(super) failed: Event,
 }
 
 struct State {
@@ -55,16 +58,22 @@ struct State {
 #[derive(Default)]
 struct Kernel {
     bridge_index: Option<u32>,
-    /// The table is in the kernel as the records say.
+    /// The table has been written.
     table_made: bool,
-    nft_missing_said: bool,
+    /// It could not be written as the records say, and that was said.
+    stale: bool,
+    /// Looks for firewalls that are left: they come at boot, also after us, or not at all.
+    looks_done: u8,
 }
+
+/// Tables of others change for many reasons.
+const LOOKS_MAX: u8 = 20;
 
 impl Bridge {
     /// `instance`: 8 hex digits of this node, part of every name.
     pub fn new(instance: &str, subnet: Subnet, nft: &str) -> Bridge {
         Bridge {
-            bridge: format!("lt-{instance}"),
+            bridge: bridge_name(instance),
             table: format!("lowtide-{instance}"),
             veth_prefix: format!("lt{instance}"),
             subnet,
@@ -74,6 +83,7 @@ impl Bridge {
                 published: BTreeMap::new(),
             }),
             kernel: Mutex::new(Kernel::default()),
+            failed: Event::new(),
         }
     }
 
@@ -149,16 +159,18 @@ impl Bridge {
                 NetworkError::NftMissing(format!("pod {uid} has hostPorts: {text}"))
             }
             other => other,
-        })
+        })?;
+        conntrack::forget(&lease.published);
+        Ok(())
     }
 
     /// Gives address and hostPorts of a pod back and removes what is left in the kernel. Blocking;
     /// success if the pod has nothing.
     pub fn release(&self, uid: &Uid) -> Result<(), NetworkError> {
-        let (address, had_ports) = {
+        let (address, published) = {
             let mut state = self.state();
-            let had_ports = state.published.remove(uid).is_some();
-            (state.pool.release(uid), had_ports)
+            let published = state.published.remove(uid);
+            (state.pool.release(uid), published)
         };
         let removed = match address {
             None => Ok(()),
@@ -168,9 +180,13 @@ impl Bridge {
                     .map_err(|error| failed("remove interface", &name, &error))
             }),
         };
-        let unpublished = match had_ports {
-            true => self.write_table(),
-            false => Ok(()),
+        let unpublished = match published {
+            Some(ports) => {
+                let written = self.write_table();
+                conntrack::forget(&ports);
+                written
+            }
+            None => Ok(()),
         };
         removed.and(unpublished)
     }
@@ -187,6 +203,29 @@ impl Bridge {
         }
         self.ensure_bridge(&mut open()?)?;
         Ok(())
+    }
+
+    /// Looks after the table: writes it again if somebody has removed it or it could not be written
+    /// before. Blocking. `false`: in vain.
+    pub(super) fn keep(&self) -> bool {
+        let mut kernel = self.kernel();
+        if kernel.bridge_index.is_none() {
+            return true;
+        }
+        let gone = kernel.table_made && !nft::has_table(&self.table);
+        if !gone && !kernel.stale {
+            self.look_for_firewalls(&mut kernel);
+            return true;
+        }
+        if !self.write_table_or_say(&mut kernel) {
+            return false;
+        }
+        log::warn!("table ip {} was missing and is there again", self.table);
+        let published = self.state().published.clone();
+        published
+            .values()
+            .for_each(|ports| conntrack::forget(ports));
+        true
     }
 
     /// Removes bridge and table. For `--exit-stops-pods`, after all pods are gone.
@@ -233,18 +272,8 @@ impl Bridge {
             .map_err(|error| failed("make bridge", &self.bridge, &error))?;
         enable_forwarding()?;
         kernel.bridge_index = Some(index);
-        match self.write_table_locked(&mut kernel) {
-            Ok(()) => {}
-            // Pods reach each other and the node without it; only pods with hostPorts must fail.
-            Err(error @ NetworkError::NftMissing(_)) => {
-                if !std::mem::replace(&mut kernel.nft_missing_said, true) {
-                    log::warn!("pods cannot reach beyond this node (no masquerade): {error}");
-                }
-            }
-            Err(error) => {
-                log::warn!("pods cannot reach beyond this node (no masquerade): {error}");
-            }
-        }
+        // Pods reach each other and the node without it; only pods with hostPorts must fail.
+        self.write_table_or_say(&mut kernel);
         Ok(index)
     }
 
@@ -292,12 +321,44 @@ impl Bridge {
         if published.is_empty() {
             self.set_route_localnet("0");
         }
-        nft::apply(&self.nft, &self.describe(&published).script())?;
+        let written = nft::apply(&self.nft, &self.describe(&published).script());
+        kernel.stale = written.is_err();
+        if written.is_err() {
+            self.failed.notify(usize::MAX);
+            if !nft::has_table(&self.table) {
+                self.set_route_localnet("0");
+            }
+            return written;
+        }
         kernel.table_made = true;
         if !published.is_empty() {
             self.set_route_localnet("1");
         }
         Ok(())
+    }
+
+    /// Says only the first of several failures. Returns whether it is written.
+    fn write_table_or_say(&self, kernel: &mut Kernel) -> bool {
+        let said = kernel.stale;
+        match self.write_table_locked(kernel) {
+            Ok(()) => return true,
+            Err(error) if !said => {
+                log::warn!("pods cannot reach beyond this node (no masquerade): {error}");
+            }
+            Err(error) => log::debug!("write table ip {}: {error}", self.table),
+        }
+        false
+    }
+
+    fn look_for_firewalls(&self, kernel: &mut Kernel) {
+        if kernel.looks_done >= LOOKS_MAX {
+            return;
+        }
+        kernel.looks_done += 1;
+        for table in firewall::obstacles(&self.nft, &self.bridge) {
+            kernel.looks_done = LOOKS_MAX;
+            log::warn!("{}", firewall::advice(&table, &self.bridge));
+        }
     }
 
     fn set_route_localnet(&self, value: &str) {
@@ -331,6 +392,10 @@ impl Bridge {
     fn kernel(&self) -> MutexGuard<'_, Kernel> {
         self.kernel.lock().expect("nobody panics while holding it")
     }
+}
+
+pub fn bridge_name(instance: &str) -> String {
+    format!("lt-{instance}")
 }
 
 /// Routing between bridge and world needs the host to forward; said, since it is the host's.

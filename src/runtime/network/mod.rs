@@ -11,23 +11,30 @@
 
 mod bridge;
 pub mod cni;
+mod conntrack;
+pub mod firewall;
 mod ipam;
+mod keeper;
 mod links;
 mod nft;
 mod rules;
 
+use std::collections::BTreeMap;
 use std::fmt;
 use std::io;
 use std::net::{IpAddr, Ipv4Addr};
 use std::os::fd::BorrowedFd;
+use std::path::Path;
 
-pub use bridge::{Bridge, Lease};
+pub use bridge::{Bridge, Lease, bridge_name};
 pub use cni::Cni;
 pub use ipam::Subnet;
+pub use keeper::keep;
 pub use rules::Published;
 
 use crate::os::netlink::Netlink;
-use crate::world::{PodNetwork, SandboxConfig, Uid};
+use crate::world::{PodNetwork, Protocol, SandboxConfig, Uid};
+use rules::Table;
 
 /// Why the network could not be given, by what the caller does next.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -129,6 +136,42 @@ impl Network {
     pub fn remove_all(&self) -> Result<(), NetworkError> {
         self.bridge.remove_all()
     }
+}
+
+/// Eight hex digits that tell this node's bridge, veths and nft table from another's on the same
+/// kernel: the hash of where ROOT lies.
+pub fn instance_id(root: &Path) -> String {
+    let root = std::fs::canonicalize(root).unwrap_or_else(|_| root.to_owned());
+    let text = root.to_string_lossy();
+    let hash = ring::digest::digest(&ring::digest::SHA256, text.as_bytes());
+    hash.as_ref()[..4]
+        .iter()
+        .map(|byte| format!("{byte:02x}"))
+        .collect()
+}
+
+/// Whether nft and kernel take rules like the pod network's; nothing is made.
+/// Errors: as `nft::run`.
+pub fn probe_nft(program: &str) -> Result<(), NetworkError> {
+    let port = |host_ip, protocol| Published {
+        host_ip,
+        protocol,
+        host_port: 80,
+        pod_ip: Ipv4Addr::LOCALHOST,
+        pod_port: 80,
+    };
+    let uid = Uid::new("check").expect("a safe name");
+    let ports = vec![
+        port(None, Protocol::Tcp),
+        port(Some(Ipv4Addr::LOCALHOST), Protocol::Udp),
+    ];
+    let table = Table {
+        name: "lowtide-check",
+        bridge: "lt-check",
+        subnet: Subnet::parse("10.88.0.0/24").expect("a valid range"),
+        published: &BTreeMap::from([(uid, ports)]),
+    };
+    nft::run(program, &["-c", "-f", "-"], &table.script()).map(drop)
 }
 
 fn open() -> Result<Netlink, NetworkError> {

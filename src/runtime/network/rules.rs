@@ -2,18 +2,18 @@
 //!
 //! Pure: records in, script out. The script replaces the table whole in one transaction, so that
 //! rules are always exactly what the records say, whatever somebody did to them in between. Tables
-//! of others are never named. All values are numbers and addresses, nothing needs quoting.
+//! of others are never named. All values are numbers and addresses, nothing needs quoting. It says
+//! nothing that nft 0.9.8 (Debian 11) does not know: maps to an address and a port are newer.
 //!
 //! ```text
 //! prerouting ─ guard     pods may not reach 127.0.0.0/8 of the host (CVE-2020-8558)
 //!            └ incoming ─┐
-//! output     ─ local    ─┴► hostports   map: [host address .] protocol . port → pod . port
+//! output     ─ local    ─┴► hostports   a rule each: [host address] protocol port → pod:port
 //! postrouting─ outgoing  masquerade: loopback → pod, pod → own hostPort, pod → world
 //! ```
 
 use std::collections::BTreeMap;
 use std::fmt;
-use std::fmt::Write;
 use std::net::{IpAddr, Ipv4Addr};
 
 use serde::{Deserialize, Serialize};
@@ -119,34 +119,26 @@ impl Table<'_> {
     /// Script for `nft -f -` that makes the table anew, or replaces it.
     pub fn script(&self) -> String {
         let Table { bridge, subnet, .. } = self;
-        let (any, addressed) = self.elements();
+        let ports = self.ports();
         let head = self.removal();
         let name = self.name;
         // The guard runs before connection tracking: replies to a masqueraded loopback client
         // still carry the bridge's address there, so only real attempts are dropped.
         format!(
             "{head}table ip {name} {{
-  map ports {{
-    type inet_proto . inet_service : ipv4_addr . inet_service{any}
-  }}
-  map addressed_ports {{
-    type ipv4_addr . inet_proto . inet_service : ipv4_addr . inet_service{addressed}
-  }}
   chain guard {{
     type filter hook prerouting priority -300; policy accept;
     iifname \"{bridge}\" ip daddr 127.0.0.0/8 drop
   }}
   chain hostports {{
-    dnat ip to ip daddr . meta l4proto . th dport map @addressed_ports
-    dnat ip to meta l4proto . th dport map @ports
-  }}
+{ports}  }}
   chain incoming {{
     type nat hook prerouting priority -100; policy accept;
-    fib daddr type local meta l4proto {{ tcp, udp, sctp }} jump hostports
+    fib daddr type local jump hostports
   }}
   chain local {{
     type nat hook output priority -100; policy accept;
-    fib daddr type local meta l4proto {{ tcp, udp, sctp }} jump hostports
+    fib daddr type local jump hostports
   }}
   chain outgoing {{
     type nat hook postrouting priority 100; policy accept;
@@ -165,9 +157,10 @@ impl Table<'_> {
         format!("table ip {name}\ndelete table ip {name}\n")
     }
 
-    fn elements(&self) -> (String, String) {
-        let mut any = Vec::new();
-        let mut addressed = Vec::new();
+    /// Of two rules for one port of a pod that with an address is the nearer.
+    fn ports(&self) -> String {
+        let mut addressed = String::new();
+        let mut any = String::new();
         for port in self.published.values().flatten() {
             let protocol = protocol_name(port.protocol);
             let Published {
@@ -176,23 +169,14 @@ impl Table<'_> {
                 pod_port,
                 ..
             } = port;
-            let mapping = format!("{protocol} . {host_port} : {pod_ip} . {pod_port}");
+            let rule = format!("{protocol} dport {host_port} dnat to {pod_ip}:{pod_port}\n");
             match port.host_ip {
-                None => any.push(mapping),
-                Some(host_ip) => addressed.push(format!("{host_ip} . {mapping}")),
+                None => any += &format!("    {rule}"),
+                Some(host_ip) => addressed += &format!("    ip daddr {host_ip} {rule}"),
             }
         }
-        (map_elements(&any), map_elements(&addressed))
+        addressed + &any
     }
-}
-
-fn map_elements(elements: &[String]) -> String {
-    let mut text = String::new();
-    if !elements.is_empty() {
-        write!(text, "\n    elements = {{ {} }}", elements.join(", "))
-            .expect("writing to a string cannot fail");
-    }
-    text
 }
 
 #[cfg(test)]
@@ -251,6 +235,7 @@ mod tests {
         let ports = vec![
             published(None, 8080, Protocol::Tcp),
             published(Some("127.0.0.1"), 53, Protocol::Udp),
+            published(None, 53, Protocol::Sctp),
         ];
         let taken = BTreeMap::from([(uid("a"), ports)]);
         let table = Table {
@@ -263,12 +248,18 @@ mod tests {
         assert!(
             script.starts_with("table ip lowtide-0123abcd\ndelete table ip lowtide-0123abcd\n")
         );
-        assert!(script.contains("elements = { tcp . 8080 : 10.88.0.2 . 80 }"));
-        assert!(script.contains("elements = { 127.0.0.1 . udp . 53 : 10.88.0.2 . 80 }"));
+        let hostports = "  chain hostports {
+    ip daddr 127.0.0.1 udp dport 53 dnat to 10.88.0.2:80
+    tcp dport 8080 dnat to 10.88.0.2:80
+    sctp dport 53 dnat to 10.88.0.2:80
+  }
+";
+        assert!(script.contains(hostports), "{script}");
+        assert!(!script.contains("map"), "nft 0.9.8 refuses those: {script}");
     }
 
     #[test]
-    fn without_ports_the_maps_are_empty_and_masquerade_stays() {
+    fn without_ports_no_rule_names_one_and_masquerade_stays() {
         let table = Table {
             name: "lowtide-0123abcd",
             bridge: "lt-0123abcd",
@@ -276,7 +267,7 @@ mod tests {
             published: &BTreeMap::new(),
         };
         let script = table.script();
-        assert!(!script.contains("elements"));
+        assert!(script.contains("chain hostports {\n  }"), "{script}");
         assert!(script.contains("masquerade"));
     }
 }
