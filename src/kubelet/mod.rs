@@ -166,6 +166,11 @@ impl Kubelet {
             ..NodeFacts::clone(&self.core.node())
         };
         if self.core.set_node(facts) {
+            // Who could not have a network may have one now.
+            for worker in self.workers.borrow().values() {
+                worker.shared.memory.borrow_mut().sandbox_trouble = None;
+                worker.shared.wake();
+            }
             self.hold_back();
         }
     }
