@@ -263,6 +263,10 @@ impl Kubelet {
             workers.get(&view.uid).map(|worker| worker.shared.clone())
         };
         match known {
+            Some(shared) if shared.view.borrow().is_another_than(&view) => {
+                let other = shared.view.borrow().key.clone();
+                return log::error!("{} has the uid of {other}; it is not run", view.key);
+            }
             Some(shared) => {
                 let before = shared.view.replace(view.clone());
                 shared.memory.borrow_mut().revise(&before, &view);
@@ -291,9 +295,11 @@ impl Kubelet {
 
     /// The pod is not in the registry any more, though nobody asked it to end: another took its
     /// name, or its record went away. It ends with the grace of its spec.
-    fn drop_pod(&self, uid: &Uid) {
+    fn drop_pod(&self, uid: &Uid, key: Option<&Key>) {
         let workers = self.workers.borrow();
-        if let Some(worker) = workers.get(uid) {
+        if let Some(worker) = workers.get(uid)
+            && key.is_none_or(|key| worker.shared.view.borrow().key == *key)
+        {
             let grace = worker.shared.view.borrow().grace;
             worker.shared.end(EndCause::Deleted, grace);
         }
