@@ -65,7 +65,7 @@ use self::facts::{NodeFacts, Site};
 use self::memory::{Checkpoint, EndCause, Final, Memory};
 use self::view::PodView;
 use self::worker::{Shared, work};
-use crate::object::{Key, Origin, Standing};
+use crate::object::{Key, Object, Origin, Standing};
 use crate::registry::{Packed, Registry};
 use crate::world::{PodNetwork, Uid, World};
 
@@ -215,9 +215,11 @@ impl Kubelet {
             Standing::Rejected(_) => return,
             Standing::Accepted | Standing::Stale(_) => {}
         }
-        let node = object.body["spec"]["nodeName"].as_str();
-        if object.is_mirror() || node != Some(&self.core.node().node_name) {
+        if object.is_mirror() {
             return;
+        }
+        if !self.is_ours(object) {
+            return orphans::of_another_name(self, object);
         }
         let view = match PodView::registered(packed, object) {
             Ok(view) => view,
@@ -248,6 +250,11 @@ impl Kubelet {
         {
             worker.shared.fresh.set(true);
         }
+    }
+
+    /// Whether it is bound to this node, by the name that this has now.
+    fn is_ours(&self, object: &Object) -> bool {
+        object.body["spec"]["nodeName"] == *self.core.node().node_name
     }
 
     /// Whether anything of the pod is with the runtime.
