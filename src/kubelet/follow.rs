@@ -44,7 +44,7 @@ pub fn look(kubelet: &Rc<Kubelet>) -> u64 {
     let known: Vec<Uid> = kubelet.workers.borrow().keys().cloned().collect();
     for uid in known {
         if !list.iter().any(|object| object.uid() == uid.as_str()) {
-            kubelet.drop_pod(&uid);
+            kubelet.drop_pod(&uid, None);
         }
     }
     for object in list {
@@ -68,7 +68,7 @@ fn pod_changed(kubelet: &Rc<Kubelet>, change: &PackedChange) {
         }
         ChangeType::Deleted => {
             if let Some(uid) = Uid::new(object.uid()) {
-                kubelet.drop_pod(&uid);
+                kubelet.drop_pod(&uid, Some(object.key()));
             }
         }
     }

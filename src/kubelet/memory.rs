@@ -247,7 +247,8 @@ pub struct Memory {
     pub refresh_retry: Option<(BootTime, Duration)>,
     /// Service account tokens in the volumes; never recorded anywhere.
     pub tokens: Tokens,
-    pub sandbox_trouble: Option<Trouble>,
+    /// With the pause in use.
+    pub sandbox_trouble: Option<(Trouble, Duration)>,
     /// Boxed: it is rare.
     pub resizing: Option<Box<Resizing>>,
     /// Kills and removals that failed: not before then again.
@@ -323,6 +324,7 @@ impl Memory {
         };
         self.volumes_stale |= shown(&before) != shown(&after) || before.pod.spec != after.pod.spec;
         self.refresh_retry = None;
+        self.sandbox_trouble = None;
     }
 
     /// Sets a probe's verdict for an instance; returns whether anything changed.

@@ -65,7 +65,7 @@ use self::facts::{NodeFacts, Site};
 use self::memory::{Checkpoint, EndCause, Final, Memory};
 use self::view::PodView;
 use self::worker::{Shared, work};
-use crate::object::{Key, Origin, Standing};
+use crate::object::{Key, Object, Origin, Standing};
 use crate::registry::{Packed, Registry};
 use crate::world::{PodNetwork, Uid, World};
 
@@ -166,6 +166,11 @@ impl Kubelet {
             ..NodeFacts::clone(&self.core.node())
         };
         if self.core.set_node(facts) {
+            // Who could not have a network may have one now.
+            for worker in self.workers.borrow().values() {
+                worker.shared.memory.borrow_mut().sandbox_trouble = None;
+                worker.shared.wake();
+            }
             self.hold_back();
         }
     }
@@ -210,9 +215,11 @@ impl Kubelet {
             Standing::Rejected(_) => return,
             Standing::Accepted | Standing::Stale(_) => {}
         }
-        let node = object.body["spec"]["nodeName"].as_str();
-        if object.is_mirror() || node != Some(&self.core.node().node_name) {
+        if object.is_mirror() {
             return;
+        }
+        if !self.is_ours(object) {
+            return orphans::of_another_name(self, object);
         }
         let view = match PodView::registered(packed, object) {
             Ok(view) => view,
@@ -245,6 +252,11 @@ impl Kubelet {
         }
     }
 
+    /// Whether it is bound to this node, by the name that this has now.
+    fn is_ours(&self, object: &Object) -> bool {
+        object.body["spec"]["nodeName"] == *self.core.node().node_name
+    }
+
     /// Whether anything of the pod is with the runtime.
     fn has_left(&self, uid: &Uid) -> bool {
         let observed = self.core.world.runtime.observe(uid);
@@ -258,6 +270,10 @@ impl Kubelet {
             workers.get(&view.uid).map(|worker| worker.shared.clone())
         };
         match known {
+            Some(shared) if shared.view.borrow().is_another_than(&view) => {
+                let other = shared.view.borrow().key.clone();
+                return log::error!("{} has the uid of {other}; it is not run", view.key);
+            }
             Some(shared) => {
                 let before = shared.view.replace(view.clone());
                 shared.memory.borrow_mut().revise(&before, &view);
@@ -286,9 +302,11 @@ impl Kubelet {
 
     /// The pod is not in the registry any more, though nobody asked it to end: another took its
     /// name, or its record went away. It ends with the grace of its spec.
-    fn drop_pod(&self, uid: &Uid) {
+    fn drop_pod(&self, uid: &Uid, key: Option<&Key>) {
         let workers = self.workers.borrow();
-        if let Some(worker) = workers.get(uid) {
+        if let Some(worker) = workers.get(uid)
+            && key.is_none_or(|key| worker.shared.view.borrow().key == *key)
+        {
             let grace = worker.shared.view.borrow().grace;
             worker.shared.end(EndCause::Deleted, grace);
         }

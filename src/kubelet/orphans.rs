@@ -129,7 +129,26 @@ fn end(kubelet: &Rc<Kubelet>, view: Rc<PodView>) {
 
 fn is_wanted(kubelet: &Kubelet, uid: &Uid) -> bool {
     let (pods, _) = kubelet.core.reader.list_packed(Kind::Pod, None);
-    pods.iter().any(|object| object.uid() == uid.as_str())
+    let mut named = pods.iter().filter(|object| object.uid() == uid.as_str());
+    named.any(|object| kubelet.is_ours(&object.unpack()))
+}
+
+/// A manifest's pod from when this node had another name: whoever has its place now has another key.
+/// Its end is an orphan's, if there is anything to end.
+pub fn of_another_name(kubelet: &Kubelet, object: &Object) {
+    let uid = Uid::new(object.uid()).filter(|_| object.is_static());
+    let Some(uid) = uid else {
+        return;
+    };
+    if !object.is_deleting() {
+        let name = &kubelet.core.node().node_name;
+        log::warn!("{} is of before this node was called {name}", object.key);
+    } else if !kubelet.workers.borrow().contains_key(&uid) && !kubelet.has_left(&uid) {
+        kubelet
+            .core
+            .registry
+            .finish_deletion(&object.key, object.uid());
+    }
 }
 
 /// A stand-in for a pod of which only the UID is left: whatever runs of it is ended.

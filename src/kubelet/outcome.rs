@@ -15,6 +15,8 @@ use crate::world::{Area, BootTime, ContainerId, DiskError, Image, RuntimeError, 
 /// A failed step is tried again after this long, with jitter.
 /// Source: Kubernetes pkg/kubelet/kubelet.go (backOffPeriod).
 const RETRY: Duration = Duration::from_secs(10);
+/// For a sandbox this doubles, up to here: each try writes to the disk.
+const SANDBOX_RETRY_MAX: Duration = Duration::from_secs(300);
 /// A failed kill or removal is tried again after this long: somebody waits for it.
 const REPEAT: Duration = Duration::from_secs(2);
 /// Volumes are tried again after 0.5 s, doubling to 2 min 2 s.
@@ -165,15 +167,19 @@ fn volumes(shared: &Shared, view: &PodView, result: Result<(), Vec<VolumeError>>
 }
 
 fn sandbox(shared: &Shared, view: &PodView, result: Result<(), RuntimeError>) {
-    let trouble = result.err().map(|error| {
+    let memory = &mut *shared.memory.borrow_mut();
+    let before = memory.sandbox_trouble.take();
+    if let Err(error) = result {
         let text = format!("Failed to create pod sandbox: {error}");
         let reason = "FailedCreatePodSandBox";
         shared
             .core
             .event(view, None, EventKind::Warning, reason, &*text);
-        trouble(shared, reason, text)
-    });
-    shared.memory.borrow_mut().sandbox_trouble = trouble;
+        let pause = before.map_or(RETRY, |(_, pause)| (pause * 2).min(SANDBOX_RETRY_MAX));
+        let mut trouble = trouble(shared, reason, text);
+        trouble.retry_at = trouble.retry_at + (pause - RETRY);
+        memory.sandbox_trouble = Some((trouble, pause));
+    }
 }
 
 fn image(

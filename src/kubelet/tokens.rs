@@ -9,9 +9,10 @@ use std::time::Duration;
 
 use k8s_openapi::api::core::v1::{Pod, ServiceAccountTokenProjection};
 
-use crate::object::Object;
+use super::Kubelet;
 use crate::object::gather::Gather;
 use crate::object::token::{Bound, BoundKind, Issuer, Minted, Wanted};
+use crate::object::{Object, Origin};
 use crate::world::{BootTime, Stamp};
 
 /// A token older than this is renewed whatever its life is.
@@ -20,6 +21,8 @@ const AGE_MAX: Duration = Duration::from_secs(24 * 3600);
 const RENEW_AFTER_PERCENT: u32 = 80;
 /// Pause before a renewal that failed is tried again, while the old token lasts.
 const RETRY: Duration = Duration::from_secs(60);
+/// What the wall clock may drift between two looks; more is a step.
+const STEP_S: u64 = 5;
 /// Life of a token that a volume says nothing about. Source: core/v1 defaults.
 const LIFE_DEFAULT_S: u32 = 3600;
 
@@ -158,6 +161,13 @@ impl Tokens {
         any
     }
 
+    /// All are due now.
+    fn doubt(&mut self, now: BootTime) {
+        for held in self.held.values_mut() {
+            held.renew_at = now;
+        }
+    }
+
     /// When the next one has to be renewed; `None` without tokens.
     pub fn renew_at(&self) -> Option<BootTime> {
         self.held.values().map(|held| held.renew_at).min()
@@ -171,6 +181,22 @@ impl Tokens {
             (None, None) => Err("failed to fetch token: none was made".to_owned()),
         }
     }
+}
+
+/// The node's own tokens are made anew where the wall clock was set: by it they end too early, or do not
+/// count yet. `before` and the result say how far it is from the boot's, in seconds.
+pub fn follow_clock(kubelet: &Kubelet, before: Option<i64>) -> i64 {
+    let stamp = kubelet.core.world.stamp();
+    let offset = stamp.wall.as_second() - stamp.boot.as_duration().as_secs() as i64;
+    if before.is_some_and(|before| before.abs_diff(offset) > STEP_S) {
+        for worker in kubelet.workers.borrow().values() {
+            if worker.shared.view.borrow().key.origin == Origin::Local {
+                worker.shared.memory.borrow_mut().tokens.doubt(stamp.boot);
+                worker.shared.wake();
+            }
+        }
+    }
+    offset
 }
 
 /// What the volumes of a pod ask for.
@@ -267,6 +293,16 @@ mod tests {
             renew(&mut tokens, life_s, Ok(robot), at(now));
             assert_eq!(tokens.get(&request(life_s)), Ok(&*format!("u1@{now}")));
         }
+    }
+
+    #[test]
+    fn tokens_are_made_anew_after_a_doubt() {
+        let mut tokens = Tokens::default();
+        renew(&mut tokens, 600, Ok("u1"), at(0));
+        tokens.doubt(at(9).boot);
+        assert_eq!(tokens.renew_at(), Some(at(9).boot));
+        renew(&mut tokens, 600, Ok("u1"), at(9));
+        assert_eq!(tokens.get(&request(600)), Ok("u1@9"));
     }
 
     #[test]

@@ -200,6 +200,11 @@ impl PodView {
         PodView::read(object, Text::Own(without_status(&object.body)))
     }
 
+    /// Whether one UID names both and they are two. What only stands in for a pod has no containers.
+    pub fn is_another_than(&self, other: &PodView) -> bool {
+        self.key != other.key && !self.containers.is_empty()
+    }
+
     /// The same of an object at rest, whose text it shares.
     pub fn registered(packed: &Packed, object: &Object) -> Result<Rc<PodView>, String> {
         PodView::read(object, Text::Registered(packed.without_status()))

@@ -3,7 +3,7 @@
 //! ```text
 //! name ──► skipped (dotfile, editor leftover, subdirectory)
 //!      ──► refused (no regular file, foreign owner, writable by others, too big)
-//!      ──► same (fingerprint as at the last scan, or still being written)
+//!      ──► same (fingerprint as at the last scan, or written while it was read, or still is)
 //!      ──► read
 //! ```
 //!
@@ -116,8 +116,13 @@ impl ManifestFiles for Directory {
                 seen_before: std::mem::take(&mut self.seen),
                 ..Scan::default()
             };
-            let (result, seen) = blocking::unblock(move || scan.run()).await;
+            let (mut result, seen) = blocking::unblock(move || scan.run()).await;
             self.seen = seen;
+            if let (Ok(listing), Some(watch)) = (&mut result, &mut self.watch)
+                && let Ok(touched) = watch.touched(&watched_directory(&self.path))
+            {
+                leave_out(listing, touched, &mut self.seen);
+            }
             result.map_err(|error| format!("read {}: {error}", self.path.display()))
         })
     }
@@ -146,6 +151,23 @@ fn watched_directory(path: &Path) -> PathBuf {
     match path.is_file() {
         true => parent.unwrap_or(Path::new(".")).to_owned(),
         false => path.to_owned(),
+    }
+}
+
+/// What was written while it was read may be half of a file, or an empty one: it stays as it was
+/// until the next scan.
+fn leave_out(
+    listing: &mut Listing,
+    touched: &BTreeSet<OsString>,
+    seen: &mut BTreeMap<OsString, Fingerprint>,
+) {
+    for file in &mut listing.files {
+        if let (Some(name), Content::Read(_)) = (Path::new(&file.path).file_name(), &file.content)
+            && touched.contains(name)
+        {
+            seen.remove(name);
+            file.content = Content::Same;
+        }
     }
 }
 

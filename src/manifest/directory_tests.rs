@@ -40,6 +40,18 @@ impl Place {
         block_on(self.files.scan()).expect("complete")
     }
 
+    /// Does something while a scan is under way.
+    fn scan_while(&mut self, act: impl FnOnce()) -> Listing {
+        loop {
+            let mut scan = self.files.scan();
+            // A small one may be over at once.
+            if block_on(future::poll_once(&mut scan)).is_none() {
+                act();
+                return block_on(scan).expect("complete");
+            }
+        }
+    }
+
     /// File names with their text, `=` if unchanged, or why they were refused.
     fn texts(&mut self) -> Vec<(String, String)> {
         let listing = self.scan();
@@ -208,6 +220,32 @@ fn a_half_written_file_waits_for_its_close() {
     drop(file);
     place.wait();
     assert_eq!(place.texts(), pairs(&[("slow", "half whole")]));
+}
+
+#[test]
+fn a_file_that_is_written_while_it_is_read_stays_as_it_was() {
+    use std::io::Write;
+    let mut place = Place::new();
+    place.put("a", "old");
+    place.put("b", "other");
+    assert_eq!(place.texts(), pairs(&[("a", "old"), ("b", "other")]));
+    let mut file = None;
+    // Before or after it is read: nobody knows.
+    let path = place.path("a");
+    let listing = place.scan_while(|| file = Some(fs::File::create(&path).expect("truncate")));
+    let texts: Vec<String> = listing.files.iter().map(shown).collect();
+    assert_eq!(texts, ["=", "other"]);
+    assert!(place.is_quiet());
+    let mut file = file.expect("created");
+    file.write_all(b"new").expect("write");
+    drop(file);
+    place.wait();
+    assert_eq!(place.texts(), pairs(&[("a", "new"), ("b", "other")]));
+    // Written and closed between: told all the same.
+    let path = place.path("b");
+    place.scan_while(|| fs::write(&path, "late").expect("write"));
+    place.wait();
+    assert_eq!(place.texts(), pairs(&[("a", "new"), ("b", "late")]));
 }
 
 #[test]

@@ -159,11 +159,14 @@ fn an_unchanged_file_changes_nothing_not_even_when_it_was_seen() {
         Duration::from_secs(20),
         Decoding::Here,
     );
+    let text = node.fed.0.borrow()["/m/a"].clone();
+    let written = |node: &Node, content| node.fed.0.borrow_mut().insert("/m/a".to_owned(), content);
+    // It is being written at that moment: no list is better than one without it.
+    written(&node, Content::Same);
     node.turn();
-    node.fed
-        .0
-        .borrow_mut()
-        .insert("/m/a".to_owned(), Content::Same);
+    written(&node, text);
+    node.turn();
+    written(&node, Content::Same);
     node.turn();
     assert_eq!(node.registry.reader().version(), version);
     assert_eq!(node.pods(), accepted(&["a-pi"]));

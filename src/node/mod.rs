@@ -126,6 +126,8 @@ impl Node {
         let doors = Doors::open(&options)?;
         let clock = SystemClock::new().map_err(|error| format!("make the clock: {error}"))?;
         let clock: Rc<dyn Clock> = Rc::new(clock);
+        // Until this function is over.
+        let _patience = task::spawn(&executor, service.clone().ask_for_patience(clock.clone()));
         let joined = join::prepare(&options, &clock)?;
         let machine = machine::read(&options)?;
         let registry = open_registry(&options, &machine.node.node_name, clock.clone()).await?;

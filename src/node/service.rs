@@ -6,17 +6,33 @@ use std::time::Duration;
 use crate::os::notify::{Notifier, State};
 use crate::world::Clock;
 
-pub struct Service(Notifier);
+/// Between two requests for more time to start.
+const PATIENCE_PERIOD: Duration = Duration::from_secs(30);
+/// What each asks for.
+const PATIENCE: Duration = Duration::from_secs(90);
+/// Half an hour: a start that takes longer hangs.
+const PATIENCE_TIMES: u32 = 60;
+
+#[derive(Clone)]
+pub struct Service(Rc<Notifier>);
 
 impl Service {
     pub fn new() -> Result<Service, String> {
         let notifier = Notifier::from_environment();
         let notifier = notifier.map_err(|error| format!("service manager's socket: {error}"))?;
-        Ok(Service(notifier))
+        Ok(Service(Rc::new(notifier)))
     }
 
     pub fn ready(&self) {
         self.tell(&State::Ready);
+    }
+
+    /// Asks for time, while the node opens: the first start of a boot looks at every layer of the images.
+    pub async fn ask_for_patience(self, clock: Rc<dyn Clock>) {
+        for _ in 0..PATIENCE_TIMES {
+            clock.sleep_until(clock.now() + PATIENCE_PERIOD).await;
+            self.tell(&State::Patience(PATIENCE));
+        }
     }
 
     pub fn stopping(&self) {

@@ -6,7 +6,7 @@ use std::io::{self, Read, Write};
 use std::os::fd::{AsFd, OwnedFd};
 use std::path::Path;
 use std::sync::Arc;
-use std::sync::atomic::{AtomicU64, Ordering};
+use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
 
 use rustix::fs::{AtFlags, Mode, OFlags};
 
@@ -15,6 +15,11 @@ use crate::world::{Area, Disk, DiskError, LocalFuture};
 
 /// Larger files are not the node's own: pod records are some tens of kilobytes.
 const READ_BYTES_MAX: u64 = 16 * 1024 * 1024;
+
+/// In ROOT: room for the record of an end when the disk is full, since a pod that is evicted gives back
+/// what it has only after that.
+const BALLAST: &str = ".ballast";
+const BALLAST_BYTES: usize = 64 * 1024;
 
 /// ROOT and RUN, held open: a later rename of a parent changes nothing.
 #[derive(Debug)]
@@ -28,6 +33,7 @@ struct Areas {
     run: OwnedFd,
     /// Distinguishes temporary files of writers at the same time.
     next: AtomicU64,
+    ballast_spent: AtomicBool,
 }
 
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -44,6 +50,7 @@ impl SystemDisk {
                 root: open_directory(rustix::fs::CWD, root)?,
                 run: open_directory(rustix::fs::CWD, run)?,
                 next: AtomicU64::new(0),
+                ballast_spent: AtomicBool::new(false),
             }),
         })
     }
@@ -86,7 +93,7 @@ impl Disk for SystemDisk {
         bytes: Vec<u8>,
     ) -> LocalFuture<'_, Result<(), DiskError>> {
         self.run("write", path, move |areas, path| {
-            areas.write(area, path, &bytes, Flush::Yes)
+            areas.write_durable(area, path, &bytes)
         })
     }
 
@@ -98,6 +105,9 @@ impl Disk for SystemDisk {
         self.run("write", ".write-check", move |areas, path| {
             let written = areas.write(area, path, &[b'x'; 64], Flush::No);
             let removed = areas.remove(area, path);
+            if area == Area::Root && written.is_ok() {
+                areas.keep_ballast();
+            }
             written.and(removed)
         })
     }
@@ -162,6 +172,29 @@ impl Areas {
             Flush::Yes => thread::flush(&directory),
             Flush::No => Ok(()),
         }
+    }
+
+    /// On a full disk it takes the place of the ballast.
+    fn write_durable(&self, area: Area, path: &str, bytes: &[u8]) -> io::Result<()> {
+        let written = self.write(area, path, bytes, Flush::Yes);
+        match &written {
+            Err(error) if error.kind() == io::ErrorKind::StorageFull && area == Area::Root => {
+                self.ballast_spent.store(true, Ordering::Relaxed);
+                self.remove(area, BALLAST)?;
+                return self.write(area, path, bytes, Flush::Yes);
+            }
+            Ok(()) if self.ballast_spent.load(Ordering::Relaxed) => self.keep_ballast(),
+            Ok(()) | Err(_) => {}
+        }
+        written
+    }
+
+    fn keep_ballast(&self) {
+        let kept = match self.read(Area::Root, BALLAST) {
+            Ok(Some(_)) => Ok(()),
+            _ => self.write(Area::Root, BALLAST, &vec![b'.'; BALLAST_BYTES], Flush::No),
+        };
+        self.ballast_spent.store(kept.is_err(), Ordering::Relaxed);
     }
 
     fn remove(&self, area: Area, path: &str) -> io::Result<()> {
@@ -295,5 +328,41 @@ mod tests {
             assert_eq!(disk.remove(Area::Root, "pods/a/x").await, Ok(()));
             assert_eq!(disk.list(Area::Root, "pods/a").await, Ok(vec![]));
         });
+    }
+
+    #[test]
+    fn a_full_disk_takes_a_durable_record_in_the_place_of_the_ballast() {
+        if super::super::process::effective_uid() != 0 {
+            eprintln!("skipped: mounting needs root");
+            return;
+        }
+        let home = tempfile::tempdir().expect("temporary directory");
+        let root = home.path().join("root");
+        std::fs::create_dir(&root).expect("root");
+        super::super::volume_fs::mount_tmpfs(&root, "size=256k").expect("mount");
+        let disk = SystemDisk::open(&root, home.path()).expect("open");
+        let ballast = root.join(BALLAST);
+        async_io::block_on(async {
+            assert_eq!(disk.try_write(Area::Root).await, Ok(()));
+            assert!(ballast.exists());
+            let filler = root.join("filler");
+            let filled = std::fs::write(&filler, vec![0; 256 * 1024]);
+            assert_eq!(
+                filled.map_err(|e| e.kind()),
+                Err(io::ErrorKind::StorageFull)
+            );
+            let bytes = vec![b'e'; 5000];
+            let refused = disk.write(Area::Root, "pods/a/x", bytes.clone()).await;
+            assert!(refused.is_err());
+            let written = disk.write_durable(Area::Root, "pods/a/x", bytes).await;
+            assert_eq!(written, Ok(()));
+            assert!(!ballast.exists());
+            std::fs::remove_file(&filler).expect("removed");
+            let written = disk.write_durable(Area::Root, "pods/b/x", vec![b'e']).await;
+            assert_eq!(written, Ok(()));
+            assert!(ballast.exists());
+        });
+        drop(disk);
+        super::super::volume_fs::unmount(&root).expect("unmounted");
     }
 }

@@ -34,6 +34,10 @@ pub struct FileWatch {
     inotify: Async<Inotify>,
     watched: Option<WatchDescriptor>,
     unfinished: BTreeSet<OsString>,
+    /// Named by any event since `catch_up`.
+    touched: BTreeSet<OsString>,
+    /// Of what was noted since then.
+    news: Meaning,
 }
 
 #[derive(Clone, Copy, PartialEq, Eq)]
@@ -49,6 +53,8 @@ impl FileWatch {
             inotify: Async::new(Inotify::init(flags)?)?,
             watched: None,
             unfinished: BTreeSet::new(),
+            touched: BTreeSet::new(),
+            news: Meaning::Nothing,
         })
     }
 
@@ -85,31 +91,43 @@ impl FileWatch {
     /// Takes note of everything until now, without waiting. Called before files are read: what is
     /// noted here needs no further look.
     pub fn catch_up(&mut self, directory: &Path) -> io::Result<()> {
-        self.drain(directory).map(drop)
+        let noted = self.drain(directory);
+        self.news = Meaning::Nothing;
+        self.touched.clear();
+        noted
+    }
+
+    /// Names that something happened to since `catch_up`: what was read of them meanwhile may be
+    /// half of it. `ready` tells when to look again.
+    pub fn touched(&mut self, directory: &Path) -> io::Result<&BTreeSet<OsString>> {
+        self.drain(directory)?;
+        Ok(&self.touched)
     }
 
     /// Resolves after at least one file became ready to be read or went away.
     pub async fn ready(&mut self, directory: &Path) -> io::Result<()> {
-        loop {
+        while self.news == Meaning::Nothing {
             self.inotify.readable().await?;
-            if self.drain(directory)? == Meaning::Ready {
-                return Ok(());
-            }
+            self.drain(directory)?;
         }
+        self.news = Meaning::Nothing;
+        Ok(())
     }
 
     /// Takes what is queued: the kernel bounds its queue (`max_queued_events`).
-    fn drain(&mut self, directory: &Path) -> io::Result<Meaning> {
-        let mut meaning = Meaning::Nothing;
+    fn drain(&mut self, directory: &Path) -> io::Result<()> {
         loop {
             let events = match self.inotify.get_ref().read_events() {
                 Ok(events) => events,
-                Err(Errno::EAGAIN) => return Ok(meaning),
+                Err(Errno::EAGAIN) => return Ok(()),
                 Err(error) => return Err(error.into()),
             };
             for event in events {
                 if self.note(directory, event.mask, event.name.as_deref()) == Meaning::Ready {
-                    meaning = Meaning::Ready;
+                    self.news = Meaning::Ready;
+                }
+                if self.touched.len() < UNFINISHED_MAX {
+                    self.touched.extend(event.name);
                 }
             }
         }

@@ -10,6 +10,8 @@ use std::time::Duration;
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub enum State<'a> {
     Ready,
+    /// The start takes longer: so long from now on.
+    Patience(Duration),
     Watchdog,
     Stopping,
     /// One line for `systemctl status`.
@@ -54,6 +56,7 @@ impl Notifier {
         };
         let text = match state {
             State::Ready => "READY=1".to_owned(),
+            State::Patience(time) => format!("EXTEND_TIMEOUT_USEC={}", time.as_micros()),
             State::Watchdog => "WATCHDOG=1".to_owned(),
             State::Stopping => "STOPPING=1".to_owned(),
             // A newline would start another assignment.
@@ -89,6 +92,10 @@ mod tests {
         };
         for (state, text) in [
             (State::Ready, "READY=1"),
+            (
+                State::Patience(Duration::from_secs(9)),
+                "EXTEND_TIMEOUT_USEC=9000000",
+            ),
             (State::Watchdog, "WATCHDOG=1"),
             (State::Stopping, "STOPPING=1"),
             (State::Status("3 pods\nrun"), "STATUS=3 pods run"),

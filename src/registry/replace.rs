@@ -27,6 +27,9 @@ use crate::object::json::fingerprint;
 use crate::object::{self, Cause, Key, Kind, Object, Problem, Provenance, Source, Standing, order};
 use crate::world::LocalFuture;
 
+/// Reason of a problem: another has the name or the UID.
+const DUPLICATE: &str = "DuplicateManifest";
+
 /// What is remembered between the lists of a source.
 #[derive(Default)]
 pub(super) struct Lists {
@@ -162,18 +165,20 @@ impl Turn<'_> {
         let mut first: BTreeMap<Key, Option<Provenance>> = BTreeMap::new();
         let mut once = Vec::new();
         for entry in entries {
-            match first.get(&entry.key) {
-                None => {
-                    first.insert(entry.key.clone(), entry.provenance.clone());
-                    once.push(entry);
+            let uid = stated_uid(&entry).map(uid_key);
+            let named = first.get(&entry.key);
+            let winner = named.or_else(|| first.get(uid.as_ref()?));
+            let Some(winner) = winner.map(|winner| place(winner, self.source)) else {
+                for name in [Some(entry.key.clone()), uid].into_iter().flatten() {
+                    first.insert(name, entry.provenance.clone());
                 }
-                Some(winner) => {
-                    let at = place(&entry.provenance, self.source);
-                    let winner = place(winner, self.source);
-                    let message = format!("{} is already defined at {winner}", entry.key);
-                    self.report(entry.key, at, "DuplicateManifest", message);
-                }
-            }
+                once.push(entry);
+                continue;
+            };
+            let what = if named.is_some() { "" } else { "the uid of " };
+            let at = place(&entry.provenance, self.source);
+            let message = format!("{what}{} is already defined at {winner}", entry.key);
+            self.report(entry.key, at, DUPLICATE, message);
         }
         (once, broken)
     }
@@ -204,7 +209,16 @@ impl Turn<'_> {
             return;
         }
         let key = entry.key.clone();
+        let other = self.other_of_uid(&entry, current.as_deref());
         let current = current.map(|now| Arc::new(now.unpack()));
+        if let Some(other) = other {
+            let problem = Problem {
+                at: place(&entry.provenance, self.source),
+                reason: DUPLICATE.to_owned(),
+                message: format!("the uid of {key} is that of {}", other.key()),
+            };
+            return self.refuse(key, current, problem);
+        }
         match self.admit(entry, current.as_deref()) {
             Ok((desired, warnings)) => {
                 self.texts.insert(key, text);
@@ -212,6 +226,16 @@ impl Turn<'_> {
             }
             Err(problem) => self.refuse(key, current, problem),
         }
+    }
+
+    /// Who else has the UID that a new pod states: the node tells pods apart by it.
+    fn other_of_uid(&self, entry: &Entry, current: Option<&Packed>) -> Option<Arc<Packed>> {
+        let uid = stated_uid(entry)?;
+        if current.is_some_and(|now| now.uid() == uid) {
+            return None;
+        }
+        let (pods, _) = self.registry.reader().list_packed(Kind::Pod, None);
+        pods.into_iter().find(|now| now.uid() == uid)
     }
 
     /// Whether an accepted object came of this very text and nothing is to be said about it.
@@ -474,6 +498,17 @@ impl Turn<'_> {
         lists.texts.append(&mut self.texts);
         (self.steps, self.replaced)
     }
+}
+
+/// The UID of a pod.
+fn stated_uid(entry: &Entry) -> Option<&str> {
+    let uid = entry.body["metadata"]["uid"].as_str();
+    uid.filter(|_| entry.key.kind == Kind::Pod)
+}
+
+/// A key that no object has.
+fn uid_key(uid: &str) -> Key {
+    Key::local(Kind::Pod, "", uid)
 }
 
 enum Verdict {

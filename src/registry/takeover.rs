@@ -55,6 +55,11 @@ pub(super) fn keep_filled(kind: Kind, body: &mut Value, current: &Value) {
     if kind != Kind::Secret || body["type"] != TYPE || account(body) != account(current) {
         return;
     }
+    // What is no object is refused later.
+    let no_object = |value: &Value| !value.is_null() && !value.is_object();
+    if no_object(&body["data"]) || no_object(&body["metadata"]["annotations"]) {
+        return;
+    }
     let stated = |body: &Value, name: &str| {
         body["data"].get(name).is_some() || body["stringData"].get(name).is_some()
     };
@@ -70,5 +75,31 @@ pub(super) fn keep_filled(kind: Kind, body: &mut Value, current: &Value) {
         && annotations.get(UID).is_none()
     {
         annotations[UID] = uid.clone();
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn what_the_node_filled_in_stays_and_what_is_no_object_is_left_for_who_refuses_it() {
+        let secret = |data: Value, annotations: Value| {
+            json!({"type": "kubernetes.io/service-account-token", "data": data,
+                   "metadata": {"annotations": annotations}})
+        };
+        let filled = json!({"token": "dA=="});
+        let uid = json!({"kubernetes.io/service-account.uid": "u1"});
+        let current = secret(filled.clone(), uid.clone());
+        for (mut stated, kept) in [
+            (secret(Value::Null, Value::Null), secret(filled, uid)),
+            (secret(json!("text"), json!({})), Value::Null),
+            (secret(json!(["a"]), json!({})), Value::Null),
+            (secret(json!({}), json!("text")), Value::Null),
+        ] {
+            let kept = if kept.is_null() { stated.clone() } else { kept };
+            keep_filled(Kind::Secret, &mut stated, &current);
+            assert_eq!(stated, kept);
+        }
     }
 }

@@ -119,7 +119,7 @@ impl Files {
     }
 
     pub fn take_spare(&self) -> io::Result<()> {
-        put(&self.spare(), &[b'.'; SPARE_BYTES], 0o600)
+        put(&self.spare(), &vec![b'.'; SPARE_BYTES], 0o600)
     }
 
     pub fn record(&self) -> io::Result<Option<Record>> {

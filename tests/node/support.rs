@@ -88,7 +88,7 @@ impl Node {
             .arg(value("pod-manifest-path", &self.manifests))
             .arg(value("image-dir", &self.images))
             .arg(format!("--cgroup-root={}", cgroup_name(&self.cgroup_place)))
-            .arg("--hostname-override=n")
+            .args(self.hostname())
             .arg(exit)
             .args(self.thresholds())
             .args(&self.flags)
@@ -117,6 +117,11 @@ impl Node {
     /// Starts an agent that leaves its pods at SIGTERM.
     pub fn start_plain(&mut self) {
         self.start_agent("--exit-stops-pods=false");
+    }
+
+    fn hostname(&self) -> Option<&'static str> {
+        let said = self.flags.iter().any(|flag| flag.contains("--hostname"));
+        (!said).then_some("--hostname-override=n")
     }
 
     /// How full the disk of the machine is decides nothing here, unless a test says so.

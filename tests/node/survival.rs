@@ -488,3 +488,22 @@ fn a_lost_store_and_a_silent_source_end_nobody() {
         node.finish();
     });
 }
+
+#[test]
+fn a_node_of_another_name_ends_what_ran_under_the_old_one() {
+    isolated(|place| {
+        let mut node = Node::started(place);
+        node.manifest("a.yaml", &pod("p", FOREVER, "", ""));
+        node.up("p");
+        node.kill();
+        node.flags.push("--hostname-override=m".to_owned());
+        node.start();
+        eventually("no pod but that of the new name", || {
+            let pods = node.list("pods");
+            let one = matches!(&pods[..], [one] if one["metadata"]["name"] == "p-m"
+                && one["status"]["phase"] == "Running");
+            one && fs::read_dir(node.run.join("pods")).unwrap().count() == 1
+        });
+        node.finish();
+    });
+}

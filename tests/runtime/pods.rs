@@ -227,6 +227,34 @@ fn a_killed_shim_is_replaced_and_containers_live_on() {
 }
 
 #[test]
+fn an_end_that_could_not_be_recorded_is_recorded_later() {
+    isolated(
+        "pods::an_end_that_could_not_be_recorded_is_recorded_later",
+        || {
+            let node = node();
+            let config = pod("one");
+            node.start_pod(&config);
+            let id = node.start(&container(&config, "main", "exec sleep 600"));
+            let containers = node.layout().pod_run(&config.uid).join("containers");
+            // In the place of what is renamed: as on a full disk, nothing can be written.
+            let full = containers.join("main.0/container.next");
+            fs::create_dir(&full).expect("mkdir");
+            node.wait(async |runtime| runtime.kill_container(&config.uid, &id).await)
+                .expect("killed");
+            eventually("its end", || {
+                node.rest();
+                containers.join("main.0/exit.json").exists()
+            });
+            node.rest();
+            let state = &node.observe(&config.uid).containers[0].state;
+            assert!(matches!(state, ContainerState::Running { .. }), "{state:?}");
+            fs::remove_dir(&full).expect("rmdir");
+            assert_eq!(node.exit(&config.uid, &id).code, 137);
+        },
+    );
+}
+
+#[test]
 fn a_crash_at_any_step_leaves_nothing_that_the_next_agent_does_not_clear() {
     isolated(
         "pods::a_crash_at_any_step_leaves_nothing_that_the_next_agent_does_not_clear",

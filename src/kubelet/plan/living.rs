@@ -448,7 +448,7 @@ fn prepare_sandbox(situation: &Situation<'_>, plan: &mut Plan, needed: bool) -> 
         return Sandbox::Coming;
     }
     match (&memory.sandbox_trouble, not_before) {
-        (Some(trouble), _) if situation.now < trouble.retry_at => plan.wake(trouble.retry_at),
+        (Some((trouble, _)), _) if situation.now < trouble.retry_at => plan.wake(trouble.retry_at),
         (_, Some(at)) if situation.now < at => plan.wake(at),
         _ => plan.begin(memory, Step::StartSandbox { attempt }),
     }

@@ -26,6 +26,7 @@ use super::Kubelet;
 use super::core::EventKind;
 use super::image_gc;
 use super::memory::EndCause;
+use super::tokens;
 use super::view::PodView;
 use super::worker::Shared;
 use crate::object::Quantity;
@@ -53,6 +54,8 @@ struct Memory {
     disk: Levels,
     disk_at: Option<BootTime>,
     limits_at: Option<BootTime>,
+    /// How far the wall's clock is from the boot's, in seconds.
+    wall: Option<i64>,
 }
 
 /// Looks for ever. The first look is over before the first pod starts, and acts on nothing: what is
@@ -68,6 +71,7 @@ pub async fn run(kubelet: Rc<Kubelet>) {
             // As often as upstream's lease is renewed; it needs no timer of its own.
             kubelet.core.registry.renew_lease();
             clock.sleep_until(clock.now() + PERIOD).await;
+            memory.wall = Some(tokens::follow_clock(&kubelet, memory.wall));
             if let Some(shortage) = look(&kubelet, &mut memory).await {
                 relieve(&kubelet, &mut memory, &shortage).await;
             }
@@ -168,14 +172,17 @@ fn evictable(kubelet: &Kubelet) -> Vec<(Rc<Shared>, Rc<PodView>)> {
     found.collect()
 }
 
-/// Whether a pod that was told to go is still here: its share comes back first.
+/// Whether a pod that was told to go is still here: its share comes back first. Where its end cannot be
+/// recorded it gives nothing back, and no other would.
 fn is_evicting(kubelet: &Kubelet) -> bool {
     let now = kubelet.core.world.clock.now();
     kubelet.workers.borrow().values().any(|worker| {
         let memory = worker.shared.memory.borrow();
         let ending = memory.checkpoint.ending.as_ref();
         let evicted = ending.filter(|ending| ending.cause == EndCause::Evicted);
-        let awaited = evicted.is_some_and(|e| now.since(e.deadline()) < CLEANUP_MAX);
+        let awaited = evicted.is_some_and(|e| {
+            now.since(e.deadline()) < CLEANUP_MAX || memory.record_retry.is_some()
+        });
         awaited && !memory.released
     })
 }

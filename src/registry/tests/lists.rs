@@ -61,6 +61,29 @@ fn a_successor_with_another_uid_replaces_the_pod_at_once() {
 }
 
 #[test]
+fn a_uid_is_of_one_pod() {
+    let node = in_memory();
+    let list = vec![stated("first", "u1", "i"), stated("second", "u1", "i")];
+    let replaced = replace(&node, list.clone());
+    assert_eq!(replaced.added, [pod_key("first")]);
+    let (key, problem) = &replaced.problems[0];
+    assert_eq!(
+        (key, &*problem.reason),
+        (&pod_key("second"), "DuplicateManifest")
+    );
+    assert!(node.reader.get(&pod_key("second")).is_none());
+    assert!(replace(&node, list).problems.is_empty(), "told twice");
+    // Under another name it waits until the one before is gone.
+    let renamed = vec![stated("third", "u1", "i")];
+    let replaced = replace(&node, renamed.clone());
+    assert_eq!(replaced.problems[0].0, pod_key("third"));
+    let third = node.reader.get(&pod_key("third")).expect("shown");
+    assert!(matches!(third.standing, Standing::Rejected(_)));
+    node.registry.finish_deletion(&pod_key("first"), "u1");
+    assert_eq!(replace(&node, renamed).added, [pod_key("third")]);
+}
+
+#[test]
 fn a_file_that_comes_back_while_its_pod_stops_is_run_again_afterwards() {
     let node = in_memory();
     let list = vec![stated("web", "u1", "i")];

@@ -14,8 +14,8 @@ use crate::os::process::ProcessIdentity;
 use crate::runtime::sandbox::record::{
     ContainerPhase, ContainerRecord, SandboxPhase, SandboxRecord, VERSION,
 };
-use crate::runtime::shim::client::Client;
-use crate::runtime::shim::wire::{ListedState, LogConfig, RunRequest, Stdin, Terminal};
+use crate::runtime::shim::client::{Client, ShimError};
+use crate::runtime::shim::wire::{Failure, ListedState, LogConfig, RunRequest, Stdin, Terminal};
 use crate::runtime::volumes::clean_subpaths;
 use crate::world::{ContainerConfig, ContainerId, RemoveError, RuntimeError, Uid};
 
@@ -65,25 +65,19 @@ pub async fn start(
     let mut record = new_record(host, &config, &sandbox, &image);
     host.record_container(&uid, &record)?;
     let outcome = create(host, &config, (sandbox, pause), &mut record, image).await;
-    match outcome {
-        Ok(()) => Ok(record.id),
-        Err(RuntimeError::Start { code, message }) => {
-            watch::end(host, &uid, &record, |stamp| {
-                exit::not_started(code, &message, stamp)
-            })
-            .await;
-            Err(RuntimeError::Start { code, message })
-        }
-        Err(error) => {
-            if let Err(left) = take_away(host, &uid, &record).await {
-                log::warn!(
-                    "clean up after container {} of pod {uid}: {left}",
-                    record.name
-                );
-            }
-            Err(error)
-        }
+    let Err(error) = outcome else {
+        return Ok(record.id);
+    };
+    // An end that cannot be recorded leaves nothing to see.
+    let ended = matches!(&error, RuntimeError::Start { code, message }
+        if watch::end(host, &uid, &record, |stamp| exit::not_started(*code, message, stamp)).is_ok());
+    if !ended && let Err(left) = take_away(host, &uid, &record).await {
+        log::warn!(
+            "clean up after container {} of pod {uid}: {left}",
+            record.name
+        );
     }
+    Err(error)
 }
 
 pub fn ready_sandbox(
@@ -240,7 +234,12 @@ pub async fn stop(host: &Rc<Host>, uid: &Uid, id: &ContainerId) -> Result<(), Ru
     let record = host.mirror.container(uid, id)?;
     let client: Client = host.connect(uid).await?;
     let name = format!("{}.{}", record.name, record.attempt);
-    Ok(client.signal(&name, record.stop_signal).await?)
+    let asked = client.signal(&name, record.stop_signal).await;
+    // It does not run: its end was not heard of.
+    if let Err(ShimError::Refused(Failure::NotFound(_))) = asked {
+        watch::look(host, uid).await?;
+    }
+    Ok(asked?)
 }
 
 /// Kills every process of the container; the shim sees the end.

@@ -3,6 +3,7 @@
 //! ```text
 //!   Changed ─► list ─┬─ pause is not the recorded one ─► sandbox dead
 //!                    └─ a container ended ─► exit.json + last words ─► record(Ended) ─► release
+//!   failed  ─► list, after a pause or at the next change
 //!   lost    ─► connect again, to a new shim if need be ─► look
 //! ```
 //! An end is recorded before it is shown, and shown before its leftovers are cleared away: the
@@ -12,31 +13,57 @@ use std::rc::{Rc, Weak};
 use std::time::Duration;
 
 use async_channel::Receiver;
+use futures_lite::future;
 
 use crate::os::task;
 use crate::runtime::sandbox::record::{ContainerPhase, ContainerRecord, SandboxPhase};
 use crate::runtime::shim::record::{ExitCause, ExitRecord, PodDirectory};
 use crate::runtime::shim::wire::{Listed, ListedState, Listing};
-use crate::world::{Exit, RuntimeError, Stamp, Uid};
+use crate::world::{Exit, LocalFuture, RuntimeError, Stamp, Uid};
 
 use super::exit::{self, Ending, Memory};
 use super::{Host, container};
 
-/// Between two tries to reach a lost shim; doubled each time.
+/// Between two tries to reach a lost shim, or to take down what one says; doubled each time.
 const RECONNECT_FIRST: Duration = Duration::from_millis(100);
 const RECONNECT_MAX: Duration = Duration::from_secs(30);
 
 /// Runs until the pod is gone, the connection is replaced, or the runtime is dropped.
 pub async fn watch(host: Weak<Host>, uid: Uid, changes: Receiver<()>) {
-    while changes.recv().await.is_ok() {
+    let mut pause = RECONNECT_FIRST;
+    let mut again: Option<LocalFuture<'static, ()>> = None;
+    loop {
+        let heard = async { changes.recv().await.is_ok() };
+        let connected = match again.take() {
+            // What was not seen may have been the last change.
+            Some(wake) => {
+                future::or(heard, async {
+                    wake.await;
+                    true
+                })
+                .await
+            }
+            None => heard.await,
+        };
+        if !connected {
+            break;
+        }
         let Some(host) = host.upgrade() else {
             return;
         };
-        if let Err(error) = look(&host, &uid).await {
-            log::debug!("look at pod {uid}: {error}; at the next change again");
+        match look(&host, &uid).await {
+            Ok(()) => pause = RECONNECT_FIRST,
+            Err(error) => {
+                log::debug!(
+                    "look at pod {uid}: {error}; again in {} ms",
+                    pause.as_millis()
+                );
+                again = Some(host.clock.sleep_until(host.clock.now() + pause));
+                pause = (pause * 2).min(RECONNECT_MAX);
+            }
         }
     }
-    let mut pause = RECONNECT_FIRST;
+    pause = RECONNECT_FIRST;
     loop {
         let Some(host) = host.upgrade() else {
             return;
@@ -110,22 +137,21 @@ async fn note_container(
             };
             host.record_container(uid, &record)
         }
-        (ContainerPhase::Started { .. }, _) => {
-            note_end(host, uid, record).await;
-            Ok(())
-        }
+        (ContainerPhase::Started { .. }, _) => note_end(host, uid, record).await,
         // Its exit may be here before the answer that it started; without one it is being made by
         // us now, and what a crash left in this state is `recover`'s.
-        (ContainerPhase::Making, _) => {
-            if seen_exit(host, uid, record).is_some() {
-                note_end(host, uid, record).await;
-            }
-            Ok(())
-        }
+        (ContainerPhase::Making, _) => match seen_exit(host, uid, record) {
+            Some(_) => note_end(host, uid, record).await,
+            None => Ok(()),
+        },
     }
 }
 
-async fn note_end(host: &Rc<Host>, uid: &Uid, record: &ContainerRecord) {
+async fn note_end(
+    host: &Rc<Host>,
+    uid: &Uid,
+    record: &ContainerRecord,
+) -> Result<(), RuntimeError> {
     let seen = seen_exit(host, uid, record);
     let started = match record.phase {
         ContainerPhase::Started { started } => Some(started),
@@ -134,9 +160,9 @@ async fn note_end(host: &Rc<Host>, uid: &Uid, record: &ContainerRecord) {
     match seen {
         Some(seen) => {
             let words = last_words(record, &seen).await;
-            end(host, uid, record, |_| of_record(&seen, words)).await;
+            end(host, uid, record, |_| of_record(&seen, words))
         }
-        None => end(host, uid, record, |now| exit::unseen(started, now)).await,
+        None => end(host, uid, record, |now| exit::unseen(started, now)),
     }
 }
 
@@ -178,25 +204,24 @@ fn of_record(seen: &ExitRecord, words: String) -> Exit {
 
 /// Records an end, shows it, and clears the instance's leftovers away in the background.
 /// Does nothing if the instance has ended already: the first account stands.
-pub async fn end(
+/// Errors: it is not recorded, and not shown.
+pub fn end(
     host: &Rc<Host>,
     uid: &Uid,
     record: &ContainerRecord,
     exit: impl FnOnce(Stamp) -> Exit,
-) {
+) -> Result<(), RuntimeError> {
     let Ok(mut record) = host.mirror.container(uid, &record.id) else {
-        return;
+        return Ok(());
     };
     if let ContainerPhase::Ended(_) = record.phase {
-        return;
+        return Ok(());
     }
     record.phase = ContainerPhase::Ended(exit(host.stamp()));
-    if let Err(error) = host.record_container(uid, &record) {
-        log::warn!(
-            "record the end of container {} of pod {uid}: {error}",
-            record.name
-        );
-    }
+    host.record_container(uid, &record).inspect_err(|error| {
+        let name = &record.name;
+        log::warn!("record the end of container {name} of pod {uid}: {error}");
+    })?;
     let (weak, uid) = (Rc::downgrade(host), uid.clone());
     let release = async move {
         let Some(host) = weak.upgrade() else {
@@ -207,4 +232,5 @@ pub async fn end(
         }
     };
     task::spawn(&host.executor, release).detach();
+    Ok(())
 }
