@@ -190,7 +190,12 @@ pub async fn end(
     if let ContainerPhase::Ended(_) = record.phase {
         return;
     }
-    record.phase = ContainerPhase::Ended(exit(host.stamp()));
+    let exit = exit(host.stamp());
+    if exit.reason == "OOMKilled" {
+        let (namespace, pod, name) = (&record.namespace, &record.pod_name, &record.name);
+        log::warn!("Pod {namespace}/{pod}: container {name} ran out of memory and was killed");
+    }
+    record.phase = ContainerPhase::Ended(exit);
     if let Err(error) = host.record_container(uid, &record) {
         log::warn!(
             "record the end of container {} of pod {uid}: {error}",
