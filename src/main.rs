@@ -1,6 +1,7 @@
 //! Which role is this process: node, shim, pause or client.
 
 use std::io::Write;
+use std::os::unix::fs::MetadataExt;
 use std::process::ExitCode;
 
 use lowtide::cli::{self, EXIT_USAGE, Invocation, Refusal};
@@ -26,7 +27,8 @@ fn main() -> ExitCode {
             match lowtide::node::run(*options) {
                 Ok(()) => ExitCode::SUCCESS,
                 Err(error) => {
-                    eprintln!("lowtide run: {error}");
+                    let priority = if is_journal() { "<3>" } else { "" };
+                    eprintln!("{priority}lowtide run: {error}");
                     ExitCode::FAILURE
                 }
             }
@@ -58,14 +60,34 @@ fn print(text: &str) -> ExitCode {
     ExitCode::SUCCESS
 }
 
-/// `RUST_LOG` decides; `info` otherwise. Under a service manager lines need no time of their own.
+/// `RUST_LOG` decides; `info` otherwise. In the journal lines need no time of their own, and have
+/// the priority that `journalctl -p` looks for (sd-daemon(3)).
 fn start_logging() {
-    let under_manager = std::env::var_os("JOURNAL_STREAM").is_some();
     let environment = env_logger::Env::default().default_filter_or("info");
     let mut builder = env_logger::Builder::from_env(environment);
     builder.format_target(false);
-    if under_manager {
-        builder.format_timestamp(None);
+    if is_journal() {
+        builder.format(|line, record| {
+            let level = record.level();
+            let priority = match level {
+                log::Level::Error => 3,
+                log::Level::Warn => 4,
+                log::Level::Info => 6,
+                log::Level::Debug | log::Level::Trace => 7,
+            };
+            let text = record.args().to_string();
+            // Each line is an entry of its own there.
+            let text = text.replace('\n', &format!("\n<{priority}>    "));
+            writeln!(line, "<{priority}>[{level:<5}] {text}")
+        });
     }
     builder.init();
+}
+
+/// Whether standard error is the stream that the service manager speaks of, and no redirection of it.
+fn is_journal() -> bool {
+    let told = std::env::var_os("JOURNAL_STREAM");
+    let stream = std::fs::metadata("/proc/self/fd/2");
+    let stream = stream.map(|meta| format!("{}:{}", meta.dev(), meta.ino()));
+    told.is_some_and(|told| stream.is_ok_and(|stream| told == *stream))
 }

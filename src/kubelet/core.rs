@@ -134,7 +134,7 @@ impl Core {
         task::spawn(&self.executor, task)
     }
 
-    /// Publishes an event about a pod, or about one of its containers.
+    /// Publishes an event about a pod, or about one of its containers; the log has what is wrong too.
     pub fn event(
         &self,
         pod: &PodView,
@@ -143,14 +143,18 @@ impl Core {
         reason: &str,
         message: impl Into<String>,
     ) {
-        self.registry.record(EventRecord {
+        let message = message.into();
+        let fresh = self.registry.record(EventRecord {
             involved: pod.key.clone(),
             uid: pod.uid.to_string(),
             field_path: container.map(|c| pod.field_path(c)),
-            warning: kind == EventKind::Warning,
+            warning: kind != EventKind::Normal,
             reason: reason.to_owned(),
-            message: message.into(),
+            message: message.clone(),
         });
+        if fresh && kind == EventKind::Warning {
+            log::warn!("{}: {reason}: {message}", pod.key);
+        }
     }
 
     /// Publishes an event about the node.
@@ -161,7 +165,7 @@ impl Core {
             // As upstream's kubelet does, and kubectl looks for: it is the same in the cluster.
             uid: name.clone(),
             field_path: None,
-            warning: kind == EventKind::Warning,
+            warning: kind != EventKind::Normal,
             reason: reason.to_owned(),
             message: message.into(),
         });
@@ -232,6 +236,8 @@ impl Core {
 pub enum EventKind {
     Normal,
     Warning,
+    /// A warning of which the log has a line of its own.
+    Logged,
 }
 
 /// References of a pod resolve among objects of its own origin only.

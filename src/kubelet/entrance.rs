@@ -137,7 +137,7 @@ impl Kubelet {
                 log::warn!("{} waits: {}", view.key, held.message);
                 let text = held.message.clone();
                 self.core
-                    .event(view, None, EventKind::Warning, &held.reason, text);
+                    .event(view, None, EventKind::Logged, &held.reason, text);
             }
             None => {}
         }
@@ -190,8 +190,7 @@ impl Kubelet {
     fn reject(&self, shared: &Shared, view: &PodView, refusal: Refusal) {
         log::warn!("{} is rejected: {}", view.key, refusal.message);
         let (reason, text) = (refusal.reason.as_str(), refusal.message.as_str());
-        self.core
-            .event(view, None, EventKind::Warning, reason, text);
+        self.core.event(view, None, EventKind::Logged, reason, text);
         shared.reject(refusal);
     }
 
@@ -258,9 +257,7 @@ fn make_room(view: &PodView, views: &Views, short: &[Shortage]) -> Result<(), Re
         let (shared, of) = others[place];
         log::warn!("{} makes room for {}", of.key, view.key);
         let (reason, text) = (preempt::REASON, preempt::MESSAGE);
-        shared
-            .core
-            .event(of, None, EventKind::Warning, reason, text);
+        shared.core.event(of, None, EventKind::Logged, reason, text);
         shared.preempt(of.grace);
     }
     Ok(())

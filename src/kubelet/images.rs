@@ -33,7 +33,7 @@ pub async fn ensure(
     if container.pull_policy == PullPolicy::Never {
         let text =
             format!("Container image {reference:?} is not present with pull policy of Never");
-        let kind = EventKind::Warning;
+        let kind = EventKind::Logged;
         core.event(pod, Some(container), kind, "ErrImageNeverPull", &*text);
         return Err(failure("ErrImageNeverPull", text));
     }
@@ -97,7 +97,7 @@ async fn pull(
         return Ok(image);
     }
     let text = format!("Failed to pull image {reference:?}: {error}");
-    core.event(pod, Some(container), EventKind::Warning, "Failed", text);
+    core.event(pod, Some(container), EventKind::Logged, "Failed", text);
     let reason = match &error {
         PullError::InvalidName(_) => "InvalidImageName",
         PullError::Unreachable(_)
@@ -106,7 +106,7 @@ async fn pull(
         | PullError::Disk(_) => "ErrImagePull",
     };
     let text = format!("Error: {reason}");
-    core.event(pod, Some(container), EventKind::Warning, "Failed", text);
+    core.event(pod, Some(container), EventKind::Logged, "Failed", text);
     Err(failure(reason, error.to_string()))
 }
 

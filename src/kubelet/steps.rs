@@ -480,7 +480,7 @@ async fn tear_down(shared: &Shared, view: &PodView, cause: EndCause) -> Result<(
                 Err(RemoveError::Files(why)) => {
                     let text = format!("the pod is gone, its files will be removed later: {why}");
                     log::warn!("{}: {text}", view.key);
-                    core.event(view, None, EventKind::Warning, "FilesLeft", text);
+                    core.event(view, None, EventKind::Logged, "FilesLeft", text);
                     leftovers::leave(core, view, &why).await;
                 }
             }

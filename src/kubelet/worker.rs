@@ -341,7 +341,7 @@ impl Worker {
         if told.stale != view.stale {
             if let Some(problem) = &view.stale {
                 let text = format!("running the last good version; {problem}");
-                core.event(view, None, EventKind::Warning, "InvalidManifest", text);
+                core.event(view, None, EventKind::Logged, "InvalidManifest", text);
             }
             told.stale = view.stale.clone();
         }

@@ -193,7 +193,11 @@ impl Scan {
 
     fn visit_all(&mut self) -> io::Result<()> {
         let meta = match fs::metadata(&self.path) {
-            Err(error) if error.kind() == io::ErrorKind::NotFound => return Ok(()),
+            Err(error) if error.kind() == io::ErrorKind::NotFound => {
+                let warning = format!("{} does not exist: it states no pods", self.path.display());
+                self.listing.warnings.push(warning);
+                return Ok(());
+            }
             other => other?,
         };
         if !meta.is_dir() {

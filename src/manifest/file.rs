@@ -107,6 +107,9 @@ impl<F: ManifestFiles> FileSource<F> {
                 }
             };
             let Some(parsed) = parsed else { continue };
+            if parsed.blank && states(registry, &file.path) {
+                broken.push(source::emptied(&file.path));
+            }
             for entry in &parsed.entries {
                 match entry {
                     Entry::Broken(problem) => broken.push(problem.clone()),
@@ -133,6 +136,12 @@ impl<F: ManifestFiles> FileSource<F> {
         }
         self.skipped = now;
     }
+}
+
+/// Whether anything that was read from a file, by this agent or one before, is still wanted.
+fn states(registry: &Registry, file: &str) -> bool {
+    let accepted = registry.reader().accepted_from(Source::File, file);
+    accepted.iter().any(|now| !now.is_deleting())
 }
 
 /// Takes out what was read, in order, with what the same path held before.

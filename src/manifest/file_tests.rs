@@ -8,6 +8,7 @@ use jiff::Timestamp;
 
 use super::{Decoding, FileSource};
 use crate::manifest::directory::{Content, Directory, FileText, Listing, ManifestFiles};
+use crate::manifest::switch_off;
 use crate::manifest::testing::{StillClock, memory_registry};
 use crate::object::{Kind, Source, Standing};
 use crate::registry::Registry;
@@ -140,6 +141,55 @@ fn a_file_that_stops_parsing_or_is_refused_keeps_its_pod() {
     node.put("/m/a", &pod("a"));
     node.turn();
     assert_eq!(node.pods(), accepted(&["a-pi"]));
+}
+
+#[test]
+fn a_file_that_becomes_empty_keeps_its_pod_and_one_of_comments_ends_it() {
+    let mut node = Node::new();
+    node.put("/m/a", "");
+    node.turn();
+    assert_eq!(node.pods(), [], "nothing was before");
+    for blank in ["", " \n\t\n"] {
+        node.put("/m/a", &pod("a"));
+        node.turn();
+        node.put("/m/a", blank);
+        node.turn();
+        assert_eq!(node.pods(), [("a-pi".to_owned(), "stale")]);
+        node.source = FileSource::new(
+            node.fed.clone(),
+            "Pi",
+            Duration::from_secs(20),
+            Decoding::Here,
+        );
+        node.turn();
+        let same = Content::Same;
+        node.fed.0.borrow_mut().insert("/m/a".to_owned(), same);
+        node.turn();
+        assert_eq!(node.pods(), [("a-pi".to_owned(), "stale")]);
+        let (pods, _) = node.registry.reader().list(Kind::Pod, None);
+        let Standing::Stale(problem) = &pods[0].standing else {
+            panic!("not stale");
+        };
+        let told = "/m/a:1: the file is empty: remove it to end its pods";
+        assert_eq!(problem.to_string(), told);
+    }
+    node.put("/m/a", "# kind: Pod\n");
+    node.turn();
+    assert_eq!(node.pods(), []);
+    node.put("/m/a", "");
+    node.turn();
+    assert_eq!(node.pods(), [], "its pod is on its way out");
+}
+
+#[test]
+fn a_source_that_is_switched_off_leaves_nothing_behind() {
+    let mut node = Node::new();
+    node.put("/m/a", &pod("a"));
+    node.turn();
+    block_on(switch_off(Source::Http, &node.registry));
+    assert_eq!(node.pods(), accepted(&["a-pi"]));
+    block_on(switch_off(Source::File, &node.registry));
+    assert_eq!(node.pods(), []);
 }
 
 #[test]

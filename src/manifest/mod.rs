@@ -21,5 +21,5 @@ mod url;
 
 pub use directory::{Content, Directory, FileText, Listing, ManifestFiles};
 pub use file::FileSource;
-pub use source::Decoding;
+pub use source::{Decoding, switch_off};
 pub use url::{Answer, Fetch, HttpSource};

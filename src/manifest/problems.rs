@@ -12,7 +12,7 @@ use crate::registry::{EventRecord, Registry, Replaced};
 pub struct Reported {
     /// Texts by where they are about: a place's own trouble, skipped names, broken texts.
     texts: BTreeMap<String, String>,
-    objects: BTreeMap<Key, Problem>,
+    objects: Vec<(Key, Problem)>,
     unreachable: Option<String>,
 }
 
@@ -45,24 +45,30 @@ impl Reported {
             log::warn!("manifest {}: {key}: {}", warning.at, warning.message);
             publish(registry, key, warning);
         }
-        for (key, problem) in &replaced.problems {
-            if broken.contains(problem) {
-                continue;
-            }
-            let known = self.objects.insert(key.clone(), problem.clone());
-            if known.as_ref() != Some(problem) {
-                log::warn!("manifest {}: {key}: {}", problem.at, problem.message);
-            }
-        }
-        self.objects.retain(|key, problem| {
+        self.objects.retain(|told| {
+            let (key, problem) = told;
+            let over = replaced.over.contains(told);
             let object = reader.get_packed(key);
-            let cleared = object.is_none_or(|object| *object.standing() == Standing::Accepted)
-                && !replaced.problems.iter().any(|(named, _)| named == key);
-            if cleared {
+            let again =
+                |(named, now): &(Key, Problem)| named == key && now.at.file == problem.at.file;
+            if over
+                && object.is_none_or(|object| *object.standing() == Standing::Accepted)
+                && !replaced.problems.iter().any(again)
+            {
                 log::info!("manifest {}: {key} is accepted or gone", problem.at.file);
             }
-            !cleared
+            !over
         });
+        for told in &replaced.problems {
+            let (key, problem) = told;
+            if !broken.contains(problem) {
+                log::warn!("manifest {}: {key}: {}", problem.at, problem.message);
+                self.objects.push(told.clone());
+            }
+        }
+        for key in replaced.removed.iter().filter(|key| key.kind == Kind::Pod) {
+            log::info!("{key} ends: its manifest is gone");
+        }
     }
 
     /// The whole source could not be read; everything from it stays.

@@ -42,6 +42,8 @@ pub struct Text {
 pub struct Parsed {
     pub digest: Vec<u8>,
     pub entries: Vec<Entry>,
+    /// Not even a comment is in it.
+    pub blank: bool,
 }
 
 #[derive(Clone, Debug)]
@@ -94,6 +96,22 @@ impl Text {
     }
 }
 
+/// A source that an earlier start had and this one has not states nothing: what is left of it ends.
+pub async fn switch_off(source: Source, registry: &Registry) {
+    let flag = match source {
+        Source::Http => "manifest-url",
+        _ => "pod-manifest-path",
+    };
+    match registry.replace(source, Vec::new()).await {
+        Ok(replaced) if replaced.removed.is_empty() => {}
+        Ok(replaced) => {
+            let count = replaced.removed.len();
+            log::warn!("no --{flag} any more: {count} objects that were read from it end");
+        }
+        Err(error) => log::error!("end what --{flag} stated: {error}"),
+    }
+}
+
 /// Identity of a text.
 fn digest(bytes: &[u8]) -> Vec<u8> {
     let digest = ring::digest::digest(&ring::digest::SHA256, bytes);
@@ -138,6 +156,7 @@ fn parse(bytes: &[u8], origin: Origin<'_>) -> Parsed {
     Parsed {
         digest: digest(bytes),
         entries,
+        blank: bytes.trim_ascii().is_empty(),
     }
 }
 
@@ -166,6 +185,19 @@ pub fn refused(file: &str, message: String) -> Problem {
         line: 1,
     };
     problem(at, UNREADABLE, message)
+}
+
+/// A file that lost what it stated: a full disk or a power cut does that more often than its owner.
+pub fn emptied(file: &str) -> Problem {
+    let at = Provenance {
+        file: file.to_owned(),
+        line: 1,
+    };
+    problem(
+        at,
+        INVALID,
+        "the file is empty: remove it to end its pods".to_owned(),
+    )
 }
 
 fn problem(at: Provenance, reason: &str, message: String) -> Problem {

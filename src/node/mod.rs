@@ -44,7 +44,7 @@ use crate::kubelet::core::ReadText;
 use crate::kubelet::facts::NodeFacts;
 use crate::kubelet::image_gc;
 use crate::kubelet::node_status::Machine;
-use crate::manifest::{Decoding, Directory, FileSource, HttpSource};
+use crate::manifest::{self, Decoding, Directory, FileSource, HttpSource};
 use crate::net::proxy::Proxies;
 use crate::net::unix;
 use crate::object::Source;
@@ -466,6 +466,11 @@ async fn start_sources(
     parts: &Parts,
     executor: &Rc<LocalExecutor<'static>>,
 ) -> Result<Vec<Task<()>>, String> {
+    for source in [Source::File, Source::Http] {
+        if !own_sources(options).contains(&source) {
+            manifest::switch_off(source, registry).await;
+        }
+    }
     let mut tasks = Vec::new();
     let node = &machine.node.node_name;
     let clock = parts.world.clock.clone();

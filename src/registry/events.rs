@@ -41,7 +41,7 @@ struct Known {
 }
 
 impl Events {
-    /// The steps that publish `event` and forget what is over.
+    /// The steps that publish `event` and forget what is over; and whether it is one of its own.
     pub fn record(
         &mut self,
         mut event: EventRecord,
@@ -49,7 +49,7 @@ impl Events {
         node_name: &str,
         limits: &Limits,
         reader: &Reader,
-    ) -> Vec<Step> {
+    ) -> (Vec<Step>, bool) {
         let mut steps = self.expire(now.boot, limits.events, limits, reader);
         let talk = self.talk(&event, now.boot);
         let telling = talk.place(&mut event, now.boot);
@@ -60,7 +60,7 @@ impl Events {
             if let Some(known) = self.by_sameness.get_mut(&sameness) {
                 known.count += 1;
             }
-            return steps;
+            return (steps, false);
         }
         self.turn += 1;
         let turn = self.turn;
@@ -76,6 +76,7 @@ impl Events {
             object.body["message"] = json!(event.message);
             Some(object)
         });
+        let fresh = again.is_none();
         let object = match again {
             Some(object) => object,
             None => {
@@ -91,7 +92,7 @@ impl Events {
             }
         };
         steps.push(Step::Put(Box::new(object)));
-        steps
+        (steps, fresh)
     }
 
     fn talk(&mut self, event: &EventRecord, now: BootTime) -> &mut Talk {

@@ -91,6 +91,8 @@ pub struct Replaced {
     pub removed: Vec<Key>,
     /// Rejected or stale, each with its reason. Only those whose problem is new.
     pub problems: Vec<(Key, Problem)>,
+    /// Those of the list before that this one has no more.
+    pub over: Vec<(Key, Problem)>,
     /// Taken, with something to say about it (unknown fields). Only for added and changed entries.
     pub warnings: Vec<(Key, Problem)>,
 }

@@ -8,7 +8,7 @@ use event_listener::EventListener;
 use super::packed::{Packed, PackedChange};
 use super::published::Shared;
 use super::{Change, Gone};
-use crate::object::{Key, Kind, Object};
+use crate::object::{Key, Kind, Object, Source, Standing};
 
 /// Most changes that one step of a cursor hands over.
 const CHANGES_PER_STEP: usize = 64;
@@ -80,6 +80,31 @@ impl Reader {
             namespace.is_none_or(|namespace| object.key().namespace == namespace)
         };
         Ok(unchanged.chain(changed).filter(inside).cloned().collect())
+    }
+
+    /// What of that file goes on while nothing can be read from it.
+    pub fn accepted_from(&self, source: Source, file: &str) -> Vec<Arc<Packed>> {
+        let mut owned = self.owned_by(source);
+        owned.retain(|now| {
+            let is_of_file = now.provenance().is_some_and(|at| at.file == file);
+            is_of_file && !matches!(now.standing(), Standing::Rejected(_))
+        });
+        owned
+    }
+
+    pub(super) fn owned_by(&self, source: Source) -> Vec<Arc<Packed>> {
+        let state = self.shared.look();
+        let durable = Kind::ALL.into_iter().filter(|kind| kind.durable());
+        let all = durable.flat_map(|kind| {
+            let objects = state.objects(kind);
+            let ours: Vec<_> = objects
+                .values()
+                .filter(|now| now.source() == source)
+                .cloned()
+                .collect();
+            ours
+        });
+        all.collect()
     }
 
     /// The newest version given out.

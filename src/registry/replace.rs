@@ -58,6 +58,15 @@ struct Entry {
     provenance: Option<Provenance>,
     body: Value,
     lines: FieldLines,
+    /// Where what is there under this key was stated.
+    holder: Option<Provenance>,
+}
+
+impl Entry {
+    /// A copy, whatever its name, takes nothing over while the file that it was made of states it.
+    fn is_newcomer(&self) -> bool {
+        file_of(&self.provenance) != file_of(&self.holder)
+    }
 }
 
 /// The work on one list.
@@ -132,7 +141,8 @@ impl Registry {
 }
 
 impl Turn<'_> {
-    /// Entries in (file, line) order, each key once; and the texts that yield no object.
+    /// Entries in (file, line) order behind those of what is there, each key once; and the texts
+    /// that yield no object.
     fn sort(&mut self, complete: Vec<Incoming>) -> (Vec<Entry>, Vec<Problem>) {
         let mut entries = Vec::new();
         let mut broken = Vec::new();
@@ -144,6 +154,7 @@ impl Turn<'_> {
                     body,
                     lines,
                 } => entries.push(Entry {
+                    holder: self.holder(&key),
                     key,
                     provenance,
                     body,
@@ -160,11 +171,19 @@ impl Turn<'_> {
             _ => 1,
         };
         order::sort_by(&mut entries, |a, b| {
-            (rank(a), &a.provenance).cmp(&(rank(b), &b.provenance))
+            let place = |entry: &Entry| (rank(entry), entry.is_newcomer());
+            (place(a), &a.provenance).cmp(&(place(b), &b.provenance))
         });
         let mut first: BTreeMap<Key, Option<Provenance>> = BTreeMap::new();
         let mut once = Vec::new();
         for entry in entries {
+            // A file that cannot be read may state it yet.
+            let unread = |at: &&Provenance| broken.iter().any(|problem| problem.at.file == at.file);
+            if entry.is_newcomer()
+                && let Some(holder) = entry.holder.as_ref().filter(unread)
+            {
+                first.insert(entry.key.clone(), Some(holder.clone()));
+            }
             let uid = stated_uid(&entry).map(uid_key);
             let named = first.get(&entry.key);
             let winner = named.or_else(|| first.get(uid.as_ref()?));
@@ -181,6 +200,13 @@ impl Turn<'_> {
             self.report(entry.key, at, DUPLICATE, message);
         }
         (once, broken)
+    }
+
+    /// Where the source stated what is there under that key.
+    fn holder(&self, key: &Key) -> Option<Provenance> {
+        let now = self.registry.reader().get_packed(key)?;
+        let ours = now.source() == self.source && !matches!(now.standing(), Standing::Rejected(_));
+        now.provenance().filter(|_| ours).cloned()
     }
 
     /// An entry that its source did not state anew.
@@ -261,6 +287,7 @@ impl Turn<'_> {
             provenance,
             mut body,
             lines,
+            ..
         } = entry;
         if let Some(current) = current {
             keep_filled(key.kind, &mut body, &current.body);
@@ -346,12 +373,10 @@ impl Turn<'_> {
 
     /// Everything accepted from a broken file stays; if there is nothing, a placeholder shows it.
     fn mark_file(&mut self, problem: Problem) {
-        let from_file: Vec<Arc<Packed>> = self
-            .owned()
-            .into_iter()
-            .filter(|now| !matches!(now.standing(), Standing::Rejected(_)))
-            .filter(|now| now.provenance().map(|p| &p.file) == Some(&problem.at.file))
-            .collect();
+        let from_file = self
+            .registry
+            .reader()
+            .accepted_from(self.source, &problem.at.file);
         let key = match from_file.first() {
             Some(now) => now.key().clone(),
             None => self.placeholder_key(&problem),
@@ -430,10 +455,8 @@ impl Turn<'_> {
     }
 
     fn remove_absent(&mut self) {
-        let absent = self
-            .owned()
-            .into_iter()
-            .filter(|now| !self.kept.contains(now.key()));
+        let owned = self.registry.reader().owned_by(self.source).into_iter();
+        let absent = owned.filter(|now| !self.kept.contains(now.key()));
         for now in absent.collect::<Vec<_>>() {
             let now = now.unpack();
             let key = now.key.clone();
@@ -459,21 +482,6 @@ impl Turn<'_> {
         }
     }
 
-    fn owned(&self) -> Vec<Arc<Packed>> {
-        let state = self.registry.desk.committer.shared.look();
-        let durable = Kind::ALL.into_iter().filter(|kind| kind.durable());
-        let all = durable.flat_map(|kind| {
-            let objects = state.objects(kind);
-            let ours: Vec<_> = objects
-                .values()
-                .filter(|now| now.source() == self.source)
-                .cloned()
-                .collect();
-            ours
-        });
-        all.collect()
-    }
-
     fn report(&mut self, key: Key, at: Provenance, reason: &str, message: String) {
         let problem = Problem {
             at,
@@ -488,6 +496,8 @@ impl Turn<'_> {
         let before = lists.told.remove(&self.source).unwrap_or_default();
         let fresh = self.problems.iter().filter(|told| !before.contains(told));
         self.replaced.problems = fresh.cloned().collect();
+        let over = before.iter().filter(|told| !self.problems.contains(told));
+        self.replaced.over = over.cloned().collect();
         lists.told.insert(self.source, self.problems);
         lists.listed.insert(self.source);
         lists.returning.retain(|_, kept| kept.source != self.source);
@@ -520,9 +530,8 @@ enum Verdict {
 }
 
 fn compare(now: &Object, desired: &Object) -> Verdict {
-    let file = |object: &Object| object.provenance.as_ref().map(|p| p.file.clone());
     if now.standing != Standing::Accepted
-        || file(now) != file(desired)
+        || file_of(&now.provenance) != file_of(&desired.provenance)
         || !same_but_for_versions(&now.body, &desired.body)
     {
         Verdict::Changed
@@ -587,6 +596,10 @@ fn warning(at: &Provenance, lines: &FieldLines, (path, message): Cause) -> Probl
         reason: "UnknownField".to_owned(),
         message,
     }
+}
+
+fn file_of(provenance: &Option<Provenance>) -> Option<&str> {
+    provenance.as_ref().map(|at| at.file.as_str())
 }
 
 /// Where an entry was written down; sources without files are named instead.

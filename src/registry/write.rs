@@ -295,11 +295,12 @@ impl Registry {
         drop(self.desk.committer.submit(visible, steps));
     }
 
-    /// Publishes an event. Bounded in number; never flushed.
-    pub fn record(&self, event: EventRecord) {
+    /// Publishes an event. Bounded in number; never flushed. Returns whether that is news: one that
+    /// is counted, or kept back, is none.
+    pub fn record(&self, event: EventRecord) -> bool {
         let now = self.desk.stamp();
         let reader = self.reader();
-        let steps = self.desk.events.borrow_mut().record(
+        let (steps, fresh) = self.desk.events.borrow_mut().record(
             event,
             now,
             &self.desk.node_name,
@@ -307,6 +308,7 @@ impl Registry {
             &reader,
         );
         self.desk.committer.publish(steps);
+        fresh
     }
 
     /// Forgets events whose time is over. Rides on rescans: an idle node has no timer for it.

@@ -258,7 +258,7 @@ fn requested(view: &PodView, resource: &str) -> u64 {
 fn evict(shared: &Shared, view: &PodView, message: String, grace: Duration) {
     log::warn!("evicting pod {}: {message}", view.key);
     let core = &shared.core;
-    core.event(view, None, EventKind::Warning, "Evicted", message.as_str());
+    core.event(view, None, EventKind::Logged, "Evicted", message.as_str());
     shared.evict(message, grace);
 }
 

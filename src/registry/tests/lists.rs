@@ -2,9 +2,9 @@
 
 use serde_json::json;
 
-use super::fixture::{at, config, in_memory, pod, pod_key, stated, wait};
+use super::fixture::{at, config, in_memory, on, pod, pod_key, stated, wait};
 use crate::object::{Key, Kind, Object, Problem, Provenance, Source, Standing};
-use crate::registry::{ChangeType, FieldLines, Incoming, Replaced};
+use crate::registry::{ChangeType, FaultyDisk, FieldLines, Incoming, Replaced};
 
 pub fn broken(file: &str, message: &str) -> Problem {
     Problem {
@@ -185,6 +185,50 @@ fn of_two_with_one_name_the_first_place_wins_and_both_are_named() {
         text.contains("/m/b.yaml:1") && text.contains("/m/a.yaml:7"),
         "{text}"
     );
+}
+
+#[test]
+fn a_copy_takes_nothing_over_while_the_file_of_what_runs_is_there() {
+    let disk = FaultyDisk::new();
+    let mut node = on(&disk, 1);
+    let entry = |file: &str, line, uid: &str| Incoming::Object {
+        key: pod_key("web"),
+        provenance: at(file, line),
+        body: pod("web", uid, "i"),
+        lines: FieldLines::new(),
+    };
+    let copy = || entry("/m/web-bak.yaml", 1, "u2");
+    let both = |line| vec![copy(), entry("/m/web.yaml", line, "u1")];
+    let runs = |node: &super::fixture::Node| {
+        let web = node.reader.get(&pod_key("web")).expect("there");
+        (web.uid().to_owned(), web.is_deleting())
+    };
+    replace(&node, vec![entry("/m/web.yaml", 1, "u1")]);
+    let replaced = replace(&node, both(1));
+    assert_eq!(runs(&node), ("u1".to_owned(), false));
+    let told = &replaced.problems[0].1;
+    assert!(
+        told.to_string().starts_with("/m/web-bak.yaml:1: "),
+        "{told}"
+    );
+    // An edit still counts, and nothing is over by being told once.
+    let replaced = replace(&node, both(4));
+    assert_eq!(runs(&node), ("u1".to_owned(), false));
+    assert_eq!(replaced.over.len(), replaced.problems.len());
+    assert!(replace(&node, both(4)).over.is_empty());
+    // Nor does one take over where the file does not parse, or the agent was started anew.
+    wait(node.registry.flush());
+    node = on(&disk, 2);
+    let unread = Incoming::Broken(broken("/m/web.yaml", "no good"));
+    replace(&node, vec![copy(), unread]);
+    assert_eq!(runs(&node), ("u1".to_owned(), false));
+    let web = node.reader.get(&pod_key("web")).expect("there");
+    assert!(matches!(web.standing, Standing::Stale(_)));
+    replace(&node, both(1));
+    assert_eq!(runs(&node), ("u1".to_owned(), false));
+    let replaced = replace(&node, vec![copy()]);
+    assert_eq!(runs(&node), ("u2".to_owned(), false));
+    assert_eq!(replaced.over[0].1.reason, "DuplicateManifest");
 }
 
 #[test]

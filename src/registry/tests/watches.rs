@@ -93,10 +93,9 @@ fn event(message: &str) -> EventRecord {
 #[test]
 fn a_repeated_event_is_counted() {
     let node = in_memory();
-    for _ in 0..3 {
-        node.registry.record(event("Back-off restarting"));
-    }
-    node.registry.record(event("another"));
+    let fresh = [(); 3].map(|()| node.registry.record(event("Back-off restarting")));
+    assert_eq!(fresh, [true, false, false]);
+    assert!(node.registry.record(event("another")));
     let (events, _) = node.reader.list(Kind::Event, None);
     let mut counts: Vec<_> = events.iter().map(|e| e.body["count"].as_u64()).collect();
     counts.sort_unstable();
@@ -132,9 +131,8 @@ fn events_are_bounded_and_end_by_boot_time() {
 #[test]
 fn an_object_of_which_too_much_is_said_leaves_room_for_others() {
     let node = in_memory();
-    for n in 0..100 {
-        node.registry.record(event(&format!("{n} ms")));
-    }
+    let fresh = (0..100).filter(|n| node.registry.record(event(&format!("{n} ms"))));
+    assert_eq!(fresh.count(), 10);
     let (events, _) = node.reader.list(Kind::Event, None);
     let mut said: Vec<_> = events
         .iter()

@@ -217,7 +217,12 @@ pub fn end(
     if let ContainerPhase::Ended(_) = record.phase {
         return Ok(());
     }
-    record.phase = ContainerPhase::Ended(exit(host.stamp()));
+    let exit = exit(host.stamp());
+    if exit.reason == "OOMKilled" {
+        let (namespace, pod, name) = (&record.namespace, &record.pod_name, &record.name);
+        log::warn!("Pod {namespace}/{pod}: container {name} ran out of memory and was killed");
+    }
+    record.phase = ContainerPhase::Ended(exit);
     host.record_container(uid, &record).inspect_err(|error| {
         let name = &record.name;
         log::warn!("record the end of container {name} of pod {uid}: {error}");

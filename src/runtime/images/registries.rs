@@ -88,16 +88,25 @@ pub struct Endpoint {
 }
 
 impl Registries {
-    /// Reads a YAML or JSON file. Errors name the file and the field.
+    /// Reads a YAML or JSON file. Errors name the file and the line or the field.
     pub fn load(path: &Path) -> Result<Registries, String> {
         let named = |error: String| format!("{}: {error}", path.display());
         let bytes = read_bounded(path, FILE_BYTES_MAX).map_err(|error| named(error.to_string()))?;
         let text = String::from_utf8(bytes).map_err(|_| named("not UTF-8".into()))?;
-        Registries::parse(&text).map_err(named)
+        Registries::parse(&text).map_err(|error| format!("{}:{error}", path.display()))
     }
 
+    /// Errors are what follows the file's name and a colon.
     fn parse(text: &str) -> Result<Registries, String> {
-        let value = yaml::parse(text).map_err(|(_, why)| why)?;
+        let value = yaml::parse(text).map_err(|(line, why)| format!("{line}: {why}"))?;
+        match value {
+            Value::Object(_) | Value::Null => {}
+            _ => return Err("1: not a mapping of fields".to_owned()),
+        }
+        Registries::of(&value).map_err(|error| format!(" {error}"))
+    }
+
+    fn of(value: &Value) -> Result<Registries, String> {
         let section = |name: &str| match value.get(name) {
             None | Some(Value::Null) => Value::Object(Default::default()),
             Some(section) => section.clone(),
@@ -284,6 +293,9 @@ mod tests {
             ("mirrors: {a: {endpoints: []}}", "endpoints"),
             ("configs: {a: {tls: {ca: x}}}", "configs[\"a\"]"),
             ("configs: []", "configs: not a table"),
+            ("mirrors", "1: not a mapping of fields"),
+            ("# none\n- mirrors: {}", "1: not a mapping of fields"),
+            ("mirrors: {}\nconfigs: [", "2: "),
         ];
         for (text, named) in table {
             let error = Registries::parse(text).unwrap_err();
