@@ -32,7 +32,7 @@ use super::digest::{Digest, Hashing};
 use super::manifest::{CONFIG_BYTES_MAX, Configuration, read_configuration};
 use super::tree::Tree;
 use super::unpack::{self, Limits, local};
-use crate::os::{fs_at, thread};
+use crate::os::{fs_at, remove, thread};
 use crate::world::PullError;
 
 const STAGING_PREFIX: &str = ".staging-";
@@ -136,7 +136,7 @@ impl Content {
             Ok(record)
         });
         if committed.is_err()
-            && let Err(error) = remove_tree(&staging)
+            && let Err(error) = remove::path(&staging)
         {
             log::warn!(
                 "remove {}: {error}; left for the next start",
@@ -177,7 +177,7 @@ impl Content {
     pub fn remove_layer(&self, diff_id: &Digest) -> io::Result<()> {
         let trash = self.layers().join(self.fresh(TRASH_PREFIX));
         match fs::rename(self.layer_directory(diff_id), &trash) {
-            Ok(()) => remove_tree(&trash),
+            Ok(()) => remove::path(&trash),
             Err(error) if error.kind() == io::ErrorKind::NotFound => Ok(()),
             Err(error) => Err(error),
         }
@@ -296,7 +296,7 @@ impl Content {
         fs_at::sync_file_system(staging).map_err(failed)?;
         let _one_at_a_time = self.committing.lock();
         if self.check_layer(diff_id, Depth::Listing).is_ok() {
-            return remove_tree(staging).map_err(failed);
+            return remove::path(staging).map_err(failed);
         }
         // A broken layer of that name makes room first.
         self.remove_layer(diff_id).map_err(failed)?;
@@ -312,7 +312,7 @@ impl Content {
             let name = entry.file_name();
             let name = name.to_string_lossy();
             if (name.starts_with(STAGING_PREFIX) || name.starts_with(TRASH_PREFIX))
-                && let Err(error) = remove_tree(&entry.path())
+                && let Err(error) = remove::path(&entry.path())
             {
                 log::warn!("remove {}: {error}", entry.path().display());
             }
@@ -387,13 +387,6 @@ pub(super) fn read_bounded(path: &Path, bytes_max: u64) -> io::Result<Vec<u8>> {
             format!("larger than {bytes_max} bytes"),
         )),
         false => Ok(bytes),
-    }
-}
-
-fn remove_tree(path: &Path) -> io::Result<()> {
-    match fs::remove_dir_all(path) {
-        Err(error) if error.kind() != io::ErrorKind::NotFound => Err(error),
-        _ => Ok(()),
     }
 }
 
