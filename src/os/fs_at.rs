@@ -8,13 +8,13 @@
 use std::ffi::{CString, OsStr};
 use std::fs::File;
 use std::io;
-use std::os::fd::{AsFd, AsRawFd, BorrowedFd, OwnedFd};
+use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
 use std::os::unix::ffi::OsStrExt;
-use std::path::{Path, PathBuf};
+use std::path::Path;
 
 use rustix::fs::{AtFlags, FileType, Gid, Mode, OFlags, ResolveFlags, Timespec, Timestamps, Uid};
 
-use super::thread;
+use super::{remove, thread};
 
 /// A directory that is `/` to every path resolved under it.
 pub struct Root(OwnedFd);
@@ -170,8 +170,7 @@ impl Directory {
 
     /// Removes a directory and all below it, following no symlink.
     pub fn remove_tree(&self, name: &[u8]) -> io::Result<()> {
-        let path = PathBuf::from(format!("/proc/self/fd/{}", self.0.as_raw_fd()));
-        std::fs::remove_dir_all(path.join(os(name)))
+        remove::tree(self.0.as_fd(), name)
     }
 
     /// Owner of `name` itself, also of a symlink.

@@ -29,6 +29,7 @@ pub mod probe;
 pub mod process;
 pub mod random;
 pub mod regular_file;
+pub mod remove;
 pub mod resolve;
 pub mod signal;
 pub mod socket;

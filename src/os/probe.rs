@@ -67,6 +67,12 @@ pub fn kernel_release() -> String {
         .into_owned()
 }
 
+/// Memory of the machine.
+pub fn memory_bytes() -> u64 {
+    let info = rustix::system::sysinfo();
+    u64::from(info.mem_unit).saturating_mul(info.totalram as u64)
+}
+
 /// The kernel's name of the machine: `x86_64`, `aarch64`, `armv7l`.
 pub fn machine() -> String {
     rustix::system::uname()

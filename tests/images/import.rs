@@ -195,10 +195,10 @@ fn a_damaged_archive_leaves_nothing_behind() {
 }
 
 /// A small file system of its own, gone with the value.
-struct Tmpfs(std::path::PathBuf);
+pub struct Tmpfs(pub std::path::PathBuf);
 
 impl Tmpfs {
-    fn mounted(path: std::path::PathBuf, option: &str) -> Tmpfs {
+    pub fn mounted(path: std::path::PathBuf, option: &str) -> Tmpfs {
         fs::create_dir_all(&path).unwrap();
         let options = ["-t", "tmpfs", "-o", option, "tmpfs"];
         let mount = std::process::Command::new("mount")

@@ -3,6 +3,7 @@
 
 mod check;
 mod crash;
+mod hardship;
 mod import;
 mod pull;
 mod registry;

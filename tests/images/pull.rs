@@ -51,7 +51,7 @@ pub fn pull(options: Options, request: PullRequest) -> Result<Arc<Image>, PullEr
 }
 
 /// An image whose one layer does not compress.
-fn big() -> Recipe {
+pub fn big() -> Recipe {
     let mut state = 1u64;
     let noise: Vec<u8> = (0..3_000_000)
         .map(|_| {

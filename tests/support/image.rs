@@ -17,6 +17,8 @@ pub struct Recipe {
     /// The OCI `config` object: `User`, `Env`, `Cmd` …
     pub config: Value,
     pub packing: Packing,
+    /// As the configuration has it; this machine's, if empty.
+    pub architecture: &'static str,
 }
 
 #[derive(Clone, Copy, PartialEq, Eq)]
@@ -76,6 +78,7 @@ impl Recipe {
                 "WorkingDir": "/",
             }),
             packing: Packing::Gzip,
+            architecture: "",
         }
     }
 
@@ -86,15 +89,17 @@ impl Recipe {
             layers: vec![tar_of(&entries)],
             config: json!({"Cmd": ["/text"]}),
             packing: Packing::Gzip,
+            architecture: "",
         }
     }
 
     /// The image configuration document; its digest is the image id.
     pub fn configuration(&self) -> Vec<u8> {
-        let architecture = match std::env::consts::ARCH {
-            "x86_64" => "amd64",
-            "aarch64" => "arm64",
-            other => other,
+        let architecture = match (self.architecture, std::env::consts::ARCH) {
+            ("", "x86_64") => "amd64",
+            ("", "aarch64") => "arm64",
+            ("", other) => other,
+            (said, _) => said,
         };
         let diff_ids: Vec<String> = self.layers.iter().map(|layer| digest(layer)).collect();
         let document = json!({

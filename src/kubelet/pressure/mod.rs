@@ -13,6 +13,7 @@ pub mod rank;
 pub mod state;
 pub mod thresholds;
 
+use std::cell::Cell;
 use std::collections::BTreeSet;
 use std::rc::Rc;
 use std::time::Duration;
@@ -65,15 +66,23 @@ pub async fn run(kubelet: Rc<Kubelet>) {
     let mut memory = Memory::default();
     look(&kubelet, &mut memory).await;
     kubelet.core.pressure_known.notify(usize::MAX);
-    let limits_due = Event::new();
+    let (limits_due, disk_due) = (Event::new(), Event::new());
+    let disk_short = Cell::new(None);
     let looking = async {
         loop {
             // As often as upstream's lease is renewed; it needs no timer of its own.
             kubelet.core.registry.renew_lease();
             clock.sleep_until(clock.now() + PERIOD).await;
             memory.wall = Some(tokens::follow_clock(&kubelet, memory.wall));
-            if let Some(shortage) = look(&kubelet, &mut memory).await {
-                relieve(&kubelet, &mut memory, &shortage).await;
+            match look(&kubelet, &mut memory).await {
+                Some(short) if short.threshold.signal.condition() == Condition::Disk => {
+                    // What is freed shows at the next look, and what is written too.
+                    memory.disk_at = None;
+                    disk_short.set(Some(short));
+                    disk_due.notify(1);
+                }
+                Some(shortage) => evict_one(&kubelet, &shortage).await,
+                None => {}
             }
             let now = clock.now();
             if memory.limits_at.is_none_or(|at| now >= at) && limited(&kubelet).next().is_some() {
@@ -89,7 +98,16 @@ pub async fn run(kubelet: Rc<Kubelet>) {
             keep_limits(&kubelet).await;
         }
     };
-    futures_lite::future::or(looking, keeping).await
+    // Images take their time to be removed, and memory does not wait for that.
+    let clearing = async {
+        loop {
+            disk_due.listen().await;
+            if let Some(shortage) = disk_short.take() {
+                clear(&kubelet, &shortage).await;
+            }
+        }
+    };
+    futures_lite::future::or(looking, futures_lite::future::or(keeping, clearing)).await
 }
 
 async fn look(kubelet: &Rc<Kubelet>, memory: &mut Memory) -> Option<Shortage> {
@@ -110,18 +128,13 @@ async fn look(kubelet: &Rc<Kubelet>, memory: &mut Memory) -> Option<Shortage> {
     verdict.shortage
 }
 
-async fn relieve(kubelet: &Rc<Kubelet>, memory: &mut Memory, shortage: &Shortage) {
-    if shortage.threshold.signal.condition() == Condition::Disk {
-        // What is freed shows at the next look, and what is written too.
-        memory.disk_at = None;
-        let images = &kubelet.core.world.images;
-        // Before that nobody knows which images came with the machine.
-        let scanned = futures_lite::future::poll_once(images.first_scan()).await;
-        if scanned.is_some() && image_gc::collect_unused(kubelet).await {
-            return;
-        }
+async fn clear(kubelet: &Rc<Kubelet>, shortage: &Shortage) {
+    let images = &kubelet.core.world.images;
+    // Before that nobody knows which images came with the machine.
+    let scanned = futures_lite::future::poll_once(images.first_scan()).await;
+    if scanned.is_none() || !image_gc::collect_unused(kubelet).await {
+        evict_one(kubelet, shortage).await;
     }
-    evict_one(kubelet, shortage).await;
 }
 
 /// A disk is looked at again before a fast writer could have taken it below a threshold.

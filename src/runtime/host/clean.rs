@@ -8,10 +8,8 @@ use std::io;
 use std::path::{Path, PathBuf};
 
 use super::rootfs;
+use crate::os::remove;
 use crate::world::RemoveError;
-
-/// Tries to remove a directory that others make or remove at the same time.
-const REMOVALS_MAX: u32 = 4;
 
 /// Errors of a teardown, which goes on after each: what may still live or be mounted, and files
 /// that are only in the way.
@@ -103,23 +101,9 @@ pub fn remove_directory(directory: &Path) -> Problems {
     });
     match left {
         Err(error) => problems.note(Err(named(error))),
-        Ok(()) => problems.note_files(remove_tree(directory).map_err(named)),
+        Ok(()) => problems.note_files(remove::path(directory).map_err(named)),
     }
     problems
-}
-
-fn remove_tree(directory: &Path) -> io::Result<()> {
-    for _ in 1..REMOVALS_MAX {
-        match fs::remove_dir_all(directory) {
-            Err(error) if is_absent(&error) => match remove_file(directory) {
-                // It was made at this moment.
-                Err(error) if error.kind() == io::ErrorKind::IsADirectory => {}
-                outcome => return outcome,
-            },
-            outcome => return outcome,
-        }
-    }
-    fs::remove_dir_all(directory)
 }
 
 /// Removes a file. Success if there is none.

@@ -45,7 +45,7 @@ pub use exec::{ExecStreams, StreamedExec};
 pub use facts::read as read_facts;
 pub use layout::{Instance, Layout};
 
-use crate::os::task;
+use crate::os::{remove, task};
 use crate::runtime::bundle::HostFacts;
 use crate::runtime::cgroup::Cgroups;
 use crate::runtime::network::Network;
@@ -241,13 +241,10 @@ impl Runtime for HostRuntime {
                 // Of an orphan nothing but the UID may be known.
                 directory = layout::logs_of(&logs, &uid).unwrap_or(directory);
             }
-            let removed = match fs::remove_dir_all(&directory) {
-                Err(error) if error.kind() != io::ErrorKind::NotFound => {
-                    let path = directory.display();
-                    Err(RuntimeError::Failed(format!("remove {path}: {error}")))
-                }
-                Ok(()) | Err(_) => Ok(()),
-            };
+            let removed = remove::path(&directory).map_err(|error| {
+                let path = directory.display();
+                RuntimeError::Failed(format!("remove {path}: {error}"))
+            });
             layout::remove_dangling(&links, &directory);
             removed
         }))

@@ -97,6 +97,7 @@ fn import_unnamed(
             }
         }
     }
+    content.look_for_room(&wanted.values().copied().collect::<Vec<_>>())?;
     source.unpack(content, wanted)?;
     planned
         .into_iter()
@@ -170,7 +171,7 @@ fn plan_docker(
     for image in images {
         let config_bytes = source.document(&image.config)?;
         let configuration = configuration(&config_bytes, image.layers.len())?;
-        if host.rank(&configuration.platform).is_none() {
+        if !configuration.platform.is_linux() {
             continue;
         }
         let tags = image.repo_tags.unwrap_or_default();
@@ -189,7 +190,24 @@ fn plan_docker(
             configuration,
         });
     }
+    // A configuration may be wrong: one that says it does not run here goes only before another.
+    let fits = |image: &Planned| host.rank(&image.configuration.platform).is_some();
+    let fitting = planned.iter().filter(|image| fits(image));
+    let known: Vec<String> = fitting.flat_map(|image| image.names.clone()).collect();
+    planned.retain(|image| fits(image) || !image.names.iter().any(|name| known.contains(name)));
+    for image in &planned {
+        warn_of_foreign(host, &image.names[0], image);
+    }
     Ok(planned)
+}
+
+fn warn_of_foreign(host: &Host, name: &str, image: &Planned) {
+    let platform = &image.configuration.platform;
+    if host.rank(platform).is_none() {
+        log::warn!(
+            "{name} says that it is for {platform}, this node is {host}; taken nevertheless"
+        );
+    }
 }
 
 fn plan_layout(
@@ -214,10 +232,13 @@ fn plan_layout(
         for entry in &entries {
             candidates.extend(plan_descriptor(source, entry, host, 0)?.map(|image| (entry, image)));
         }
-        let best = candidates
-            .into_iter()
-            .min_by_key(|(_, image)| host.rank(&image.configuration.platform));
+        // What the index says of an entry was looked at, and what a configuration says may be wrong.
+        let best = candidates.into_iter().min_by_key(|(_, image)| {
+            let rank = host.rank(&image.configuration.platform);
+            rank.unwrap_or(usize::MAX)
+        });
         if let Some((entry, mut image)) = best {
+            warn_of_foreign(host, &name, &image);
             image.names = vec![name, repository.at(entry.digest).to_string()];
             planned.push(image);
         }
@@ -252,12 +273,12 @@ fn plan_descriptor(
         Document::Manifest { config, layers } => {
             let config_bytes = source.blob(&config.digest)?;
             let configuration = configuration(&config_bytes, layers.len())?;
-            if host.rank(&configuration.platform).is_none() {
+            if !configuration.platform.is_linux() {
                 return Ok(None);
             }
-            let layers = expected_layers(&configuration, &layers)
-                .map(|(descriptor, expected)| (blob_path(&descriptor.digest), expected))
-                .collect();
+            let expected = expected_layers(&configuration, &layers);
+            let places = layers.iter().map(|layer| blob_path(&layer.digest));
+            let layers = places.zip(expected).collect();
             Ok(Some(Planned {
                 names: Vec::new(),
                 layers,
@@ -280,22 +301,18 @@ pub(super) fn configuration(bytes: &[u8], layers: usize) -> Result<Configuration
     }
 }
 
-/// Pairs a manifest's layers with what they must unpack to.
-pub(super) fn expected_layers<'a>(
-    configuration: &'a Configuration,
-    layers: &'a [Descriptor],
-) -> impl Iterator<Item = (&'a Descriptor, Expected)> + 'a {
-    layers
-        .iter()
-        .zip(&configuration.diff_ids)
-        .map(|(layer, diff_id)| {
-            let blob = Some((layer.digest, layer.size));
-            let expected = Expected {
-                diff_id: *diff_id,
-                blob,
-            };
-            (layer, expected)
+/// What each of a manifest's layers must turn out to be.
+pub(super) fn expected_layers(
+    configuration: &Configuration,
+    layers: &[Descriptor],
+) -> Vec<Expected> {
+    let pairs = layers.iter().zip(&configuration.diff_ids);
+    pairs
+        .map(|(layer, diff_id)| Expected {
+            diff_id: *diff_id,
+            blob: Some((layer.digest, layer.size)),
         })
+        .collect()
 }
 
 /// A full name is taken as it is; a bare word is a tag of what the file is called.

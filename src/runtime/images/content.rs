@@ -15,15 +15,15 @@
 //! second, compressed copy. All functions here block; they run on [`crate::os::background`].
 
 use std::cell::RefCell;
-use std::collections::BTreeSet;
+use std::collections::{BTreeMap, BTreeSet};
 use std::fs::{self, File, OpenOptions};
 use std::io::{self, Read, Write};
 use std::os::unix::fs::DirBuilderExt;
 use std::os::unix::fs::OpenOptionsExt;
 use std::path::{Path, PathBuf};
 use std::rc::Rc;
-use std::sync::Mutex;
 use std::sync::atomic::{AtomicU64, Ordering};
+use std::sync::{Mutex, MutexGuard};
 
 use serde::{Deserialize, Serialize};
 
@@ -32,12 +32,16 @@ use super::digest::{Digest, Hashing};
 use super::manifest::{CONFIG_BYTES_MAX, Configuration, read_configuration};
 use super::tree::Tree;
 use super::unpack::{self, Limits, local};
-use crate::os::{fs_at, thread};
+use crate::os::{fs_at, remove, thread};
 use crate::world::PullError;
 
 const STAGING_PREFIX: &str = ".staging-";
 const TRASH_PREFIX: &str = ".trash-";
 const RECORD_VERSION: u32 = 1;
+/// Of a layer that did not fit so much more (an eighth) is thought to be missing …
+const MISSING_PART: u64 = 8;
+/// … and that is forgotten within some thirty tries, a few hours of a pod's.
+const FORGOTTEN_PART: u64 = 256;
 /// Largest layer record.
 const RECORD_BYTES_MAX: u64 = 64 * 1024;
 
@@ -78,6 +82,8 @@ pub struct Content {
     sequence: AtomicU64,
     /// Two pulls may bring the same layer: the first commit stays, since containers may use it.
     committing: Mutex<()>,
+    /// Layers that the disk did not take, with the bytes that they need or more.
+    too_large: Mutex<BTreeMap<Digest, u64>>,
 }
 
 impl Content {
@@ -90,6 +96,7 @@ impl Content {
             limits,
             sequence: AtomicU64::new(0),
             committing: Mutex::new(()),
+            too_large: Mutex::default(),
         };
         for directory in [root.to_owned(), content.blobs(), content.layers()] {
             let made = fs::DirBuilder::new()
@@ -136,7 +143,7 @@ impl Content {
             Ok(record)
         });
         if committed.is_err()
-            && let Err(error) = remove_tree(&staging)
+            && let Err(error) = remove::path(&staging)
         {
             log::warn!(
                 "remove {}: {error}; left for the next start",
@@ -144,6 +151,41 @@ impl Content {
             );
         }
         committed
+    }
+
+    /// Refuses layers of which it is known that they do not fit, before a byte of them is written:
+    /// by their sizes as served, and by what came of them before.
+    pub fn look_for_room(&self, layers: &[Expected]) -> Result<(), PullError> {
+        let (_, free) = fs_at::capacity_and_free_bytes(&self.root)
+            .map_err(|error| local("look at the image file system", &error))?;
+        let free = free.saturating_sub(self.limits.reserve_bytes);
+        let mut needed: u64 = 0;
+        let mut too_large = self.too_large();
+        for layer in layers {
+            if self.check_layer(&layer.diff_id, Depth::Record).is_err() {
+                let packed = layer.blob.map_or(0, |(_, size)| size);
+                let known = too_large.get(&layer.diff_id).copied().unwrap_or(0);
+                needed = needed.saturating_add(packed.max(known));
+            }
+        }
+        if needed <= free {
+            return Ok(());
+        }
+        for layer in layers {
+            // A guess that was too high does not last.
+            if let Some(known) = too_large.get_mut(&layer.diff_id) {
+                *known -= *known / FORGOTTEN_PART;
+            }
+        }
+        let text = format!(
+            "no space left on the image file system: the layers need {needed} bytes or more, \
+             {free} are free beside the reserve"
+        );
+        Err(PullError::Disk(text))
+    }
+
+    fn too_large(&self) -> MutexGuard<'_, BTreeMap<Digest, u64>> {
+        self.too_large.lock().expect("no panic while it is held")
     }
 
     /// Whether a layer is here and what it should be. Errors: what is wrong with it, in words.
@@ -177,7 +219,7 @@ impl Content {
     pub fn remove_layer(&self, diff_id: &Digest) -> io::Result<()> {
         let trash = self.layers().join(self.fresh(TRASH_PREFIX));
         match fs::rename(self.layer_directory(diff_id), &trash) {
-            Ok(()) => remove_tree(&trash),
+            Ok(()) => remove::path(&trash),
             Err(error) if error.kind() == io::ErrorKind::NotFound => Ok(()),
             Err(error) => Err(error),
         }
@@ -264,7 +306,13 @@ impl Content {
         let packed = Rc::new(RefCell::new(Hashing::new(stream, size)));
         let plain = decompress::plain(Shared(packed.clone())).map_err(read)?;
         let mut plain = Hashing::new(plain, stream_bytes_max(&self.limits));
-        let tree = unpack::unpack(&mut plain, into, &self.limits)?;
+        let unpacked = unpack::unpack(&mut plain, into, &self.limits);
+        if let Err(PullError::Disk(_)) = unpacked {
+            let bytes = plain.so_far() + plain.so_far() / MISSING_PART;
+            self.too_large().insert(expected.diff_id, bytes);
+        }
+        let tree = unpacked?;
+        self.too_large().remove(&expected.diff_id);
         // The rest (padding, a stream's checksum) is read so that both digests are whole.
         let (diff_id, _) = plain.finish().map_err(read)?;
         let packed = Rc::into_inner(packed)
@@ -296,7 +344,7 @@ impl Content {
         fs_at::sync_file_system(staging).map_err(failed)?;
         let _one_at_a_time = self.committing.lock();
         if self.check_layer(diff_id, Depth::Listing).is_ok() {
-            return remove_tree(staging).map_err(failed);
+            return remove::path(staging).map_err(failed);
         }
         // A broken layer of that name makes room first.
         self.remove_layer(diff_id).map_err(failed)?;
@@ -312,7 +360,7 @@ impl Content {
             let name = entry.file_name();
             let name = name.to_string_lossy();
             if (name.starts_with(STAGING_PREFIX) || name.starts_with(TRASH_PREFIX))
-                && let Err(error) = remove_tree(&entry.path())
+                && let Err(error) = remove::path(&entry.path())
             {
                 log::warn!("remove {}: {error}", entry.path().display());
             }
@@ -387,13 +435,6 @@ pub(super) fn read_bounded(path: &Path, bytes_max: u64) -> io::Result<Vec<u8>> {
             format!("larger than {bytes_max} bytes"),
         )),
         false => Ok(bytes),
-    }
-}
-
-fn remove_tree(path: &Path) -> io::Result<()> {
-    match fs::remove_dir_all(path) {
-        Err(error) if error.kind() != io::ErrorKind::NotFound => Err(error),
-        _ => Ok(()),
     }
 }
 

@@ -8,12 +8,16 @@ use flate2::bufread::MultiGzDecoder;
 use ruzstd::decoding::errors::{FrameDecoderError, ReadFrameHeaderError};
 use ruzstd::decoding::{BlockDecodingStrategy, FrameDecoder};
 
+use crate::os::probe;
+
 /// Read ahead of a compressed stream.
 const BUFFER_BYTES: usize = 64 * 1024;
 
-/// Largest zstd window, the limit of the `zstd` tool itself (`--long` is refused): what one
-/// decoder may hold in memory.
-const ZSTD_WINDOW_BYTES_MAX: u64 = 8 * 1024 * 1024;
+/// Largest zstd window, which a decoder holds in memory: up to `--ultra -21`. A layer of three has a
+/// sixteenth of the machine's memory, but each what the `zstd` tool reads without being asked.
+const ZSTD_WINDOW_BYTES_MAX: u64 = 64 << 20;
+const ZSTD_WINDOW_BYTES_MIN: u64 = 8 << 20;
+const ZSTD_WINDOW_OF_MEMORY: u64 = 16;
 
 const GZIP_MAGIC: [u8; 2] = [0x1f, 0x8b];
 /// RFC 8878 section 3.1.1.
@@ -119,7 +123,8 @@ fn next_frame<R: BufRead>(mut source: R) -> io::Result<ZstdState<R>> {
         return Ok(ZstdState::Done);
     }
     let mut decoder = FrameDecoder::new();
-    decoder.set_max_window_size(ZSTD_WINDOW_BYTES_MAX);
+    let window = probe::memory_bytes() / ZSTD_WINDOW_OF_MEMORY;
+    decoder.set_max_window_size(window.clamp(ZSTD_WINDOW_BYTES_MIN, ZSTD_WINDOW_BYTES_MAX));
     match decoder.init(&mut source) {
         Ok(()) => Ok(ZstdState::Frame(source, Box::new(decoder))),
         Err(FrameDecoderError::ReadFrameHeaderError(ReadFrameHeaderError::SkipFrame {
@@ -132,6 +137,10 @@ fn next_frame<R: BufRead>(mut source: R) -> io::Result<ZstdState<R>> {
                 true => Ok(ZstdState::Between(source)),
                 false => Err(io::ErrorKind::UnexpectedEof.into()),
             }
+        }
+        Err(FrameDecoderError::WindowSizeTooBig { requested, max }) => {
+            let text = format!("a window of {requested} bytes; this machine takes {max}");
+            Err(broken(&text))
         }
         Err(error) => Err(broken(&error.to_string())),
     }
@@ -186,6 +195,21 @@ mod tests {
         }
         assert_eq!(read(Vec::new()).unwrap(), b"");
         assert_eq!(read(vec![0x1f]).unwrap(), [0x1f]);
+    }
+
+    #[test]
+    fn a_large_window_is_read_and_one_that_is_too_large_is_named() {
+        // RFC 8878 section 3.1.1.1.2: 2^(10 + exponent) bytes; then a raw last block of one byte.
+        let frame = |exponent: u8| {
+            let head = [&ZSTD_MAGIC[..], &[0, exponent << 3]].concat();
+            [&head[..], &[0x09, 0, 0, b'x']].concat()
+        };
+        assert_eq!(read(frame(13)).unwrap(), b"x");
+        if probe::memory_bytes() >= 1 << 30 {
+            assert_eq!(read(frame(16)).unwrap(), b"x");
+        }
+        let error = read(frame(17)).unwrap_err().to_string();
+        assert!(error.contains("134217728"), "{error}");
     }
 
     #[test]

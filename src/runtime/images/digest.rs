@@ -115,6 +115,11 @@ impl<R: Read> Hashing<R> {
         }
     }
 
+    /// Bytes that were read.
+    pub fn so_far(&self) -> u64 {
+        self.bytes
+    }
+
     /// Reads to the end and gives the digest and the number of bytes.
     pub fn finish(mut self) -> io::Result<(Digest, u64)> {
         io::copy(&mut self, &mut io::sink())?;

@@ -26,6 +26,13 @@ pub struct Platform {
     pub variant: Option<String>,
 }
 
+impl Platform {
+    /// Unsaid, it is.
+    pub fn is_linux(&self) -> bool {
+        matches!(self.os.as_str(), "linux" | "")
+    }
+}
+
 impl fmt::Display for Platform {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         write!(f, "{}/{}", self.os, self.architecture)?;
@@ -68,7 +75,7 @@ impl Host {
     /// Place in the order of preference, or `None` if it does not run here. An image that states
     /// no architecture at all is taken at its word.
     pub fn rank(&self, platform: &Platform) -> Option<usize> {
-        if !matches!(platform.os.as_str(), "linux" | "") {
+        if !platform.is_linux() {
             return None;
         }
         if platform.architecture.is_empty() {
@@ -80,7 +87,8 @@ impl Host {
             .position(|known| *known == (architecture, variant))
     }
 
-    /// The best of `entries`; of equals the first.
+    /// The best of `entries`; of equals the first. One that does not say what it is for is better than
+    /// none.
     pub fn choose<'a, T>(
         &self,
         entries: &'a [T],
@@ -91,6 +99,7 @@ impl Host {
             .filter_map(|entry| Some((self.rank(platform(entry)?)?, entry)))
             .min_by_key(|(rank, _)| *rank)
             .map(|(_, entry)| entry)
+            .or_else(|| entries.iter().find(|entry| platform(entry).is_none()))
     }
 }
 
@@ -164,6 +173,20 @@ mod tests {
         ] {
             assert_eq!(arm_variant(machine), variant, "{machine}");
         }
+    }
+
+    #[test]
+    fn an_entry_without_a_platform_is_the_last_resort() {
+        let host = Host::of("x86_64", "");
+        let entries = [
+            Some(platform("linux/arm64")),
+            None,
+            Some(platform("linux/386")),
+        ];
+        let chosen = |entries| host.choose(entries, |entry: &Option<Platform>| entry.as_ref());
+        assert_eq!(chosen(&entries[..]), Some(&entries[2]));
+        assert_eq!(chosen(&entries[..2]), Some(&None));
+        assert_eq!(chosen(&entries[..1]), None);
     }
 
     #[test]

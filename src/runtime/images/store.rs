@@ -10,7 +10,7 @@ use event_listener::Event;
 
 use super::archive::{self, Stored};
 use super::catalog::{Catalog, Entry};
-use super::content::{Content, Depth};
+use super::content::{Content, Depth, Expected};
 use super::digest::Digest;
 use super::platform::Host;
 use super::pull::Joint;
@@ -54,13 +54,18 @@ pub struct ImageStore {
     pub(super) event: Event,
     /// One change of the table at a time: it is written outside this thread.
     writing: smol::lock::Mutex<()>,
-    /// Held shared while layers are added, alone while unused ones are removed.
+    /// Held shared while images are added, alone while unused ones are removed. Nobody holds it over
+    /// the network.
     pub(super) adding: smol::lock::RwLock<()>,
     /// Pulls under way, by reference and credentials.
     pub(super) pulls: RefCell<BTreeMap<PullKey, Rc<Joint>>>,
-    /// Layers on their way, so that two images fetch a shared one once.
-    pub(super) layers_coming: RefCell<BTreeMap<Digest, Rc<smol::lock::Mutex<()>>>>,
+    /// Layers on their way, so that two images fetch a shared one once. What somebody holds here
+    /// is not collected.
+    layers_coming: RefCell<BTreeMap<Digest, Coming>>,
 }
+
+/// Held by each pull that needs a layer, and locked by the one that fetches it.
+pub(super) type Coming = Rc<smol::lock::Mutex<()>>;
 
 /// Reference and docker config documents.
 type PullKey = (String, Vec<Vec<u8>>);
@@ -183,13 +188,27 @@ impl ImageStore {
         let (layers, configurations) = {
             let state = self.state.borrow();
             let images = &state.catalog.images;
-            let layers = images
-                .values()
-                .flat_map(|entry| entry.layers.iter().copied());
+            let coming = self.layers_coming.borrow();
+            let coming = coming.iter().filter(|(_, lock)| Rc::strong_count(lock) > 1);
+            let layers = images.values().flat_map(|entry| &entry.layers);
+            let layers = layers.chain(coming.map(|(diff_id, _)| diff_id)).copied();
             (layers.collect(), images.keys().copied().collect())
         };
         let content = self.content.clone();
         background(move || content.retain(&layers, &configurations)).await
+    }
+
+    /// From now on these layers stay if they are here, for as long as somebody holds what this gives.
+    pub(super) async fn expect(&self, layers: &[Expected]) -> Vec<Coming> {
+        // What is being removed just now is gone before it is looked for.
+        let _adding = self.adding.read().await;
+        let mut coming = self.layers_coming.borrow_mut();
+        coming.retain(|_, lock| Rc::strong_count(lock) > 1);
+        let mut held = Vec::new();
+        for layer in layers {
+            held.push(coming.entry(layer.diff_id).or_default().clone());
+        }
+        held
     }
 
     /// Looks at every layer of every image; what is broken is no longer here. Gives one line for

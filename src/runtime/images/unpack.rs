@@ -1,8 +1,8 @@
 //! One layer's tar stream becomes an overlayfs directory.
 //!
 //! The stream is hostile. Every path is resolved by the kernel inside the layer's own directory
-//! ([`Root`]), names with `..`, a leading `/` or a NUL are refused by name, and entries, bytes and
-//! headers are counted. Whiteouts become overlayfs's own signs. Nothing is ever read back from the
+//! ([`Root`]), names with `..` or a NUL are refused by name, and entries, bytes and headers are
+//! counted. Whiteouts become overlayfs's own signs. Nothing is ever read back from the
 //! stream's metadata without a bound.
 //!
 //! ```text
@@ -190,7 +190,7 @@ impl Unpacker {
         self.metadata(entry, &parent, name, path)
     }
 
-    /// The layer's `./`: metadata of the root directory itself.
+    /// The layer's `./` or `/`: metadata of the root directory itself.
     fn root_entry<R: Read>(&mut self, entry: &mut Entry<'_, R>) -> io::Result<()> {
         if entry.header().entry_type() != EntryType::Directory {
             return Err(invalid("the root of a layer must be a directory"));
@@ -296,8 +296,6 @@ impl Unpacker {
     }
 
     fn hard_link(&mut self, parent: &Directory, name: &[u8], target: &[u8]) -> io::Result<()> {
-        // Some builders write targets from the root; they mean the layer's.
-        let target = target.strip_prefix(b"/").unwrap_or(target);
         let target = relative(target)?;
         let Some((target_parent, target_name)) = split(&target) else {
             return Err(invalid("a hard link to the root is not possible"));
@@ -385,13 +383,11 @@ fn directory_is_linkable(directory: &Directory, name: &[u8]) -> io::Result<()> {
     }
 }
 
-/// A name relative to the layer's root, without `.` components and trailing slashes.
+/// A name relative to the layer's root, without `.` components and slashes at its ends: some builders
+/// write names and targets from the root, and mean the layer's.
 fn relative(raw: &[u8]) -> io::Result<Vec<u8>> {
     if raw.len() > PATH_BYTES_MAX {
         return Err(invalid("the name is longer than 4096 bytes"));
-    }
-    if raw.starts_with(b"/") {
-        return Err(invalid("absolute names are refused"));
     }
     if raw.contains(&0) {
         return Err(invalid("names with a NUL byte are refused"));
@@ -474,7 +470,9 @@ fn extensions<R: Read>(entry: &mut Entry<'_, R>) -> io::Result<(Modified, Attrib
     let mut attributes = Vec::new();
     if let Some(records) = entry.pax_extensions()? {
         for record in records {
-            let record = record?;
+            // The reader takes a newline for the end of a record, which a binary value may hold: this
+            // attribute is left out, as most are.
+            let Ok(record) = record else { continue };
             let Ok(key) = record.key() else { continue };
             if key == "mtime" {
                 modified = record.value().ok().and_then(pax_time).unwrap_or(modified);

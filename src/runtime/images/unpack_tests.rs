@@ -54,7 +54,8 @@ fn hostile_layers_are_refused_and_name_the_entry() {
             "a/../../outside",
             &[("a/../../outside", T::Regular, "", "x")],
         ),
-        ("/outside", &[("/outside", T::Regular, "", "x")]),
+        ("/..", &[("/../outside", T::Regular, "", "x")]),
+        ("/", &[("/", T::Regular, "", "x")]),
         (".wh...", &[(".wh...", T::Regular, "", "")]),
         ("a/.wh...", &[("a/.wh...", T::Regular, "", "")]),
         (".wh.", &[(".wh.", T::Regular, "", "")]),
@@ -90,6 +91,9 @@ fn symlinks_lead_nowhere_outside_the_layer() {
         ("absolute", T::Symlink, "/", ""),
         ("up/outside", T::Regular, "", "inside"),
         ("absolute/also", T::Regular, "", "inside"),
+        ("/", T::Directory, "", ""),
+        ("//etc/from-root", T::Regular, "", "inside"),
+        ("/linked", T::Link, "/etc/from-root", ""),
         ("outside2", T::Symlink, "../outside", ""),
         ("outside2", T::Regular, "", "replaced, not followed"),
     ]));
@@ -100,6 +104,9 @@ fn symlinks_lead_nowhere_outside_the_layer() {
         "inside"
     );
     assert_eq!(std::fs::read_to_string(fs.join("also")).unwrap(), "inside");
+    for name in ["etc/from-root", "linked"] {
+        assert_eq!(std::fs::read_to_string(fs.join(name)).unwrap(), "inside");
+    }
     assert!(fs.join("outside2").symlink_metadata().unwrap().is_file());
 }
 
@@ -224,4 +231,16 @@ fn times_before_1970_and_with_fractions_are_read() {
         });
         assert_eq!(pax_time(text), wanted, "{text}");
     }
+}
+
+#[test]
+fn a_binary_attribute_refuses_no_layer_and_hides_no_other_record() {
+    let records = b"33 SCHILY.xattr.security.ima=a\nb\n13 mtime=5.5\n";
+    let mut tar = tar::Builder::new(Vec::new());
+    add(&mut tar, "pax", T::XHeader, "", records);
+    add(&mut tar, "file", T::Regular, "", b"x");
+    let (directory, result) = unpacked(&tar.into_inner().unwrap());
+    result.unwrap();
+    let file = directory.path().join("fs/file").metadata().unwrap();
+    assert_eq!((file.mtime(), file.mtime_nsec()), (5, 500_000_000));
 }

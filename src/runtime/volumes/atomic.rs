@@ -18,7 +18,7 @@ use std::path::Path;
 use jiff::Timestamp;
 use jiff::tz::TimeZone;
 
-use super::remove;
+use crate::os::remove;
 use crate::os::volume_fs::{self, Kind};
 use crate::world::ProjectedFile;
 
@@ -205,10 +205,10 @@ fn open_parent<'a>(
 /// Makes `..data` lead to `version`: one rename.
 fn publish(volume: BorrowedFd<'_>, version: &str) -> io::Result<()> {
     // Left over if the agent died between the two calls below.
-    remove::tree(volume, DATA_NEXT)?;
+    remove::tree(volume, DATA_NEXT.as_bytes())?;
     volume_fs::make_link(volume, DATA_NEXT, version)?;
     if volume_fs::attributes(volume, DATA).is_ok_and(|found| found.kind == Kind::Directory) {
-        remove::tree(volume, DATA)?;
+        remove::tree(volume, DATA.as_bytes())?;
     }
     volume_fs::rename(volume, DATA_NEXT, DATA)
 }
@@ -223,7 +223,7 @@ fn link_and_sweep(volume: BorrowedFd<'_>, files: &[ProjectedFile]) -> io::Result
         if volume_fs::read_link(volume, name.as_str()).is_ok_and(|found| found == target) {
             continue;
         }
-        remove::tree(volume, name)?;
+        remove::tree(volume, name.as_bytes())?;
         volume_fs::make_link(volume, name, &target)?;
     }
     let keep = |name: &CString| {
@@ -231,11 +231,7 @@ fn link_and_sweep(volume: BorrowedFd<'_>, files: &[ProjectedFile]) -> io::Result
         name == DATA || name == version || wanted.contains(name)
     };
     for name in volume_fs::names(volume)?.iter().filter(|name| !keep(name)) {
-        match name.to_str() {
-            Ok(name) => remove::tree(volume, name)?,
-            // No entry of ours: it stays until the volume goes.
-            Err(_) => continue,
-        }
+        remove::tree(volume, name.to_bytes())?;
     }
     Ok(())
 }

@@ -15,7 +15,6 @@ mod empty_dir;
 mod host_path;
 mod mounts;
 mod ownership;
-mod remove;
 mod subpath;
 
 use std::fs;
@@ -27,7 +26,7 @@ use std::rc::Rc;
 
 use jiff::Timestamp;
 
-use crate::os::volume_fs;
+use crate::os::{remove, volume_fs};
 use crate::world::{
     Clock, FileMedium, LocalFuture, PodVolumes, RemoveError, Uid, VolumeContent, VolumeError,
     VolumeSetUp, Volumes,
@@ -188,7 +187,7 @@ fn tear_down(root: &Path, uid: &Uid) -> Result<(), RemoveError> {
     match volume_fs::open_directory(&pod) {
         Ok(directory) => {
             for tree in OWN_ENTRIES {
-                if let Err(error) = remove::tree(directory.as_fd(), tree) {
+                if let Err(error) = remove::tree(directory.as_fd(), tree.as_bytes()) {
                     errors.push(format!("remove {}/{tree}: {error}", pod.display()));
                 }
             }

@@ -13,10 +13,12 @@ use std::fmt;
 use std::fs::{self, DirBuilder, OpenOptions};
 use std::io;
 use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
+use std::os::unix::ffi::OsStrExt;
 use std::os::unix::fs::DirBuilderExt;
 use std::path::{Path, PathBuf};
 
-use super::{EMPTY_DIR, PLUGINS, host_path, mounts, pod_directory, remove};
+use super::{EMPTY_DIR, PLUGINS, host_path, mounts, pod_directory};
+use crate::os::remove;
 use crate::os::volume_fs::{self, Kind};
 use crate::runtime::bundle::{Access, ResolvedMount};
 use crate::world::{Mount, MountSource, Propagation, RemoveError, Uid};
@@ -244,8 +246,8 @@ fn make_target(target: &Path, kind: Kind) -> io::Result<()> {
     directories.recursive(true).mode(TARGET_DIRECTORY_MODE);
     directories.create(parent)?;
     let opened = volume_fs::open_directory(parent)?;
-    let name = target.file_name().and_then(|name| name.to_str());
-    remove::tree(opened.as_fd(), name.ok_or(io::ErrorKind::InvalidInput)?)?;
+    let name = target.file_name().ok_or(io::ErrorKind::InvalidInput)?;
+    remove::tree(opened.as_fd(), name.as_bytes())?;
     match kind {
         Kind::Directory => directories.create(target),
         Kind::File | Kind::Other => OpenOptions::new()
@@ -268,7 +270,7 @@ pub fn clean_subpaths(root: &Path, uid: &Uid, container: &str) -> Result<(), Rem
         let mounted_here = mounts::unmount_below(&volume.path().join(container));
         if mounted_here.is_empty() {
             let removed = volume_fs::open_directory(&volume.path())
-                .and_then(|directory| remove::tree(directory.as_fd(), container));
+                .and_then(|directory| remove::tree(directory.as_fd(), container.as_bytes()));
             let named = |error| format!("remove {:?}: {error}", volume.path());
             files.extend(removed.err().map(named));
         }
