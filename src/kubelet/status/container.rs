@@ -65,6 +65,10 @@ fn container_status(facts: &Facts<'_>, view: &ContainerView, spec: &Value) -> Co
     granted::put_mounts(facts.node, spec, &mut value);
     if instance.is_some() || recorded.is_some() {
         granted::put_resources(spec, &mut value);
+        let running = instance.filter(|_| state == State::Running);
+        if let Some(given) = running.and_then(|one| one.resources.as_ref()) {
+            granted::put_given(&view.resources, given, &mut value);
+        }
         let user = instance.map_or_else(
             || recorded.and_then(|r| r.user.as_ref()),
             |i| i.user.as_ref(),
