@@ -16,6 +16,8 @@ mod living;
 use std::collections::BTreeMap;
 use std::time::Duration;
 
+use jiff::Timestamp;
+
 use super::memory::{EndCause, Final, Memory, Target};
 use super::view::{ContainerView, PodView, Role};
 use crate::world::{
@@ -28,6 +30,8 @@ pub struct Situation<'a> {
     pub observed: &'a PodObserved,
     pub memory: &'a Memory,
     pub now: BootTime,
+    /// For what is recorded.
+    pub wall: Timestamp,
     /// Why the pod may not start: a predecessor of its name is still ending, or its spec asks for
     /// something that is not honoured yet. What runs goes on.
     pub held: Option<&'a Waiting>,

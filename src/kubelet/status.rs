@@ -33,6 +33,17 @@ pub struct Facts<'a> {
     pub node: &'a NodeFacts,
     /// For conditions that change with this very status.
     pub now: Timestamp,
+    /// The pod is deleted, and nothing of it runs or is about to: this is said of it last.
+    pub over: bool,
+}
+
+impl Facts<'_> {
+    /// Since when the pod is here.
+    fn start(&self) -> Option<Timestamp> {
+        let finals = self.memory.finals.phase.as_ref();
+        let start = self.memory.checkpoint.start.map(|start| start.wall);
+        finals.and_then(|ended| ended.start).or(start)
+    }
 }
 
 /// A status and what the next one must know: when each condition last changed.
@@ -89,8 +100,7 @@ fn put_generation(generation: i64, value: &mut Value) {
 
 fn put_times_and_addresses(facts: &Facts<'_>, value: &mut Value) {
     let finals = facts.memory.finals.phase.as_ref();
-    let start = facts.memory.checkpoint.start.map(|start| start.wall);
-    if let Some(start) = finals.and_then(|f| f.start).or(start) {
+    if let Some(start) = facts.start() {
         value["startTime"] = rfc3339(start).into();
     }
     let host_ips: &[IpAddr] = &facts.node.host_ips;

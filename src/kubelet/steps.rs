@@ -178,8 +178,12 @@ async fn keep_pod(shared: &Shared, view: &PodView) {
     let Some(object) = object.filter(|object| object.uid() == view.uid.as_str()) else {
         return;
     };
+    let mut body = view.body();
+    if let Some(start) = shared.memory.borrow().checkpoint.start {
+        body["status"]["startTime"] = start.wall.to_string().into();
+    }
     let object = Object {
-        body: view.body(),
+        body,
         ..Object::clone(&object)
     };
     let kept = core.records.keep_pod(&shared.uid, &object).await;

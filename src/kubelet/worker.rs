@@ -251,6 +251,7 @@ impl Worker {
                 observed: &observed,
                 memory: &memory,
                 now: shared.core.world.clock.now(),
+                wall: shared.core.world.clock.wall(),
                 held: held.as_ref(),
             })
         };

@@ -132,6 +132,7 @@ pub(super) fn final_phase(situation: &Situation<'_>, phase: &str) -> FinalPhase 
         reason: None,
         message: None,
         start: situation.memory.checkpoint.start.map(|start| start.wall),
+        at: Some(situation.wall),
         ips: sandbox.map(|sandbox| sandbox.ips.clone()),
         disrupted: false,
     }

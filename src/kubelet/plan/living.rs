@@ -68,14 +68,14 @@ pub(super) fn advance(situation: &Situation<'_>, plan: &mut Plan) {
     }
 }
 
-/// `activeDeadlineSeconds` counts from the pod's start on boot time.
+/// `activeDeadlineSeconds` counts from the pod's start, on boot time as far as that goes.
 fn past_deadline(situation: &Situation<'_>, plan: &mut Plan) -> bool {
     let limit = situation.view.active_deadline;
-    let start = situation.memory.checkpoint.start;
-    let Some((limit, start)) = limit.zip(start) else {
+    let checkpoint = &situation.memory.checkpoint;
+    let Some((limit, start)) = limit.zip(checkpoint.start) else {
         return false;
     };
-    let deadline = start.boot + limit;
+    let deadline = start.boot + limit.saturating_sub(checkpoint.before);
     if situation.now < deadline {
         plan.wake(deadline);
         return false;

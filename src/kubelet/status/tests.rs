@@ -241,6 +241,7 @@ fn a_recorded_phase_is_final_and_keeps_reason_message_and_exits() {
         reason: Some("DeadlineExceeded".into()),
         message: Some("too long".into()),
         start: Some(stamp(5).wall),
+        at: Some(stamp(70).wall),
         ips: Some(vec!["10.88.0.7".parse().unwrap()]),
     });
     let record = FinalExit {
