@@ -63,7 +63,10 @@ pub fn status(facts: &Facts<'_>) -> Status {
     // The view keeps no more of the spec than decides: the rest is for here alone.
     let mut body = facts.view.body();
     let spec = body["spec"].take();
-    let containers = container::statuses(facts, &spec);
+    let mut containers = container::statuses(facts, &spec);
+    if facts.over || facts.memory.finals.phase.is_some() {
+        container::terminate(facts, &mut containers);
+    }
     let phase = phase::phase(facts, &containers);
     let (conditions, transitions) = conditions::conditions(facts, phase, &containers);
     let mut value = json!({

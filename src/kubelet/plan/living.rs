@@ -147,12 +147,15 @@ fn verdict(situation: &Situation<'_>) -> Option<&'static str> {
     if init_failed && !initialised {
         return Some("Failed");
     }
-    let mut all_good = true;
-    for container in situation.view.with_role(Role::Regular) {
-        let code = final_code(situation, container)?;
-        all_good &= code == 0;
+    let mut regular = situation.view.with_role(Role::Regular);
+    let worst = regular.try_fold(0, |worst, container| {
+        Some(worst | final_code(situation, container)?)
+    });
+    match worst {
+        Some(0) => Some("Succeeded"),
+        Some(_) => Some("Failed"),
+        None => situation.was_cut_off().then_some("Failed"),
     }
-    Some(if all_good { "Succeeded" } else { "Failed" })
 }
 
 /// The exit code of a container that must not run again.

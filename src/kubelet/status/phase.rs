@@ -48,6 +48,7 @@ pub(super) fn phase(facts: &Facts<'_>, containers: &[ContainerStatus]) -> Phase 
         match codes.try_fold(0, |worst, code| code.map(|code| worst | code)) {
             Some(0) => return Phase::Succeeded,
             Some(_) => return Phase::Failed,
+            None if facts.over => return Phase::Failed,
             None => {}
         }
     }
