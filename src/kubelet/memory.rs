@@ -101,8 +101,12 @@ pub type Transitions = BTreeMap<String, (String, Timestamp)>;
 /// The part that must survive a crash of the agent but not a reboot: RUN/pods/UID/kubelet.json.
 #[derive(Clone, Debug, Default, PartialEq, Serialize, Deserialize)]
 pub struct Checkpoint {
-    /// `status.startTime`, with its boot time for activeDeadlineSeconds.
+    /// `status.startTime`, with its boot time for activeDeadlineSeconds: of a pod from before a
+    /// reboot that of its return.
     pub start: Option<Stamp>,
+    /// From the pod's start to its return, by wall time: no other clock goes on over a reboot.
+    #[serde(default)]
+    pub before: Duration,
     /// Restart back-off, keyed by `<container>/<hash>` so that a new image starts afresh.
     pub back_off: BTreeMap<String, BackOff>,
     pub health: BTreeMap<String, Health>,
@@ -127,6 +131,9 @@ pub struct FinalPhase {
     pub reason: Option<String>,
     pub message: Option<String>,
     pub start: Option<Timestamp>,
+    /// When its conditions became those of an ended pod.
+    #[serde(default)]
+    pub at: Option<Timestamp>,
     /// Addresses of the last sandbox, which goes with the end; `None` if there was none.
     #[serde(default)]
     pub ips: Option<Vec<IpAddr>>,
@@ -143,6 +150,7 @@ impl FinalPhase {
             reason: None,
             message: None,
             start: None,
+            at: None,
             ips: None,
             disrupted: false,
         }

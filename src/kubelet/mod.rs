@@ -372,7 +372,11 @@ async fn remembered(core: &Core, view: &PodView) -> (Checkpoint, Final) {
     if !core.leftovers.contains(uid) {
         if !core.records.is_forgotten(uid).await {
             // At the same time: each goes to the disk's threads and back.
-            return zip(core.records.checkpoint(uid), core.records.finals(uid)).await;
+            return zip(
+                core.records.checkpoint(uid, core.world.stamp()),
+                core.records.finals(uid),
+            )
+            .await;
         }
         let why = "an earlier agent could not remove them";
         core.leftovers.note(uid, &view.key, why);

@@ -53,7 +53,12 @@ pub enum Outcome {
 /// Why no instance runs after a start: before anything was made, or by the runtime.
 #[derive(Debug)]
 pub enum StartFailure {
-    Config { reason: String, message: String },
+    /// The pod has been told to end meanwhile.
+    Ending,
+    Config {
+        reason: String,
+        message: String,
+    },
     Runtime(RuntimeError),
 }
 
@@ -229,6 +234,8 @@ fn started(
             core.event(view, Some(container), EventKind::Normal, "Started", text);
             None
         }
+        // Nothing was begun, and nothing is to be.
+        Err(StartFailure::Ending) => return,
         Err(StartFailure::Config { reason, message }) => Some((reason, message)),
         Err(StartFailure::Runtime(error)) => {
             let reason = match &error {

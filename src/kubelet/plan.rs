@@ -16,6 +16,8 @@ mod living;
 use std::collections::BTreeMap;
 use std::time::Duration;
 
+use jiff::Timestamp;
+
 use super::memory::{EndCause, Final, Memory, Target};
 use super::view::{ContainerView, PodView, Role};
 use crate::world::{
@@ -28,6 +30,8 @@ pub struct Situation<'a> {
     pub observed: &'a PodObserved,
     pub memory: &'a Memory,
     pub now: BootTime,
+    /// For what is recorded.
+    pub wall: Timestamp,
     /// Why the pod may not start: a predecessor of its name is still ending, or its spec asks for
     /// something that is not honoured yet. What runs goes on.
     pub held: Option<&'a Waiting>,
@@ -157,6 +161,21 @@ pub fn plan(situation: &Situation<'_>) -> Plan {
 }
 
 impl Situation<'_> {
+    /// Of a pod that never restarts anything something ran before the machine was started anew, or the
+    /// agent left with its pods, and nobody knows how it ended: it does not run a second time. That of a
+    /// manifest does: nobody would make another in its place.
+    fn was_cut_off(&self) -> bool {
+        let ran = |c: &ContainerView| {
+            let memory = self.memory.containers.get(&c.name);
+            c.role != Role::Ephemeral
+                && memory.is_some_and(|known| known.attempt_base > 0)
+                && !self.memory.finals.exits.contains_key(&c.name)
+        };
+        self.view.runs_once()
+            && self.observed.containers.is_empty()
+            && self.view.containers.iter().any(ran)
+    }
+
     /// The instance with the highest number, whatever sandbox it belonged to.
     pub(super) fn latest(&self, name: &str) -> Option<&ContainerObserved> {
         latest(self.observed, name)
@@ -269,6 +288,8 @@ pub fn exit_of(container: &ContainerObserved) -> Option<&Exit> {
 mod ending_tests;
 #[cfg(test)]
 mod ephemeral_tests;
+#[cfg(test)]
+mod reboot_tests;
 #[cfg(test)]
 mod resize_tests;
 #[cfg(test)]

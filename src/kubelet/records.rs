@@ -2,7 +2,7 @@
 //!
 //! | file | area | why |
 //! |---|---|---|
-//! | `pods/UID/pod.json` | ROOT | the object a pod was started from, to end it well if the store is lost |
+//! | `pods/UID/pod.json` | ROOT | what a pod was started from, and when, to end it well if the store is lost |
 //! | `pods/UID/final.json` | ROOT (or RUN), flushed | ends that must never be undone by a power cut |
 //! | `pods/UID/kubelet.json` | RUN | back-off, probe results and ending of a running pod |
 //! | `node.json` | RUN | when the node's conditions last changed |
@@ -14,12 +14,13 @@
 
 use std::rc::Rc;
 
+use jiff::Timestamp;
 use serde::de::DeserializeOwned;
 use serde::{Deserialize, Serialize};
 
 use super::memory::{Checkpoint, Final, Transitions};
 use crate::object::Object;
-use crate::world::{Area, Disk, DiskError, Uid};
+use crate::world::{Area, Disk, DiskError, Stamp, Uid, build_time};
 
 /// Version of all these files. Readers take that of the next release as well, as far as it can be
 /// read: after a step back a finished pod must not run again.
@@ -81,9 +82,25 @@ impl Records {
         self.disk.write_durable(Area::Root, &path, bytes).await
     }
 
-    pub async fn checkpoint(&self, uid: &Uid) -> Checkpoint {
+    /// After a reboot what is left of it: when the pod was started.
+    pub async fn checkpoint(&self, uid: &Uid, now: Stamp) -> Checkpoint {
         let known = self.read(Area::Run, &path(uid, "kubelet")).await;
-        known.unwrap_or_default()
+        if let Some(known) = known {
+            return known;
+        }
+        let mut checkpoint = Checkpoint::default();
+        let pod = self.pod(uid).await.map(|pod| pod.body);
+        let start = pod
+            .as_ref()
+            .and_then(|pod| pod["status"]["startTime"].as_str());
+        if let Some(wall) = start.and_then(|start| start.parse::<Timestamp>().ok()) {
+            checkpoint.start = Some(Stamp { wall, ..now });
+            // A start in 1970 says nothing about how long ago it was.
+            let since = now.wall.duration_since(wall);
+            let since = (wall >= build_time()).then(|| since.unsigned_abs());
+            checkpoint.before = since.filter(|_| now.wall > wall).unwrap_or_default();
+        }
+        checkpoint
     }
 
     /// Under RUN where ROOT takes nothing: for as long as the machine runs.

@@ -33,6 +33,17 @@ pub struct Facts<'a> {
     pub node: &'a NodeFacts,
     /// For conditions that change with this very status.
     pub now: Timestamp,
+    /// The pod is deleted, and nothing of it runs or is about to: this is said of it last.
+    pub over: bool,
+}
+
+impl Facts<'_> {
+    /// Since when the pod is here.
+    fn start(&self) -> Option<Timestamp> {
+        let finals = self.memory.finals.phase.as_ref();
+        let start = self.memory.checkpoint.start.map(|start| start.wall);
+        finals.and_then(|ended| ended.start).or(start)
+    }
 }
 
 /// A status and what the next one must know: when each condition last changed.
@@ -52,7 +63,10 @@ pub fn status(facts: &Facts<'_>) -> Status {
     // The view keeps no more of the spec than decides: the rest is for here alone.
     let mut body = facts.view.body();
     let spec = body["spec"].take();
-    let containers = container::statuses(facts, &spec);
+    let mut containers = container::statuses(facts, &spec);
+    if facts.over || facts.memory.finals.phase.is_some() {
+        container::terminate(facts, &mut containers);
+    }
     let phase = phase::phase(facts, &containers);
     let (conditions, transitions) = conditions::conditions(facts, phase, &containers);
     let mut value = json!({
@@ -89,8 +103,7 @@ fn put_generation(generation: i64, value: &mut Value) {
 
 fn put_times_and_addresses(facts: &Facts<'_>, value: &mut Value) {
     let finals = facts.memory.finals.phase.as_ref();
-    let start = facts.memory.checkpoint.start.map(|start| start.wall);
-    if let Some(start) = finals.and_then(|f| f.start).or(start) {
+    if let Some(start) = facts.start() {
         value["startTime"] = rfc3339(start).into();
     }
     let host_ips: &[IpAddr] = &facts.node.host_ips;

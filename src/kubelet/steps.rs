@@ -171,15 +171,19 @@ async fn start_sandbox(shared: &Shared, view: &PodView, attempt: u32) -> Result<
         .await
 }
 
-/// Writes down the pod with the resources that it may have.
+/// Writes down the pod with the resources that it may have, and since when it is here.
 async fn keep_pod(shared: &Shared, view: &PodView) {
     let core = &shared.core;
     let object = core.reader.get(&view.key);
     let Some(object) = object.filter(|object| object.uid() == view.uid.as_str()) else {
         return;
     };
+    let mut body = view.body();
+    if let Some(start) = shared.memory.borrow().checkpoint.start {
+        body["status"]["startTime"] = start.wall.to_string().into();
+    }
     let object = Object {
-        body: view.body(),
+        body,
         ..Object::clone(&object)
     };
     let kept = core.records.keep_pod(&shared.uid, &object).await;
@@ -205,6 +209,10 @@ async fn start_container(
     attempt: u32,
 ) -> Result<ContainerId, StartFailure> {
     let core = &shared.core;
+    // It may have waited for its turn.
+    if shared.memory.borrow().checkpoint.ending.is_some() {
+        return Err(StartFailure::Ending);
+    }
     let container = view.container(name);
     let container = container.expect("plan names containers of this view");
     let image = match shared.memory.borrow().container(name).image {

@@ -334,6 +334,11 @@ impl PodView {
         self.containers.iter().filter(move |c| c.role == role)
     }
 
+    /// Whether nothing of it may run a second time, not even after a reboot.
+    pub fn runs_once(&self) -> bool {
+        self.restart_policy == RestartPolicy::Never && !self.is_static
+    }
+
     pub fn has_init(&self) -> bool {
         let mut containers = self.containers.iter();
         containers.any(|c| matches!(c.role, Role::Init | Role::Sidecar))

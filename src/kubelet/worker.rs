@@ -251,6 +251,7 @@ impl Worker {
                 observed: &observed,
                 memory: &memory,
                 now: shared.core.world.clock.now(),
+                wall: shared.core.world.clock.wall(),
                 held: held.as_ref(),
             })
         };
@@ -377,6 +378,7 @@ impl Worker {
         let mut steps = next.steps.iter();
         self.tearing_down = steps.any(|step| matches!(step, Step::TearDown { .. }));
         let core = &shared.core;
+        let goes = self.tearing_down && view.deletion_grace.is_some() && !view.is_static;
         let status = status(&Facts {
             view,
             observed,
@@ -385,14 +387,13 @@ impl Worker {
             qos: view.qos,
             node: &core.node(),
             now: core.world.clock.wall(),
+            over: goes && self.published.is_some(),
         });
-        // Deleted, with no end to tell of: it never ran, or an agent crashed between the removal of the
-        // pod and that of its object. What was said of that one before must not be unsaid.
-        if self.tearing_down && view.deletion_grace.is_some() && !view.is_static {
-            let phase = status.value["phase"].as_str();
-            if !matches!(phase, Some("Succeeded" | "Failed")) {
-                return;
-            }
+        // Nothing was told by this agent, and how it ended is not to be seen: the agent before it may have
+        // crashed between the removal of the pod and that of its object, and what that one said must not
+        // be unsaid.
+        if goes && !status.phase.is_final() {
+            return;
         }
         memory.checkpoint.transitions = status.transitions;
         let digest = digest(status.value.to_string().as_bytes());

@@ -1,7 +1,8 @@
 //! Time and randomness as the node sees them.
 //!
 //! Timers, back-off and probe periods run on boot time, which no administrator, NTP step or dead
-//! RTC battery can move. Wall time is only ever shown or stored, never subtracted.
+//! RTC battery can move. Wall time is only ever shown or stored, never subtracted, but for how long a
+//! pod had been here when its machine came back from a reboot.
 
 use std::ops::{Add, Sub};
 use std::time::Duration;

@@ -7,6 +7,7 @@
 //! | sandbox first | a container starts where the node *sees* no ready sandbox, or without its volumes |
 //! | init in order | a container starts before the init containers before it are done |
 //! | once is once | a container whose exit was final, or a pod whose end was published, starts again |
+//! | never is never | after a reboot something starts again of a pod that never restarts, unless a manifest has it |
 //! | one of a name | a pod of ours starts while another UID of the same name still lives |
 //! | no murder | a running container is stopped without a reason of Kubernetes', or resized so where in place will do |
 //! | no heat | a container restarts without back-off |
@@ -14,6 +15,8 @@
 //!
 //! A rule speaks of what the node could know: a step that raced with a fault is no crime. The first
 //! broken rule ends the run.
+
+mod health;
 
 use std::cell::RefCell;
 use std::collections::{BTreeMap, BTreeSet};
@@ -28,7 +31,7 @@ use lowtide::world::{
 use crate::host::Host;
 use crate::kernel::{Container, Pod};
 use crate::replaced::Replaced;
-use crate::spec::{ContainerSpec, Desired, Role};
+use crate::spec::{ContainerSpec, Desired, Restart, Role};
 use crate::timeline::Nanos;
 use crate::trace::Trace;
 
@@ -55,6 +58,8 @@ struct Past {
     lost_sandbox: bool,
     /// Something of it was made at some time: it has its room.
     has_begun: bool,
+    /// Containers that had an instance in an earlier boot.
+    ran_before: BTreeSet<String>,
     starts: BTreeMap<(String, String), Vec<Nanos>>,
     attempts: BTreeMap<String, u32>,
     /// Published as ended, or its final exits were: holds over power cuts.
@@ -228,7 +233,8 @@ impl Judge {
             past.exits.clear();
             past.done.clear();
             past.starts.clear();
-            past.attempts.clear();
+            let ran = std::mem::take(&mut past.attempts);
+            past.ran_before.extend(ran.into_keys());
             past.lost_sandbox = false;
         }
     }
@@ -315,6 +321,12 @@ impl Judge {
                 .contains(&final_exit(&config.name, &config.image))
             {
                 self.condemn(format!("{what} starts though its final exit was published"));
+            }
+            if pod.restart == Restart::Never
+                && !pod.is_static
+                && past.ran_before.contains(&config.name)
+            {
+                self.condemn(format!("{what} starts again after a reboot"));
             }
             // An exit of another image is no end: the definition changed.
             let exit = past.exits.get(&config.name);
@@ -418,12 +430,15 @@ impl Judge {
         }
         let limit = pod.as_ref().and_then(|pod| pod.active_deadline);
         let now = host.timeline.now();
+        // Over a reboot only wall time goes on, right or wrong.
+        let doubtful = limit.is_some() && host.boot() > 0 && host.timeline.wall_was_set();
         let evicted = host.gauges.borrow().may_evict(pod.as_ref());
         let reason = self.past(uid, |past| {
             let overdue = limit
                 .zip(past.first_wanted)
                 .is_some_and(|(limit, from)| now - from >= limit.as_nanos() as Nanos);
             overdue
+                || doubtful
                 || evicted
                 || unwanted
                 || past.lost_sandbox
@@ -536,77 +551,6 @@ impl Judge {
             });
         }
     }
-
-    /// What a command in a container says: `check` asks for its health, `fail` never goes well.
-    pub fn executed(&self, host: &Host, request: &ExecRequest) -> Result<i32, RuntimeError> {
-        let kernel = host.kernel.borrow();
-        let pod = kernel.pods.get(&request.uid);
-        let container =
-            pod.and_then(|pod| pod.containers.iter().find(|c| c.id == request.container));
-        let running = container.filter(|c| c.is_running());
-        let Some(container) = running else {
-            return Err(RuntimeError::NotFound(
-                "exec: container is not running".to_owned(),
-            ));
-        };
-        let well = match request.command.first().map(String::as_str) {
-            Some("check") => is_well(host, container),
-            Some("fail") => false,
-            Some(_) | None => true,
-        };
-        if !well {
-            self.past(&request.uid, |past| {
-                past.condemned.insert(container.id.clone())
-            });
-        }
-        Ok(i32::from(!well))
-    }
-
-    /// What a probe of an address finds; a lost probe may condemn like a failed one.
-    pub fn probed(
-        &self,
-        host: &Host,
-        address: &str,
-        port: u16,
-        lost: bool,
-    ) -> Result<bool, NetError> {
-        let kernel = host.kernel.borrow();
-        let is_host = address == HOST_ADDRESS;
-        let behind = |pod: &&Pod| {
-            let sandbox = pod.sandbox.as_ref();
-            sandbox.is_some_and(|s| s.ip.to_string() == address || (is_host && s.is_on_host()))
-        };
-        let listeners: Vec<&Container> = {
-            let pods = kernel.pods.values().filter(behind);
-            let containers = pods.flat_map(|pod| pod.containers.iter());
-            containers
-                .filter(|c| c.script.listens == Some(port))
-                .collect()
-        };
-        let Some(container) = listeners.iter().find(|c| c.is_running()) else {
-            // Whoever should listen there has failed its probe.
-            for container in listeners {
-                let uid = &container.config.uid;
-                self.past(uid, |past| past.condemned.insert(container.id.clone()));
-            }
-            return Err(NetError::Failed("connection refused".to_owned()));
-        };
-        let well = is_well(host, container);
-        if !well || lost {
-            // On the host's address several may want one port; each is found as sick as the one
-            // that answers.
-            for container in &listeners {
-                let uid = &container.config.uid;
-                self.past(uid, |past| past.condemned.insert(container.id.clone()));
-            }
-        }
-        Ok(well)
-    }
-}
-
-fn is_well(host: &Host, container: &Container) -> bool {
-    let age = host.timeline.now() - container.started.unwrap_or_default();
-    container.script.is_well(Duration::from_nanos(age))
 }
 
 fn is_seen_running(seen: &PodObserved, id: &ContainerId) -> bool {

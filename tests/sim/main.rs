@@ -27,6 +27,7 @@ mod net;
 mod pressure;
 mod random;
 mod real;
+mod reboot;
 mod replaced;
 mod run;
 mod runtime;

@@ -16,7 +16,7 @@ use crate::trace::Tracing;
 
 const MIB: u64 = 1 << 20;
 
-fn pod(name: &str, priority: i64, command: &[&str], policy: &str) -> Value {
+pub fn pod(name: &str, priority: i64, command: &[&str], policy: &str) -> Value {
     json!({
         "apiVersion": "v1", "kind": "Pod", "metadata": {"name": name},
         "spec": {
@@ -27,7 +27,7 @@ fn pod(name: &str, priority: i64, command: &[&str], policy: &str) -> Value {
 }
 
 /// A node with a static pod, which keeps most of all on the disk.
-fn begin(seed: u64) -> (Run, Api) {
+pub fn begin(seed: u64) -> (Run, Api) {
     let node = RealNode::default();
     let registry = node.registry();
     let mut run = Run::new(seed, Tracing::Off, Box::new(node));
@@ -42,7 +42,7 @@ fn begin(seed: u64) -> (Run, Api) {
     (run, registry)
 }
 
-fn post(run: &mut Run, registry: &Api, name: &str, body: Value) {
+pub fn post(run: &mut Run, registry: &Api, name: &str, body: Value) {
     let (registry, key) = (registry(), Key::local(Kind::Pod, "default", name));
     let write = async move { registry.create(Source::Api, key, body).await.map(drop) };
     let written = run.spawn(write);
@@ -50,11 +50,11 @@ fn post(run: &mut Run, registry: &Api, name: &str, body: Value) {
     assert!(written.is_finished(), "the write of {name} has ended");
 }
 
-fn pass(run: &mut Run, seconds: u64) {
+pub fn pass(run: &mut Run, seconds: u64) {
     run.run_for(Duration::from_secs(seconds)).expect("safe");
 }
 
-fn status(registry: &Api, name: &str) -> Value {
+pub fn status(registry: &Api, name: &str) -> Value {
     let reader = registry().reader();
     let found = reader.get(&Key::local(Kind::Pod, "default", name));
     found.map_or(Value::Null, |pod| pod.body["status"].clone())
@@ -73,7 +73,7 @@ fn disk_pressure(registry: &Api) -> Option<String> {
     condition(&node.body["status"], "DiskPressure")
 }
 
-type Api = Rc<dyn Fn() -> Registry>;
+pub type Api = Rc<dyn Fn() -> Registry>;
 
 /// Pods of every kind, and a disk that is nearly full.
 fn fill(run: &mut Run, registry: &Api) {

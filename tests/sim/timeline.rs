@@ -38,6 +38,7 @@ pub struct Timeline {
     now: Cell<Nanos>,
     booted: Cell<Nanos>,
     wall_at_zero: Cell<Timestamp>,
+    wall_was_set: Cell<bool>,
     order: Stream,
     entries: Cell<u64>,
     /// Nothing new is taken: what is asked now comes from the dead.
@@ -50,7 +51,9 @@ impl Timeline {
         Rc::new(Timeline {
             now: Cell::new(FIRST_UPTIME.as_nanos() as u64),
             booted: Cell::new(0),
-            wall_at_zero: Cell::new(Timestamp::from_second(1_760_000_000).expect("in range")),
+            // Later than any build of the node: a time that it can believe.
+            wall_at_zero: Cell::new(Timestamp::from_second(1_900_000_000).expect("in range")),
+            wall_was_set: Cell::new(false),
             order,
             entries: Cell::new(0),
             frozen: Cell::new(false),
@@ -130,6 +133,12 @@ impl Timeline {
         let span = SignedDuration::from_nanos(self.now.get() as i64);
         self.wall_at_zero
             .set(wall.checked_sub(span).unwrap_or(Timestamp::MIN));
+        self.wall_was_set.set(true);
+    }
+
+    /// Whether wall time has ever been anything but right.
+    pub fn wall_was_set(&self) -> bool {
+        self.wall_was_set.get()
     }
 
     fn insert(&self, due: Nanos, entry: Entry) -> When {

@@ -27,6 +27,14 @@ pub(super) fn stop_and_tear_down(situation: &Situation<'_>, ending: &Ending, pla
     if ending.overdue && memory.finals.phase.is_none() {
         return begin_record(situation, failed(situation, ending), plan);
     }
+    // What does not run again has to be known by then, unless the disk takes nothing.
+    let leaves = ending.cause == EndCause::Shutdown && situation.view.runs_once();
+    if leaves && memory.record_retry.is_none() {
+        record_final_exits(situation, plan);
+        if !plan.steps.is_empty() {
+            return;
+        }
+    }
     let hands_on = [Target::Sandbox, Target::Volumes, Target::Record];
     if hands_on.iter().any(|target| memory.is_busy(target)) {
         return;
@@ -132,6 +140,7 @@ pub(super) fn final_phase(situation: &Situation<'_>, phase: &str) -> FinalPhase 
         reason: None,
         message: None,
         start: situation.memory.checkpoint.start.map(|start| start.wall),
+        at: Some(situation.wall),
         ips: sandbox.map(|sandbox| sandbox.ips.clone()),
         disrupted: false,
     }

@@ -68,14 +68,14 @@ pub(super) fn advance(situation: &Situation<'_>, plan: &mut Plan) {
     }
 }
 
-/// `activeDeadlineSeconds` counts from the pod's start on boot time.
+/// `activeDeadlineSeconds` counts from the pod's start, on boot time as far as that goes.
 fn past_deadline(situation: &Situation<'_>, plan: &mut Plan) -> bool {
     let limit = situation.view.active_deadline;
-    let start = situation.memory.checkpoint.start;
-    let Some((limit, start)) = limit.zip(start) else {
+    let checkpoint = &situation.memory.checkpoint;
+    let Some((limit, start)) = limit.zip(checkpoint.start) else {
         return false;
     };
-    let deadline = start.boot + limit;
+    let deadline = start.boot + limit.saturating_sub(checkpoint.before);
     if situation.now < deadline {
         plan.wake(deadline);
         return false;
@@ -147,12 +147,15 @@ fn verdict(situation: &Situation<'_>) -> Option<&'static str> {
     if init_failed && !initialised {
         return Some("Failed");
     }
-    let mut all_good = true;
-    for container in situation.view.with_role(Role::Regular) {
-        let code = final_code(situation, container)?;
-        all_good &= code == 0;
+    let mut regular = situation.view.with_role(Role::Regular);
+    let worst = regular.try_fold(0, |worst, container| {
+        Some(worst | final_code(situation, container)?)
+    });
+    match worst {
+        Some(0) => Some("Succeeded"),
+        Some(_) => Some("Failed"),
+        None => situation.was_cut_off().then_some("Failed"),
     }
-    Some(if all_good { "Succeeded" } else { "Failed" })
 }
 
 /// The exit code of a container that must not run again.

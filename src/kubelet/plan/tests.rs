@@ -141,6 +141,7 @@ impl Case {
             observed: &self.observed,
             memory: &self.memory,
             now: self.now,
+            wall: jiff::Timestamp::UNIX_EPOCH,
             held: None,
         })
     }
@@ -469,6 +470,7 @@ fn a_held_pod_starts_nothing_and_keeps_what_runs() {
         observed: &case.observed,
         memory: &case.memory,
         now: case.now,
+        wall: jiff::Timestamp::UNIX_EPOCH,
         held: Some(&held),
     });
     assert_eq!(plan.steps, []);

@@ -83,13 +83,19 @@ pub(super) fn conditions(
             message,
         ));
     }
+    // What is not known, after a reboot, was so from the begin or from the end.
+    let turned = |condition: &Condition| match condition.kind {
+        "PodScheduled" | "Initialized" if condition.holds => facts.start(),
+        _ => ended.and_then(|ended| ended.at),
+    };
     let mut transitions = BTreeMap::new();
     let values = all.into_iter().map(|condition| {
         let status = if condition.holds { "True" } else { "False" };
         let known = facts.memory.checkpoint.transitions.get(condition.kind);
         let since = match known {
             Some((known, since)) if known == status => *since,
-            Some(_) | None => facts.now,
+            Some(_) => facts.now,
+            None => turned(&condition).unwrap_or(facts.now),
         };
         transitions.insert(condition.kind.to_owned(), (status.to_owned(), since));
         let mut value = json!({

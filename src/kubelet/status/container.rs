@@ -4,7 +4,7 @@ use serde_json::{Value, json};
 
 use super::{Facts, granted, rfc3339};
 use crate::kubelet::memory::FinalExit;
-use crate::kubelet::plan::{exit_of, latest, previous};
+use crate::kubelet::plan::{exit_of, is_live, latest, previous};
 use crate::kubelet::view::{ContainerView, Role};
 use crate::world::{ContainerId, ContainerObserved, ContainerState, Exit};
 
@@ -46,11 +46,15 @@ fn container_status(facts: &Facts<'_>, view: &ContainerView, spec: &Value) -> Co
     let recorded = facts.memory.finals.exits.get(&view.name);
     let message_max = POD_MESSAGES_BYTES_MAX / facts.view.containers.len().max(1);
     let waiting = facts.waiting.get(&view.name);
+    // Of an instance from before a reboot only its log is left.
+    let base = facts.memory.containers.get(&view.name);
+    let base = base.map_or(0, |known| known.attempt_base);
+    let over = facts.memory.finals.phase.is_some();
     let mut value = json!({
         "name": view.name,
         "image": view.image,
         "imageID": "",
-        "restartCount": facts.memory.container(&view.name).attempt_base,
+        "restartCount": base.saturating_sub(u32::from(over)),
         "ready": false,
         "lastState": {},
     });
@@ -59,12 +63,19 @@ fn container_status(facts: &Facts<'_>, view: &ContainerView, spec: &Value) -> Co
         (None, Some(exit)) => recorded_state(exit, message_max, &mut value),
         (None, None) => {
             value["state"] = json!({ "waiting": waiting_value(facts, waiting) });
-            (State::NeverRan, false, false)
+            if base > 0 {
+                value["lastState"] = json!({ "terminated": lost() });
+            }
+            (ended_or_never(base > 0), false, false)
         }
     };
     granted::put_mounts(facts.node, spec, &mut value);
     if instance.is_some() || recorded.is_some() {
         granted::put_resources(spec, &mut value);
+        let running = instance.filter(|_| state == State::Running);
+        if let Some(given) = running.and_then(|one| one.resources.as_ref()) {
+            granted::put_given(&view.resources, given, &mut value);
+        }
         let user = instance.map_or_else(
             || recorded.and_then(|r| r.user.as_ref()),
             |i| i.user.as_ref(),
@@ -112,19 +123,22 @@ fn observed_state(
     value["image"] = instance.image.as_str().into();
     value["imageID"] = instance.image_shown().into();
     value["containerID"] = container_id(&instance.id).into();
-    if let Some((before, exit)) = ended_before {
-        value["lastState"] = json!({ "terminated": terminated(before, exit, message_max) });
+    let live = is_live(instance);
+    match ended_before {
+        Some((before, exit)) => {
+            value["lastState"] = json!({ "terminated": terminated(before, exit, message_max) });
+        }
+        // The one before was of before a reboot.
+        None if live && instance.attempt > 0 => {
+            value["lastState"] = json!({ "terminated": lost() });
+        }
+        None => {}
     }
     let waiting = facts.waiting.get(&view.name);
     match &instance.state {
         ContainerState::Created => {
             value["state"] = json!({ "waiting": waiting_value(facts, waiting) });
-            let state = if ended_before.is_some() {
-                State::Ended
-            } else {
-                State::NeverRan
-            };
-            (state, false, false)
+            (ended_or_never(instance.attempt > 0), false, false)
         }
         ContainerState::Running { started } => {
             value["state"] = json!({ "running": { "startedAt": rfc3339(started.wall) } });
@@ -145,6 +159,54 @@ fn observed_state(
             (State::Ended, false, false)
         }
     }
+}
+
+fn ended_or_never(ended: bool) -> State {
+    match ended {
+        true => State::Ended,
+        false => State::NeverRan,
+    }
+}
+
+/// What is not known to have ended, of a pod of which nothing can run any more. Where no init container
+/// was ever done the others have not begun, and wait for ever.
+/// Source: Kubernetes pkg/kubelet/status/status_manager.go (TerminatePod).
+pub(super) fn terminate(facts: &Facts<'_>, all: &mut [ContainerStatus]) {
+    let began = |c: &ContainerStatus| c.state != State::NeverRan;
+    if !facts.over && !all.iter().any(began) {
+        // It was turned away.
+        return;
+    }
+    let is_init = |c: &ContainerStatus| matches!(c.role, Role::Init | Role::Sidecar);
+    let init = all.iter().take_while(|c| is_init(c)).count();
+    let initialized = match init.checked_sub(1).map(|last| &all[last]) {
+        Some(last) if !last.succeeded && !last.started => {
+            all.iter().any(|c| c.role == Role::Regular && began(c))
+        }
+        Some(_) | None => true,
+    };
+    let begun = all[..init].iter().rposition(began);
+    for (index, container) in all.iter_mut().enumerate() {
+        let counts = match container.role {
+            Role::Init | Role::Sidecar => index <= begun.unwrap_or(0),
+            Role::Regular => initialized,
+            Role::Ephemeral => false,
+        };
+        if counts && container.value["state"]["terminated"].is_null() {
+            container.value["state"] = json!({ "terminated": lost() });
+        }
+    }
+}
+
+/// The end of an instance that nobody saw.
+fn lost() -> Value {
+    json!({
+        "exitCode": 137,
+        "reason": "ContainerStatusUnknown",
+        "message": "The container could not be located when the pod was terminated",
+        "startedAt": null,
+        "finishedAt": null,
+    })
 }
 
 /// After a reboot only the durable record is left of a container that must not run again.

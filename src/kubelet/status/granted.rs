@@ -14,7 +14,7 @@ use crate::object::Quantity;
 use crate::object::gather::Gather;
 use crate::object::references::items;
 use crate::object::resources::{pod_limits, pod_requests};
-use crate::world::ContainerUser;
+use crate::world::{CgroupResources, ContainerUser};
 
 /// `volumeMounts`, as the spec has them and whether what is mounted below is read-only as well.
 pub(super) fn put_mounts(node: &NodeFacts, spec: &Value, value: &mut Value) {
@@ -46,6 +46,33 @@ pub(super) fn put_resources(spec: &Value, value: &mut Value) {
     let requests = resources["requests"].as_object();
     if let Some(requests) = requests.filter(|requests| !requests.is_empty()) {
         value["allocatedResources"] = requests.clone().into();
+    }
+}
+
+/// What a running instance was given so far, where that is not what its spec asks for by now.
+/// Source: Kubernetes pkg/kubelet/kubelet_pods.go (convertContainerStatusResources).
+pub(super) fn put_given(wanted: &CgroupResources, given: &CgroupResources, value: &mut Value) {
+    let mut put = |list: &str, name: &str, amount: Option<Quantity>| {
+        let listed = value["resources"].get_mut(list);
+        let shown = listed.and_then(|listed| listed.get_mut(name));
+        if let Some((shown, amount)) = shown.zip(amount) {
+            *shown = amount.to_string().into();
+        }
+    };
+    if given.memory_bytes_max != wanted.memory_bytes_max {
+        let bytes = given.memory_bytes_max.map(Quantity::from_bytes);
+        put("limits", "memory", bytes);
+    }
+    if given.cpu_quota_us != wanted.cpu_quota_us {
+        let millis = given.cpu_quota_us.map(|quota| quota / 100);
+        put("limits", "cpu", millis.map(Quantity::from_millis));
+    }
+    if given.cpu_shares != wanted.cpu_shares {
+        let millis = given
+            .cpu_shares
+            .map(|shares| (shares * 1000).div_ceil(1024));
+        let millis = millis.map(u64::cast_signed);
+        put("requests", "cpu", millis.map(Quantity::from_millis));
     }
 }
 
@@ -87,4 +114,35 @@ fn written(list: &BTreeMap<String, Quantity>) -> Map<String, Value> {
     let entries = list.iter();
     let entries = entries.map(|(name, amount)| (name.clone(), amount.to_string().into()));
     entries.gathered()
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn what_an_instance_has_not_been_given_yet_is_not_said_of_it() {
+        let limits = |memory: i64, cpu_milli: i64| CgroupResources {
+            cpu_shares: Some(crate::kubelet::resources::cpu_shares(cpu_milli)),
+            cpu_quota_us: Some(cpu_milli * 100),
+            cpu_period_us: Some(100_000),
+            memory_bytes_max: Some(memory),
+            pids_max: None,
+        };
+        let spec = json!({"resources": {
+            "requests": {"cpu": "250m"}, "limits": {"cpu": "250m", "memory": "32Mi"},
+        }});
+        let shown = |spec: &Value, given: CgroupResources| {
+            let mut value = json!({});
+            put_resources(spec, &mut value);
+            put_given(&limits(32 << 20, 250), &given, &mut value);
+            value["resources"].take()
+        };
+        assert_eq!(shown(&spec, limits(32 << 20, 250)), spec["resources"]);
+        let given = json!({
+            "requests": {"cpu": "333m"}, "limits": {"cpu": "333m", "memory": "64Mi"},
+        });
+        assert_eq!(shown(&spec, limits(64 << 20, 333)), given);
+        assert_eq!(shown(&json!({}), limits(64 << 20, 333)), json!({}));
+    }
 }

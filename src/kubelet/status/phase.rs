@@ -3,6 +3,8 @@
 
 use super::Facts;
 use super::container::{ContainerStatus, State};
+use crate::kubelet::memory::Target;
+use crate::kubelet::plan::is_live;
 use crate::kubelet::view::Role;
 
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -38,15 +40,16 @@ pub(super) fn phase(facts: &Facts<'_>, containers: &[ContainerStatus]) -> Phase 
         };
     }
     let role = |role: Role| containers.iter().filter(move |c| c.role == role);
-    // Nothing of a pod that goes runs again, whatever its policy: controllers count how it ended.
-    if facts.view.deletion_grace.is_some() && !facts.view.is_static {
-        let sidecars = role(Role::Sidecar).any(|c| c.state == State::Running);
+    // Nothing of a pod that goes runs again, whatever its policy: controllers count how it ended. A start
+    // that is under way may still show.
+    if facts.view.deletion_grace.is_some() && !facts.view.is_static && is_quiet(facts) {
         let mut codes =
             role(Role::Regular).map(|c| c.value["state"]["terminated"]["exitCode"].as_i64());
         match codes.try_fold(0, |worst, code| code.map(|code| worst | code)) {
-            Some(0) if !sidecars => return Phase::Succeeded,
-            Some(_) if !sidecars => return Phase::Failed,
-            Some(_) | None => {}
+            Some(0) => return Phase::Succeeded,
+            Some(_) => return Phase::Failed,
+            None if facts.over => return Phase::Failed,
+            None => {}
         }
     }
     if role(Role::Init).any(|c| c.failed_for_good) {
@@ -63,4 +66,11 @@ pub(super) fn phase(facts: &Facts<'_>, containers: &[ContainerStatus]) -> Phase 
     }
     // All run or have ended at least once: some run again, or the end is about to be recorded.
     Phase::Running
+}
+
+/// Whether nothing lives, and nothing is being started or stopped.
+fn is_quiet(facts: &Facts<'_>) -> bool {
+    let mut busy = facts.memory.busy.iter();
+    !facts.observed.containers.iter().any(is_live)
+        && !busy.any(|target| matches!(target, Target::Container(_)))
 }

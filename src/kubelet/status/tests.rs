@@ -6,7 +6,7 @@ use serde_json::{Value, json};
 
 use super::*;
 use crate::kubelet::facts::{NodeFacts, RecursiveReadOnly};
-use crate::kubelet::memory::{FinalExit, FinalPhase, Health, LastExit, Memory};
+use crate::kubelet::memory::{FinalExit, FinalPhase, Health, LastExit, Memory, Target};
 use crate::object::{Key, Kind, Object, Problem, Provenance, Source, Standing};
 use crate::world::{
     BootTime, ContainerId, ContainerObserved, ContainerState, ContainerUser, Exit, PodObserved,
@@ -36,6 +36,7 @@ struct Case {
     observed: PodObserved,
     memory: Memory,
     waiting: BTreeMap<String, Waiting>,
+    over: bool,
 }
 
 impl Case {
@@ -59,6 +60,7 @@ impl Case {
             observed: PodObserved::default(),
             memory,
             waiting: BTreeMap::new(),
+            over: false,
         }
     }
 
@@ -119,6 +121,12 @@ impl Case {
         self
     }
 
+    fn delete(&mut self) {
+        let view = Rc::get_mut(&mut self.view).expect("nobody else has it");
+        view.is_static = false;
+        view.deletion_grace = Some(Duration::from_secs(2));
+    }
+
     fn at(&self, seconds: i64) -> Status {
         status(&Facts {
             view: &self.view,
@@ -132,6 +140,7 @@ impl Case {
                 ..NodeFacts::default()
             },
             now: Timestamp::from_second(seconds).unwrap(),
+            over: self.over,
         })
     }
 
@@ -224,11 +233,135 @@ fn a_deleted_pod_has_ended_once_nothing_of_it_runs_whatever_its_policy() {
         ),
         ("never began", two(), "Pending"),
     ] {
-        let view = Rc::get_mut(&mut case.view).expect("nobody else has it");
-        view.is_static = false;
-        view.deletion_grace = Some(Duration::from_secs(2));
+        case.delete();
         assert_eq!(case.value()["phase"], phase, "{what}");
     }
+}
+
+#[test]
+fn a_deleted_pod_has_not_ended_while_anything_of_it_may_still_run() {
+    let mut spec = pod("Always", &["a"]);
+    spec["ephemeralContainers"] = json!([{"name": "debug", "image": "busybox"}]);
+    let ended = || {
+        let mut case = Case::new(spec.clone()).sandbox().exited("a", 0, 1);
+        case.delete();
+        case
+    };
+    assert_eq!(ended().value()["phase"], "Failed");
+    let mut starts = ended();
+    let target = Target::Container("a".into());
+    starts.memory.busy.insert(target);
+    assert_eq!(starts.value()["phase"], "Running");
+    assert_eq!(ended().running("debug", 0).value()["phase"], "Running");
+}
+
+/// Each container's state in short: `137` for an exit that nobody saw, a waiting reason.
+fn states(value: &Value, list: &str) -> Vec<String> {
+    let state = |one: &Value| {
+        let ended = &one["state"]["terminated"];
+        match ended["reason"] == "ContainerStatusUnknown" {
+            true => ended["exitCode"].to_string(),
+            false => ended["reason"].as_str().unwrap_or("waits").to_owned(),
+        }
+    };
+    value[list]
+        .as_array()
+        .into_iter()
+        .flatten()
+        .map(state)
+        .collect()
+}
+
+#[test]
+fn what_is_said_last_of_a_deleted_pod_leaves_nothing_waiting() {
+    let init = || with_init("Always");
+    for (what, case, regular, first) in [
+        (
+            "one never began",
+            Case::new(pod("Always", &["a", "b"])).exited("a", 0, 0),
+            vec!["Completed", "137"],
+            vec![],
+        ),
+        (
+            "none began",
+            Case::new(pod("Always", &["a"])),
+            vec!["137"],
+            vec![],
+        ),
+        (
+            "init never began",
+            Case::new(init()),
+            vec!["waits"],
+            vec!["137"],
+        ),
+        (
+            "init was done",
+            Case::new(init()).exited("i", 0, 0),
+            vec!["137"],
+            vec!["Completed"],
+        ),
+    ] {
+        let mut case = case;
+        case.delete();
+        case.over = true;
+        let value = case.value();
+        assert_eq!(value["phase"], "Failed", "{what}");
+        assert_eq!(states(&value, "containerStatuses"), regular, "{what}");
+        assert_eq!(states(&value, "initContainerStatuses"), first, "{what}");
+    }
+}
+
+#[test]
+fn after_a_reboot_a_pod_that_ran_is_no_new_one() {
+    let back = || {
+        let mut case = Case::new(pod("Always", &["web"]));
+        case.memory.container_mut("web").attempt_base = 2;
+        case
+    };
+    let value = back().value();
+    let web = &value["containerStatuses"][0];
+    assert_eq!(value["phase"], "Running");
+    assert_eq!(web["lastState"]["terminated"]["exitCode"], 137);
+    assert_eq!(web["restartCount"], 2);
+    let made = back()
+        .sandbox()
+        .container("web", 2, ContainerState::Created);
+    assert_eq!(made.value()["phase"], "Running");
+    let value = back().sandbox().running("web", 2).value();
+    let last = &value["containerStatuses"][0]["lastState"]["terminated"];
+    assert_eq!(last["reason"], "ContainerStatusUnknown");
+    // Who is new has none.
+    let new = Case::new(pod("Always", &["web"]))
+        .sandbox()
+        .running("web", 0);
+    assert_eq!(new.value()["containerStatuses"][0]["lastState"], json!({}));
+    // It does not run again: this is how it ended.
+    let mut over = Case::new(pod("Never", &["web"]));
+    over.memory.container_mut("web").attempt_base = 1;
+    over.memory.finals.phase = Some(FinalPhase::bare("Failed"));
+    let value = over.value();
+    assert_eq!(states(&value, "containerStatuses"), ["137"]);
+    assert_eq!(value["containerStatuses"][0]["restartCount"], 0);
+}
+
+#[test]
+fn conditions_of_before_a_reboot_keep_their_times() {
+    let at = |case: &Case, kind: &str| {
+        let value = case.at(200).value;
+        let all = value["conditions"].as_array().unwrap().clone();
+        let one = all.into_iter().find(|one| one["type"] == kind).unwrap();
+        one["lastTransitionTime"].as_str().unwrap().to_owned()
+    };
+    let (start, now) = ("1970-01-01T00:00:10Z", "1970-01-01T00:03:20Z");
+    let mut case = Case::new(pod("Always", &["web"]));
+    assert_eq!(at(&case, "PodScheduled"), start);
+    assert_eq!(at(&case, "Initialized"), start);
+    assert_eq!(at(&case, "Ready"), now);
+    let ended = FinalPhase::bare("Failed");
+    let since = Some(stamp(70).wall);
+    case.memory.finals.phase = Some(FinalPhase { at: since, ..ended });
+    assert_eq!(at(&case, "Ready"), "1970-01-01T00:01:10Z");
+    assert_eq!(at(&case, "PodScheduled"), start);
 }
 
 #[test]
@@ -241,6 +374,7 @@ fn a_recorded_phase_is_final_and_keeps_reason_message_and_exits() {
         reason: Some("DeadlineExceeded".into()),
         message: Some("too long".into()),
         start: Some(stamp(5).wall),
+        at: Some(stamp(70).wall),
         ips: Some(vec!["10.88.0.7".parse().unwrap()]),
     });
     let record = FinalExit {

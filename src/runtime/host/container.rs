@@ -306,6 +306,10 @@ pub async fn take_away(
             let (namespace, pod) = (&gone.namespace, &gone.pod_name);
             let link = layout.log_link(namespace, pod, &gone.name, &gone.id);
             problems.note_files(remove_file(&link));
+            // Without a line it would only say that an instance of this number has run.
+            if std::fs::metadata(&gone.log).is_ok_and(|log| log.len() == 0) {
+                problems.note_files(remove_file(&gone.log));
+            }
         }
         // Last: without the record nobody would look for the rest again.
         let outcome = problems.into_removal();
