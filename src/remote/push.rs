@@ -23,6 +23,7 @@ use serde_json::{Value, json};
 use super::link::{Backoff, Link};
 use super::node::{Enlisted, seconds};
 use super::paths;
+use super::pod_status::has_ended;
 use super::pull::key_of;
 use super::reflector::{Held, Name, Reflector};
 use super::{mirror, pod_status};
@@ -217,10 +218,15 @@ impl Push {
         // It has to be seen to have ended before it is gone: controllers count that, and wait for it.
         // Source: Kubernetes pkg/kubelet/status/status_manager.go (TerminatePod).
         let theirs = &body["status"];
-        let ended = state.ended.get(held.uid()).cloned();
-        let mut last = ended.unwrap_or_else(|| theirs.clone());
+        let ended = state.ended.get(held.uid());
+        // The kubelet may have had nothing to say of it.
+        let ended = ended.filter(|ended| ended["conditions"].is_array());
+        let mut last = ended.unwrap_or(theirs).clone();
         if !has_ended(&last) && !has_ended(theirs) {
             last["phase"] = "Failed".into();
+            if !last["conditions"].is_array() {
+                last["conditions"] = json!([]);
+            }
         }
         if has_ended(&last) {
             self.send_status(state, name, held, &last).await?;
@@ -262,7 +268,12 @@ impl Push {
         }
         let body = held.body();
         let (spec, theirs) = (&body["spec"], &body["status"]);
-        let told = pod_status::gated(spec, theirs, ours.clone(), &seconds(self.clock.wall()));
+        let now = seconds(self.clock.wall());
+        let mut told = pod_status::gated(spec, theirs, ours.clone(), &now);
+        // Of a mirror the node's own pod says whether it has ended.
+        if !mirror::is_mirror(&body) {
+            told = pod_status::settled(theirs, told, &now);
+        }
         let Some(patch) = pod_status::patch(held.uid(), theirs, &told) else {
             return Ok(());
         };
@@ -413,10 +424,6 @@ impl Push {
         let (status, message) = (reply.status, reply.message());
         log::warn!("{what} pod {namespace}/{name} in the cluster: {status} {message}");
     }
-}
-
-fn has_ended(status: &Value) -> bool {
-    matches!(status["phase"].as_str(), Some("Succeeded" | "Failed"))
 }
 
 /// Whether an API server says so, not somebody on the way to it.

@@ -172,6 +172,51 @@ fn a_pod_that_never_ran_is_seen_to_have_failed_before_it_goes() {
 }
 
 #[test]
+fn a_pod_that_was_going_when_it_came_is_seen_to_have_failed_before_it_goes() {
+    let scheduled = json!([{"type": "PodScheduled", "status": "True"}]);
+    for conditions in [Value::Null, scheduled] {
+        let world = World::started(39);
+        world.run(SECONDS(2));
+        world.api.put(SECRET, secret());
+        let mut pod = bound("web");
+        pod["status"]["conditions"] = conditions;
+        pod["metadata"]["deletionTimestamp"] = json!("2026-01-01T00:00:00Z");
+        world.api.put(&pod_path("web"), pod);
+        // What a finalizer would keep.
+        refuse(&world, "Delete", &pod_path("web"), status(403, "no"));
+        world.run(SECONDS(5));
+        assert!(calls(&world, "Delete") > 0);
+        let told = world.api.get(&pod_path("web")).expect("a pod")["status"].take();
+        assert_eq!(told["phase"], "Failed");
+        let told = told["conditions"].as_array().expect("a list");
+        for kind in ["Ready", "ContainersReady"] {
+            let one = told.iter().find(|one| one["type"] == kind);
+            let one = one.expect("a condition");
+            assert_eq!(
+                (&one["status"], &one["reason"]),
+                (&json!("False"), &json!("PodFailed"))
+            );
+        }
+    }
+}
+
+#[test]
+fn a_pod_that_somebody_has_called_failed_stays_failed() {
+    let world = running(40, &["web"]);
+    let mut pod = world.api.get(&pod_path("web")).expect("a pod");
+    pod["status"]["phase"] = json!("Failed");
+    pod["status"]["reason"] = json!("NodeLost");
+    world.api.put(&pod_path("web"), pod);
+    world.run(SECONDS(60));
+    let told = world.api.get(&pod_path("web")).expect("a pod")["status"].take();
+    assert_eq!(
+        (&told["phase"], &told["reason"]),
+        (&json!("Failed"), &json!("NodeLost"))
+    );
+    assert_eq!(told["conditions"][0]["status"], "False");
+}
+
+#[test]
 fn a_pod_that_the_node_cannot_take_is_told_why() {
     let world = World::started(37);
     world.run(SECONDS(2));

@@ -315,6 +315,10 @@ fn tend(registry: &Registry, kernel: &Kernel, pod: &Object) {
             }
             registry.finish_deletion(&pod.key, pod.uid());
         }
+        // Nothing of it ever was: there is no end to tell of.
+        (true, None) if !kernel.contains_key(pod.uid()) => {
+            registry.finish_deletion(&pod.key, pod.uid());
+        }
         (true, _) => registry.update_status(&pod.key, pod.uid(), told("Failed", "False")),
     }
 }
