@@ -3,7 +3,7 @@
 use serde_json::{Value, json};
 
 use super::cluster::status;
-use super::world::{World, bound, pod_path};
+use super::world::{Life, World, bound, pod_path};
 use super::{SECONDS, SECRET, phase, secret};
 use crate::world::Reply;
 
@@ -201,7 +201,7 @@ fn a_pod_that_was_going_when_it_came_is_seen_to_have_failed_before_it_goes() {
 }
 
 #[test]
-fn a_pod_that_somebody_has_called_failed_stays_failed() {
+fn a_pod_that_somebody_has_called_failed_ends_and_stays_failed() {
     let world = running(40, &["web"]);
     let mut pod = world.api.get(&pod_path("web")).expect("a pod");
     pod["status"]["phase"] = json!("Failed");
@@ -214,6 +214,13 @@ fn a_pod_that_somebody_has_called_failed_stays_failed() {
         (&json!("Failed"), &json!("NodeLost"))
     );
     assert_eq!(told["conditions"][0]["status"], "False");
+    let lives: Vec<Life> = world.kernel.borrow().values().copied().collect();
+    assert_eq!(lives, [Life::Ended]);
+    // A new agent has not seen it run.
+    world.kill();
+    world.start();
+    world.run(SECONDS(60));
+    assert_eq!(phase(&world, "web").as_deref(), Some("Failed"));
 }
 
 #[test]

@@ -13,7 +13,7 @@ use jiff::Timestamp;
 use serde_json::{Value, json};
 
 use super::cluster::{Api, Door};
-use crate::object::{Key, Kind, Object, Origin, Source, Standing};
+use crate::object::{ENDED_THERE, Key, Kind, Object, Origin, Source, Standing};
 use crate::registry::{FaultyDisk, FieldLines, Incoming, Limits, Options, Place, Registry};
 use crate::remote::{self, Cloud, Registration, Remote};
 use crate::world::{BootTime, Clock, LocalFuture, Random};
@@ -298,7 +298,13 @@ fn tend(registry: &Registry, kernel: &Kernel, pod: &Object) {
     let told = |phase: &str, ready: &str| json!({"phase": phase, "conditions": [{"type": "Ready", "status": ready}]});
     let phase = pod.body["status"]["phase"].as_str();
     let mut kernel = kernel.borrow_mut();
+    let ended_there = pod.annotation(ENDED_THERE).is_some();
     match (pod.is_deleting(), phase) {
+        (false, Some("Failed")) => {}
+        (false, _) if ended_there => {
+            kernel.insert(pod.uid().to_owned(), Life::Ended);
+            registry.update_status(&pod.key, pod.uid(), told("Failed", "False"));
+        }
         (false, Some("Running")) => {}
         (false, _) => {
             let key = &pod.key;
