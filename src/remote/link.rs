@@ -27,6 +27,9 @@ const MUTE_PERIOD: Duration = Duration::from_secs(5);
 const OUTAGE_MIN: Duration = Duration::from_secs(2);
 const RING_PERIOD: Duration = Duration::from_secs(120);
 
+/// How long the first answer is waited for: after a boot the network may be up a moment later.
+const FIRST_MAX: Duration = Duration::from_secs(5);
+
 /// The link to the cluster, as every loop of the sync shares it.
 pub struct Link {
     cluster: Rc<dyn Cluster>,
@@ -105,6 +108,14 @@ impl Link {
 
     fn silence(&self) -> Duration {
         self.clock.now().since(self.silent_since.get())
+    }
+
+    /// Waits for the first answer of all, though not for long.
+    pub async fn first_answer(&self) {
+        let until = self.silent_since.get() + FIRST_MAX;
+        while self.heard.get().is_none() && self.clock.now() < until {
+            or(self.turned(), self.clock.sleep_until(until)).await;
+        }
     }
 
     /// Resolves the next time that the cluster answers after an outage, or for the first time, or that there

@@ -1,11 +1,13 @@
 //! What the cluster refuses, for whatever reason, and takes later; what the node cannot take from it.
 
+use std::time::Duration;
+
 use serde_json::{Value, json};
 
-use super::cluster::status;
+use super::cluster::{Line, status};
 use super::world::{Life, World, bound, pod_path};
 use super::{SECONDS, SECRET, phase, secret};
-use crate::world::Reply;
+use crate::world::{NoToken, Reply};
 
 fn refuse(world: &World, verb: &str, path: &str, reply: Reply) {
     let call = format!("{verb} {path}");
@@ -262,4 +264,50 @@ fn after_what_nobody_understands_all_is_listed_again() {
     world.api.garbled.set(false);
     world.run(SECONDS(35));
     assert_eq!(phase(&world, "web2").as_deref(), Some("Running"));
+}
+
+#[test]
+fn a_token_that_is_refused_is_not_one_that_nobody_was_asked_for() {
+    let world = World::started(41);
+    world.run(SECONDS(2));
+    let tokens = "/api/v1/namespaces/default/serviceaccounts/robot/token";
+    for (code, refused) in [
+        (400, true),
+        (401, false),
+        (403, true),
+        (404, true),
+        (429, true),
+        (500, true),
+        (503, false),
+    ] {
+        refuse(&world, "Create", tokens, status(code, "no"));
+        let answer = world.ask_token();
+        world.run(SECONDS(1));
+        let why = format!("{code} no");
+        let why = if refused {
+            NoToken::Refused(why)
+        } else {
+            NoToken::NoAnswer(why)
+        };
+        assert_eq!(answer.take(), Some(Err(why)));
+    }
+}
+
+#[test]
+fn after_a_boot_the_first_answer_is_waited_for() {
+    for (cut, answered) in [(3, true), (60, false)] {
+        let world = World::new(42);
+        world.api.line.set(Line::Down);
+        world.start();
+        world.run(Duration::from_millis(100));
+        let answer = world.ask_token();
+        world.run(SECONDS(cut.min(4)));
+        assert_eq!(answer.take(), None);
+        if answered {
+            world.api.line.set(Line::Up);
+        }
+        world.run(SECONDS(2));
+        let answer = answer.take().expect("an answer");
+        assert_eq!(answer.is_ok(), answered, "{answer:?}");
+    }
 }
