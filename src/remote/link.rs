@@ -76,6 +76,14 @@ impl Backoff {
     }
 }
 
+/// Whether the cluster knows nobody now, or is not there: what was asked is not the cause.
+pub fn wants_a_pause(reply: &Reply) -> bool {
+    match reply.status {
+        401 | 429 | 502..=504 => true,
+        status => status >= 500 && reply.retry_after.is_some(),
+    }
+}
+
 impl Link {
     pub fn new(cluster: Rc<dyn Cluster>, clock: Rc<dyn Clock>, random: Rc<dyn Random>) -> Link {
         let silent_since = Cell::new(clock.now());

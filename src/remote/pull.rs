@@ -325,9 +325,9 @@ impl Complete {
             return;
         };
         if let Some(held) = reflector.get(&key.namespace, &key.name) {
-            let body = stated(held.body());
-            let print = fingerprint(&body);
-            self.list.push(entry(state, &key, print, || body));
+            let print = held.print(|body| fingerprint(&stated(body)));
+            let body = || stated(held.body());
+            self.list.push(entry(state, &key, print, body));
             self.prints.insert(key, print);
         }
     }

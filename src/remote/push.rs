@@ -20,7 +20,7 @@ use std::time::Duration;
 use futures_lite::future::or;
 use serde_json::{Value, json};
 
-use super::link::{Backoff, Link};
+use super::link::{Backoff, Link, wants_a_pause};
 use super::node::{Enlisted, seconds};
 use super::paths;
 use super::pod_status::has_ended;
@@ -70,6 +70,8 @@ struct State {
     /// Deletions that the cluster was asked for and that the watch has not shown yet.
     asked: BTreeSet<String>,
     futile: BTreeMap<String, Futile>,
+    /// Between which version here and which state there nothing was left to be said, by UID there.
+    settled: BTreeMap<String, (u64, Rc<Held>)>,
     /// UIDs of whom the cluster may hear later: how long it was waited last, and until when.
     unwanted: BTreeMap<String, (Duration, BootTime)>,
     /// Internal errors of the cluster in this turn.
@@ -78,6 +80,15 @@ struct State {
     refused: BTreeMap<Key, (String, BootTime)>,
     /// How often the cluster had been put back to an older state when the rest was learnt.
     rewinds: u32,
+}
+
+impl State {
+    fn is_settled(&self, pod: &Packed, held: &Rc<Held>) -> bool {
+        let settled = self.settled.get(held.uid());
+        settled.is_some_and(|(version, theirs)| {
+            *version == pod.resource_version() && Rc::ptr_eq(theirs, held)
+        })
+    }
 }
 
 impl Push {
@@ -150,12 +161,14 @@ impl Push {
         if std::mem::replace(&mut state.rewinds, self.link.rewinds()) != self.link.rewinds() {
             state.asked.clear();
             state.futile.clear();
+            state.settled.clear();
         }
         state.faults = 0;
         let theirs = self.pods.all();
         let uids: BTreeSet<&str> = theirs.iter().map(|(_, held)| held.uid()).collect();
         state.asked.retain(|uid| uids.contains(uid.as_str()));
         state.futile.retain(|uid, _| uids.contains(uid.as_str()));
+        state.settled.retain(|uid, _| uids.contains(uid.as_str()));
         state.unwanted.retain(|uid, _| uids.contains(uid.as_str()));
         state.ended.retain(|uid, _| uids.contains(uid.as_str()));
 
@@ -164,13 +177,14 @@ impl Push {
         for pod in ours {
             let key = pod.key();
             let name = (key.namespace.clone(), key.name.clone());
-            if key.origin == Origin::Remote {
+            let held = self.pods.get(&name.0, &name.1);
+            if let Some(held) = held.as_ref().filter(|held| state.is_settled(&pod, held)) {
+                here.insert(held.uid().to_owned());
+                pictured.insert(name);
+            } else if key.origin == Origin::Remote {
                 here.insert(pod.uid().to_owned());
-                let held = self.pods.get(&name.0, &name.1);
                 if let Some(held) = held.filter(|held| held.uid() == pod.uid()) {
-                    let mut object = pod.unpack();
-                    self.send_status(state, &name, &held, &object.body["status"].take())
-                        .await?;
+                    self.send_status(state, &name, &held, &pod.unpack()).await?;
                 }
             } else if matches!(pod.standing(), Standing::Accepted | Standing::Stale(_)) {
                 let object = pod.unpack();
@@ -181,14 +195,13 @@ impl Push {
             }
         }
         for (name, held) in theirs {
-            if state.asked.contains(held.uid()) {
+            if state.asked.contains(held.uid()) || here.contains(held.uid()) {
                 continue;
             }
             let body = held.body();
             match mirror::is_mirror(&body) {
                 true if pictured.contains(&name) || !self.knows_own() => {}
                 true => self.remove(state, &name, held.uid()).await?,
-                false if here.contains(held.uid()) => {}
                 false => self.finish(state, &name, &held, &body).await?,
             }
         }
@@ -206,7 +219,7 @@ impl Push {
         &self,
         state: &mut State,
         name: &Name,
-        held: &Held,
+        held: &Rc<Held>,
         body: &Value,
     ) -> Result<(), Stop> {
         let here = self.registry.reader().get_packed(&key_of(Kind::Pod, name));
@@ -229,7 +242,7 @@ impl Push {
             }
         }
         if has_ended(&last) {
-            self.send_status(state, name, held, &last).await?;
+            self.send(state, name, held, (0, &last)).await?;
         }
         self.remove(state, name, held.uid()).await
     }
@@ -259,8 +272,20 @@ impl Push {
         &self,
         state: &mut State,
         name: &Name,
-        held: &Held,
-        ours: &Value,
+        held: &Rc<Held>,
+        pod: &Object,
+    ) -> Result<(), Stop> {
+        let ours = (pod.resource_version, &pod.body["status"]);
+        self.send(state, name, held, ours).await
+    }
+
+    /// Sends a status, which is that of a version here.
+    async fn send(
+        &self,
+        state: &mut State,
+        name: &Name,
+        held: &Rc<Held>,
+        (version, ours): (u64, &Value),
     ) -> Result<(), Stop> {
         // Before the kubelet has said anything there is nothing to tell.
         if !ours["conditions"].is_array() {
@@ -274,11 +299,14 @@ impl Push {
         if !mirror::is_mirror(&body) {
             told = pod_status::settled(theirs, told, &now);
         }
-        let Some(patch) = pod_status::patch(held.uid(), theirs, &told) else {
+        let futile = (fingerprint(ours), fingerprint(theirs));
+        let patch = pod_status::patch(held.uid(), theirs, &told);
+        let Some(patch) = patch.filter(|_| state.futile.get(held.uid()) != Some(&futile)) else {
+            let settled = (version, held.clone());
+            state.settled.insert(held.uid().to_owned(), settled);
             return Ok(());
         };
-        let futile = (fingerprint(ours), fingerprint(theirs));
-        if state.futile.get(held.uid()) == Some(&futile) || self.is_unwanted(state, held.uid()) {
+        if self.is_unwanted(state, held.uid()) {
             return Ok(());
         }
         let path = format!("{}/status", paths::object(&key_of(Kind::Pod, name)));
@@ -321,10 +349,7 @@ impl Push {
             let stale = mirror::hash_of(&body) != Some(mirror::content(&pod.body))
                 || body["metadata"]["deletionTimestamp"].is_string();
             match (mirror::is_mirror(&body), stale) {
-                (true, false) => {
-                    let status = &pod.body["status"];
-                    return self.send_status(state, name, held, status).await;
-                }
+                (true, false) => return self.send_status(state, name, held, pod).await,
                 (true, true) if state.asked.contains(held.uid()) => return Ok(()),
                 (true, true) => return self.remove(state, name, held.uid()).await,
                 // A pod that the cluster bound here has the name: reported below.
@@ -412,11 +437,9 @@ impl Push {
             .call(call)
             .await
             .map_err(|_: NoAnswer| Stop::NoAnswer)?;
-        match reply.status {
-            // It knows nobody now, or is not there: no object is the cause.
-            401 | 429 | 502..=504 => Err(Stop::Busy(reply.retry_after)),
-            500.. if reply.retry_after.is_some() => Err(Stop::Busy(reply.retry_after)),
-            _ => Ok(reply),
+        match wants_a_pause(&reply) {
+            true => Err(Stop::Busy(reply.retry_after)),
+            false => Ok(reply),
         }
     }
 

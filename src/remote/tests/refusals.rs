@@ -7,6 +7,7 @@ use serde_json::{Value, json};
 use super::cluster::{Line, status};
 use super::world::{Life, World, bound, pod_path};
 use super::{SECONDS, SECRET, phase, secret};
+use crate::object::{Key, Kind};
 use crate::world::{NoToken, Reply};
 
 fn refuse(world: &World, verb: &str, path: &str, reply: Reply) {
@@ -310,4 +311,40 @@ fn after_a_boot_the_first_answer_is_waited_for() {
         let answer = answer.take().expect("an answer");
         assert_eq!(answer.is_ok(), answered, "{answer:?}");
     }
+}
+
+#[test]
+fn an_event_that_the_cluster_chokes_on_holds_up_no_other() {
+    let world = World::started(43);
+    world.run(SECONDS(2));
+    let registry = world.registry.borrow().clone().expect("an agent");
+    let record = |namespace: &str| {
+        registry.record(crate::registry::EventRecord {
+            involved: Key::local(Kind::Pod, namespace, "web"),
+            uid: "u".to_owned(),
+            field_path: None,
+            warning: true,
+            reason: "R".to_owned(),
+            message: "m".to_owned(),
+        });
+    };
+    let events = |namespace: &str| format!("/api/v1/namespaces/{namespace}/events");
+    let told = |world: &World, namespace: &str| {
+        let objects = world.api.objects.borrow();
+        objects
+            .keys()
+            .any(|path| path.starts_with(&events(namespace)))
+    };
+    refuse(&world, "Create", &events("a"), status(500, "webhook"));
+    record("a");
+    record("b");
+    world.run(SECONDS(5));
+    assert!(told(&world, "b") && !told(&world, "a"));
+    // Who is not there is asked again.
+    refuse(&world, "Create", &events("c"), status(503, "no"));
+    record("c");
+    world.run(SECONDS(5));
+    world.api.refused.borrow_mut().clear();
+    world.run(SECONDS(60));
+    assert!(told(&world, "c"));
 }
