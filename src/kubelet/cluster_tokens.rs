@@ -1,5 +1,6 @@
 //! Tokens in the volumes of the cluster's pods: the cluster makes them, and while it is silent the
-//! node stands in, so that a pod comes up again after a reboot without a link.
+//! node stands in, so that a pod comes up again after a reboot without a link. Where it says no, there
+//! is none.
 //!
 //! What the node signs, no cluster believes and the node's own API neither (the account is not one
 //! of its own): the pod has a file, and the right one within seconds of the cluster's return.
@@ -17,7 +18,7 @@ use super::view::PodView;
 use super::worker::Shared;
 use crate::object::token::Minted;
 use crate::object::{Key, Kind, Object, Origin, Source, Standing};
-use crate::world::{Stamp, TokenRequest, not_before_build};
+use crate::world::{NoToken, Stamp, TokenRequest, not_before_build};
 
 /// The account that a pod of the cluster acts as is the cluster's to know.
 const ACCOUNT: &str = "cluster";
@@ -32,12 +33,12 @@ pub async fn renew(shared: &Shared, view: &PodView, pod: &Pod) -> Tokens {
     let mut made = BTreeMap::new();
     for request in due {
         let answer = ask(shared, view, pod, &request).await;
-        let answer = answer.or_else(|why| {
+        let answer = answer.or_else(|why| match why {
             // One that still counts is better than one that never did.
-            match shared.memory.borrow().tokens.has_real(&request, now) {
-                true => Err(why),
-                false => stand_in(shared, view, pod, &request, now).map_err(|_| why),
+            NoToken::NoAnswer(why) if !shared.memory.borrow().tokens.has_real(&request, now) => {
+                stand_in(shared, view, pod, &request, now).map_err(|_| why)
             }
+            NoToken::NoAnswer(why) | NoToken::Refused(why) => Err(why),
         });
         made.insert(request, answer);
     }
@@ -64,9 +65,10 @@ async fn ask(
     view: &PodView,
     pod: &Pod,
     request: &Request,
-) -> Result<(Minted, Maker), String> {
+) -> Result<(Minted, Maker), NoToken> {
     let source = shared.core.options.cluster_tokens.as_ref();
-    let source = source.ok_or("the node has joined no cluster")?;
+    let alone = || NoToken::NoAnswer("the node has joined no cluster".to_owned());
+    let source = source.ok_or_else(alone)?;
     let issued = source
         .request(TokenRequest {
             namespace: view.key.namespace.clone(),

@@ -218,7 +218,7 @@ pub enum EndCause {
     DeadlineExceeded,
     /// The node is short of something, or the pod exceeds a limit: stop, keep as Failed.
     Evicted,
-    /// It cannot be here and was never let in: keep as Failed.
+    /// It cannot be here and was never let in, or its cluster counts it as ended: keep as Failed.
     Rejected,
     /// The agent leaves and takes the pods along (`--exit-stops-pods`).
     Shutdown,

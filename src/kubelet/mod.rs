@@ -296,7 +296,7 @@ impl Kubelet {
     fn apply(&self, shared: &Rc<Shared>, view: &PodView) {
         match view.deletion_grace {
             Some(grace) => shared.end(EndCause::Deleted, grace),
-            None => shared.wake(),
+            None => shared.end_as_there(view),
         }
     }
 

@@ -76,6 +76,10 @@ impl Held {
         self.account_uid == account_uid && now.boot < self.renew_at && self.lasts(now)
     }
 
+    fn is_real(&self) -> bool {
+        self.maker != Maker::StandIn
+    }
+
     /// Whether the token counts, as the API reckons.
     fn lasts(&self, now: Stamp) -> bool {
         self.minted.issued <= now.wall && now.wall < self.minted.expires
@@ -126,7 +130,9 @@ impl Tokens {
                     };
                     self.held.insert(request, held);
                 }
-                (Err(_), Some(held)) if held.lasts(now) => held.renew_at = now.boot + RETRY,
+                (Err(_), Some(held)) if held.is_real() && held.lasts(now) => {
+                    held.renew_at = now.boot + RETRY;
+                }
                 (Err(why), _) => {
                     self.held.remove(&request);
                     self.missing.insert(request, why);
@@ -147,7 +153,7 @@ impl Tokens {
     /// Whether there is a token for it that its owner made and that counts.
     pub fn has_real(&self, request: &Request, now: Stamp) -> bool {
         let held = self.held.get(request);
-        held.is_some_and(|held| held.maker != Maker::StandIn && held.lasts(now))
+        held.is_some_and(|held| held.is_real() && held.lasts(now))
     }
 
     /// Real ones can be had: those that stand in for them are due now. Returns whether there are any.
@@ -368,6 +374,11 @@ mod tests {
         });
         assert!(!tokens.has_real(&request(600), now));
         assert_eq!(tokens.due(&asked, "u", at(59)), []);
+        // Once its owner says no, there is none.
+        let mut denied = tokens.clone();
+        denied.renew(asked.clone(), Ok("u"), at(60), |_| Err("403 no".to_owned()));
+        let held = denied.get(&request(600));
+        assert_eq!(held, Err("failed to fetch token: 403 no".to_owned()));
         assert!(tokens.doubt_stand_ins(at(5).boot));
         assert_eq!(tokens.due(&asked, "u", at(5)), [request(600)]);
         let now = at(5);

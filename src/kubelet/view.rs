@@ -22,7 +22,7 @@ use super::tokens;
 use crate::object::references::items;
 use crate::object::resources::qos_class;
 use crate::object::{
-    self, Key, Kind, Object, Problem, Provenance, Standing, Unhonoured, unhonoured,
+    self, ENDED_THERE, Key, Kind, Object, Problem, Provenance, Standing, Unhonoured, unhonoured,
 };
 use crate::registry::Packed;
 use crate::world::{CgroupResources, QosClass, Uid};
@@ -165,6 +165,8 @@ pub struct PodView {
     pub unhonoured: Vec<Unhonoured>,
     /// Deletion was asked for, with this grace.
     pub deletion_grace: Option<Duration>,
+    /// The phase in which the pod's cluster counts it as ended.
+    pub ended_there: Option<String>,
     text: Text,
     typed: RefCell<Option<Rc<Typed>>>,
 }
@@ -285,6 +287,7 @@ impl PodView {
                         .unwrap_or(30),
                 )
             }),
+            ended_there: object.annotation(ENDED_THERE).map(str::to_owned),
             unhonoured: unhonoured(&object.body, object.key.origin),
             text,
             typed: RefCell::new(Some(Rc::new(typed))),

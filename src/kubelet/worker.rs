@@ -127,6 +127,20 @@ impl Shared {
         self.end_by_node(EndCause::Rejected, reason, refusal.message, Duration::ZERO);
     }
 
+    /// Ends the pod if its cluster counts it as ended, unless it has ended or is ending already.
+    /// Source: Kubernetes pkg/kubelet/pod_workers.go (UpdatePod).
+    pub fn end_as_there(&self, view: &PodView) {
+        let over = self.memory.borrow().finals.phase.is_some();
+        match view.ended_there.as_ref().filter(|_| !over) {
+            Some(phase) => {
+                let why = format!("the cluster counts it as {phase}");
+                let reason = Some("EndedInCluster".to_owned());
+                self.end_by_node(EndCause::Rejected, reason, why, view.grace);
+            }
+            None => self.wake(),
+        }
+    }
+
     fn end_by_node(&self, cause: EndCause, reason: Option<String>, why: String, grace: Duration) {
         let ending = &mut self.memory.borrow_mut().checkpoint.ending;
         if ending.is_none() {

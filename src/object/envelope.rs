@@ -98,6 +98,9 @@ pub struct Object {
     pub body: Value,
 }
 
+/// Of a pod that its cluster counts as ended while it runs here: the phase that it has there.
+pub const ENDED_THERE: &str = "lowtide.io/ended-there";
+
 impl Object {
     pub fn metadata(&self) -> &Value {
         &self.body["metadata"]

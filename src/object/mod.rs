@@ -32,7 +32,7 @@ pub mod yaml;
 
 pub use decode::decode;
 pub use default::apply_defaults;
-pub use envelope::{Object, Problem, Provenance, Source, Standing};
+pub use envelope::{ENDED_THERE, Object, Problem, Provenance, Source, Standing};
 pub use honoured::{Effect, Selinux, Unhonoured, unhonoured};
 pub use key::{Key, Kind, Origin};
 pub use names::{label_from, label_value_problem, subdomain_problem};

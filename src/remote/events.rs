@@ -10,7 +10,7 @@ use std::time::Duration;
 
 use serde_json::{Value, json};
 
-use super::link::{Backoff, Link};
+use super::link::{Backoff, Link, wants_a_pause};
 use super::paths;
 use crate::object::{Key, Kind};
 use crate::registry::{ChangeType, Packed, Registry};
@@ -92,9 +92,7 @@ impl Events {
             asked += 1;
             let known = state.sent.contains_key(event.key());
             match self.send(event, known).await {
-                Ok(reply) if matches!(reply.status, 429 | 500..) => {
-                    return Look::Later(reply.retry_after);
-                }
+                Ok(reply) if wants_a_pause(&reply) => return Look::Later(reply.retry_after),
                 Ok(reply) => {
                     if !reply.is_success() {
                         log::debug!("{}: {} {}", event.key(), reply.status, reply.message());

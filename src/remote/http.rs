@@ -46,6 +46,8 @@ const TIMEOUTS: Timeouts = Timeouts {
 const KNOCK: Duration = Duration::from_millis(900);
 /// Calls at a time: a long list over a slow link must not hold up the lease.
 const CALLS_MAX: usize = 3;
+/// Watches that are opened at a time: after an outage all are, and over a slow link none in time.
+const OPENINGS_MAX: usize = 4;
 /// A connection that others are used before for so long is closed.
 const SPARE_AGE_MAX: Duration = Duration::from_secs(30);
 /// Of an answer, packed and unpacked.
@@ -72,6 +74,7 @@ pub struct HttpCluster {
     credentials: Credentials,
     user_agent: HeaderValue,
     slots: smol::lock::Semaphore,
+    openings: smol::lock::Semaphore,
     idle: RefCell<Vec<Idle>>,
     /// Which server answered last.
     preferred: Cell<usize>,
@@ -117,6 +120,7 @@ impl HttpCluster {
             settings,
             user_agent: user_agent(),
             slots: smol::lock::Semaphore::new(CALLS_MAX),
+            openings: smol::lock::Semaphore::new(OPENINGS_MAX),
             idle: RefCell::default(),
             preferred: Cell::new(0),
             epoch: Cell::new(0),
@@ -285,6 +289,7 @@ impl HttpCluster {
     }
 
     async fn open_watch(&self, path: &str) -> Result<HttpWatch, NoWatch> {
+        let _slot = self.openings.acquire().await;
         let asked = Asked::watch(path);
         let mut access = self.credentials.access().await.map_err(NoWatch::NoAnswer)?;
         let mut response = self.watch_servers(&asked, &access).await?;

@@ -27,6 +27,9 @@ const MUTE_PERIOD: Duration = Duration::from_secs(5);
 const OUTAGE_MIN: Duration = Duration::from_secs(2);
 const RING_PERIOD: Duration = Duration::from_secs(120);
 
+/// How long the first answer is waited for: after a boot the network may be up a moment later.
+const FIRST_MAX: Duration = Duration::from_secs(5);
+
 /// The link to the cluster, as every loop of the sync shares it.
 pub struct Link {
     cluster: Rc<dyn Cluster>,
@@ -73,6 +76,14 @@ impl Backoff {
     }
 }
 
+/// Whether the cluster knows nobody now, or is not there: what was asked is not the cause.
+pub fn wants_a_pause(reply: &Reply) -> bool {
+    match reply.status {
+        401 | 429 | 502..=504 => true,
+        status => status >= 500 && reply.retry_after.is_some(),
+    }
+}
+
 impl Link {
     pub fn new(cluster: Rc<dyn Cluster>, clock: Rc<dyn Clock>, random: Rc<dyn Random>) -> Link {
         let silent_since = Cell::new(clock.now());
@@ -105,6 +116,14 @@ impl Link {
 
     fn silence(&self) -> Duration {
         self.clock.now().since(self.silent_since.get())
+    }
+
+    /// Waits for the first answer of all, though not for long.
+    pub async fn first_answer(&self) {
+        let until = self.silent_since.get() + FIRST_MAX;
+        while self.heard.get().is_none() && self.clock.now() < until {
+            or(self.turned(), self.clock.sleep_until(until)).await;
+        }
     }
 
     /// Resolves the next time that the cluster answers after an outage, or for the first time, or that there

@@ -8,9 +8,15 @@ use serde_json::{Map, Value, json};
 use crate::object::references::items;
 
 /// Fields that others write.
-const FOREIGN: [&str; 3] = ["resourceClaimStatuses", "nominatedNodeName", "resize"];
+const FOREIGN: [&str; 5] = [
+    "resourceClaimStatuses",
+    "extendedResourceClaimStatus",
+    "nodeAllocatableResourceClaimStatuses",
+    "nominatedNodeName",
+    "resize",
+];
 /// Lists that a strategic merge would add to.
-const MERGED: [&str; 3] = ["conditions", "podIPs", "hostIPs"];
+const MERGED: [&str; 2] = ["podIPs", "hostIPs"];
 
 /// The body of a strategic merge patch of `pods/NAME/status`; `None`: the cluster has it right.
 pub fn patch(uid: &str, theirs: &Value, ours: &Value) -> Option<Value> {
@@ -19,13 +25,15 @@ pub fn patch(uid: &str, theirs: &Value, ours: &Value) -> Option<Value> {
     let ours_fields = ours.as_object().unwrap_or(&empty);
     let their_fields = theirs.as_object().unwrap_or(&empty);
     for (name, value) in ours_fields {
-        let value = match name.as_str() {
-            "conditions" => conditions(&theirs["conditions"], value),
-            _ => value.clone(),
+        let change = match name.as_str() {
+            "conditions" => match conditions(theirs, ours) {
+                Some(change) => change,
+                None => continue,
+            },
+            _ if theirs[name] == *value => continue,
+            _ => whole(name, &theirs[name], value.clone()),
         };
-        if theirs.get(name) != Some(&value) {
-            changes.insert(name.clone(), whole(name, &theirs[name], value));
-        }
+        changes.insert(name.clone(), change);
     }
     for name in their_fields.keys() {
         if !ours_fields.contains_key(name) && !FOREIGN.contains(&name.as_str()) {
@@ -38,8 +46,51 @@ pub fn patch(uid: &str, theirs: &Value, ours: &Value) -> Option<Value> {
 /// Whether `rest`, which is wanting after `sent` was taken, says more than the cluster's having its own mind
 /// about what was sent: it had lost other fields, as one that was put back to an earlier state has.
 pub fn is_beyond(sent: &Value, rest: &Value) -> bool {
-    let mut wanting = rest["status"].as_object().into_iter().flatten();
-    wanting.any(|(name, _)| sent["status"].get(name).is_none())
+    let more = |sent: &Value, rest: &Value| {
+        let mut wanting = rest.as_object().into_iter().flatten();
+        wanting.any(|(name, _)| sent.get(name).is_none())
+    };
+    let (sent, rest) = (&sent["status"], &rest["status"]);
+    let mut conditions = items(rest, "conditions");
+    more(sent, rest) || conditions.any(|one| more(of_type(sent, &one["type"]), one))
+}
+
+/// What `ours` comes to, seen from a cluster that counts the pod as ended, or is about to: it is never taken
+/// back, and what has ended is not ready. `now` is when that turned.
+/// Source: Kubernetes pkg/kubelet/status/status_manager.go (mergePodStatus), kubelet_pods.go.
+pub fn settled(theirs: &Value, mut ours: Value, now: &str) -> Value {
+    if has_ended(theirs) {
+        for field in ["phase", "reason", "message"] {
+            ours[field] = theirs[field].clone();
+        }
+    }
+    let reason = match ours["phase"].as_str() {
+        Some("Failed") => "PodFailed",
+        Some("Succeeded") => "PodCompleted",
+        _ => return ours,
+    };
+    for kind in ["ContainersReady", "Ready"] {
+        let Some(conditions) = ours["conditions"].as_array_mut() else {
+            break;
+        };
+        let known = conditions.iter().position(|one| one["type"] == kind);
+        let at = known.unwrap_or(conditions.len());
+        if known.is_none() {
+            conditions.push(json!({"type": kind}));
+        }
+        let one = &mut conditions[at];
+        if one["status"] != "False" {
+            one["status"] = "False".into();
+            one["reason"] = reason.into();
+            one["message"] = Value::Null;
+            turn(one, theirs, now);
+        }
+    }
+    ours
+}
+
+pub fn has_ended(status: &Value) -> bool {
+    matches!(status["phase"].as_str(), Some("Succeeded" | "Failed"))
 }
 
 /// What the kubelet says, and then the readiness gates of the spec: who opens them writes to the
@@ -60,55 +111,70 @@ pub fn gated(spec: &Value, theirs: &Value, mut ours: Value, now: &str) -> Value 
             ready["reason"] = "ReadinessGatesNotReady".into();
             ready["message"] = closed.join(", ").into();
         }
-        let before = of_type(theirs, "Ready");
-        ready["lastTransitionTime"] = match before.filter(|one| one["status"] == ready["status"]) {
-            Some(same) => same["lastTransitionTime"].clone(),
-            None => now.into(),
-        };
+        turn(ready, theirs, now);
     }
     ours
 }
 
+/// Dates the condition: `now`, unless the cluster knows it as it is.
+fn turn(condition: &mut Value, theirs: &Value, now: &str) {
+    let before = of_type(theirs, &condition["type"]);
+    condition["lastTransitionTime"] = match before["status"] == condition["status"] {
+        true => before["lastTransitionTime"].clone(),
+        false => now.into(),
+    };
+}
+
 /// Why a gate is closed; `None`: it is open.
 fn closed(gate: &str, theirs: &Value) -> Option<String> {
-    match of_type(theirs, gate).map(|one| one["status"].as_str().unwrap_or_default()) {
-        Some("True") => None,
-        Some(status) => Some(format!(
-            "the status of pod readiness gate {gate:?} is not \"True\", but {status}"
-        )),
-        None => Some(format!(
+    match of_type(theirs, &gate.into()) {
+        Value::Null => Some(format!(
             "corresponding condition of pod readiness gate {gate:?} does not exist."
+        )),
+        one if one["status"] == "True" => None,
+        one => Some(format!(
+            "the status of pod readiness gate {gate:?} is not \"True\", but {}",
+            one["status"].as_str().unwrap_or_default()
         )),
     }
 }
 
-fn of_type<'a>(status: &'a Value, kind: &str) -> Option<&'a Value> {
-    items(status, "conditions").find(|one| one["type"] == kind)
+/// The condition of this type, or null.
+fn of_type<'a>(status: &'a Value, kind: &Value) -> &'a Value {
+    let one = items(status, "conditions").find(|one| one["type"] == *kind);
+    one.unwrap_or(&Value::Null)
 }
 
 /// Conditions of the kubelet that go when they no longer hold.
-const PASSING: [&str; 2] = ["PodResizePending", "PodResizeInProgress"];
+const PASSING: [&str; 3] = [
+    "PodResizePending",
+    "PodResizeInProgress",
+    "lowtide.io/ManifestCurrent",
+];
 
-/// Ours, and after them those of types that we do not know.
-fn conditions(theirs: &Value, ours: &Value) -> Value {
-    let known = |theirs: &Value| {
-        let mut ours = ours.as_array().into_iter().flatten();
-        let passing = || PASSING.iter().any(|one| theirs["type"] == *one);
-        ours.any(|ours| ours["type"] == theirs["type"]) || passing()
-    };
-    let foreign = theirs.as_array().into_iter().flatten();
-    let foreign = foreign.filter(|theirs| !known(theirs));
-    let mut merged = ours.as_array().cloned().unwrap_or_default();
-    merged.extend(foreign.cloned());
-    // In the cluster's order, as far as there is one: a mere change of order is none.
-    let place = |one: &Value| {
-        let mut places = theirs.as_array().into_iter().flatten();
-        places
-            .position(|theirs| theirs["type"] == one["type"])
-            .unwrap_or(usize::MAX)
-    };
-    merged.sort_by_key(place);
-    merged.into()
+/// What a merge by type makes ours of theirs. Those of other types are not named: what was seen of them may
+/// be old by now.
+fn conditions(theirs: &Value, ours: &Value) -> Option<Value> {
+    let mut changes = Vec::new();
+    for one in items(ours, "conditions") {
+        let known = of_type(theirs, &one["type"]);
+        let mut change = one.clone();
+        for (name, _) in known.as_object().into_iter().flatten() {
+            if one.get(name).is_none() {
+                change[name] = Value::Null;
+            }
+        }
+        let mut fields = change.as_object().into_iter().flatten();
+        if fields.any(|(name, value)| known[name] != *value) {
+            changes.push(change);
+        }
+    }
+    for kind in PASSING.map(Value::from) {
+        if of_type(ours, &kind).is_null() && !of_type(theirs, &kind).is_null() {
+            changes.push(json!({"$patch": "delete", "type": kind}));
+        }
+    }
+    (!changes.is_empty()).then(|| changes.into())
 }
 
 /// The whole value in place of what is there.
@@ -128,6 +194,8 @@ fn whole(name: &str, theirs: &Value, mut value: Value) -> Value {
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::object::Kind;
+    use crate::object::patch::strategic_merge;
 
     #[test]
     fn what_was_not_sent_and_is_wanting_was_lost() {
@@ -142,6 +210,20 @@ mod tests {
             let rest = patch_of(theirs.clone());
             assert_eq!(rest.map(|rest| is_beyond(&sent, &rest)), beyond, "{theirs}");
         }
+        let ours = json!({"conditions": [{"type": "A", "status": "1"}, {"type": "B"}]});
+        let patch_of = |theirs: Value| patch("u", &json!({"conditions": theirs}), &ours);
+        let sent = patch_of(json!([{"type": "A", "status": "2"}, {"type": "B"}])).expect("a patch");
+        for (theirs, beyond) in [
+            (json!([{"type": "A", "status": "2"}, {"type": "B"}]), false),
+            (json!([{"type": "A", "status": "1"}]), true),
+            (
+                json!([{"type": "A", "status": "1", "reason": "r"}, {"type": "B"}]),
+                true,
+            ),
+        ] {
+            let rest = patch_of(theirs.clone()).expect("a patch");
+            assert_eq!(is_beyond(&sent, &rest), beyond, "{theirs}");
+        }
     }
 
     #[test]
@@ -152,12 +234,18 @@ mod tests {
             "conditions": [
                 {"type": "gate", "status": "True"}, {"type": "Ready", "status": "False"},
                 {"type": "PodResizePending", "status": "True"},
+                {"type": "lowtide.io/ManifestCurrent", "status": "False"},
+                {"type": "PodScheduled", "status": "True", "reason": "Old", "lastProbeTime": null},
+                {"type": "ContainersReady", "status": "True", "lastProbeTime": null},
             ],
         });
         let ours = json!({
             "phase": "Running", "qosClass": "BestEffort", "resources": {"requests": {"cpu": "1"}},
             "allocatedResources": {"cpu": "1"},
-            "conditions": [{"type": "Ready", "status": "True"}, {"type": "Initialized", "status": "True"}],
+            "conditions": [
+                {"type": "Ready", "status": "True"}, {"type": "Initialized", "status": "True"},
+                {"type": "PodScheduled", "status": "True"}, {"type": "ContainersReady", "status": "True"},
+            ],
         });
         let wanted = json!({
             "metadata": {"uid": "u"},
@@ -165,14 +253,70 @@ mod tests {
                 "phase": "Running", "reason": null, "allocatedResources": {"cpu": "1"},
                 "resources": {"$patch": "replace", "requests": {"cpu": "1"}},
                 "conditions": [
-                    {"$patch": "replace"},
-                    {"type": "gate", "status": "True"},
                     {"type": "Ready", "status": "True"},
                     {"type": "Initialized", "status": "True"},
+                    {"type": "PodScheduled", "status": "True", "reason": null, "lastProbeTime": null},
+                    {"$patch": "delete", "type": "PodResizePending"},
+                    {"$patch": "delete", "type": "lowtide.io/ManifestCurrent"},
                 ],
             },
         });
-        assert_eq!(patch("u", &theirs, &ours), Some(wanted));
+        let sent = patch("u", &theirs, &ours).expect("a patch");
+        assert_eq!(sent, wanted);
+        // Somebody was quicker: what is not ours stays all the same.
+        let mut later = theirs.clone();
+        let target = json!({"type": "DisruptionTarget", "status": "True"});
+        later["conditions"].as_array_mut().unwrap().push(target);
+        let pod = json!({"metadata": {"uid": "u"}, "status": later});
+        let pod = strategic_merge(Kind::Pod, pod, sent).expect("a patch");
+        let types = items(&pod["status"], "conditions").map(|one| one["type"].as_str().unwrap());
+        let mut types: Vec<&str> = types.collect();
+        types.sort_unstable();
+        let wanted = [
+            "ContainersReady",
+            "DisruptionTarget",
+            "Initialized",
+            "PodScheduled",
+            "Ready",
+            "gate",
+        ];
+        assert_eq!(types, wanted);
+        assert_eq!(patch("u", &pod["status"], &ours), None);
+    }
+
+    #[test]
+    fn an_end_is_not_taken_back_and_is_not_ready() {
+        let ready = |status: &str| json!({"type": "Ready", "status": status});
+        let ours = json!({"phase": "Running", "reason": "mine", "conditions": [ready("True")]});
+        let running = json!({"phase": "Pending", "conditions": [ready("False")]});
+        assert_eq!(settled(&running, ours.clone(), "3"), ours);
+        for (theirs, phase, reason, at) in [
+            (
+                json!({"phase": "Failed", "reason": "Lost"}),
+                "Failed",
+                "PodFailed",
+                "3",
+            ),
+            (
+                json!({"phase": "Succeeded", "conditions": [
+                    {"type": "Ready", "status": "False", "lastTransitionTime": "2"},
+                ]}),
+                "Succeeded",
+                "PodCompleted",
+                "2",
+            ),
+        ] {
+            let told = settled(&theirs, ours.clone(), "3");
+            assert_eq!(
+                (&told["phase"], &told["reason"]),
+                (&json!(phase), &theirs["reason"])
+            );
+            for (kind, at) in [("Ready", at), ("ContainersReady", "3")] {
+                let one = of_type(&told, &kind.into());
+                let got = (&one["status"], &one["reason"], &one["lastTransitionTime"]);
+                assert_eq!(got, (&json!("False"), &json!(reason), &json!(at)), "{kind}");
+            }
+        }
     }
 
     #[test]

@@ -15,7 +15,7 @@
 //!
 //! A pod that has ended for good in the cluster's eyes and is unknown here is not taken: its work is
 //! done, and this node may have lost its records of that. Neither is one that was ended here and that
-//! a finalizer keeps in the cluster.
+//! a finalizer keeps in the cluster. One that runs here is ended, by a mark that the kubelet reads.
 
 use std::cell::RefCell;
 use std::collections::{BTreeMap, BTreeSet};
@@ -28,12 +28,13 @@ use serde_json::Value;
 
 use super::own_node::OwnNode;
 use super::paths::Selection;
+use super::pod_status::has_ended;
 use super::reflector::{Held, Name, Reflector};
 use crate::object::gather::Gather;
 use crate::object::json::fingerprint;
-use crate::object::{Key, Kind, Origin, Source, references};
+use crate::object::{ENDED_THERE, Key, Kind, Origin, Source, references};
 use crate::os::task;
-use crate::registry::{EventRecord, FieldLines, Incoming, Registry};
+use crate::registry::{EventRecord, FieldLines, Incoming, Packed, Registry};
 use crate::world::{BootTime, Clock};
 
 /// How long a new pod waits for the first word on what it names. Then it is taken all the same, and
@@ -59,6 +60,8 @@ struct Seen {
     here: bool,
     /// Its work is done and nothing of it is here.
     over: bool,
+    /// Its work is done in the cluster's eyes, and not in those of the kubelet.
+    ends: bool,
 }
 
 /// Whether new pods are here for something that the Node is known to have.
@@ -212,10 +215,13 @@ impl Pull {
             let since = before.filter(|seen| *seen.uid == *held.uid());
             let key = key_of(Kind::Pod, name);
             let here = reader.get_packed(&key);
-            let here = here.is_some_and(|pod| pod.uid() == held.uid());
-            let phase = body["status"]["phase"].as_str();
+            let here = here.filter(|pod| pod.uid() == held.uid());
+            let ended = has_ended(&body["status"]);
+            let runs = |pod: &Packed| !has_ended(&pod.unpack().body["status"]);
+            let ends = ended && here.as_deref().is_some_and(runs);
+            let here = here.is_some();
             // Ended here already, and a finalizer keeps the object: it is not begun anew.
-            let ended = since.is_some() && body["metadata"]["deletionTimestamp"].is_string();
+            let goes = since.is_some() && body["metadata"]["deletionTimestamp"].is_string();
             if !here && !mirror && since.is_none() && !self.node.is_chosen_by(&body["spec"]) {
                 placing = Placing::Doubtful;
             }
@@ -228,8 +234,9 @@ impl Pull {
                     names: names_of(&body["spec"], &name.0),
                     since: since.map_or_else(|| self.clock.now(), |seen| seen.since),
                     here,
-                    over: !here && (ended || matches!(phase, Some("Succeeded" | "Failed"))),
-                    print: fingerprint(&stated(body)),
+                    over: !here && (goes || ended),
+                    ends,
+                    print: fingerprint(&stated_pod(body, ends)),
                 },
             );
             !mirror
@@ -299,8 +306,9 @@ impl Complete {
         }
         self.needed.extend(seen.names.iter().cloned());
         self.taken.insert(seen.uid.to_string());
-        self.list
-            .push(entry(state, &key, seen.print, || stated(held.body())));
+        self.list.push(entry(state, &key, seen.print, || {
+            stated_pod(held.body(), seen.ends)
+        }));
         self.prints.insert(key, seen.print);
     }
 
@@ -317,9 +325,9 @@ impl Complete {
             return;
         };
         if let Some(held) = reflector.get(&key.namespace, &key.name) {
-            let body = stated(held.body());
-            let print = fingerprint(&body);
-            self.list.push(entry(state, &key, print, || body));
+            let print = held.print(|body| fingerprint(&stated(body)));
+            let body = || stated(held.body());
+            self.list.push(entry(state, &key, print, body));
             self.prints.insert(key, print);
         }
     }
@@ -351,7 +359,15 @@ pub fn key_of(kind: Kind, (namespace, name): &Name) -> Key {
     }
 }
 
-/// An object as its source states it. How a pod is doing, the kubelet says.
+/// How a pod is doing, the kubelet says. It learns if the cluster thinks that it `ends`.
+fn stated_pod(mut body: Value, ends: bool) -> Value {
+    if ends {
+        body["metadata"]["annotations"][ENDED_THERE] = body["status"]["phase"].take();
+    }
+    stated(body)
+}
+
+/// An object as its source states it.
 fn stated(mut body: Value) -> Value {
     if let Some(fields) = body.as_object_mut() {
         fields.remove("status");

@@ -20,9 +20,10 @@ use std::time::Duration;
 use futures_lite::future::or;
 use serde_json::{Value, json};
 
-use super::link::{Backoff, Link};
+use super::link::{Backoff, Link, wants_a_pause};
 use super::node::{Enlisted, seconds};
 use super::paths;
+use super::pod_status::has_ended;
 use super::pull::key_of;
 use super::reflector::{Held, Name, Reflector};
 use super::{mirror, pod_status};
@@ -69,6 +70,8 @@ struct State {
     /// Deletions that the cluster was asked for and that the watch has not shown yet.
     asked: BTreeSet<String>,
     futile: BTreeMap<String, Futile>,
+    /// Between which version here and which state there nothing was left to be said, by UID there.
+    settled: BTreeMap<String, (u64, Rc<Held>)>,
     /// UIDs of whom the cluster may hear later: how long it was waited last, and until when.
     unwanted: BTreeMap<String, (Duration, BootTime)>,
     /// Internal errors of the cluster in this turn.
@@ -77,6 +80,15 @@ struct State {
     refused: BTreeMap<Key, (String, BootTime)>,
     /// How often the cluster had been put back to an older state when the rest was learnt.
     rewinds: u32,
+}
+
+impl State {
+    fn is_settled(&self, pod: &Packed, held: &Rc<Held>) -> bool {
+        let settled = self.settled.get(held.uid());
+        settled.is_some_and(|(version, theirs)| {
+            *version == pod.resource_version() && Rc::ptr_eq(theirs, held)
+        })
+    }
 }
 
 impl Push {
@@ -149,12 +161,14 @@ impl Push {
         if std::mem::replace(&mut state.rewinds, self.link.rewinds()) != self.link.rewinds() {
             state.asked.clear();
             state.futile.clear();
+            state.settled.clear();
         }
         state.faults = 0;
         let theirs = self.pods.all();
         let uids: BTreeSet<&str> = theirs.iter().map(|(_, held)| held.uid()).collect();
         state.asked.retain(|uid| uids.contains(uid.as_str()));
         state.futile.retain(|uid, _| uids.contains(uid.as_str()));
+        state.settled.retain(|uid, _| uids.contains(uid.as_str()));
         state.unwanted.retain(|uid, _| uids.contains(uid.as_str()));
         state.ended.retain(|uid, _| uids.contains(uid.as_str()));
 
@@ -163,13 +177,14 @@ impl Push {
         for pod in ours {
             let key = pod.key();
             let name = (key.namespace.clone(), key.name.clone());
-            if key.origin == Origin::Remote {
+            let held = self.pods.get(&name.0, &name.1);
+            if let Some(held) = held.as_ref().filter(|held| state.is_settled(&pod, held)) {
+                here.insert(held.uid().to_owned());
+                pictured.insert(name);
+            } else if key.origin == Origin::Remote {
                 here.insert(pod.uid().to_owned());
-                let held = self.pods.get(&name.0, &name.1);
                 if let Some(held) = held.filter(|held| held.uid() == pod.uid()) {
-                    let mut object = pod.unpack();
-                    self.send_status(state, &name, &held, &object.body["status"].take())
-                        .await?;
+                    self.send_status(state, &name, &held, &pod.unpack()).await?;
                 }
             } else if matches!(pod.standing(), Standing::Accepted | Standing::Stale(_)) {
                 let object = pod.unpack();
@@ -180,14 +195,13 @@ impl Push {
             }
         }
         for (name, held) in theirs {
-            if state.asked.contains(held.uid()) {
+            if state.asked.contains(held.uid()) || here.contains(held.uid()) {
                 continue;
             }
             let body = held.body();
             match mirror::is_mirror(&body) {
                 true if pictured.contains(&name) || !self.knows_own() => {}
                 true => self.remove(state, &name, held.uid()).await?,
-                false if here.contains(held.uid()) => {}
                 false => self.finish(state, &name, &held, &body).await?,
             }
         }
@@ -205,7 +219,7 @@ impl Push {
         &self,
         state: &mut State,
         name: &Name,
-        held: &Held,
+        held: &Rc<Held>,
         body: &Value,
     ) -> Result<(), Stop> {
         let here = self.registry.reader().get_packed(&key_of(Kind::Pod, name));
@@ -217,13 +231,18 @@ impl Push {
         // It has to be seen to have ended before it is gone: controllers count that, and wait for it.
         // Source: Kubernetes pkg/kubelet/status/status_manager.go (TerminatePod).
         let theirs = &body["status"];
-        let ended = state.ended.get(held.uid()).cloned();
-        let mut last = ended.unwrap_or_else(|| theirs.clone());
+        let ended = state.ended.get(held.uid());
+        // The kubelet may have had nothing to say of it.
+        let ended = ended.filter(|ended| ended["conditions"].is_array());
+        let mut last = ended.unwrap_or(theirs).clone();
         if !has_ended(&last) && !has_ended(theirs) {
             last["phase"] = "Failed".into();
+            if !last["conditions"].is_array() {
+                last["conditions"] = json!([]);
+            }
         }
         if has_ended(&last) {
-            self.send_status(state, name, held, &last).await?;
+            self.send(state, name, held, (0, &last)).await?;
         }
         self.remove(state, name, held.uid()).await
     }
@@ -253,8 +272,20 @@ impl Push {
         &self,
         state: &mut State,
         name: &Name,
-        held: &Held,
-        ours: &Value,
+        held: &Rc<Held>,
+        pod: &Object,
+    ) -> Result<(), Stop> {
+        let ours = (pod.resource_version, &pod.body["status"]);
+        self.send(state, name, held, ours).await
+    }
+
+    /// Sends a status, which is that of a version here.
+    async fn send(
+        &self,
+        state: &mut State,
+        name: &Name,
+        held: &Rc<Held>,
+        (version, ours): (u64, &Value),
     ) -> Result<(), Stop> {
         // Before the kubelet has said anything there is nothing to tell.
         if !ours["conditions"].is_array() {
@@ -262,12 +293,20 @@ impl Push {
         }
         let body = held.body();
         let (spec, theirs) = (&body["spec"], &body["status"]);
-        let told = pod_status::gated(spec, theirs, ours.clone(), &seconds(self.clock.wall()));
-        let Some(patch) = pod_status::patch(held.uid(), theirs, &told) else {
+        let now = seconds(self.clock.wall());
+        let mut told = pod_status::gated(spec, theirs, ours.clone(), &now);
+        // Of a mirror the node's own pod says whether it has ended.
+        if !mirror::is_mirror(&body) {
+            told = pod_status::settled(theirs, told, &now);
+        }
+        let futile = (fingerprint(ours), fingerprint(theirs));
+        let patch = pod_status::patch(held.uid(), theirs, &told);
+        let Some(patch) = patch.filter(|_| state.futile.get(held.uid()) != Some(&futile)) else {
+            let settled = (version, held.clone());
+            state.settled.insert(held.uid().to_owned(), settled);
             return Ok(());
         };
-        let futile = (fingerprint(ours), fingerprint(theirs));
-        if state.futile.get(held.uid()) == Some(&futile) || self.is_unwanted(state, held.uid()) {
+        if self.is_unwanted(state, held.uid()) {
             return Ok(());
         }
         let path = format!("{}/status", paths::object(&key_of(Kind::Pod, name)));
@@ -310,10 +349,7 @@ impl Push {
             let stale = mirror::hash_of(&body) != Some(mirror::content(&pod.body))
                 || body["metadata"]["deletionTimestamp"].is_string();
             match (mirror::is_mirror(&body), stale) {
-                (true, false) => {
-                    let status = &pod.body["status"];
-                    return self.send_status(state, name, held, status).await;
-                }
+                (true, false) => return self.send_status(state, name, held, pod).await,
                 (true, true) if state.asked.contains(held.uid()) => return Ok(()),
                 (true, true) => return self.remove(state, name, held.uid()).await,
                 // A pod that the cluster bound here has the name: reported below.
@@ -401,11 +437,9 @@ impl Push {
             .call(call)
             .await
             .map_err(|_: NoAnswer| Stop::NoAnswer)?;
-        match reply.status {
-            // It knows nobody now, or is not there: no object is the cause.
-            401 | 429 | 502..=504 => Err(Stop::Busy(reply.retry_after)),
-            500.. if reply.retry_after.is_some() => Err(Stop::Busy(reply.retry_after)),
-            _ => Ok(reply),
+        match wants_a_pause(&reply) {
+            true => Err(Stop::Busy(reply.retry_after)),
+            false => Ok(reply),
         }
     }
 
@@ -413,10 +447,6 @@ impl Push {
         let (status, message) = (reply.status, reply.message());
         log::warn!("{what} pod {namespace}/{name} in the cluster: {status} {message}");
     }
-}
-
-fn has_ended(status: &Value) -> bool {
-    matches!(status["phase"].as_str(), Some("Succeeded" | "Failed"))
 }
 
 /// Whether an API server says so, not somebody on the way to it.

@@ -7,7 +7,7 @@
 //! ```
 //! Source: Kubernetes client-go tools/cache/reflector.go.
 
-use std::cell::{Cell, RefCell};
+use std::cell::{Cell, OnceCell, RefCell};
 use std::collections::BTreeMap;
 use std::rc::Rc;
 
@@ -29,6 +29,8 @@ pub struct Held {
     body: Box<str>,
     uid: Box<str>,
     version: Box<str>,
+    /// What its readers tell it from others by.
+    print: OnceCell<u64>,
 }
 
 impl Held {
@@ -46,7 +48,13 @@ impl Held {
             body: body.to_string().into_boxed_str(),
             uid,
             version,
+            print: OnceCell::new(),
         }
+    }
+
+    /// What `of` makes of the body, once.
+    pub fn print(&self, of: impl FnOnce(Value) -> u64) -> u64 {
+        *self.print.get_or_init(|| of(self.body()))
     }
 
     pub fn body(&self) -> Value {
@@ -145,7 +153,6 @@ impl Reflector {
         let overtaken = number(answered.unwrap_or_default()) <= number(&self.version.borrow());
         if !overtaken {
             self.put(body);
-            self.ring();
         }
     }
 
@@ -293,6 +300,8 @@ impl Reflector {
     }
 
     fn absorb(&self, kind: &str, object: Value) -> Result<(), Trouble> {
+        let version = object["metadata"]["resourceVersion"].as_str();
+        let version = version.map(str::to_owned);
         match kind {
             "ERROR" => {
                 return Err(match object["code"].as_u64() {
@@ -318,14 +327,10 @@ impl Reflector {
                 drop(objects);
                 self.ring();
             }
-            _ => {
-                self.put(object.clone());
-                self.ring();
-            }
+            _ => self.put(object),
         }
-        let version = object["metadata"]["resourceVersion"].as_str();
         if let Some(version) = version {
-            self.version.replace(version.to_owned());
+            self.version.replace(version);
         }
         Ok(())
     }
@@ -333,13 +338,12 @@ impl Reflector {
     fn put(&self, body: Value) {
         let name = name_of(&body);
         let held = Held::new(body);
-        let mut objects = self.objects.borrow_mut();
-        let newer = objects
-            .get(&name)
-            .filter(|known| known.is_newer_than(&held));
-        // An answer to a write of our own overtook the watch.
-        if newer.is_none() {
-            objects.insert(name, Rc::new(held));
+        let known = self.objects.borrow().get(&name).cloned();
+        // An answer to a write of our own overtook the watch, or said the same.
+        let is_news = |known: Rc<Held>| !known.is_newer_than(&held) && known.body != held.body;
+        if known.is_none_or(is_news) {
+            self.objects.borrow_mut().insert(name, Rc::new(held));
+            self.ring();
         }
     }
 

@@ -8,22 +8,30 @@ use serde_json::{Value, json};
 use super::link::Link;
 use super::paths;
 use crate::object::{Key, Kind};
-use crate::world::{Call, IssuedToken, LocalFuture, TokenRequest, TokenSource, Verb};
+use crate::world::{Call, IssuedToken, LocalFuture, NoToken, TokenRequest, TokenSource, Verb};
 
 pub struct ClusterTokens(pub Rc<Link>);
 
 impl TokenSource for ClusterTokens {
-    fn request(&self, request: TokenRequest) -> LocalFuture<'_, Result<IssuedToken, String>> {
+    fn request(&self, request: TokenRequest) -> LocalFuture<'_, Result<IssuedToken, NoToken>> {
         Box::pin(async move {
+            self.0.first_answer().await;
             if self.0.is_out() {
-                return Err("the cluster does not answer".to_owned());
+                let why = "the cluster does not answer".to_owned();
+                return Err(NoToken::NoAnswer(why));
             }
             let account = Key::local(Kind::ServiceAccount, &request.namespace, &request.account);
             let path = format!("{}/token", paths::object(&account));
             let call = Call::with(Verb::Create, path, body(&request));
-            let reply = self.0.call(call).await.map_err(|why| why.to_string())?;
+            let answer = self.0.call(call).await;
+            let reply = answer.map_err(|why| NoToken::NoAnswer(why.to_string()))?;
             if !reply.is_success() {
-                return Err(format!("{} {}", reply.status, reply.message()));
+                let why = format!("{} {}", reply.status, reply.message());
+                return Err(match reply.status {
+                    // It knows nobody now, or is not there: that says nothing of the account.
+                    401 | 502..=504 => NoToken::NoAnswer(why),
+                    _ => NoToken::Refused(why),
+                });
             }
             let status = &reply.body["status"];
             let expires = status["expirationTimestamp"].as_str();
@@ -35,7 +43,9 @@ impl TokenSource for ClusterTokens {
                     expires,
                     life_s: life_s.and_then(|life_s| life_s.try_into().ok()),
                 }),
-                _ => Err("the cluster's answer holds no token".to_owned()),
+                _ => Err(NoToken::Refused(
+                    "the cluster's answer holds no token".to_owned(),
+                )),
             }
         })
     }

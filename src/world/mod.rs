@@ -45,7 +45,7 @@ pub use stats::{
     ContainerStats, Cpu, Detail, FileSystem, Interface, Io, Level, Levels, Limits, Medium, Memory,
     PodStats, Sample, Stats, SystemStats, Tree, Usage, VolumeStats,
 };
-pub use tokens::{IssuedToken, TokenRequest, TokenSource};
+pub use tokens::{IssuedToken, NoToken, TokenRequest, TokenSource};
 pub use volumes::{
     FileMedium, HostPathType, PodVolumes, ProjectedFile, VolumeContent, VolumeError, VolumeSetUp,
     Volumes,

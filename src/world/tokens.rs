@@ -33,10 +33,18 @@ impl fmt::Debug for IssuedToken {
     }
 }
 
+/// Why there is no token now.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub enum NoToken {
+    /// Nobody was there to be asked.
+    NoAnswer(String),
+    /// The cluster said no.
+    Refused(String),
+}
+
 pub trait TokenSource {
-    /// Asks at most once, and not at all while the cluster is known to be silent. Errors: why there
-    /// is none now.
-    fn request(&self, request: TokenRequest) -> LocalFuture<'_, Result<IssuedToken, String>>;
+    /// Asks at most once, and not at all while the cluster is known to be silent.
+    fn request(&self, request: TokenRequest) -> LocalFuture<'_, Result<IssuedToken, NoToken>>;
 
     /// Resolves the next time that the cluster answers after it did not.
     fn back(&self) -> LocalFuture<'_, ()>;

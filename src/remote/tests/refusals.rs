@@ -1,11 +1,14 @@
 //! What the cluster refuses, for whatever reason, and takes later; what the node cannot take from it.
 
+use std::time::Duration;
+
 use serde_json::{Value, json};
 
-use super::cluster::status;
-use super::world::{World, bound, pod_path};
+use super::cluster::{Line, status};
+use super::world::{Life, World, bound, pod_path};
 use super::{SECONDS, SECRET, phase, secret};
-use crate::world::Reply;
+use crate::object::{Key, Kind};
+use crate::world::{NoToken, Reply};
 
 fn refuse(world: &World, verb: &str, path: &str, reply: Reply) {
     let call = format!("{verb} {path}");
@@ -172,6 +175,58 @@ fn a_pod_that_never_ran_is_seen_to_have_failed_before_it_goes() {
 }
 
 #[test]
+fn a_pod_that_was_going_when_it_came_is_seen_to_have_failed_before_it_goes() {
+    let scheduled = json!([{"type": "PodScheduled", "status": "True"}]);
+    for conditions in [Value::Null, scheduled] {
+        let world = World::started(39);
+        world.run(SECONDS(2));
+        world.api.put(SECRET, secret());
+        let mut pod = bound("web");
+        pod["status"]["conditions"] = conditions;
+        pod["metadata"]["deletionTimestamp"] = json!("2026-01-01T00:00:00Z");
+        world.api.put(&pod_path("web"), pod);
+        // What a finalizer would keep.
+        refuse(&world, "Delete", &pod_path("web"), status(403, "no"));
+        world.run(SECONDS(5));
+        assert!(calls(&world, "Delete") > 0);
+        let told = world.api.get(&pod_path("web")).expect("a pod")["status"].take();
+        assert_eq!(told["phase"], "Failed");
+        let told = told["conditions"].as_array().expect("a list");
+        for kind in ["Ready", "ContainersReady"] {
+            let one = told.iter().find(|one| one["type"] == kind);
+            let one = one.expect("a condition");
+            assert_eq!(
+                (&one["status"], &one["reason"]),
+                (&json!("False"), &json!("PodFailed"))
+            );
+        }
+    }
+}
+
+#[test]
+fn a_pod_that_somebody_has_called_failed_ends_and_stays_failed() {
+    let world = running(40, &["web"]);
+    let mut pod = world.api.get(&pod_path("web")).expect("a pod");
+    pod["status"]["phase"] = json!("Failed");
+    pod["status"]["reason"] = json!("NodeLost");
+    world.api.put(&pod_path("web"), pod);
+    world.run(SECONDS(60));
+    let told = world.api.get(&pod_path("web")).expect("a pod")["status"].take();
+    assert_eq!(
+        (&told["phase"], &told["reason"]),
+        (&json!("Failed"), &json!("NodeLost"))
+    );
+    assert_eq!(told["conditions"][0]["status"], "False");
+    let lives: Vec<Life> = world.kernel.borrow().values().copied().collect();
+    assert_eq!(lives, [Life::Ended]);
+    // A new agent has not seen it run.
+    world.kill();
+    world.start();
+    world.run(SECONDS(60));
+    assert_eq!(phase(&world, "web").as_deref(), Some("Failed"));
+}
+
+#[test]
 fn a_pod_that_the_node_cannot_take_is_told_why() {
     let world = World::started(37);
     world.run(SECONDS(2));
@@ -210,4 +265,86 @@ fn after_what_nobody_understands_all_is_listed_again() {
     world.api.garbled.set(false);
     world.run(SECONDS(35));
     assert_eq!(phase(&world, "web2").as_deref(), Some("Running"));
+}
+
+#[test]
+fn a_token_that_is_refused_is_not_one_that_nobody_was_asked_for() {
+    let world = World::started(41);
+    world.run(SECONDS(2));
+    let tokens = "/api/v1/namespaces/default/serviceaccounts/robot/token";
+    for (code, refused) in [
+        (400, true),
+        (401, false),
+        (403, true),
+        (404, true),
+        (429, true),
+        (500, true),
+        (503, false),
+    ] {
+        refuse(&world, "Create", tokens, status(code, "no"));
+        let answer = world.ask_token();
+        world.run(SECONDS(1));
+        let why = format!("{code} no");
+        let why = if refused {
+            NoToken::Refused(why)
+        } else {
+            NoToken::NoAnswer(why)
+        };
+        assert_eq!(answer.take(), Some(Err(why)));
+    }
+}
+
+#[test]
+fn after_a_boot_the_first_answer_is_waited_for() {
+    for (cut, answered) in [(3, true), (60, false)] {
+        let world = World::new(42);
+        world.api.line.set(Line::Down);
+        world.start();
+        world.run(Duration::from_millis(100));
+        let answer = world.ask_token();
+        world.run(SECONDS(cut.min(4)));
+        assert_eq!(answer.take(), None);
+        if answered {
+            world.api.line.set(Line::Up);
+        }
+        world.run(SECONDS(2));
+        let answer = answer.take().expect("an answer");
+        assert_eq!(answer.is_ok(), answered, "{answer:?}");
+    }
+}
+
+#[test]
+fn an_event_that_the_cluster_chokes_on_holds_up_no_other() {
+    let world = World::started(43);
+    world.run(SECONDS(2));
+    let registry = world.registry.borrow().clone().expect("an agent");
+    let record = |namespace: &str| {
+        registry.record(crate::registry::EventRecord {
+            involved: Key::local(Kind::Pod, namespace, "web"),
+            uid: "u".to_owned(),
+            field_path: None,
+            warning: true,
+            reason: "R".to_owned(),
+            message: "m".to_owned(),
+        });
+    };
+    let events = |namespace: &str| format!("/api/v1/namespaces/{namespace}/events");
+    let told = |world: &World, namespace: &str| {
+        let objects = world.api.objects.borrow();
+        objects
+            .keys()
+            .any(|path| path.starts_with(&events(namespace)))
+    };
+    refuse(&world, "Create", &events("a"), status(500, "webhook"));
+    record("a");
+    record("b");
+    world.run(SECONDS(5));
+    assert!(told(&world, "b") && !told(&world, "a"));
+    // Who is not there is asked again.
+    refuse(&world, "Create", &events("c"), status(503, "no"));
+    record("c");
+    world.run(SECONDS(5));
+    world.api.refused.borrow_mut().clear();
+    world.run(SECONDS(60));
+    assert!(told(&world, "c"));
 }

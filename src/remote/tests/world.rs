@@ -13,10 +13,12 @@ use jiff::Timestamp;
 use serde_json::{Value, json};
 
 use super::cluster::{Api, Door};
-use crate::object::{Key, Kind, Object, Origin, Source, Standing};
+use crate::object::{ENDED_THERE, Key, Kind, Object, Origin, Source, Standing};
 use crate::registry::{FaultyDisk, FieldLines, Incoming, Limits, Options, Place, Registry};
 use crate::remote::{self, Cloud, Registration, Remote};
-use crate::world::{BootTime, Clock, LocalFuture, Random};
+use crate::world::{
+    BootTime, Clock, IssuedToken, LocalFuture, NoToken, Random, TokenRequest, TokenSource,
+};
 
 pub const NODE: &str = "pi";
 
@@ -131,6 +133,7 @@ pub struct World {
     /// The agent, while there is one.
     tasks: RefCell<Vec<Task<()>>>,
     pub registry: RefCell<Option<Registry>>,
+    tokens: RefCell<Option<Rc<dyn TokenSource>>>,
     /// Pods of the node's own, by name: their content's hash.
     pub manifests: RefCell<BTreeMap<String, String>>,
     /// What is in the kernel, and what was: an agent's death changes nothing of it.
@@ -151,6 +154,7 @@ impl World {
             disk: FaultyDisk::default(),
             tasks: RefCell::default(),
             registry: RefCell::default(),
+            tokens: RefCell::default(),
             manifests: RefCell::default(),
             kernel: Rc::default(),
             node_ips: RefCell::default(),
@@ -179,6 +183,7 @@ impl World {
         let clock: Rc<dyn Clock> = Rc::new(self.time.clone());
         let door = Rc::new(Door(self.api.clone()));
         let remote = Remote::new(door, clock, self.luck.clone());
+        self.tokens.replace(Some(remote.tokens()));
         let options = remote::Options {
             node_name: NODE.to_owned(),
             registration: Registration::Own,
@@ -232,6 +237,26 @@ impl World {
                 .expect("a list is taken");
         });
         self.tasks.borrow_mut().push(fed);
+    }
+
+    /// Asks the cluster for a pod's token; where the answer will be.
+    pub fn ask_token(&self) -> Rc<RefCell<Option<Result<IssuedToken, NoToken>>>> {
+        let source = self.tokens.borrow().clone().expect("an agent");
+        let answer: Rc<RefCell<_>> = Rc::default();
+        let place = answer.clone();
+        let asking = async move {
+            let request = TokenRequest {
+                namespace: "default".to_owned(),
+                account: "robot".to_owned(),
+                pod: "web".to_owned(),
+                pod_uid: "u".to_owned(),
+                audience: String::new(),
+                life_s: 600,
+            };
+            place.replace(Some(source.request(request).await));
+        };
+        self.tasks.borrow_mut().push(self.executor.spawn(asking));
+        answer
     }
 
     /// Lets everybody act for so long.
@@ -298,7 +323,13 @@ fn tend(registry: &Registry, kernel: &Kernel, pod: &Object) {
     let told = |phase: &str, ready: &str| json!({"phase": phase, "conditions": [{"type": "Ready", "status": ready}]});
     let phase = pod.body["status"]["phase"].as_str();
     let mut kernel = kernel.borrow_mut();
+    let ended_there = pod.annotation(ENDED_THERE).is_some();
     match (pod.is_deleting(), phase) {
+        (false, Some("Failed")) => {}
+        (false, _) if ended_there => {
+            kernel.insert(pod.uid().to_owned(), Life::Ended);
+            registry.update_status(&pod.key, pod.uid(), told("Failed", "False"));
+        }
         (false, Some("Running")) => {}
         (false, _) => {
             let key = &pod.key;
@@ -313,6 +344,10 @@ fn tend(registry: &Registry, kernel: &Kernel, pod: &Object) {
             if let Some(life) = kernel.get_mut(pod.uid()) {
                 *life = Life::Ended;
             }
+            registry.finish_deletion(&pod.key, pod.uid());
+        }
+        // Nothing of it ever was: there is no end to tell of.
+        (true, None) if !kernel.contains_key(pod.uid()) => {
             registry.finish_deletion(&pod.key, pod.uid());
         }
         (true, _) => registry.update_status(&pod.key, pod.uid(), told("Failed", "False")),
