@@ -24,6 +24,7 @@ use std::os::fd::BorrowedFd;
 pub use bridge::{Bridge, Lease};
 pub use cni::Cni;
 pub use ipam::Subnet;
+pub use links::outer_address;
 pub use rules::Published;
 
 use crate::os::netlink::Netlink;
