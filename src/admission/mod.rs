@@ -30,6 +30,8 @@ mod tests;
 
 use std::rc::Rc;
 
+pub use node_restriction::own_label_problem;
+
 use crate::registry::Admit;
 use crate::world::Random;
 

@@ -313,6 +313,19 @@ fn forbidden_labels(given: &Value, current: &Value) -> Vec<String> {
     all
 }
 
+/// What a node is told that would give itself such a label.
+/// Source: Kubernetes cmd/kubelet/app/options/options.go (ValidateKubeletFlags).
+pub fn own_label_problem(label: &str) -> Option<String> {
+    is_forbidden(label).then(|| {
+        format!(
+            "no node may give itself the label {label}: of kubernetes.io and k8s.io those below {} are \
+             its own, and {}",
+            OWN_DOMAINS.join(" and "),
+            OWN_LABELS.join(", ")
+        )
+    })
+}
+
 fn is_forbidden(label: &str) -> bool {
     let domain = label.split_once('/').map_or("", |(domain, _)| domain);
     let within = |of: &str| {

@@ -20,7 +20,6 @@ use super::{
 };
 use crate::net::serve::{Request, Response};
 use crate::object::Standing;
-use crate::world::not_before_build;
 use serde_json::json;
 
 /// Never fails: a refusal is an answer.
@@ -63,7 +62,7 @@ async fn route(
     query: Query,
 ) -> Result<Response, Refusal> {
     let options = &shared.options;
-    let now = not_before_build(shared.clock.wall());
+    let now = shared.clock.credible();
     let user = options.authenticator.user(peer, request.headers(), now)?;
     peer.introduce(&user);
     let user = authn::impersonate(user, request.headers(), &options.authorizer)?;

@@ -42,6 +42,8 @@ pub struct RunOptions {
     pub hostname_override: Option<String>,
     /// At most one of each family; empty: the host's.
     pub node_ips: Vec<IpAddr>,
+    /// `--node-ip=::`: of the host's addresses the one of IPv6, if there is one.
+    pub prefers_ipv6: bool,
     pub node_labels: Vec<(String, String)>,
     pub register_with_taints: Vec<Taint>,
     pub pod_cidr: Cidr,
@@ -256,6 +258,7 @@ fn read(given: &Given) -> Result<RunOptions, BadValue> {
     let root_dir = given.directory("root-dir", "/var/lib/lowtide")?;
     let preload = root_dir.join("preload");
     let (image_gc_high_percent, image_gc_low_percent) = image_thresholds(given)?;
+    let (node_ips, prefers_ipv6) = node_ips(given)?;
     Ok(RunOptions {
         pod_manifest_path: manifest_path(given)?,
         manifest_url: manifest_url(given)?,
@@ -269,8 +272,9 @@ fn read(given: &Given) -> Result<RunOptions, BadValue> {
         registry_config: given.text("registry-config").map(PathBuf::from),
         runtime: given.text("runtime").filter(|name| name != "auto"),
         hostname_override: given.parse("hostname-override", None, hostname)?,
-        node_ips: node_ips(given)?,
-        node_labels: given.list("node-labels", value::label)?,
+        node_ips,
+        prefers_ipv6,
+        node_labels: node_labels(given)?,
         register_with_taints: given.list("register-with-taints", value::taint)?,
         pod_cidr: given.parse("pod-cidr", DEFAULT_POD_CIDR, value::cidr)?,
         cni_conf_dir: given.parse("cni-conf-dir", None, optional_path)?,
@@ -317,10 +321,14 @@ fn read(given: &Given) -> Result<RunOptions, BadValue> {
         admission: admission(given)?,
         remote: remote::remote(given)?,
         metadata: remote::metadata(given)?,
-        on_exit: match given.switch("exit-stops-pods")? {
-            true => OnExit::StopPods,
-            false => OnExit::LeavePods,
-        },
+        on_exit: on_exit(given)?,
+    })
+}
+
+fn on_exit(given: &Given) -> Result<OnExit, BadValue> {
+    Ok(match given.switch("exit-stops-pods")? {
+        true => OnExit::StopPods,
+        false => OnExit::LeavePods,
     })
 }
 
@@ -472,14 +480,33 @@ fn manifest_url(given: &Given) -> Result<Option<String>, BadValue> {
     })
 }
 
-fn node_ips(given: &Given) -> Result<Vec<IpAddr>, BadValue> {
-    let ips = given.list("node-ip", value::ip)?;
+/// In a cluster, those that it takes from a node: with another one it would take none of the Node.
+fn node_labels(given: &Given) -> Result<Vec<(String, String)>, BadValue> {
+    let joined = remote::remote(given)?.is_some();
+    given.list("node-labels", |text| {
+        let label = value::label(text)?;
+        let problem = admission::own_label_problem(&label.0).filter(|_| joined);
+        problem.map_or(Ok(label), Err)
+    })
+}
+
+/// The second: no address, but the family IPv6 is asked for.
+fn node_ips(given: &Given) -> Result<(Vec<IpAddr>, bool), BadValue> {
+    let mut ips = given.list("node-ip", value::node_ip)?;
     let v4 = ips.iter().filter(|ip| ip.is_ipv4()).count();
     match given.last("node-ip") {
         Some(setting) if v4 > 1 || ips.len() - v4 > 1 => {
             Err(setting.bad("more than one address of a family"))
         }
-        _ => Ok(ips),
+        Some(setting) if ips.len() > 1 && ips.iter().any(IpAddr::is_unspecified) => {
+            Err(setting.bad("0.0.0.0 and :: ask for a family, and go with no other"))
+        }
+        _ => {
+            let any = ips.iter().any(IpAddr::is_unspecified);
+            let prefers_ipv6 = any && v4 == 0;
+            ips.retain(|ip| !ip.is_unspecified());
+            Ok((ips, prefers_ipv6))
+        }
     }
 }
 

@@ -153,9 +153,28 @@ const WRONG: &[(&[&str], &[&str])] = &[
         &["--node-labels", "zone=north"],
     ),
     (
+        &[
+            "run",
+            "--kubeconfig=/k",
+            "--node-labels=node-role.kubernetes.io/edge=",
+        ],
+        &[
+            "--node-labels",
+            "node-role.kubernetes.io/edge",
+            "kubelet.kubernetes.io",
+        ],
+    ),
+    (
         &["run", "--node-ip=10.0.0.1,10.0.0.2"],
         &["--node-ip", "family"],
     ),
+    (
+        &["run", "--node-ip=0.0.0.0,fd00::1"],
+        &["--node-ip", "family"],
+    ),
+    (&["run", "--node-ip=127.0.0.1"], &["--node-ip", "loopback"]),
+    (&["run", "--node-ip=fe80::1"], &["--node-ip", "link-local"]),
+    (&["run", "--node-ip=224.0.0.1"], &["--node-ip", "multicast"]),
     (
         &["run", "--register-with-taints=a=b:Never"],
         &["NoSchedule", "NoExecute"],

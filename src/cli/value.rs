@@ -121,6 +121,23 @@ pub fn ip(text: &str) -> Result<IpAddr, String> {
         .map_err(|_| format!("{text:?} is not an IP address"))
 }
 
+/// One that others may find a node at, or the unspecified one of a family.
+/// Source: Kubernetes pkg/kubelet/kubelet_node_status.go (validateNodeIP).
+pub fn node_ip(text: &str) -> Result<IpAddr, String> {
+    let ip = ip(text)?;
+    let local = match ip {
+        IpAddr::V4(ip) => ip.is_link_local(),
+        IpAddr::V6(ip) => ip.is_unicast_link_local(),
+    };
+    let kind = match () {
+        () if ip.is_loopback() => "loopback",
+        () if ip.is_multicast() => "multicast",
+        () if local => "link-local",
+        () => return Ok(ip),
+    };
+    Err(format!("{ip} is a {kind} address, which leads to no node"))
+}
+
 pub fn cidr(text: &str) -> Result<Cidr, String> {
     let legal = || format!("{text:?} is not a network such as 10.88.0.0/24");
     let (address, bits) = text.split_once('/').ok_or_else(legal)?;

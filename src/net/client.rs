@@ -445,18 +445,22 @@ async fn open_tunnel(
     stream.write_all(&head).await.map_err(broken)?;
     let mut answer = Vec::new();
     // The peer is silent until we have said hello: nothing of it can be read here by mistake.
-    while !answer.ends_with(b"\r\n\r\n") {
+    let rest = loop {
+        if let Some(end) = answer.windows(4).position(|four| four == b"\r\n\r\n") {
+            break answer.len() - end - 4;
+        }
         let mut piece = [0; 1024];
         let count = stream.read(&mut piece).await.map_err(broken)?;
         if count == 0 || answer.len() > HEAD_BYTES_MAX {
             return Err(Error::Broken(format!("{at}: no whole answer to CONNECT")));
         }
         answer.extend_from_slice(&piece[..count]);
-    }
+    };
     let line = String::from_utf8_lossy(&answer);
     let status = line.split(' ').nth(1).and_then(|code| code.parse().ok());
     match status {
-        Some(200..=299) => Ok(()),
+        Some(200..=299) if rest == 0 => Ok(()),
+        Some(200..=299) => Err(Error::Protocol(format!("{at}: speaks before it is asked"))),
         Some(407) => Err(Error::Protocol(format!("{at}: authorization failed"))),
         Some(code @ 400..=499) => Err(Error::Protocol(format!(
             "{at}: refused {host}:{port} (HTTP status {code})"
@@ -551,7 +555,39 @@ pub fn join(base: &Uri, location: &str) -> Option<Uri> {
 
 #[cfg(test)]
 mod tests {
+    use std::net::Shutdown;
+    use std::os::unix::net::UnixStream;
+
     use super::*;
+
+    #[test]
+    fn a_proxys_refusal_is_told_with_a_body_too() {
+        let proxy = Proxy {
+            host: "p".into(),
+            port: 3128,
+            authorization: None,
+        };
+        for (answer, expected) in [
+            ("200 OK\r\n\r\n", ""),
+            ("200 OK\r\n\r\nhello", "before"),
+            ("403 No\r\nContent-Length: 5\r\n\r\nhello", "refused h:443"),
+            ("502 Bad\r\n\r\nhello", "cannot reach h:443"),
+            ("200 OK\r\n", "no whole answer"),
+        ] {
+            let (mut stream, mut peer) = Async::<UnixStream>::pair().expect("a pair");
+            let told = async_io::block_on(async {
+                let answer = format!("HTTP/1.1 {answer}");
+                peer.write_all(answer.as_bytes()).await.expect("write");
+                peer.get_ref().shutdown(Shutdown::Write).expect("shut");
+                open_tunnel(&mut stream, &proxy, "h", 443).await
+            });
+            let text = told.err().map_or(String::new(), |error| error.to_string());
+            assert!(
+                text.contains(expected) && text.is_empty() == expected.is_empty(),
+                "{text}"
+            );
+        }
+    }
 
     #[test]
     fn locations_are_resolved_against_their_origin() {

@@ -5,12 +5,15 @@ use std::time::Duration;
 
 use jiff::Timestamp;
 use rustls::client::danger::{HandshakeSignatureValid, ServerCertVerified, ServerCertVerifier};
+use rustls::client::{WebPkiServerVerifier, verify_server_name};
 use rustls::crypto::{CryptoProvider, ring, verify_tls12_signature, verify_tls13_signature};
+use rustls::server::ParsedCertificate;
 use rustls::time_provider::TimeProvider;
 use rustls::{ClientConfig, DigitallySignedStruct, RootCertStore, SignatureScheme};
 use rustls_pki_types::pem::PemObject;
 use rustls_pki_types::{CertificateDer, PrivateKeyDer, ServerName, UnixTime};
 
+use super::certificates::facts;
 use crate::os::clock::wall_time;
 use crate::os::floor::{FLOOR, Floor};
 
@@ -65,12 +68,13 @@ fn dated_config(trust: &Trust, dates: Dates) -> Result<Arc<ClientConfig>, String
     let builder = ClientConfig::builder_with_details(provider.clone(), Arc::new(dates))
         .with_safe_default_protocol_versions()
         .map_err(|error| format!("set up TLS: {error}"))?;
-    let builder = match trust.verification {
-        Verification::Full => builder.with_root_certificates(roots(trust)?),
-        Verification::Skip => builder
-            .dangerous()
-            .with_custom_certificate_verifier(Arc::new(AnyCertificate(provider))),
+    let verifier: Arc<dyn ServerCertVerifier> = match trust.verification {
+        Verification::Full => Arc::new(Known::new(trust, provider)?),
+        Verification::Skip => Arc::new(AnyCertificate(provider)),
     };
+    let builder = builder
+        .dangerous()
+        .with_custom_certificate_verifier(verifier);
     let config = match &trust.identity {
         None => builder.with_no_client_auth(),
         Some((chain, key)) => {
@@ -90,15 +94,21 @@ fn roots(trust: &Trust) -> Result<RootCertStore, String> {
         Roots::System => system_roots(),
         Roots::Extra => RootCertStore::empty(),
     };
+    let (mut used, mut odd) = (false, None);
     for certificate in certificates(&trust.extra_ca)? {
-        roots
-            .add(certificate)
-            .map_err(|error| format!("use CA certificate: {error}"))?;
+        match roots.add(certificate) {
+            Ok(()) => used = true,
+            Err(error) => odd = Some(format!("use CA certificate: {error}")),
+        }
     }
-    match roots.is_empty() {
-        true => Err("use CA certificate: there is none".to_owned()),
-        false => Ok(roots),
+    match odd {
+        // It must not take the others along.
+        Some(odd) if used => log::warn!("{odd}; the others of its file are used"),
+        Some(odd) => return Err(odd),
+        None if roots.is_empty() => return Err("use CA certificate: there is none".to_owned()),
+        None => {}
     }
+    Ok(roots)
 }
 
 fn system_roots() -> RootCertStore {
@@ -134,6 +144,76 @@ impl TimeProvider for Dates {
         let now = self.floor.credible((self.wall)());
         let seconds = u64::try_from(now.as_second()).ok()?;
         Some(UnixTime::since_unix_epoch(Duration::from_secs(seconds)))
+    }
+}
+
+/// Takes what the authorities have signed; and as Go does, a certificate that is itself one of those of
+/// `extra_ca`, though it may call itself an authority.
+#[derive(Debug)]
+struct Known {
+    by_authorities: Arc<WebPkiServerVerifier>,
+    itself: Vec<CertificateDer<'static>>,
+}
+
+impl Known {
+    fn new(trust: &Trust, provider: Arc<CryptoProvider>) -> Result<Known, String> {
+        let roots = Arc::new(roots(trust)?);
+        let built = WebPkiServerVerifier::builder_with_provider(roots, provider).build();
+        Ok(Known {
+            by_authorities: built.map_err(|error| format!("set up TLS: {error}"))?,
+            itself: certificates(&trust.extra_ca)?,
+        })
+    }
+}
+
+impl ServerCertVerifier for Known {
+    fn verify_server_cert(
+        &self,
+        end_entity: &CertificateDer<'_>,
+        intermediates: &[CertificateDer<'_>],
+        name: &ServerName<'_>,
+        ocsp_response: &[u8],
+        now: UnixTime,
+    ) -> Result<ServerCertVerified, rustls::Error> {
+        let by_authorities = &self.by_authorities;
+        let verified =
+            by_authorities.verify_server_cert(end_entity, intermediates, name, ocsp_response, now);
+        if verified.is_ok() || !self.itself.contains(end_entity) {
+            return verified;
+        }
+        let counts = facts(end_entity).is_ok_and(|facts| {
+            let now = i64::try_from(now.as_secs()).unwrap_or(i64::MAX);
+            (facts.validity.from.as_second()..=facts.validity.until.as_second()).contains(&now)
+        });
+        if !counts {
+            return verified;
+        }
+        verify_server_name(&ParsedCertificate::try_from(end_entity)?, name)?;
+        Ok(ServerCertVerified::assertion())
+    }
+
+    fn verify_tls12_signature(
+        &self,
+        message: &[u8],
+        certificate: &CertificateDer<'_>,
+        signature: &DigitallySignedStruct,
+    ) -> Result<HandshakeSignatureValid, rustls::Error> {
+        let by_authorities = &self.by_authorities;
+        by_authorities.verify_tls12_signature(message, certificate, signature)
+    }
+
+    fn verify_tls13_signature(
+        &self,
+        message: &[u8],
+        certificate: &CertificateDer<'_>,
+        signature: &DigitallySignedStruct,
+    ) -> Result<HandshakeSignatureValid, rustls::Error> {
+        let by_authorities = &self.by_authorities;
+        by_authorities.verify_tls13_signature(message, certificate, signature)
+    }
+
+    fn supported_verify_schemes(&self) -> Vec<SignatureScheme> {
+        self.by_authorities.supported_verify_schemes()
     }
 }
 
@@ -183,7 +263,7 @@ mod tests {
     use rustls::{ClientConnection, ServerConnection};
 
     use super::*;
-    use crate::net::certificates::{Authority, Purpose, Validity};
+    use crate::net::certificates::{Authority, Identity, Purpose, Validity, pem};
     use crate::net::tls_server::server_config;
 
     const YEAR_S: i64 = 365 * 24 * 3600;
@@ -213,6 +293,74 @@ mod tests {
                 .map_err(|error| error.to_string())?;
         }
         Ok(())
+    }
+
+    /// Calls itself an authority, is for `kubernetes`, and ends in 2126.
+    const OWN: &str = "\
+-----BEGIN CERTIFICATE-----
+MIIBmDCCAT6gAwIBAgIUYqypGAQJzIaiRjN4E5/Nf/20l7IwCgYIKoZIzj0EAwIw
+FTETMBEGA1UEAwwKa3ViZXJuZXRlczAgFw0yNjExMjcxOTE5NDJaGA8yMTI2MTEw
+MzE5MTk0MlowFTETMBEGA1UEAwwKa3ViZXJuZXRlczBZMBMGByqGSM49AgEGCCqG
+SM49AwEHA0IABAvoBNuyfUsBhSswbJ5nKk+wRicJmOBU16bP0dS1lzRMTD4MPQiD
+zXwbnVjlFArizu6NvMVMk6NLbXUe0cclt4ejajBoMB0GA1UdDgQWBBSS/y31Uv5P
+wzOuGcm9PKYVhfeMlTAfBgNVHSMEGDAWgBSS/y31Uv5PwzOuGcm9PKYVhfeMlTAV
+BgNVHREEDjAMggprdWJlcm5ldGVzMA8GA1UdEwEB/wQFMAMBAf8wCgYIKoZIzj0E
+AwIDSAAwRQIhAJE5Wx9XL5TOEsnPbGuRPTFyAw9gmB8yBwHPaex/q93+AiBuH7IY
+SIHiogOOfOYNa7fdnal/zkIqSD3WzwDBdcwLnA==
+-----END CERTIFICATE-----
+-----BEGIN PRIVATE KEY-----
+MIGHAgEAMBMGByqGSM49AgEGCCqGSM49AwEHBG0wawIBAQQgdk1Gws7VlsOFFXuy
+hGao1oH71SVNjKuoqslwrhC28+6hRANCAAQL6ATbsn1LAYUrMGyeZypPsEYnCZjg
+VNemz9HUtZc0TEw+DD0Ig818G51Y5RQK4s7ujbzFTJOjS211HtHHJbeH
+-----END PRIVATE KEY-----
+";
+
+    #[test]
+    fn a_server_may_show_the_very_certificate_that_is_trusted() {
+        let own = Identity::parse(OWN).expect("PEM");
+        let known: &'static Floor = Box::leak(Box::default());
+        let shake = |extra_ca: &str, name: &'static str, wall| {
+            let trust = Trust {
+                roots: Roots::Extra,
+                extra_ca: extra_ca.into(),
+                ..Trust::default()
+            };
+            let config = dated_config(&trust, Dates { floor: known, wall }).expect("client");
+            let name = ServerName::try_from(name).expect("a name");
+            let client = ClientConnection::new(config, name).expect("client");
+            let server = server_config(&own, &[]).expect("server");
+            shake_hands(client, ServerConnection::new(server).expect("server"))
+        };
+        let always = Validity {
+            from: Timestamp::UNIX_EPOCH,
+            until: year(100),
+        };
+        let (_, other) = Authority::make("cluster", always).expect("CA");
+        assert_eq!(shake(OWN, "kubernetes", || year(3)), Ok(()));
+        assert!(shake(OWN, "other", || year(3)).is_err());
+        assert!(shake(OWN, "kubernetes", || year(50)).is_err());
+        assert!(shake(&other.certificate, "kubernetes", || year(3)).is_err());
+    }
+
+    #[test]
+    fn an_odd_certificate_of_a_bundle_takes_no_other_along() {
+        let odd = pem("CERTIFICATE", b"odd");
+        let config = |extra_ca: String| {
+            let trust = Trust {
+                roots: Roots::Extra,
+                extra_ca: extra_ca.into_bytes(),
+                ..Trust::default()
+            };
+            client_config(&trust).map(drop)
+        };
+        assert_eq!(config(format!("{odd}{OWN}")), Ok(()));
+        let alone = config(odd);
+        assert!(
+            alone
+                .as_ref()
+                .is_err_and(|why| why.contains("use CA certificate: ")),
+            "{alone:?}"
+        );
     }
 
     #[test]

@@ -28,7 +28,7 @@ use crate::net::tls_server::{SharedConfig, server_config};
 use crate::object::token::Issuer;
 use crate::os;
 use crate::registry::Reader;
-use crate::world::{Clock, Disk, not_before_build};
+use crate::world::{Clock, Disk};
 
 /// How often certificates are looked at: in memory only, and often enough for a clock that was set
 /// right after the start.
@@ -187,7 +187,7 @@ impl Front {
         disk: Rc<dyn Disk>,
         clock: Rc<dyn Clock>,
     ) -> Result<(Rc<Front>, Vec<Secure>, Keeper), String> {
-        let now = not_before_build(clock.wall());
+        let now = clock.credible();
         let mut pki = Pki::open(disk, now).await?;
         let authority = pki.authority().to_owned();
         let files = read(&options.authentication, &authority).await?;
@@ -309,7 +309,7 @@ impl Keeper {
     }
 
     async fn look(&mut self) -> Result<(), String> {
-        let now = not_before_build(self.clock.wall());
+        let now = self.clock.credible();
         let mut changed = self.pki.renew_authority(now).await?;
         let mut server = None;
         if let Some(address) = self.address {

@@ -3,7 +3,9 @@
 use std::fs;
 use std::net::{IpAddr, UdpSocket};
 use std::path::Path;
+use std::sync::{Mutex, PoisonError};
 
+use super::parts;
 use crate::cli::options::{RunOptions, SeccompDefault};
 use crate::kubelet::facts::{
     Allocatable, DnsSettings, NodeFacts, RecursiveReadOnly, SeccompDefault as PodSeccompDefault,
@@ -12,6 +14,7 @@ use crate::kubelet::facts::{
 use crate::kubelet::node_status::Machine;
 use crate::object::{Quantity, Selinux, subdomain_problem};
 use crate::os::{disk, probe};
+use crate::runtime::network;
 use crate::world::PodNetwork;
 
 pub struct Facts {
@@ -185,8 +188,12 @@ fn go_architecture() -> &'static str {
     }
 }
 
+/// Where packets to the outside left from when they last could.
+static LAST: Mutex<Option<IpAddr>> = Mutex::new(None);
+
 /// `--node-ip`, or the address that a packet to the outside would leave from. Nothing is sent:
-/// connecting a UDP socket only looks up the route.
+/// connecting a UDP socket only looks up the route. While there is no way out the last address stays;
+/// if there never was one, any that an interface has is better than none.
 pub fn host_ips(options: &RunOptions) -> Vec<IpAddr> {
     if !options.node_ips.is_empty() {
         return options.node_ips.clone();
@@ -194,13 +201,20 @@ pub fn host_ips(options: &RunOptions) -> Vec<IpAddr> {
     let routed = |bind: &str, to: &str| {
         let socket = UdpSocket::bind(bind).ok()?;
         socket.connect(to).ok()?;
-        Some(socket.local_addr().ok()?.ip())
+        let ip = socket.local_addr().ok()?.ip();
+        (!ip.is_unspecified()).then_some(ip)
     };
     // Documentation addresses (RFC 5737, RFC 3849): any address beyond the default route will do.
-    let v4 = routed("0.0.0.0:0", "192.0.2.1:9");
+    let v4 = || routed("0.0.0.0:0", "192.0.2.1:9");
     let v6 = || routed("[::]:0", "[2001:db8::1]:9");
-    let found = v4.or_else(v6).filter(|ip| !ip.is_unspecified());
-    vec![found.unwrap_or(IpAddr::from([127, 0, 0, 1]))]
+    let found = match options.prefers_ipv6 {
+        true => v6().or_else(v4),
+        false => v4().or_else(v6),
+    };
+    let mut last = LAST.lock().unwrap_or_else(PoisonError::into_inner);
+    *last = found.or(*last);
+    let any = || Some(network::outer_address(parts::subnet(options).ok()?)?.into());
+    vec![last.or_else(any).unwrap_or(IpAddr::from([127, 0, 0, 1]))]
 }
 
 #[cfg(test)]

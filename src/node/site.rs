@@ -86,12 +86,13 @@ async fn follow_addresses(options: RunOptions, kubelet: Rc<Kubelet>, clock: Rc<d
     let follow = async {
         let announcements = Announcements::open()?;
         loop {
-            announcements.changed().await?;
-            clock.sleep_until(clock.now() + SETTLED).await;
+            // Also once at first: the address may have come since the machine was read.
             let found = machine::host_ips(&options);
             if !found.iter().all(IpAddr::is_loopback) {
                 kubelet.set_host_ips(found);
             }
+            announcements.changed().await?;
+            clock.sleep_until(clock.now() + SETTLED).await;
         }
     };
     let ended: std::io::Result<()> = follow.await;

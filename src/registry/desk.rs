@@ -41,6 +41,8 @@ pub(super) struct Desk {
     pub resealing: RefCell<BTreeSet<Key>>,
     pub lists: RefCell<Lists>,
     pub events: RefCell<Events>,
+    /// The Node as this start states it, without what earlier ones and the API have added.
+    pub stated_node: RefCell<Value>,
 }
 
 impl Desk {

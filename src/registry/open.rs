@@ -84,6 +84,7 @@ impl Registry {
             resealing: RefCell::new(stale),
             lists: RefCell::new(Lists::default()),
             events: RefCell::new(Events::default()),
+            stated_node: RefCell::default(),
         };
         Ok((
             Registry {

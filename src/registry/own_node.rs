@@ -33,6 +33,7 @@ impl Registry {
     ) -> LocalFuture<'_, Result<Arc<Object>, Error>> {
         Box::pin(async move {
             let desk = &self.desk;
+            desk.stated_node.replace(body.clone());
             desk.committer.settled(|busy| busy == &key).await;
             let current = self.current(&key);
             if let Some(current) = &current {
@@ -55,6 +56,11 @@ impl Registry {
             drop(desk.committer.submit(Visible::AtOnce, steps));
             self.current(&key).ok_or(Error::NotFound(key))
         })
+    }
+
+    /// What `state_node` was last given; null before.
+    pub fn stated_node(&self) -> Value {
+        self.desk.stated_node.borrow().clone()
     }
 }
 

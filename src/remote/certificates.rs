@@ -12,7 +12,7 @@
 //! credentials, if there are any.
 //! Sources: Kubernetes, "TLS bootstrapping" and "Certificate Signing Requests".
 
-use std::cell::Cell;
+use std::cell::{Cell, RefCell};
 use std::rc::Rc;
 use std::time::Duration;
 
@@ -80,6 +80,8 @@ const LOOK_MAX: Duration = Duration::from_secs(3600);
 /// Between renewals that a clock asks for which calls even the new certificate old, first and last.
 const FUTILE_PAUSE_MIN: Duration = Duration::from_secs(3600);
 const FUTILE_PAUSE_MAX: Duration = Duration::from_secs(24 * 3600);
+/// Between two renewals for names that the one before was not for.
+const NAMES_PAUSE: Duration = Duration::from_secs(60);
 
 /// Whoever asks for the certificate, and where it is kept.
 pub struct NodeCertificate {
@@ -102,8 +104,19 @@ pub struct NodeCertificate {
 pub struct Past {
     /// In a row, with a result that was due at once.
     futile: Cell<u32>,
-    /// When the cluster's refusal led to the last one.
-    forced_at: Cell<Option<BootTime>>,
+    /// When the cluster's refusal, or another name, led to the last one, and what that was for.
+    forced: RefCell<Option<(BootTime, Names)>>,
+}
+
+impl Past {
+    /// When the next renewal may begin that is asked for now, and for these names.
+    fn force(&self, now: BootTime, names: Names) -> BootTime {
+        match self.forced.replace(Some((now, names.clone()))) {
+            None => now,
+            Some((at, before)) if before == names => at + FUTILE_PAUSE_MIN,
+            Some((at, _)) => at + NAMES_PAUSE,
+        }
+    }
 }
 
 /// Of the two ways to ask, the better one or the other.
@@ -271,9 +284,8 @@ impl NodeCertificate {
         };
         let forced = async {
             refused.await;
-            if let Some(at) = self.past.forced_at.replace(Some(self.clock.now())) {
-                self.clock.sleep_until(at + FUTILE_PAUSE_MIN).await;
-            }
+            let due = self.past.force(self.clock.now(), (self.names)());
+            self.clock.sleep_until(due).await;
             self.obtain().await
         };
         let renewed = futures_lite::future::or(in_time, forced).await;

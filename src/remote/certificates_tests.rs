@@ -4,7 +4,9 @@ use std::cell::RefCell;
 use std::collections::BTreeMap;
 use std::path::Path;
 
+use super::super::door::KubeconfigCluster;
 use super::super::link::Link;
+use super::super::member::Member;
 use super::super::serving::Serving;
 use super::*;
 use crate::net::certificates::Authority;
@@ -369,6 +371,19 @@ fn a_refusal_that_lasts_forces_one_renewal_an_hour() {
 }
 
 #[test]
+fn another_address_within_the_hour_waits_a_minute_and_the_same_one_the_hour() {
+    let at = |seconds| BootTime::from_duration(Duration::from_secs(seconds));
+    let names = |ip: &str| Names {
+        dns_names: Vec::new(),
+        ips: vec![ip.parse().unwrap()],
+    };
+    let past = Past::default();
+    assert_eq!(past.force(at(100), names("10.0.0.1")), at(100));
+    assert_eq!(past.force(at(110), names("10.0.0.2")), at(160));
+    assert_eq!(past.force(at(200), names("10.0.0.2")), at(110 + 3600));
+}
+
+#[test]
 fn a_serving_certificate_follows_the_nodes_addresses() {
     let root = tempfile::tempdir().expect("root");
     let clock = Leap::default();
@@ -425,4 +440,51 @@ fn a_serving_certificate_follows_the_nodes_addresses() {
         assert_eq!(cluster.made.borrow().len(), 2);
     };
     async_io::block_on(futures_lite::future::or(story, serving.run()));
+}
+
+#[test]
+fn a_member_whose_kubeconfig_is_gone_writes_it_anew_without_asking() {
+    let root = tempfile::tempdir().expect("root");
+    let clock = Leap::default();
+    let bootstrap = cluster(&clock, DAY);
+    let had = NodeCertificate {
+        bootstrap: Some(bootstrap),
+        ..node(root.path(), &clock)
+    };
+    async_io::block_on(had.obtain());
+    async_io::block_on(had.settle());
+    // Nobody is there, and who knows how long the token counts.
+    let text = "current-context: c\nclusters: [{name: c, cluster: {server: 'https://127.0.0.1:1'}}]\n\
+                users: [{name: u, user: {token: t}}]\ncontexts: [{name: c, context: {cluster: c, user: u}}]\n";
+    std::fs::write(root.path().join("bootstrap.conf"), text).expect("write");
+    let door = |name: &str| {
+        let (path, clock) = (root.path().join(name), Rc::new(clock.clone()));
+        Rc::new(KubeconfigCluster::new(
+            "--kubeconfig",
+            &path,
+            Vec::new(),
+            clock,
+        ))
+    };
+    let (main, bootstrap) = (door("kubelet.conf"), door("bootstrap.conf"));
+    let random: Rc<dyn Random> = Rc::new(SystemRandom);
+    let current = root.path().join(CLIENT.current);
+    let member = Member {
+        certificate: NodeCertificate {
+            own: Some(main.clone()),
+            bootstrap: Some(bootstrap.clone()),
+            ..node(root.path(), &clock)
+        },
+        current: current.clone(),
+        link: Rc::new(Link::new(main.clone(), Rc::new(clock.clone()), random)),
+        door: main.clone(),
+        bootstrap: Some(bootstrap),
+    };
+    let shown = async {
+        while main.shows(&current) != Some(true) {
+            assert!(clock.now().as_duration() < DAY, "the certificate has ended");
+            futures_lite::future::yield_now().await;
+        }
+    };
+    async_io::block_on(futures_lite::future::or(shown, member.run()));
 }

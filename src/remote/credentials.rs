@@ -29,8 +29,10 @@ use crate::world::{BootTime, Clock, NoAnswer};
 
 /// Source: client-go transport/token_source.go (tokens) and cert_rotation.go (certificates).
 const FILES_AGE_MAX: Duration = Duration::from_secs(60);
-/// A program is run no more often, whatever the clock or the cluster says of its work.
+/// A program is run no more often, whatever the clock or the cluster says of its work; one that has
+/// never succeeded less and less often.
 const PROGRAM_PAUSE_MIN: Duration = Duration::from_secs(10);
+const PROGRAM_PAUSE_MAX: Duration = Duration::from_secs(60);
 const FILE_BYTES_MAX: u64 = 1 << 20;
 
 /// What requests are made with.
@@ -43,10 +45,21 @@ pub(super) struct Credentials {
     settings: Arc<Settings>,
     clock: Rc<dyn Clock>,
     known: RefCell<Option<Known>>,
+    /// The last look, if none has ever brought anything.
+    failed: RefCell<Option<Failed>>,
+    /// Why what is known stays as it is; told once.
+    complaint: RefCell<String>,
     /// Files are known to have changed.
     doubted: Cell<bool>,
     /// One reader at a time; the others want what it reads.
     turn: smol::lock::Mutex<()>,
+}
+
+struct Failed {
+    why: NoAnswer,
+    at: BootTime,
+    /// Before the next look.
+    pause: Duration,
 }
 
 #[derive(Clone)]
@@ -86,6 +99,8 @@ impl Credentials {
             settings,
             clock,
             known: RefCell::default(),
+            failed: RefCell::default(),
+            complaint: RefCell::default(),
             doubted: Cell::new(false),
             turn: smol::lock::Mutex::new(()),
         }
@@ -103,6 +118,17 @@ impl Credentials {
     /// Whatever is known is read again before it is used.
     pub fn doubt(&self) {
         self.doubted.set(true);
+        self.failed.take();
+    }
+
+    /// Whether files could never be read or used. A program that fails is another matter: it may need the
+    /// network.
+    pub fn are_unreadable(&self) -> bool {
+        !self.runs_program() && self.failed.borrow().is_some()
+    }
+
+    fn runs_program(&self) -> bool {
+        matches!(self.settings.login, Login::Exec(_))
     }
 
     /// What counts now. Errors: nothing was ever read that can be used.
@@ -155,18 +181,29 @@ impl Credentials {
         {
             return Ok(known.access.clone());
         }
+        if let Some(failed) = &*self.failed.borrow()
+            && self.clock.now().since(failed.at) < failed.pause
+        {
+            return Err(failed.why.clone());
+        }
         self.doubted.set(false);
         match self.read(before.as_ref(), look).await {
             Ok(known) => {
+                self.failed.take();
+                self.complaint.take();
                 let access = known.access.clone();
                 *self.known.borrow_mut() = Some(known);
                 Ok(access)
             }
             Err(why) => {
                 let Some(known) = &mut *self.known.borrow_mut() else {
+                    self.note_failure(why.clone());
                     return Err(why);
                 };
-                log::warn!("credentials for the cluster stay as they are: {why}");
+                let text = why.to_string();
+                if self.complaint.replace(text.clone()) != text {
+                    log::warn!("credentials for the cluster stay as they are: {text}");
+                }
                 known.read_at = self.clock.now();
                 if let Some((_, at)) = &mut known.issued {
                     *at = known.read_at;
@@ -174,6 +211,17 @@ impl Credentials {
                 Ok(known.access.clone())
             }
         }
+    }
+
+    fn note_failure(&self, why: NoAnswer) {
+        let before = self.failed.take();
+        let pause = match before {
+            _ if !self.runs_program() => Duration::ZERO,
+            None => PROGRAM_PAUSE_MIN,
+            Some(before) => (before.pause * 2).min(PROGRAM_PAUSE_MAX),
+        };
+        let at = self.clock.now();
+        self.failed.replace(Some(Failed { why, at, pause }));
     }
 
     async fn read(&self, before: Option<&Known>, look: Look) -> Result<Known, NoAnswer> {

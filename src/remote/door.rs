@@ -203,9 +203,10 @@ impl KubeconfigCluster {
         known().ok_or_else(|| NoAnswer::Unusable(self.complaint.borrow().clone()))
     }
 
-    /// Learns from what came of a request.
-    fn note(&self, status: Option<u16>) {
+    /// Learns from what came of a request. Who cannot read what the file names is as good as refused.
+    fn note(&self, cluster: &HttpCluster, status: Option<u16>) {
         self.answered.set(status.is_some());
+        let status = status.or_else(|| cluster.has_nothing_to_show().then_some(401));
         match (status, self.standing.get()) {
             (Some(401), Standing::Good) => self.standing.set(Standing::Doubted),
             (Some(401), Standing::Refused) => {
@@ -220,8 +221,9 @@ impl KubeconfigCluster {
 impl Cluster for KubeconfigCluster {
     fn call(&self, call: Call) -> LocalFuture<'_, Result<Reply, NoAnswer>> {
         Box::pin(async move {
-            let answer = self.cluster().await?.call(call).await;
-            self.note(answer.as_ref().ok().map(|reply| reply.status));
+            let cluster = self.cluster().await?;
+            let answer = cluster.call(call).await;
+            self.note(&cluster, answer.as_ref().ok().map(|reply| reply.status));
             answer
         })
     }
@@ -230,11 +232,12 @@ impl Cluster for KubeconfigCluster {
         Box::pin(async move {
             let cluster = self.cluster().await.map_err(NoWatch::NoAnswer)?;
             let opened = cluster.watch(path).await;
-            self.note(match &opened {
+            let status = match &opened {
                 Ok(_) => Some(200),
                 Err(NoWatch::Refused(reply)) => Some(reply.status),
                 Err(NoWatch::NoAnswer(_)) => None,
-            });
+            };
+            self.note(&cluster, status);
             opened
         })
     }

@@ -159,3 +159,33 @@ fn a_knock_tells_who_is_silent_from_who_is_gone() {
         assert_eq!(door.knock().await, Knock::Shut);
     });
 }
+
+#[test]
+fn a_kubeconfig_whose_files_cannot_be_read_is_as_good_as_refused() {
+    let directory = tempfile::tempdir().expect("directory");
+    let path = directory.path().join("kubelet.conf");
+    let executor = LocalExecutor::new();
+    let script = |_: &Seen| (answer("200 OK", "", b"{}"), Then::Stay);
+    let server = Server::start(&executor, Rc::new(script));
+    let gone = "client-certificate: /gone/current.pem, client-key: /gone/current.pem";
+    std::fs::write(&path, config(&server, "any").replace("token: any", gone)).expect("write");
+    let clock = Rc::new(Hurried(SystemClock::new().expect("clock")));
+    let door = KubeconfigCluster::new("--kubeconfig", &path, Vec::new(), clock.clone());
+    let begun = clock.now();
+    let story = async {
+        let mut refused = Box::pin(door.refused());
+        while future::poll_once(&mut refused).await.is_none() {
+            let answer = door.call(Call::get("/version")).await;
+            assert!(matches!(answer, Err(NoAnswer::Unusable(why)) if why.contains("/gone/")));
+            clock
+                .sleep_until(clock.now() + Duration::from_secs(5))
+                .await;
+            assert!(clock.now().since(begun) < DOUBT_PAUSE * 10, "never");
+        }
+        assert!(
+            clock.now().since(begun) >= DOUBT_PAUSE,
+            "it may be an accident"
+        );
+    };
+    async_io::block_on(executor.run(story));
+}

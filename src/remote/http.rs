@@ -44,7 +44,7 @@ const TIMEOUTS: Timeouts = Timeouts {
 };
 /// Less than it takes TCP to send a SYN once more.
 const KNOCK: Duration = Duration::from_millis(900);
-/// Calls at a time: a long list over a slow link must not hold up the lease.
+/// Calls at a time, besides the beat's.
 const CALLS_MAX: usize = 3;
 /// Watches that are opened at a time: after an outage all are, and over a slow link none in time.
 const OPENINGS_MAX: usize = 4;
@@ -76,7 +76,7 @@ pub struct HttpCluster {
     slots: smol::lock::Semaphore,
     openings: smol::lock::Semaphore,
     idle: RefCell<Vec<Idle>>,
-    /// Which server answered last.
+    /// Which server answered last, or comes after one that did not open.
     preferred: Cell<usize>,
     /// How often connections were forgotten: those of before are not kept.
     epoch: Cell<u64>,
@@ -134,13 +134,21 @@ impl HttpCluster {
         self.reconnect();
     }
 
+    /// Whether files that it names could never be read or used.
+    pub fn has_nothing_to_show(&self) -> bool {
+        self.credentials.are_unreadable()
+    }
+
     /// Of the client certificate that is shown, if there is one.
     pub fn validity(&self) -> Option<Validity> {
         self.credentials.validity()
     }
 
     async fn ask(&self, call: &Call) -> Result<Reply, NoAnswer> {
-        let _slot = self.slots.acquire().await;
+        let _slot = match is_of_the_beat(&call.path) {
+            true => None,
+            false => Some(self.slots.acquire().await),
+        };
         let asked = Asked::of(call);
         let access = self.credentials.access().await?;
         let reply = self.ask_servers(&asked, &access).await?;
@@ -158,6 +166,16 @@ impl HttpCluster {
         (0..count).map(move |offset| (first + offset) % count)
     }
 
+    /// Whoever asks next begins with the server after one that did not open: a caller whose patience ends
+    /// with this one still comes to the others.
+    fn pass_over(&self, server: usize, lost: Unanswered) -> Error {
+        if lost.sent == Sent::Nothing && self.preferred.get() == server {
+            let count = self.settings.servers.len();
+            self.preferred.set((server + 1) % count);
+        }
+        lost.error
+    }
+
     async fn ask_servers(&self, asked: &Asked<'_>, access: &Access) -> Result<Reply, NoAnswer> {
         let mut failed = None;
         for server in self.servers() {
@@ -168,7 +186,7 @@ impl HttpCluster {
                 }
                 Err(lost) => {
                     let stop = lost.sent == Sent::Perhaps && !asked.method.is_idempotent();
-                    failed = Some(lost.error);
+                    failed = Some(self.pass_over(server, lost));
                     if stop {
                         break;
                     }
@@ -328,7 +346,7 @@ impl HttpCluster {
                     self.preferred.set(server);
                     return Ok(response);
                 }
-                Err(lost) => failed = Some(lost.error),
+                Err(lost) => failed = Some(self.pass_over(server, lost)),
             }
         }
         let error = failed.expect("there is always a server");
@@ -367,6 +385,12 @@ impl Cluster for HttpCluster {
             knocking.await
         })
     }
+}
+
+/// What the node says of itself, one after the other: it waits for no slot, or a slow link that is full of
+/// lists would pass for one that is silent.
+fn is_of_the_beat(path: &str) -> bool {
+    path.starts_with("/apis/coordination.k8s.io/") || path.starts_with("/api/v1/nodes/")
 }
 
 /// Whether a call that came to nothing over a connection kept open is asked once more over a new one:
@@ -593,6 +617,9 @@ fn user_agent() -> HeaderValue {
     HeaderValue::try_from(text).expect("printable ASCII")
 }
 
+#[cfg(test)]
+#[path = "http_patience_tests.rs"]
+mod patience_tests;
 #[cfg(test)]
 #[path = "http_tests.rs"]
 mod tests;

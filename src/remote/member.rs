@@ -1,8 +1,8 @@
 //! How the node becomes and stays a member of the cluster by itself.
 //!
 //! ```text
-//!   no kubeconfig ─────────────────┐
-//!   one that the cluster refuses ──┴─► certificate ─► kubeconfig written ─► door opens ─┐
+//!   no kubeconfig ──────────────────┐
+//!   one that does not open the door ┴► certificate ─► kubeconfig written ─► door opens ─┐
 //!                                           ▲                                           │
 //!                                           └── in time, or refused for good ───────────┘
 //! ```
@@ -49,14 +49,14 @@ impl Member {
                 }
                 self.door.refused().await;
                 log::warn!(
-                    "the cluster refuses what {} says: the node asks for a certificate of its own",
+                    "{} does not open the cluster's door: the node goes in with a certificate of its own",
                     self.door.path().display()
                 );
             }
-            let kept = match self.door.shows(&self.current) {
-                Some(true) => self.certificate.kept().await,
-                _ => None,
-            };
+            let shown = self.door.shows(&self.current) == Some(true);
+            // Without a kubeconfig that shows it, one that has ended gets nobody in.
+            let kept = self.certificate.kept().await;
+            let kept = kept.filter(|kept| shown || kept.until > self.certificate.clock.credible());
             let mut held = match kept {
                 Some(kept) => kept,
                 None => self.certificate.obtain().await,
@@ -118,6 +118,9 @@ impl Member {
     /// The cluster is the bootstrap's; on stable storage, since that may not open a second time.
     async fn write(&self) -> Result<(), String> {
         let bootstrap = self.bootstrap.as_ref().ok_or("no --bootstrap-kubeconfig")?;
+        if bootstrap.text().is_none() {
+            bootstrap.reopen().await?;
+        }
         let text = bootstrap.text().ok_or("nothing is known of the cluster")?;
         let text = kubeconfig::with_certificate(bootstrap.path(), &text, &self.current)?;
         let path = self.door.path();

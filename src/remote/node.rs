@@ -4,7 +4,8 @@
 //!   every 10 s, and at once when the cluster answers again after an outage:
 //!     lease ──► Node there? make it ──► status changed, or five minutes old? send it
 //! ```
-//! What the Node says is the registry's Node: the kubelet keeps it true whether or not anybody asks.
+//! What the Node says is the registry's Node: the kubelet keeps it true whether or not anybody asks. Labels
+//! and taints are those of this start alone: what the registry keeps of earlier ones is not the cluster's.
 //! Source: Kubernetes pkg/kubelet/kubelet_node_status.go, component-helpers/apimachinery/lease.
 
 use std::cell::RefCell;
@@ -195,8 +196,12 @@ impl Heartbeat {
         let found = self.link.call(Call::get(path.clone())).await?;
         let reply = match (found.status, self.registration) {
             (404, Registration::Own) => {
+                let stated = self.registry.stated_node();
+                if stated.is_null() {
+                    return Ok(None);
+                }
                 let provider_id = self.provider_id.as_deref();
-                let made = node_of(&own, self.cloud, provider_id, &self.provided_ips);
+                let made = node_of(&own, stated, self.cloud, provider_id, &self.provided_ips);
                 let path = paths::collection(Kind::Node, "");
                 let made = self.link.call(Call::with(Verb::Create, path, made)).await?;
                 if made.is_success() {
@@ -229,10 +234,10 @@ impl Heartbeat {
     /// Labels that follow from the machine (those of the user are set when the Node is made), and the
     /// addresses that `--node-ip` names now.
     async fn refresh_metadata(&self, state: &mut State) -> Result<(), NoAnswer> {
-        let (Some(own), Some(found)) = (self.own(), self.node.get()) else {
+        let Some(found) = self.node.get() else {
             return Ok(());
         };
-        let found = found.body();
+        let (own, found) = (self.registry.stated_node(), found.body());
         let theirs = &found["metadata"]["labels"];
         let ours = own["metadata"]["labels"].as_object();
         let changed: Map<String, Value> = ours
@@ -452,22 +457,28 @@ fn provided_ips(ips: &[IpAddr]) -> Option<Value> {
 }
 
 /// The Node as it is made.
-fn node_of(own: &Value, cloud: Cloud, provider_id: Option<&str>, provided: &[IpAddr]) -> Value {
+fn node_of(
+    own: &Value,
+    mut stated: Value,
+    cloud: Cloud,
+    provider_id: Option<&str>,
+    provided: &[IpAddr],
+) -> Value {
     let mut node = json!({
         "apiVersion": "v1",
         "kind": "Node",
         "metadata": {
             "name": own["metadata"]["name"],
-            "labels": own["metadata"]["labels"],
+            "labels": stated["metadata"]["labels"].take(),
             "annotations": {"volumes.kubernetes.io/controller-managed-attach-detach": "true"},
         },
         "spec": {},
         "status": own["status"],
     });
-    let mut taints = own["spec"]["taints"]
-        .as_array()
-        .cloned()
-        .unwrap_or_default();
+    let mut taints = match stated["spec"]["taints"].take() {
+        Value::Array(taints) => taints,
+        _ => Vec::new(),
+    };
     if cloud == Cloud::External {
         taints.push(json!({
             "key": "node.cloudprovider.kubernetes.io/uninitialized",
@@ -532,17 +543,17 @@ mod tests {
                 .map(|taint| taint["key"].as_str().unwrap().to_owned())
                 .collect()
         };
-        let alone = node_of(&own, Cloud::Nobody, None, &[]);
+        let alone = node_of(&own, own.clone(), Cloud::Nobody, None, &[]);
         assert_eq!(taints(&alone), ["own"]);
         assert_eq!(alone["status"]["addresses"], own["status"]["addresses"]);
-        let cloud = node_of(&own, Cloud::External, Some("x://1"), &[]);
+        let cloud = node_of(&own, own.clone(), Cloud::External, Some("x://1"), &[]);
         let uninitialized = "node.cloudprovider.kubernetes.io/uninitialized";
         assert_eq!(taints(&cloud), ["own", uninitialized]);
         assert_eq!(cloud["spec"]["providerID"], "x://1");
         let hostname = json!([{"type": "Hostname", "address": "pi"}]);
         assert_eq!(cloud["status"]["addresses"], hostname);
         let ips = ["10.0.0.1".parse().unwrap()];
-        let cloud = node_of(&own, Cloud::External, None, &ips);
+        let cloud = node_of(&own, own.clone(), Cloud::External, None, &ips);
         assert_eq!(cloud["status"]["addresses"], own["status"]["addresses"]);
         assert_eq!(cloud["metadata"]["annotations"][PROVIDED_IPS], "10.0.0.1");
     }

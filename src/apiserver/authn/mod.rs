@@ -50,7 +50,6 @@ use crate::object::user::{
 };
 use crate::object::{Key, Kind, Source, User};
 use crate::registry::{Actor, Reader};
-use crate::world::not_before_build;
 
 /// What a browser calls the subprotocol that carries a token in its name.
 /// Source: Kubernetes apiserver, authentication/request/websocket.
@@ -263,7 +262,7 @@ pub(super) async fn answer(
         return Err(Refusal::method_not_allowed());
     }
     let sent = body::sent(request, &shared).await?;
-    let now = not_before_build(shared.clock.wall());
+    let now = shared.clock.credible();
     let authenticator = &shared.options.authenticator;
     if let Asked::Token { namespace, name } = &asked {
         let key = Key::local(Kind::ServiceAccount, namespace, name);

@@ -39,7 +39,6 @@ use super::{Shared, health, list, logs, metrics, stats, view};
 use crate::net::serve::{Body, Request, Response};
 use crate::object::user::GROUP_MASTERS;
 use crate::object::{Key, Kind, Object, Origin, User};
-use crate::world::not_before_build;
 
 /// Of `/exec` and `/attach`.
 const NAMES: Names = Names {
@@ -72,7 +71,7 @@ async fn authenticate(
     peer: &Peer,
     headers: &HeaderMap,
 ) -> Result<Arc<User>, Refusal> {
-    let now = not_before_build(shared.clock.wall());
+    let now = shared.clock.credible();
     let token = match shared.options.authenticator.claim(peer, headers, now) {
         Claim::User(user) => return Ok(user),
         Claim::Token(token) => token,

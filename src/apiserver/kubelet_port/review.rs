@@ -26,7 +26,7 @@ use crate::apiserver::{Counter, Shared};
 use crate::object::User;
 use crate::object::gather::Gather;
 use crate::object::token::claimed_expiry;
-use crate::world::{Call, Verb, not_before_build};
+use crate::world::{Call, Verb};
 
 const MINUTE: Duration = Duration::from_secs(60);
 
@@ -161,7 +161,7 @@ impl Reviews {
         review: Review,
     ) -> Result<Verdict, Unasked> {
         let clock = &shared.clock;
-        let wall = || not_before_build(clock.wall());
+        let wall = || clock.credible();
         let question = review.question();
         if let Some(known) = cache.borrow().fresh(&question, clock.now(), wall()) {
             return Ok(known);

@@ -2,10 +2,10 @@
 
 use std::time::Duration;
 
-use serde_json::Value;
+use serde_json::{Value, json};
 
 use super::cluster::Line;
-use super::world::{World, bound, pod_path};
+use super::world::{NODE, World, bound, pod_path};
 use super::{LEASE, SECONDS, SECRET, phase, secret};
 
 #[test]
@@ -131,4 +131,26 @@ fn a_cloud_is_told_which_addresses_were_named_at_this_start() {
         world.run(SECONDS(15));
     }
     assert_eq!(told(&world), "10.0.0.8,fd00::8");
+}
+
+#[test]
+fn a_node_that_was_there_before_joins_as_this_start_states_it() {
+    let stated = |labels: Value, taints: Value| json!({"metadata": {"name": NODE, "labels": labels}, "spec": {"taints": taints}});
+    let world = World::new(26);
+    // Nobody hears of it yet.
+    world.api.line.set(Line::Down);
+    let before = json!({"old": "1", "kubernetes.io/os": "plan9"});
+    world.stated.replace(stated(before, Value::Null));
+    world.start();
+    world.run(SECONDS(5));
+    world.kill();
+    let labels = json!({"new": "1", "kubernetes.io/os": "linux"});
+    let taints = json!([{"key": "edge", "value": "true", "effect": "NoSchedule"}]);
+    world.stated.replace(stated(labels.clone(), taints.clone()));
+    world.api.line.set(Line::Up);
+    world.start();
+    world.run(SECONDS(5));
+    let node = world.api.get("/api/v1/nodes/pi").expect("a Node");
+    assert_eq!(node["metadata"]["labels"], labels);
+    assert_eq!(node["spec"]["taints"], taints);
 }

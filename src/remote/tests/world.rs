@@ -140,6 +140,8 @@ pub struct World {
     pub kernel: Kernel,
     /// Of `--node-ip`; with any, a cloud has the node.
     pub node_ips: RefCell<Vec<std::net::IpAddr>>,
+    /// What the flags say of the Node.
+    pub stated: RefCell<Value>,
 }
 
 impl World {
@@ -158,6 +160,9 @@ impl World {
             manifests: RefCell::default(),
             kernel: Rc::default(),
             node_ips: RefCell::default(),
+            stated: RefCell::new(json!({
+                "metadata": {"name": NODE, "labels": {"kubernetes.io/os": "linux"}},
+            })),
         }
     }
 
@@ -198,7 +203,10 @@ impl World {
         let mut tasks = remote.start(registry.clone(), options, &self.executor);
         let kubelet = kubelet(registry.clone(), self.time.clone(), self.kernel.clone());
         tasks.push(self.executor.spawn(kubelet));
-        tasks.push(self.executor.spawn(state_node(registry)));
+        tasks.push(
+            self.executor
+                .spawn(state_node(registry, self.stated.borrow().clone())),
+        );
         self.tasks.replace(tasks);
         self.feed();
     }
@@ -287,9 +295,8 @@ impl World {
     }
 }
 
-async fn state_node(registry: Registry) {
+async fn state_node(registry: Registry, body: Value) {
     let key = Key::local(Kind::Node, "", NODE);
-    let body = json!({"metadata": {"name": NODE, "labels": {"kubernetes.io/os": "linux"}}});
     let node = registry
         .state_node(key.clone(), body)
         .await

@@ -73,6 +73,17 @@ pub fn addresses(netlink: &mut Netlink) -> io::Result<Vec<HostAddress>> {
     })
 }
 
+/// The first of this machine's that others may know it by, and none of the pods' network.
+pub fn outer_address(pods: Subnet) -> Option<Ipv4Addr> {
+    let all = addresses(&mut Netlink::open().ok()?).ok()?;
+    first_outer(&all, pods)
+}
+
+fn first_outer(all: &[HostAddress], pods: Subnet) -> Option<Ipv4Addr> {
+    let mut all = all.iter().map(|one| one.address);
+    all.find(|ip| !ip.is_loopback() && !ip.is_link_local() && !pods.contains(*ip))
+}
+
 /// Makes the bridge (up, MAC fixed so that it does not follow its first port) and returns its index.
 pub fn add_bridge(netlink: &mut Netlink, name: &str, gateway: Ipv4Addr) -> io::Result<u32> {
     let info = Attributes::new().with_name(IFLA_INFO_KIND, "bridge");
@@ -208,5 +219,24 @@ mod tests {
         let mac = mac_of(Ipv4Addr::new(10, 88, 0, 2));
         assert_eq!(mac, [0x0a, 0x58, 10, 88, 0, 2]);
         assert_eq!(mac[0] & 0b11, 0b10);
+    }
+
+    #[test]
+    fn others_know_the_machine_by_none_of_its_inner_addresses() {
+        let pods = Subnet::parse("10.88.0.0/24").unwrap();
+        let all = [
+            "127.0.0.1",
+            "169.254.3.4",
+            "10.88.0.1",
+            "192.168.7.2",
+            "10.0.0.1",
+        ];
+        let all = all.map(|address| HostAddress {
+            index: 1,
+            address: address.parse().unwrap(),
+            prefix: 24,
+        });
+        assert_eq!(first_outer(&all, pods), Some([192, 168, 7, 2].into()));
+        assert_eq!(first_outer(&all[..3], pods), None);
     }
 }

@@ -30,6 +30,7 @@ pub use bridge::{Bridge, Lease, bridge_name};
 pub use cni::Cni;
 pub use ipam::Subnet;
 pub use keeper::keep;
+pub use links::outer_address;
 pub use rules::Published;
 
 use crate::os::netlink::Netlink;
