@@ -76,6 +76,10 @@ fn what_looks_odd_but_is_legal_passes() {
             "/spec/containers/0/resources",
             json!({"limits": {"cpu": 1, "memory": "1e3"}}),
         ),
+        (
+            "/spec/containers/0/resources",
+            json!({"limits": {"hugepages-2Mi": "2Mi", "example.com/gpu": 1}}),
+        ),
         ("/spec/containers/0/volumeMounts/0/subPath", json!("a..b/c")),
         (
             "/spec/containers/0/env",
@@ -92,6 +96,10 @@ fn what_looks_odd_but_is_legal_passes() {
         (
             "/spec/containers/0/livenessProbe",
             json!({"httpGet": {"port": "http"}}),
+        ),
+        (
+            "/spec/ephemeralContainers",
+            json!([{"name": "x", "image": "i", "targetContainerName": "web"}]),
         ),
         ("/spec/hostNetwork", json!(true)),
     ] {
