@@ -256,6 +256,11 @@ impl Registry {
         })
     }
 
+    /// Whether it is a pod of a node that is not there: a deletion of it waits for nobody.
+    pub fn lacks_node(&self, object: &Object) -> bool {
+        self.desk.lacks_node(object)
+    }
+
     /// Publishes a status; not flushed. Ignored if the object is gone or has another uid.
     pub fn update_status(&self, key: &Key, uid: &str, status: Value) {
         let step = Step::Status {
