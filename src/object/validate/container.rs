@@ -4,6 +4,7 @@ use std::collections::BTreeSet;
 
 use serde_json::{Map, Value};
 
+use super::limits::whole_amount;
 use super::pod::unique;
 use super::report::{At, Report};
 use super::{probe, security, volume};
@@ -264,7 +265,7 @@ pub(super) fn resource_field(at: &At<'_>, report: &mut Report) {
 }
 
 /// `at`: the amount under the name.
-fn resource_name(at: &At<'_>, name: &str, report: &mut Report) {
+pub(super) fn resource_name(at: &At<'_>, name: &str, report: &mut Report) {
     let known = matches!(name, "cpu" | "memory" | "ephemeral-storage");
     let problem = match qualified_name_problem(name) {
         Some(problem) => problem,
@@ -281,13 +282,7 @@ fn resources(container: &At<'_>, report: &mut Report) {
     for list in ["limits", "requests"] {
         for (name, at) in resources.entries(list) {
             resource_name(&at, name, report);
-            match amount(&at) {
-                Err(problem) => report.invalid(&at, problem),
-                Ok(amount) if amount.is_negative() => {
-                    report.invalid(&at, "must be greater than or equal to 0");
-                }
-                Ok(_) => {}
-            }
+            whole_amount(&at, report);
         }
     }
     for (name, at) in resources.entries("requests") {
