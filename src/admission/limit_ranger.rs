@@ -12,7 +12,7 @@ use std::sync::Arc;
 use serde_json::{Map, Value, json};
 
 use super::pod::{self, items, text};
-use crate::object::{Kind, Object, Quantity, resources};
+use crate::object::{Kind, Object, Quantity, apply_defaults, resources};
 use crate::registry::{Admit, Attributes, Denial, Operation};
 
 /// What was filled in is written here. Upstream: `limitRangerAnnotation`.
@@ -29,7 +29,10 @@ impl Admit for LimitRanger {
 
     fn mutate(&self, attributes: &Attributes<'_>, object: &mut Value) -> Result<(), Denial> {
         for range in ranges(attributes) {
-            fill(&range.body, object);
+            // One that was stored before it was given defaults has them too.
+            let mut range = range.body.clone();
+            apply_defaults(Kind::LimitRange, &mut range);
+            fill(&range, object);
         }
         Ok(())
     }

@@ -62,14 +62,18 @@ impl Admit for ServiceAccount {
 
     fn mutate(&self, attributes: &Attributes<'_>, object: &mut Value) -> Result<(), Denial> {
         let creates = attributes.is_of_pod() && attributes.operation == Operation::Create;
-        if !creates || pod::is_mirror(object) || !object["spec"].is_object() {
+        if !creates || !object["spec"].is_object() {
             return Ok(());
         }
+        let is_mirror = pod::is_mirror(object);
         let spec = &mut object["spec"];
         if attributes.is_of_manifest() {
             if spec["automountServiceAccountToken"] == true {
                 mount(spec, || self.suffix(attributes));
             }
+            return Ok(());
+        }
+        if is_mirror {
             return Ok(());
         }
         if text(spec, "serviceAccountName").is_empty() {

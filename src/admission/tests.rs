@@ -248,6 +248,12 @@ fn limit_ranges_fill_in_and_bound() {
         filled["metadata"]["annotations"]["kubernetes.io/limit-ranger"],
         "LimitRanger plugin set: cpu request for container c; cpu limit for container c"
     );
+    // What the bounds alone say, of a range from before they had defaults.
+    let view = of(json!({"type": "Container", "max": {"cpu": 2}, "min": {"memory": "1Mi"}}));
+    let filled = create(&view, Kind::Pod, "a", "p").admit(&*ranger, asks(json!({})));
+    let expected = json!({"limits": {"cpu": "2"}, "requests": {"cpu": "2", "memory": "1Mi"}});
+    let filled = filled.expect("pod");
+    assert_eq!(filled["spec"]["containers"][0]["resources"], expected);
     let table = [
         (
             json!({"type": "Container", "max": {"cpu": "1"}}),
@@ -255,9 +261,9 @@ fn limit_ranges_fill_in_and_bound() {
             "maximum cpu usage per Container is 1, but limit is 2",
         ),
         (
-            json!({"type": "Container", "max": {"cpu": "1"}}),
+            json!({"type": "Pod", "max": {"cpu": "1"}}),
             json!({}),
-            "maximum cpu usage per Container is 1.  No limit is specified",
+            "maximum cpu usage per Pod is 1.  No limit is specified",
         ),
         (
             json!({"type": "Container", "min": {"memory": "10Mi"}}),

@@ -5,7 +5,7 @@
 //!                                                 │
 //!  bounded steps ◄────────────────────────────────┘ ─► delete, drop references, drop finalizers
 //! ```
-//! Only what the API owns is deleted. Owners of kinds that are not served here count as there.
+//! A pod that is being deleted goes when its node does. Only what the API owns is deleted. Owners of kinds that are not served here count as there.
 //! Source: Kubernetes pkg/controller/garbagecollector (graph_builder.go, garbagecollector.go).
 
 use std::collections::{BTreeMap, BTreeSet};
@@ -88,19 +88,24 @@ pub async fn collect(controllers: Controllers) {
                 break;
             };
             for change in &changes {
-                graph.changed(change);
+                graph.changed(&reader, change);
             }
         }
     }
 }
 
 impl Graph {
-    fn changed(&mut self, change: &PackedChange) {
+    fn changed(&mut self, reader: &Reader, change: &PackedChange) {
         let object = &change.object;
         match change.change {
             ChangeType::Deleted => {
                 self.forget(object.key());
                 self.look_at_dependants(object.uid());
+                if object.key().kind == Kind::Node {
+                    let (pods, _) = reader.list_packed(Kind::Pod, None);
+                    let deleting = pods.iter().filter(|pod| pod.is_deleting());
+                    self.due.extend(deleting.map(|pod| pod.key().clone()));
+                }
             }
             ChangeType::Added => self.note(object),
             // Nothing that counts here is in a status.
@@ -180,6 +185,12 @@ impl Graph {
         let Some(object) = controllers.reader().get(key) else {
             return Outcome::Settled;
         };
+        // Its node has gone meanwhile: nobody is left to say that it has stopped.
+        if object.deletion_grace_s().is_some_and(|grace_s| grace_s > 0)
+            && controllers.registry.lacks_node(&object)
+        {
+            return delete(controllers, &object, None).await;
+        }
         let metadata = object.metadata();
         if object.is_deleting() && has_finalizer(metadata, ORPHAN) {
             return self.orphan(controllers, &object).await;
@@ -261,7 +272,7 @@ impl Graph {
                 if object.is_deleting() {
                     return Outcome::Settled;
                 }
-                delete(controllers, object, propagation).await
+                delete(controllers, object, Some(propagation)).await
             }
         }
     }
@@ -332,13 +343,13 @@ async fn update(controllers: &Controllers, object: &Object, body: Value) -> Outc
     Outcome::of(registry.update(actor(), key, body, nothing_more).await)
 }
 
-async fn delete(controllers: &Controllers, object: &Object, how: Propagation) -> Outcome {
+async fn delete(controllers: &Controllers, object: &Object, how: Option<Propagation>) -> Outcome {
     let deletion = Deletion {
         precondition: Precondition {
             uid: Some(object.uid().to_owned()),
             resource_version: None,
         },
-        propagation: Some(how),
+        propagation: how,
         ..Deletion::default()
     };
     let key = object.key.clone();

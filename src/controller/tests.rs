@@ -235,6 +235,26 @@ fn a_deleted_namespace_goes_with_its_content_pods_first() {
 }
 
 #[test]
+fn pods_of_nodes_that_are_not_there_wait_for_nobody() {
+    let node = Node::start();
+    let machine = Key::local(Kind::Node, "", "elsewhere");
+    let pod = Key::local(Kind::Pod, "default", "web");
+    let body = json!({"spec": {
+        "nodeName": "elsewhere", "containers": [{"name": "web", "image": "i"}],
+    }});
+    node.make(&machine, json!({}));
+    node.make(&pod, body.clone());
+    node.delete(&pod, None);
+    assert!(node.get(&pod).expect("its node says when").is_deleting());
+    node.delete(&machine, None);
+    assert_eq!(node.get(&pod), None);
+
+    node.make(&pod, body);
+    node.delete(&pod, None);
+    assert_eq!(node.get(&pod), None);
+}
+
+#[test]
 fn content_with_finalizers_holds_its_namespace_and_is_named() {
     let node = Node::start();
     node.namespace("own");

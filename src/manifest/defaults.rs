@@ -26,6 +26,8 @@ pub struct Defaulted {
 
 /// Annotation: the UID again, for who reads mirror pods.
 const CONFIG_HASH: &str = "kubernetes.io/config.hash";
+/// A cluster has it on its picture of the pod; here the pod itself is what `kubectl drain` passes over.
+const CONFIG_MIRROR: &str = "kubernetes.io/config.mirror";
 const CONFIG_SOURCE: &str = "kubernetes.io/config.source";
 /// Annotation: when this content was first seen, RFC 3339.
 pub const CONFIG_SEEN: &str = "kubernetes.io/config.seen";
@@ -84,7 +86,8 @@ fn complete_pod(
     metadata.insert("name".to_owned(), name.clone().into());
     metadata.insert("uid".to_owned(), uid.clone().into());
     let annotations = subsection(metadata, "annotations", "metadata.annotations")?;
-    annotations.insert(CONFIG_HASH.to_owned(), uid.into());
+    annotations.insert(CONFIG_HASH.to_owned(), uid.clone().into());
+    annotations.insert(CONFIG_MIRROR.to_owned(), uid.into());
     annotations.insert(CONFIG_SOURCE.to_owned(), origin.source.annotation().into());
     let spec = section(body, "spec")?;
     // A node is always registered by its lower-case name.
@@ -203,6 +206,7 @@ mod tests {
         assert_eq!(metadata["namespace"], "default");
         let annotations = &metadata["annotations"];
         assert_eq!(annotations["kubernetes.io/config.hash"], uid);
+        assert_eq!(annotations["kubernetes.io/config.mirror"], uid);
         assert_eq!(annotations["kubernetes.io/config.source"], "file");
         assert_eq!(
             annotations["kubernetes.io/config.seen"],

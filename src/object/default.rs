@@ -24,6 +24,17 @@ pub fn apply_defaults(kind: Kind, body: &mut Value) {
         }
         Kind::Secret => default_secret(body),
         Kind::Namespace => default_namespace(body),
+        Kind::Service | Kind::LimitRange | Kind::ResourceQuota => {
+            if let Some(spec) = body.get_mut("spec").and_then(Value::as_object_mut) {
+                match kind {
+                    Kind::Service => default_service(spec),
+                    Kind::LimitRange => objects(spec, "limits").for_each(default_limit),
+                    _ => object(spec, "hard")
+                        .into_iter()
+                        .for_each(quantities_as_text),
+                }
+            }
+        }
         _ => {}
     }
 }
@@ -162,6 +173,59 @@ fn quantities_as_text(amounts: &mut Map<String, Value>) {
     }
 }
 
+/// What is not said of a container's bounds follows from what is.
+fn default_limit(limit: &mut Map<String, Value>) {
+    for list in [
+        "max",
+        "min",
+        "default",
+        "defaultRequest",
+        "maxLimitRequestRatio",
+    ] {
+        if let Some(amounts) = object(limit, list) {
+            quantities_as_text(amounts);
+        }
+    }
+    if limit.get("type").and_then(Value::as_str) == Some("Container") {
+        follow(limit, "max", "default");
+        follow(limit, "default", "defaultRequest");
+        follow(limit, "min", "defaultRequest");
+    }
+}
+
+/// Amounts of one list are those of another where that has none.
+fn follow(lists: &mut Map<String, Value>, from: &str, to: &str) {
+    let Some(given) = lists.get(from).and_then(Value::as_object).cloned() else {
+        return;
+    };
+    if given.is_empty() {
+        return;
+    }
+    fill(lists, to, json!({}));
+    if let Some(amounts) = object(lists, to) {
+        for (name, amount) in given {
+            amounts.entry(name).or_insert(amount);
+        }
+    }
+}
+
+fn default_service(spec: &mut Map<String, Value>) {
+    fill_text(spec, "sessionAffinity", "None");
+    fill_text(spec, "type", "ClusterIP");
+    for port in objects(spec, "ports") {
+        fill_text(port, "protocol", "TCP");
+        let target = port.get("targetPort");
+        if target.is_none_or(|target| target.is_null() || *target == 0 || *target == "")
+            && let Some(outer) = port.get("port").cloned()
+        {
+            port.insert("targetPort".to_owned(), outer);
+        }
+    }
+    if spec["type"] != "ExternalName" {
+        fill_text(spec, "internalTrafficPolicy", "Cluster");
+    }
+}
+
 /// A limit is also the request where there is none.
 fn default_requests(container: &mut Map<String, Value>) {
     let Some(resources) = object(container, "resources") else {
@@ -172,18 +236,7 @@ fn default_requests(container: &mut Map<String, Value>) {
             quantities_as_text(amounts);
         }
     }
-    let Some(limits) = resources.get("limits").and_then(Value::as_object).cloned() else {
-        return;
-    };
-    if limits.is_empty() {
-        return;
-    }
-    fill(resources, "requests", json!({}));
-    if let Some(requests) = object(resources, "requests") {
-        for (name, limit) in limits {
-            requests.entry(name).or_insert(limit);
-        }
-    }
+    follow(resources, "limits", "requests");
 }
 
 fn default_http_get(handler: &mut Map<String, Value>) {
@@ -384,5 +437,54 @@ mod tests {
             apply_defaults(Kind::Pod, &mut json!({ "spec": spec }));
         }
         apply_defaults(Kind::Secret, &mut json!("x"));
+    }
+
+    #[test]
+    fn services_and_bounds_get_upstreams_defaults() {
+        for (kind, spec, expected) in [
+            (
+                Kind::Service,
+                json!({"ports": [{"port": 80}, {"port": 53, "protocol": "UDP", "targetPort": "dns"}]}),
+                json!({
+                    "type": "ClusterIP", "sessionAffinity": "None",
+                    "internalTrafficPolicy": "Cluster",
+                    "ports": [
+                        {"port": 80, "protocol": "TCP", "targetPort": 80},
+                        {"port": 53, "protocol": "UDP", "targetPort": "dns"},
+                    ],
+                }),
+            ),
+            (
+                Kind::Service,
+                json!({"type": "ExternalName", "externalName": "a.b"}),
+                json!({"type": "ExternalName", "externalName": "a.b", "sessionAffinity": "None"}),
+            ),
+            (
+                Kind::LimitRange,
+                json!({"limits": [
+                    {"type": "Container", "max": {"cpu": 2}, "min": {"memory": "1Mi"}},
+                    {"type": "Pod", "max": {"cpu": 2}},
+                ]}),
+                json!({"limits": [
+                    {
+                        "type": "Container", "max": {"cpu": "2"}, "min": {"memory": "1Mi"},
+                        "default": {"cpu": "2"}, "defaultRequest": {"cpu": "2", "memory": "1Mi"},
+                    },
+                    {"type": "Pod", "max": {"cpu": "2"}},
+                ]}),
+            ),
+            (
+                Kind::ResourceQuota,
+                json!({"hard": {"pods": 4}}),
+                json!({"hard": {"pods": "4"}}),
+            ),
+        ] {
+            let mut body = json!({ "spec": spec });
+            apply_defaults(kind, &mut body);
+            assert_eq!(body["spec"], expected);
+            let once = body.clone();
+            apply_defaults(kind, &mut body);
+            assert_eq!(body, once);
+        }
     }
 }

@@ -128,13 +128,39 @@ impl Object {
         self.metadata()["deletionGracePeriodSeconds"].as_i64()
     }
 
-    /// A mirror pod (a cluster's picture of a static pod): recognised and never run.
+    /// A mirror pod (a cluster's picture of a static pod): recognised and never run. The static pod has
+    /// the annotation itself.
     pub fn is_mirror(&self) -> bool {
-        self.annotation("kubernetes.io/config.mirror").is_some()
+        !self.is_static() && self.annotation("kubernetes.io/config.mirror").is_some()
     }
 
     /// A pod of a manifest: any whose `config.source` is not `api`.
     pub fn is_static(&self) -> bool {
         matches!(self.source, Source::File | Source::Http)
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::object::Kind;
+    use serde_json::json;
+
+    #[test]
+    fn a_pod_of_a_manifest_is_nobodys_picture() {
+        let mirror = |source| {
+            let annotations = json!({"kubernetes.io/config.mirror": "h"});
+            let object = Object {
+                key: Key::local(Kind::Pod, "default", "web"),
+                source,
+                provenance: None,
+                standing: Standing::Accepted,
+                resource_version: 0,
+                body: json!({"metadata": {"annotations": annotations}}),
+            };
+            object.is_mirror()
+        };
+        assert!(mirror(Source::Api) && mirror(Source::Remote));
+        assert!(!mirror(Source::File) && !mirror(Source::Http));
     }
 }

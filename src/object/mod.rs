@@ -35,7 +35,7 @@ pub use default::apply_defaults;
 pub use envelope::{ENDED_THERE, Object, Problem, Provenance, Source, Standing};
 pub use honoured::{Effect, Selinux, Unhonoured, unhonoured};
 pub use key::{Key, Kind, Origin};
-pub use names::{label_from, label_value_problem, subdomain_problem};
+pub use names::{label_from, label_problem, label_value_problem, subdomain_problem};
 pub use quantity::{NotAQuantity, Quantity};
 pub use selector::{FieldSelector, LabelSelector};
 pub use user::User;

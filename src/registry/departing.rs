@@ -3,7 +3,7 @@
 //! ```text
 //!   pod of a node ── grace ──► deletionTimestamp, until the kubelet says it has stopped ─┐
 //!   with finalizers ─────────► deletionTimestamp, until the last of them is taken away ──┴─► gone
-//!   others ──────────────────────────────────────────────────────────────────────────────►
+//!   others, and pods of nodes that are not there ────────────────────────────────────────►
 //! ```
 //!
 //! Times of wall clocks are written down here and never compared with how long something took.
@@ -16,7 +16,7 @@ use serde_json::{Value, json};
 use super::Error;
 use super::desk::{Desk, seconds_text};
 use super::write::{Deletion, Propagation};
-use crate::object::{Kind, Object};
+use crate::object::{Key, Kind, Object};
 
 /// Seconds between SIGTERM and SIGKILL when the pod does not say. Upstream:
 /// `DefaultTerminationGracePeriodSeconds`.
@@ -45,6 +45,7 @@ impl Desk {
             .grace_s
             .map(|asked| if asked < 0 { 1 } else { asked });
         let grace_s = match (stopping_s(current), asked) {
+            _ if self.lacks_node(current) => 0,
             (None, asked) => grace_for(current, asked),
             (Some(running), Some(asked)) if asked < running => asked,
             // What becomes of dependants was settled when it began to stop, too.
@@ -69,6 +70,15 @@ impl Desk {
             None if next.body != current.body => Departing::Changes(Box::new(next)),
             None => Departing::Stays,
         })
+    }
+
+    /// Whether it is a pod of a node that is not there: nobody will say that it has stopped.
+    pub fn lacks_node(&self, object: &Object) -> bool {
+        let name = object.body["spec"]["nodeName"].as_str().unwrap_or_default();
+        object.key.kind == Kind::Pod && !name.is_empty() && name != self.node_name && {
+            let node = Key::local(Kind::Node, "", name);
+            self.committer.shared.look().get(&node).is_none()
+        }
     }
 
     /// The object on its way out, or `None` if it already has no longer than `grace_s` seconds.

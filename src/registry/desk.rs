@@ -88,7 +88,17 @@ impl Desk {
         for plugin in chain {
             plugin.mutate(&attributes, body).map_err(denied)?;
         }
-        let causes = object::validate(key, body);
+        let mut causes = object::validate(key, body);
+        // The cluster's pods are seen late: somebody may look into them already.
+        let added = &body["spec"]["ephemeralContainers"];
+        if operation == Operation::Create
+            && actor.source != Source::Remote
+            && key.kind == Kind::Pod
+            && added.as_array().is_some_and(|added| !added.is_empty())
+        {
+            let why = "Forbidden: cannot be set on create";
+            causes.push(("spec.ephemeralContainers".to_owned(), why.to_owned()));
+        }
         if !causes.is_empty() {
             return Err(invalid(causes));
         }

@@ -8,7 +8,7 @@
 use std::collections::BTreeMap;
 
 use jiff::Timestamp;
-use serde_json::json;
+use serde_json::{Value, json};
 
 use super::EventRecord;
 use super::desk::seconds_text;
@@ -95,6 +95,32 @@ impl Events {
         (steps, fresh)
     }
 
+    /// The steps that make room for an event that somebody else has written under `key`, and time for it.
+    pub fn note(
+        &mut self,
+        key: &Key,
+        now: BootTime,
+        limits: &Limits,
+        reader: &Reader,
+    ) -> Vec<Step> {
+        let sameness = digest(&json!(key));
+        // Anew: it is the youngest.
+        if let Some(known) = self.by_sameness.remove(&sameness) {
+            self.by_turn.remove(&known.turn);
+        }
+        let steps = self.expire(now, limits.events, limits, reader);
+        self.turn += 1;
+        self.by_turn.insert(self.turn, sameness);
+        let known = Known {
+            key: key.clone(),
+            turn: self.turn,
+            seen: now,
+            count: 1,
+        };
+        self.by_sameness.insert(sameness, known);
+        steps
+    }
+
     fn talk(&mut self, event: &EventRecord, now: BootTime) -> &mut Talk {
         let object = fingerprint(&json!([event.involved, event.uid]));
         let at = self.talks.iter().position(|(of, _)| *of == object);
@@ -141,6 +167,10 @@ fn sameness(event: &EventRecord, combined: bool) -> Sameness {
     if !combined {
         parts = json!([parts, event.field_path, event.message]);
     }
+    digest(&parts)
+}
+
+fn digest(parts: &Value) -> Sameness {
     let digest = ring::digest::digest(&ring::digest::SHA256, parts.to_string().as_bytes());
     digest.as_ref().try_into().expect("SHA-256 has 32 bytes")
 }

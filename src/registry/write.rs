@@ -134,7 +134,10 @@ impl Registry {
             let object = desk.complete(source, key, None, None, body)?;
             let object = match actor.dry_run {
                 true => Arc::new(object),
-                false => self.put(Step::Put(Box::new(object))).await?,
+                false => {
+                    self.note_event(source, &object.key);
+                    self.put(Step::Put(Box::new(object))).await?
+                }
             };
             Ok((object, remarks))
         })
@@ -199,6 +202,7 @@ impl Registry {
                 self.commit(Step::Remove { key, uid }).await?;
                 return Ok((Arc::new(object), remarks));
             }
+            self.note_event(source, &key);
             let object = Box::new(object);
             let step = match actor.subresource {
                 "status" | "binding" => Step::PutWhole(object),
@@ -256,6 +260,11 @@ impl Registry {
         })
     }
 
+    /// Whether it is a pod of a node that is not there: a deletion of it waits for nobody.
+    pub fn lacks_node(&self, object: &Object) -> bool {
+        self.desk.lacks_node(object)
+    }
+
     /// Publishes a status; not flushed. Ignored if the object is gone or has another uid.
     pub fn update_status(&self, key: &Key, uid: &str, status: Value) {
         let step = Step::Status {
@@ -309,6 +318,19 @@ impl Registry {
         );
         self.desk.committer.publish(steps);
         fresh
+    }
+
+    /// An event of the API is over when one of the node would be.
+    fn note_event(&self, source: Source, key: &Key) {
+        if source != Source::Api || key.kind != Kind::Event {
+            return;
+        }
+        let (now, limits) = (self.desk.clock.now(), &self.desk.limits);
+        let mut events = self.desk.events.borrow_mut();
+        let steps = events.note(key, now, limits, &self.reader());
+        if !steps.is_empty() {
+            self.desk.committer.publish(steps);
+        }
     }
 
     /// Forgets events whose time is over. Rides on rescans: an idle node has no timer for it.

@@ -196,10 +196,13 @@ pub struct Levels {
 }
 
 /// How far a look goes.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
 pub enum Detail {
     /// Counters of cgroups and interfaces.
     Counters,
+    /// And directories as they were found last, if anew takes long: nothing is said of them before the
+    /// first walk has ended.
+    KnownTrees,
     /// And directories: a walk, done anew when the last is a minute old.
     Trees,
 }

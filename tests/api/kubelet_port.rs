@@ -329,6 +329,10 @@ fn documents_logs_and_commands_are_those_of_the_node() {
         ("/metrics/cadvisor", "machine_cpu_cores"),
         ("/metrics/resource", "node_cpu_usage_seconds_total"),
         ("/metrics/probes", ""),
+        (
+            "/metrics/slis",
+            r#"kubernetes_healthcheck{name="syncloop",type="healthz"} 1"#,
+        ),
         ("/configz", r#"{"kubeletconfig":{"maxPods":7}}"#),
         ("/healthz", "ok"),
         ("/healthz/ping", "ok"),

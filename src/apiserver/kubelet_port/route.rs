@@ -186,6 +186,7 @@ mod tests {
             ("/metrics/cadvisor", Route::Stats(Document::Cadvisor)),
             ("/metrics/resource", Route::Stats(Document::Resource)),
             ("/metrics/probes", Route::Stats(Document::Probes)),
+            ("/metrics/slis", Route::Stats(Document::Slis)),
             ("/configz", Route::Configuration),
             ("/healthz", Route::Health(None)),
             ("/healthz/syncloop", Route::Health(Some("node".to_owned()))),

@@ -145,21 +145,15 @@ pub fn container_named(pod: &Value, wanted: Option<&str>) -> Result<String, Refu
         None => {}
     }
     let regular: Vec<&str> = names(pod, "containers").collect();
-    let init: Vec<&str> = names(pod, "initContainers").collect();
     match regular.as_slice() {
-        [only] if init.is_empty() => Ok((*only).to_owned()),
+        [only] => Ok((*only).to_owned()),
         _ => {
-            let mut text = format!(
+            let fields = ["initContainers", "containers", "ephemeralContainers"];
+            let all: Vec<&str> = fields.iter().flat_map(|field| names(pod, field)).collect();
+            Err(Refusal::bad_request(format!(
                 "a container name must be specified for pod {pod_name}, choose one of: [{}]",
-                regular.join(" ")
-            );
-            if !init.is_empty() {
-                text.push_str(&format!(
-                    " or one of the init containers: [{}]",
-                    init.join(" ")
-                ));
-            }
-            Err(Refusal::bad_request(text))
+                all.join(" ")
+            )))
         }
     }
 }
@@ -239,6 +233,7 @@ mod tests {
             Err(refusal) => refusal.message,
         };
         assert_eq!(text(&pod(&["a"], &[]), None), "a");
+        assert_eq!(text(&pod(&["a"], &["i"]), None), "a");
         assert_eq!(text(&pod(&["a"], &["i"]), Some("i")), "i");
         assert_eq!(
             text(&pod(&["a"], &[]), Some("x")),
@@ -246,8 +241,7 @@ mod tests {
         );
         assert_eq!(
             text(&pod(&["a", "b"], &["i"]), None),
-            "a container name must be specified for pod web, choose one of: [a b] \
-             or one of the init containers: [i]"
+            "a container name must be specified for pod web, choose one of: [i a b]"
         );
         let mut annotated = pod(&["a", "b"], &[]);
         annotated["metadata"]["annotations"] =

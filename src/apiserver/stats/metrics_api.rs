@@ -6,7 +6,8 @@
 use serde_json::{Value, json};
 
 use super::summary::time;
-use crate::object::{Key, Kind, LabelSelector};
+use crate::apiserver::selector::Selector;
+use crate::object::{Key, Kind};
 use crate::registry::Packed;
 use crate::world::{PodStats, Sample, Usage};
 
@@ -43,12 +44,10 @@ fn stats_of<'a>(sample: &'a Sample, pod: &Packed) -> Option<&'a PodStats> {
 pub fn list<'a>(
     kind: &str,
     objects: impl Iterator<Item = &'a Packed>,
-    labels: &LabelSelector,
+    selector: &Selector,
     one: impl Fn(&Packed) -> Option<Value>,
 ) -> Value {
-    let selected = objects.filter(|object| {
-        labels.is_everything() || labels.matches(&json!({"metadata": object.metadata()}))
-    });
+    let selected = objects.filter(|object| selector.selects(object));
     let items: Vec<Value> = selected.filter_map(one).collect();
     json!({"kind": kind, "apiVersion": GROUP_VERSION, "metadata": {}, "items": items})
 }

@@ -1,7 +1,7 @@
-//! Statistics over HTTP: the kubelet's four documents, and `metrics.k8s.io` for `kubectl top`.
+//! Statistics over HTTP: the kubelet's five documents, and `metrics.k8s.io` for `kubectl top`.
 //!
 //! ```text
-//!   /stats/summary  /metrics/{resource,cadvisor,probes}       the node's own face
+//!   /stats/summary  /metrics/{resource,cadvisor,probes,slis}  the node's own face
 //!   /api/v1/nodes/NAME/proxy/…                                the same, as kubectl get --raw asks
 //!   /apis/metrics.k8s.io/v1beta1/{nodes,pods}                 NodeMetrics, PodMetrics
 //! ```
@@ -13,6 +13,7 @@ mod exposition;
 mod metrics_api;
 mod probes;
 mod resource;
+mod slis;
 mod summary;
 
 #[cfg(test)]
@@ -23,13 +24,15 @@ use http::StatusCode;
 use self::summary::Scope;
 use super::Shared;
 use super::backend::Request;
+use super::format::ShownAs;
 use super::query::Query;
 use super::request_info::RequestInfo;
 use super::route::Place;
+use super::selector::Selector;
 use super::status::{Refusal, json_response, typed_response};
 use super::view;
 use crate::net::serve::{Body, Response};
-use crate::object::{Kind, LabelSelector};
+use crate::object::Kind;
 use crate::world::{Detail, Sample};
 
 /// A document of the node's own face.
@@ -39,6 +42,8 @@ pub enum Document {
     Resource,
     Cadvisor,
     Probes,
+    /// How the checks of its health came out.
+    Slis,
 }
 
 impl Document {
@@ -49,6 +54,7 @@ impl Document {
             ["metrics", "resource"] => Some(Document::Resource),
             ["metrics", "cadvisor"] => Some(Document::Cadvisor),
             ["metrics", "probes"] => Some(Document::Probes),
+            ["metrics", "slis"] => Some(Document::Slis),
             _ => None,
         }
     }
@@ -123,14 +129,15 @@ pub async fn document(
         Document::Summary => {
             let detail = match scope {
                 Scope::CpuAndMemory => Detail::Counters,
-                Scope::All => Detail::Trees,
+                Scope::All => Detail::KnownTrees,
             };
             let summary = summary::summary(&look(shared, detail).await?, &name, scope);
             return Ok(json_response(StatusCode::OK, &summary));
         }
         Document::Resource => resource::text(&look(shared, Detail::Counters).await?),
-        Document::Cadvisor => cadvisor::text(&look(shared, Detail::Trees).await?),
+        Document::Cadvisor => cadvisor::text(&look(shared, Detail::KnownTrees).await?),
         Document::Probes => probes::text(&shared.options.figures),
+        Document::Slis => slis::text(shared.backend.ask(Request::Health).await?.is_ok()),
     };
     let body = Body::bytes(text);
     Ok(typed_response(
@@ -140,14 +147,17 @@ pub async fn document(
     ))
 }
 
-/// Errors: 400 for a selector that cannot be read, 404 for what does not run here.
+/// Errors: 400 for a selector that cannot be read or is of no field of the kind, 404 for what does not run here.
 pub async fn metrics(
     shared: &Shared,
     metrics: Metrics,
     query: &Query,
 ) -> Result<Response, Refusal> {
-    let labels = query.get("labelSelector").unwrap_or_default();
-    let labels = LabelSelector::parse(labels).map_err(Refusal::bad_request)?;
+    let of = match &metrics {
+        Metrics::All { kind, .. } => *kind,
+        Metrics::One(place) => place.kind,
+    };
+    let selector = Selector::of_query(of, ShownAs::Stored, query)?;
     let sample = look(shared, Detail::Counters).await?;
     let one = |kind: Kind| {
         let sample = &sample;
@@ -163,7 +173,7 @@ pub async fn metrics(
                 Kind::Node => "NodeMetricsList",
                 _ => "PodMetricsList",
             };
-            metrics_api::list(name, objects.iter().map(|o| &**o), &labels, one(kind))
+            metrics_api::list(name, objects.iter().map(|o| &**o), &selector, one(kind))
         }
         Metrics::One(place) => {
             let (objects, _) = view::list(&shared.reader, place.kind, None);

@@ -13,7 +13,7 @@ pub const SECRET_COLUMNS: &[Column] = &[
 ];
 pub const CONFIG_MAP_COLUMNS: &[Column] = &[column("Name"), column("Data"), column("Age")];
 pub const NAMESPACE_COLUMNS: &[Column] = &[column("Name"), column("Status"), column("Age")];
-pub const SERVICE_ACCOUNT_COLUMNS: &[Column] = &[column("Name"), column("Secrets"), column("Age")];
+pub const SERVICE_ACCOUNT_COLUMNS: &[Column] = &[column("Name"), column("Age")];
 
 pub fn secret(object: &Value, now: Timestamp) -> Vec<Value> {
     let kind = text_or(&object["type"], "Opaque").into();
@@ -36,8 +36,7 @@ pub fn namespace(object: &Value, now: Timestamp) -> Vec<Value> {
 }
 
 pub fn service_account(object: &Value, now: Timestamp) -> Vec<Value> {
-    let secrets = object["secrets"].as_array().map_or(0, Vec::len);
-    vec![name(object), secrets.into(), age(object, now)]
+    vec![name(object), age(object, now)]
 }
 
 fn entries(map: &Value) -> usize {

@@ -138,6 +138,7 @@ fn initialize(pod: &Value, summary: &mut Summary) -> bool {
 fn run(pod: &Value, summary: &mut Summary) {
     let status = &pod["status"];
     let mut running = false;
+    let mut failed = None;
     let containers = status["containerStatuses"].as_array();
     for container in containers.into_iter().flatten().rev() {
         count_restarts(container, summary);
@@ -147,14 +148,22 @@ fn run(pod: &Value, summary: &mut Summary) {
             summary.status = waiting.to_owned();
         } else if state["terminated"].is_object() {
             summary.status = ended(&state["terminated"]);
+            if state["terminated"]["exitCode"] != 0 {
+                failed = Some(summary.status.clone());
+            }
         } else if container["ready"] == true && state["running"].is_object() {
             running = true;
             summary.ready += 1;
         }
     }
-    if summary.status == "Completed" && running {
+    if summary.status == "Completed" {
         let ready = condition(status, "Ready").is_some_and(|c| c["status"] == "True");
-        summary.status = if ready { "Running" } else { "NotReady" }.to_owned();
+        match failed {
+            _ if running && ready => summary.status = "Running".to_owned(),
+            Some(failed) => summary.status = failed,
+            None if running => summary.status = "NotReady".to_owned(),
+            None => {}
+        }
     }
 }
 
@@ -265,6 +274,15 @@ mod tests {
                 with("Succeeded", none(), json!([terminated("Completed", 0, 0)])),
                 "Completed",
                 "0/1",
+            ),
+            (
+                with(
+                    "Failed",
+                    none(),
+                    json!([terminated("Completed", 0, 0), terminated("Error", 1, 0)]),
+                ),
+                "Error",
+                "0/2",
             ),
             (
                 with("Failed", none(), json!([terminated("", 3, 0)])),

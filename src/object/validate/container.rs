@@ -2,12 +2,16 @@
 
 use std::collections::BTreeSet;
 
+use serde_json::{Map, Value};
+
+use super::limits::whole_amount;
 use super::pod::unique;
 use super::report::{At, Report};
 use super::{probe, security, volume};
 use crate::object::Quantity;
 use crate::object::names::{
-    data_key_problem, env_name_problem, label_problem, port_name_problem, subdomain_problem,
+    data_key_problem, env_name_problem, label_problem, port_name_problem, qualified_name_problem,
+    subdomain_problem,
 };
 
 /// Which list a container stands in.
@@ -17,7 +21,22 @@ pub(super) enum Role {
     /// An init container with `restartPolicy: Always`.
     Sidecar,
     Regular,
+    /// Added to a pod that runs.
+    Ephemeral,
 }
+
+/// Fields of a container that one who only looks into a pod does not have.
+const NOT_EPHEMERAL: [&str; 9] = [
+    "ports",
+    "resources",
+    "livenessProbe",
+    "readinessProbe",
+    "startupProbe",
+    "lifecycle",
+    "restartPolicy",
+    "restartPolicyRules",
+    "resizePolicy",
+];
 
 pub(super) fn validate_all(spec: &At<'_>, volumes: &BTreeSet<String>, report: &mut Report) {
     let mut names = BTreeSet::new();
@@ -34,7 +53,8 @@ pub(super) fn validate_all(spec: &At<'_>, volumes: &BTreeSet<String>, report: &m
             _ => (Role::Init, c),
         },
     ));
-    for (role, container) in with_role {
+    let added = spec.items("ephemeralContainers").into_iter();
+    for (role, container) in with_role.chain(added.map(|c| (Role::Ephemeral, c))) {
         unique(&container.get("name"), &mut names, report);
         validate_one(role, spec, &container, volumes, report);
         ports(spec, role, &container, &mut host_ports, report);
@@ -65,11 +85,42 @@ fn validate_one(
         &container.get("terminationMessagePolicy"),
         &["FallbackToLogsOnError", "File"],
     );
-    probe::validate_all(role, spec, container, report);
+    match role {
+        Role::Ephemeral => ephemeral(spec, container, report),
+        _ => probe::validate_all(role, spec, container, report),
+    }
     env(container, report);
     resources(container, report);
     volume::validate_mounts(container, volumes, report);
     security::validate_container(container, report);
+}
+
+fn ephemeral(spec: &At<'_>, container: &At<'_>, report: &mut Report) {
+    const WHY: &str = "cannot be set for an Ephemeral Container";
+    let target = container.get("targetContainerName");
+    let is_target = |list: &str| {
+        let mut others = spec.items(list).into_iter();
+        others.any(|other| other.get("name").text() == target.text())
+    };
+    if !target.text().is_empty() && !is_target("containers") && !is_target("initContainers") {
+        report.not_found(&target);
+    }
+    for name in NOT_EPHEMERAL {
+        let at = container.get(name);
+        // Defaults leave an empty list of resources.
+        let empty = at.value.as_object().is_some_and(Map::is_empty)
+            || at.value.as_array().is_some_and(Vec::is_empty);
+        if at.is_set() && !empty {
+            report.forbidden(&at, WHY);
+        }
+    }
+    for mount in container.items("volumeMounts") {
+        for at in [mount.get("subPath"), mount.get("subPathExpr")] {
+            if !at.text().is_empty() {
+                report.forbidden(&at, WHY);
+            }
+        }
+    }
 }
 
 fn ports(
@@ -213,18 +264,25 @@ pub(super) fn resource_field(at: &At<'_>, report: &mut Report) {
     }
 }
 
+/// `at`: the amount under the name.
+pub(super) fn resource_name(at: &At<'_>, name: &str, report: &mut Report) {
+    let known = matches!(name, "cpu" | "memory" | "ephemeral-storage");
+    let problem = match qualified_name_problem(name) {
+        Some(problem) => problem,
+        None if known || name.starts_with("hugepages-") || name.contains('/') => return,
+        None => "must be a standard resource for containers".to_owned(),
+    };
+    let (value, path) = (&Value::from(name), at.path.clone());
+    report.invalid(&At { value, path }, problem);
+}
+
 fn resources(container: &At<'_>, report: &mut Report) {
     let resources = container.get("resources");
     let amount = |at: &At<'_>| at.text().parse::<Quantity>();
     for list in ["limits", "requests"] {
-        for (_, at) in resources.entries(list) {
-            match amount(&at) {
-                Err(problem) => report.invalid(&at, problem),
-                Ok(amount) if amount.is_negative() => {
-                    report.invalid(&at, "must be greater than or equal to 0");
-                }
-                Ok(_) => {}
-            }
+        for (name, at) in resources.entries(list) {
+            resource_name(&at, name, report);
+            whole_amount(&at, report);
         }
     }
     for (name, at) in resources.entries("requests") {

@@ -5,13 +5,14 @@
 //!
 //! ```text
 //!  meta ── every kind        pod ─► container ─► probe        data ── ConfigMap, Secret
-//!                             ├───► volume
+//!                             ├───► volume                   limits ── LimitRange, quota, priority
 //!                             ├───► security
 //!                             └───► remarks: legal, and probably a mistake
 //! ```
 
 mod container;
 mod data;
+mod limits;
 mod meta;
 mod pod;
 mod probe;
@@ -41,6 +42,9 @@ pub fn validate(key: &Key, body: &Value) -> Vec<Cause> {
         Kind::Pod => pod::validate(&top.get("spec"), &mut report),
         Kind::ConfigMap => data::validate_config_map(&top, &mut report),
         Kind::Secret => data::validate_secret(&top, &mut report),
+        Kind::LimitRange => limits::validate_limit_range(&top.get("spec"), &mut report),
+        Kind::ResourceQuota => limits::validate_quota(&top.get("spec"), &mut report),
+        Kind::PriorityClass => limits::validate_priority_class(&key.name, &top, &mut report),
         _ => {}
     }
     report.causes

@@ -76,6 +76,10 @@ fn what_looks_odd_but_is_legal_passes() {
             "/spec/containers/0/resources",
             json!({"limits": {"cpu": 1, "memory": "1e3"}}),
         ),
+        (
+            "/spec/containers/0/resources",
+            json!({"limits": {"hugepages-2Mi": "2Mi", "example.com/gpu": 1}}),
+        ),
         ("/spec/containers/0/volumeMounts/0/subPath", json!("a..b/c")),
         (
             "/spec/containers/0/env",
@@ -92,6 +96,10 @@ fn what_looks_odd_but_is_legal_passes() {
         (
             "/spec/containers/0/livenessProbe",
             json!({"httpGet": {"port": "http"}}),
+        ),
+        (
+            "/spec/ephemeralContainers",
+            json!([{"name": "x", "image": "i", "targetContainerName": "web"}]),
         ),
         ("/spec/hostNetwork", json!(true)),
     ] {
@@ -297,6 +305,97 @@ fn finalizers_and_owners_are_what_they_say() {
         assert_eq!(found.len(), expected.len(), "{metadata}: {found:?}");
         for (found, expected) in found.iter().zip(expected) {
             assert!(found.starts_with(expected), "{found}");
+        }
+    }
+}
+
+#[test]
+fn what_bounds_others_is_looked_at_too() {
+    let range = |limit: Value| json!({"metadata": {"name": "l"}, "spec": {"limits": [limit]}});
+    let quota = |hard: Value| json!({"metadata": {"name": "q"}, "spec": {"hard": hard}});
+    let class = |name: &str, value: i64| json!({"metadata": {"name": name}, "value": value});
+    let of = |more: Value| {
+        let mut limit = json!({"type": "Container"});
+        let fields = more.as_object().expect("fields").clone();
+        limit.as_object_mut().expect("a limit").extend(fields);
+        range(limit)
+    };
+    let (ranges, quotas, classes) = (Kind::LimitRange, Kind::ResourceQuota, Kind::PriorityClass);
+    for (kind, body, expected) in [
+        (
+            ranges,
+            of(json!({"min": {"cpu": "1"}, "max": {"cpu": 2}})),
+            "",
+        ),
+        (
+            ranges,
+            range(json!({"type": "Conatiner"})),
+            "spec.limits[0].type: Invalid value: \"Conatiner\": must be a standard limit type",
+        ),
+        (
+            ranges,
+            of(json!({"min": {"cpu": "lots"}})),
+            "spec.limits[0].min[cpu]: Invalid value: \"lots\": quantities must match",
+        ),
+        (
+            ranges,
+            of(json!({"min": {"cqu": "1"}})),
+            "spec.limits[0].min[cqu]: Invalid value: \"cqu\": must be a standard resource",
+        ),
+        (
+            ranges,
+            of(
+                json!({"min": {"cpu": "3"}, "max": {"cpu": "2"}, "defaultRequest": {"cpu": "2"},
+                "default": {"cpu": "2"}}),
+            ),
+            "spec.limits[0].min[cpu]: Invalid value: \"3\": min value 3 is greater than max value 2",
+        ),
+        (
+            ranges,
+            of(json!({"max": {"cpu": "2"}, "defaultRequest": {"cpu": "3"}})),
+            "spec.limits[0].defaultRequest[cpu]: Invalid value: \"3\": default request value 3 is \
+             greater than max value 2",
+        ),
+        (
+            ranges,
+            range(json!({"type": "Pod", "default": {"cpu": "1"}})),
+            "spec.limits[0].default[cpu]: Forbidden: may not be specified when `type` is 'Pod'",
+        ),
+        (
+            quotas,
+            quota(json!({"pods": 4, "count/pods": "4", "requests.cpu": "1"})),
+            "",
+        ),
+        (
+            quotas,
+            quota(json!({"podz": "4"})),
+            "spec.hard[podz]: Invalid value: \"podz\": must be a standard resource for quota",
+        ),
+        (
+            quotas,
+            quota(json!({"pods": "-1"})),
+            "spec.hard[pods]: Invalid value: \"-1\": must be greater than or equal to 0",
+        ),
+        (classes, class("high", 1_000_000_000), ""),
+        (classes, class("system-node-critical", 2_000_001_000), ""),
+        (
+            classes,
+            class("higher", 1_000_000_001),
+            "value: Forbidden: maximum allowed value of a user defined priority is 1000000000",
+        ),
+        (
+            classes,
+            class("system-mine", 5),
+            "metadata.name: Forbidden: priority class names with 'system-' prefix are reserved",
+        ),
+    ] {
+        let found = causes(kind, body.clone());
+        match expected {
+            "" => assert_eq!(found, Vec::<String>::new(), "{body}"),
+            text => assert!(
+                found.iter().any(|one| one.starts_with(text)),
+                "{text}: {found:?}"
+            ),
         }
     }
 }

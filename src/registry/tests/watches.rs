@@ -5,7 +5,7 @@ use std::time::Duration;
 use serde_json::json;
 
 use super::fixture::{config, in_memory, options, pod_key, start_with, stated, wait};
-use crate::object::{Kind, Source};
+use crate::object::{Key, Kind, Source};
 use crate::registry::{ChangeType, EventRecord, Limits, Place, Precondition};
 
 #[test]
@@ -126,6 +126,38 @@ fn events_are_bounded_and_end_by_boot_time() {
         .set(node.clock.boot.get() + Duration::from_secs(3601));
     node.registry.record(event("late"));
     assert_eq!(node.reader.list(Kind::Event, None).0.len(), 1);
+}
+
+#[test]
+fn events_of_the_api_end_as_those_of_the_node_do() {
+    let (mut options, clock) = options(Place::Memory, 1);
+    options.limits.events = 10;
+    let node = start_with(options, clock);
+    let key = |n: u32| Key::local(Kind::Event, "default", &format!("e{n}"));
+    let body = |n: u32, message: &str| {
+        let metadata = json!({"name": key(n).name, "namespace": "default"});
+        json!({"metadata": metadata, "involvedObject": {"name": "web"}, "message": message})
+    };
+    for n in 0..25 {
+        wait(node.registry.create(Source::Api, key(n), body(n, "first"))).expect("made");
+    }
+    assert_eq!(node.reader.list(Kind::Event, None).0.len(), 10);
+    let pass = |seconds| {
+        let now = node.clock.boot.get();
+        node.clock.boot.set(now + Duration::from_secs(seconds));
+    };
+    pass(3500);
+    let any = Precondition::default();
+    wait(
+        node.registry
+            .update(Source::Api, key(20), body(20, "again"), any),
+    )
+    .expect("updated");
+    pass(101);
+    node.registry.record(event("late"));
+    let (left, _) = node.reader.list(Kind::Event, None);
+    assert_eq!(left.len(), 2);
+    assert!(node.reader.contains(&key(20)));
 }
 
 #[test]

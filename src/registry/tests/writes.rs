@@ -3,8 +3,10 @@
 use serde_json::{Value, json};
 
 use super::fixture::{config, in_memory, options, pod, pod_key, start_with, stated, wait};
-use crate::object::{Key, Kind, Object, Source};
-use crate::registry::{Admit, Attributes, Deletion, Denial, Error, Operation, Place, Precondition};
+use crate::object::{Key, Kind, Object, Origin, Source};
+use crate::registry::{
+    Admit, Attributes, Deletion, Denial, Error, Incoming, Operation, Place, Precondition,
+};
 
 #[test]
 fn an_update_with_an_old_version_conflicts() {
@@ -201,4 +203,38 @@ fn every_way_in_passes_admission() {
     let any = Precondition::default();
     let denied = wait(node.registry.update(Source::Api, key, body, any));
     assert!(matches!(denied, Err(Error::Denied { .. })), "{denied:?}");
+}
+
+#[test]
+fn who_only_looks_into_a_pod_comes_to_one_that_is_there() {
+    let node = in_memory();
+    let looking = json!([{"name": "debug", "image": "i"}]);
+    let mut body = pod("web", "u", "i");
+    body["spec"]["ephemeralContainers"] = looking.clone();
+    let made = wait(
+        node.registry
+            .create(Source::Api, pod_key("web"), body.clone()),
+    );
+    let Err(Error::Invalid { causes, .. }) = made else {
+        panic!("{made:?}");
+    };
+    let (path, why) = &causes[0];
+    assert_eq!(path, "spec.ephemeralContainers");
+    assert_eq!(why, "Forbidden: cannot be set on create");
+
+    // The cluster's is taken as it is.
+    let mut key = pod_key("web");
+    key.origin = Origin::Remote;
+    let listed = Incoming::Object {
+        key: key.clone(),
+        provenance: None,
+        body,
+        lines: Default::default(),
+    };
+    wait(node.registry.replace(Source::Remote, vec![listed])).expect("a list");
+    let taken = node.reader.get(&key).expect("taken");
+    assert_eq!(
+        taken.body["spec"]["ephemeralContainers"][0]["name"],
+        "debug"
+    );
 }

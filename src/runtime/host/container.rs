@@ -10,6 +10,7 @@
 use std::rc::Rc;
 use std::sync::Arc;
 
+use crate::object::label_problem;
 use crate::os::process::ProcessIdentity;
 use crate::runtime::sandbox::record::{
     ContainerPhase, ContainerRecord, SandboxPhase, SandboxRecord, VERSION,
@@ -44,6 +45,11 @@ pub async fn start(
     host: &Rc<Host>,
     config: Arc<ContainerConfig>,
 ) -> Result<ContainerId, RuntimeError> {
+    // The name names directories.
+    if label_problem(&config.name).is_some() {
+        let why = format!("{:?} is no name of a container", config.name);
+        return Err(RuntimeError::Failed(why));
+    }
     let uid = config.uid.clone();
     let (sandbox, pause) = ready_sandbox(host, &uid)?;
     let slot = (config.name.clone(), config.attempt);

@@ -18,10 +18,13 @@ mod trees;
 pub use self::look::this_process;
 
 use std::cell::RefCell;
+use std::io;
 use std::path::PathBuf;
 use std::rc::Rc;
 use std::sync::Arc;
 use std::time::Duration;
+
+use futures_lite::future::or;
 
 use self::rates::Base;
 use self::trees::Trees;
@@ -38,6 +41,8 @@ const WINDOW_MIN: Duration = Duration::from_secs(1);
 const WINDOW_USUAL: Duration = Duration::from_secs(10);
 /// … and says nothing of now when it is older than this.
 const WINDOW_MAX: Duration = Duration::from_secs(60);
+/// Who is content with older figures of directories waits so long for new ones.
+const WALK_WAIT_MAX: Duration = Duration::from_secs(2);
 /// Questions so close together get the same answer.
 const SHARED: Duration = Duration::from_millis(500);
 
@@ -46,8 +51,8 @@ pub struct HostStats {
     parts: Parts,
     /// One look at a time.
     turn: smol::lock::Mutex<()>,
-    /// One walk too.
-    walking: smol::lock::Mutex<()>,
+    /// One walk too; it goes on while nobody waits for it.
+    walking: smol::lock::Mutex<Option<Walk>>,
     state: RefCell<State>,
 }
 
@@ -60,6 +65,9 @@ pub struct Parts {
     pub root: PathBuf,
     pub images_root: PathBuf,
 }
+
+/// When it began, and what it will have found.
+type Walk = (BootTime, LocalFuture<'static, io::Result<Trees>>);
 
 #[derive(Default)]
 struct State {
@@ -93,7 +101,7 @@ impl HostStats {
         HostStats {
             parts,
             turn: smol::lock::Mutex::new(()),
-            walking: smol::lock::Mutex::new(()),
+            walking: smol::lock::Mutex::new(None),
             state: RefCell::default(),
         }
     }
@@ -104,7 +112,15 @@ impl HostStats {
         let trees = match (detail, self.shared(detail, clock.now())) {
             (_, Some(shared)) => return shared,
             (Detail::Counters, None) => None,
-            (Detail::Trees, None) => Some(self.trees().await),
+            (Detail::KnownTrees, None) => {
+                let late = clock.sleep_until(clock.now() + WALK_WAIT_MAX);
+                or(self.walk(), late).await;
+                Some(self.known_trees())
+            }
+            (Detail::Trees, None) => {
+                self.walk().await;
+                Some(self.known_trees())
+            }
         };
         let _turn = self.turn.lock().await;
         if let Some(shared) = self.shared(detail, clock.now()) {
@@ -147,8 +163,7 @@ impl HostStats {
     fn shared(&self, detail: Detail, now: BootTime) -> Option<Sample> {
         let state = self.state.borrow();
         let (had, sample) = state.last.as_ref()?;
-        let enough = *had == detail || *had == Detail::Trees;
-        (enough && now.since(sample.at.boot) < SHARED).then(|| sample.clone())
+        (*had >= detail && now.since(sample.at.boot) < SHARED).then(|| sample.clone())
     }
 
     async fn look(&self) -> Sample {
@@ -156,26 +171,39 @@ impl HostStats {
         blocking::unblock(move || look::look(&cgroups, subjects)).await
     }
 
-    async fn trees(&self) -> Arc<Trees> {
-        let _turn = self.walking.lock().await;
-        let now = self.parts.clock.now();
+    /// What the last walk found; nothing before the first.
+    fn known_trees(&self) -> Arc<Trees> {
         let known = self.state.borrow().trees.clone();
-        if let Some((at, trees)) = &known
-            && now.since(*at) < trees::FRESH
-        {
-            return trees.clone();
-        }
-        let subjects = self.parts.runtime.subjects();
-        let walked = background::run("disk-usage", move || trees::walk(&subjects)).await;
-        match walked {
-            Ok(trees) => {
-                let trees = Arc::new(trees);
-                self.state.borrow_mut().trees = Some((now, trees.clone()));
-                trees
+        known.map(|(_, trees)| trees).unwrap_or_default()
+    }
+
+    /// Sees to it that the last walk is no older than it may be. Who does not wait for the end
+    /// leaves the walk to the next who asks.
+    async fn walk(&self) {
+        let mut walking = self.walking.lock().await;
+        loop {
+            let now = self.parts.clock.now();
+            let known = self.state.borrow().trees.as_ref().map(|(at, _)| *at);
+            if known.is_some_and(|at| now.since(at) < trees::FRESH) {
+                return;
             }
-            Err(error) => {
-                log::warn!("measure directories: {error}; the figures before it stay in use");
-                known.map(|(_, trees)| trees).unwrap_or_default()
+            let (began, walk) = walking.get_or_insert_with(|| {
+                let subjects = self.parts.runtime.subjects();
+                let walk = background::run("disk-usage", move || trees::walk(&subjects));
+                (now, Box::pin(walk))
+            });
+            let (began, walked) = (*began, walk.await);
+            *walking = None;
+            match walked {
+                Ok(trees) => self.state.borrow_mut().trees = Some((began, Arc::new(trees))),
+                Err(error) => {
+                    log::warn!("measure directories: {error}; the figures before it stay in use");
+                    return;
+                }
+            }
+            // One that somebody else began, and took long, is as good as it gets.
+            if self.parts.clock.now().since(now) >= WALK_WAIT_MAX {
+                return;
             }
         }
     }

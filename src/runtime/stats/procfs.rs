@@ -60,7 +60,19 @@ pub fn processes(loadavg: &str, pid_max: &str, threads_max: &str) -> Option<Leve
     })
 }
 
-/// `/proc/net/dev` or a process's: every interface but loopback.
+/// Whether an interface is loopback or the node's end of a pod's or container's: what passes there
+/// is counted where it comes out. Source: cadvisor, container/libcontainer, `ignoredDevices`.
+fn is_inner(name: &str) -> bool {
+    // `lt<8 hex digits>-…`, as `network::Bridge` names them.
+    let ours = name.starts_with("lt") && name.as_bytes().get(10) == Some(&b'-');
+    name == "lo"
+        || ours
+        || ["veth", "docker", "nerdctl"]
+            .iter()
+            .any(|s| name.starts_with(s))
+}
+
+/// `/proc/net/dev` or a process's: every interface that is not an inner one.
 pub fn interfaces(text: &str) -> Vec<Interface> {
     let lines = text.lines().skip(2);
     let found = lines.filter_map(|line| {
@@ -86,7 +98,7 @@ pub fn interfaces(text: &str) -> Vec<Interface> {
         else {
             return None;
         };
-        (name != "lo").then(|| Interface {
+        (!is_inner(name)).then(|| Interface {
             name: name.to_owned(),
             rx_bytes,
             rx_packets,
@@ -153,13 +165,18 @@ mod tests {
     }
 
     #[test]
-    fn interfaces_are_read_without_loopback() {
+    fn interfaces_are_read_without_loopback_and_ends_of_pods() {
         let text = "Inter-|   Receive  |  Transmit\n face |bytes packets\n    \
             lo: 9 9 0 0 0 0 0 0 9 9 0 0 0 0 0 0\n  \
+            lt0a1b2c3d-5: 9 9 0 0 0 0 0 0 9 9 0 0 0 0 0 0\n  \
+            veth1234: 9 9 0 0 0 0 0 0 9 9 0 0 0 0 0 0\n  \
+            docker0: 9 9 0 0 0 0 0 0 9 9 0 0 0 0 0 0\n  \
+            lt-0a1b2c3d:1 2 3 4 5 6 7 8 9 10 11 12 13 14 15 16\n  \
             eth0:1 2 3 4 5 6 7 8 9 10 11 12 13 14 15 16\n";
         let found = interfaces(text);
-        assert_eq!(found.len(), 1);
-        let eth = &found[0];
+        assert_eq!(found.len(), 2);
+        assert_eq!(found[0].name, "lt-0a1b2c3d");
+        let eth = &found[1];
         assert_eq!(
             (eth.name.as_str(), eth.rx_bytes, eth.rx_dropped),
             ("eth0", 1, 4)
