@@ -13,9 +13,10 @@
 //!
 //! Every step is taken under the agent's lock and can be taken again after a power cut. The steps
 //! belong to the starts of the agent, not to the command: a terminal that is lost on the way changes
-//! nothing. What the store needs on the way back is done by the program before, which is judged good. A program that starts and is never ready goes back by itself after a few tries; one that
-//! cannot even start needs `lowtide upgrade --guard` of the program before (systemd's
-//! ExecStartPre=), or the command that still waits.
+//! nothing. What the store needs on the way back is done by the program before, which is judged good.
+//! A program that starts and is never ready goes back by itself after a few tries; one that cannot even
+//! start needs `lowtide upgrade --guard` of the program before (systemd's ExecStartPre=), or the command
+//! that still waits.
 
 mod advance;
 mod command;
