@@ -17,6 +17,7 @@ use super::etag;
 use super::query::Query;
 use super::status::{Refusal, json_response, typed_response};
 use crate::net::serve::{Body, Response};
+use crate::object::gather::Gather;
 
 include!(concat!(env!("OUT_DIR"), "/openapi.rs"));
 
@@ -39,7 +40,7 @@ pub fn index(version: OpenApi, headers: &HeaderMap) -> Response {
         let url = url(name, &etag::of(gzip));
         ((*name).to_owned(), json!({"serverRelativeURL": url}))
     });
-    let paths: Map<_, _> = paths.collect();
+    let paths: Map<_, _> = paths.gathered();
     json_response(StatusCode::OK, &json!({"paths": paths}))
 }
 

@@ -3,6 +3,7 @@
 //! Looks passively first (`/proc`, `/sys`, the module lists). Only what those do not tell is tried
 //! out, in a network namespace of a thread that ends with it.
 
+use crate::object::gather::Gather;
 use std::collections::BTreeSet;
 use std::fs;
 use std::io;
@@ -96,7 +97,7 @@ pub fn cgroups() -> (CgroupLayout, BTreeSet<String>) {
         .filter_map(|entry| entry.file_name().into_string().ok())
         .flat_map(|name| name.split(',').map(str::to_owned).collect::<Vec<_>>())
         .filter(|name| !matches!(name.as_str(), "unified" | "systemd"))
-        .collect();
+        .gathered();
     let v2_beside = root.join("unified/cgroup.controllers").exists();
     match (controllers.is_empty(), v2_beside) {
         (true, _) => (CgroupLayout::None, controllers),

@@ -388,5 +388,5 @@ fn names_of(spec: &Value, namespace: &str) -> BTreeSet<Key> {
     let all = linked.then(|| named(Kind::Service)(""));
     let api = (!linked || namespace != API.0)
         .then(|| key_of(Kind::Service, &(API.0.to_owned(), API.1.to_owned())));
-    secrets.chain(config_maps).chain(all).chain(api).collect()
+    secrets.chain(config_maps).chain(all).chain(api).gathered()
 }

@@ -27,6 +27,7 @@ use super::pod_status::has_ended;
 use super::pull::key_of;
 use super::reflector::{Held, Name, Reflector};
 use super::{mirror, pod_status};
+use crate::object::gather::Gather;
 use crate::object::json::fingerprint;
 use crate::object::{Key, Kind, Object, Origin, Source, Standing};
 use crate::registry::{ChangeType, EventRecord, Packed, Registry};
@@ -165,7 +166,7 @@ impl Push {
         }
         state.faults = 0;
         let theirs = self.pods.all();
-        let uids: BTreeSet<&str> = theirs.iter().map(|(_, held)| held.uid()).collect();
+        let uids: BTreeSet<&str> = theirs.iter().map(|(_, held)| held.uid()).gathered();
         state.asked.retain(|uid| uids.contains(uid.as_str()));
         state.futile.retain(|uid, _| uids.contains(uid.as_str()));
         state.settled.retain(|uid, _| uids.contains(uid.as_str()));

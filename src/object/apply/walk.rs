@@ -214,7 +214,7 @@ fn walk_compare(
     let names: BTreeSet<&String> = members(left)
         .chain(members(right))
         .map(|(n, _)| n)
-        .collect();
+        .gathered();
     for name in names {
         let (left, right) = (
             left.and_then(|v| v.get(name)),
@@ -243,7 +243,7 @@ fn compare_items(
         Ok::<_, String>(groups)
     };
     let (lefts, rights) = (group(left, path)?, group(right, path)?);
-    let names: BTreeSet<&String> = lefts.keys().chain(rights.keys()).collect();
+    let names: BTreeSet<&String> = lefts.keys().chain(rights.keys()).gathered();
     for name in names {
         let take = |groups: &BTreeMap<String, Vec<usize>>, value| -> Vec<&Value> {
             let at = groups.get(name).into_iter().flatten();
@@ -308,7 +308,7 @@ fn walk_merge(
     let names: BTreeSet<&String> = members(live)
         .chain(members(applied))
         .map(|(n, _)| n)
-        .collect();
+        .gathered();
     for name in names {
         let (live, wanted) = (live.and_then(|v| v.get(name)), wanted.get(name));
         path.push(field(name));
@@ -330,7 +330,7 @@ fn merge_items(
 ) -> Result<Value, String> {
     let live_names = elements(place.list, live, path)?;
     let names = elements(place.list, applied, path)?;
-    let wanted: BTreeSet<&String> = names.iter().collect();
+    let wanted: BTreeSet<&String> = names.iter().gathered();
     let mut first: BTreeMap<&String, Option<usize>> = BTreeMap::new();
     for (at, name) in live_names.iter().enumerate() {
         // One that stands there twice is replaced, not merged with.

@@ -116,7 +116,7 @@ fn delete_scalars(
     let Value::Array(gone) = gone else {
         return malformed(path, "invalid patch format of primitive list");
     };
-    let gone: BTreeSet<String> = gone.iter().map(Value::to_string).collect();
+    let gone: BTreeSet<String> = gone.iter().map(Value::to_string).gathered();
     if let Some(Value::Array(present)) = object.get_mut(field) {
         present.retain(|item| !gone.contains(&item.to_string()));
     }

@@ -17,6 +17,7 @@ use std::rc::Rc;
 use futures_lite::StreamExt;
 use futures_lite::stream;
 
+use crate::object::gather::Gather;
 use crate::runtime::sandbox::record::{
     self, ContainerPhase, ContainerRecord, SandboxPhase, SandboxRecord,
 };
@@ -57,7 +58,7 @@ pub async fn recover(host: &Rc<Host>) -> Result<Vec<Uid>, RuntimeError> {
     // Started together, awaited one after another.
     stream::iter(tasks).then(|task| task).for_each(drop).await;
     remove_foreign_runtime_state(host);
-    let left: BTreeSet<Uid> = host.mirror.uids().into_iter().collect();
+    let left: BTreeSet<Uid> = host.mirror.uids().into_iter().gathered();
     Ok(left.into_iter().collect())
 }
 

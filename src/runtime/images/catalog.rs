@@ -4,6 +4,7 @@
 //! it is kept as `catalog.json.previous`: a card that returns nonsense for one of them costs the
 //! last change, not all images.
 
+use crate::object::gather::Gather;
 use std::collections::{BTreeMap, BTreeSet};
 use std::io;
 use std::path::{Path, PathBuf};
@@ -121,7 +122,7 @@ impl Catalog {
 
     /// Drops images that have no name, are not pinned and not in `in_use`. True if any was.
     pub fn drop_unnamed(&mut self, in_use: &BTreeSet<Digest>) -> bool {
-        let named: BTreeSet<_> = self.names.values().copied().collect();
+        let named: BTreeSet<_> = self.names.values().copied().gathered();
         let before = self.images.len();
         self.images
             .retain(|id, entry| named.contains(id) || entry.pinned || in_use.contains(id));

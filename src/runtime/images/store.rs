@@ -18,6 +18,7 @@ use super::reference::Reference;
 use super::registries::Registries;
 use super::unpack::{Limits, local};
 use crate::net::proxy::Proxies;
+use crate::object::gather::Gather;
 use crate::os::background;
 use crate::os::fs_at::capacity_and_free_bytes;
 use crate::world::{
@@ -180,7 +181,7 @@ impl ImageStore {
     /// no image needs. Gives the number of layers removed.
     pub async fn collect(&self, in_use: &[String]) -> Result<usize, PullError> {
         let _alone = self.adding.write().await;
-        let in_use: BTreeSet<Digest> = in_use.iter().filter_map(|id| Digest::parse(id)).collect();
+        let in_use: BTreeSet<Digest> = in_use.iter().filter_map(|id| Digest::parse(id)).gathered();
         self.change(|catalog| {
             catalog.drop_unnamed(&in_use);
         })
@@ -285,7 +286,7 @@ impl ImageStore {
         .await?
         .map_err(|error| local("write the image catalogue", &error))?;
         let mut state = self.state.borrow_mut();
-        let kept: BTreeSet<_> = catalog.images.keys().copied().collect();
+        let kept: BTreeSet<_> = catalog.images.keys().copied().gathered();
         state.present.retain(|id, _| kept.contains(id));
         state.catalog = catalog;
         Ok(())

@@ -9,6 +9,7 @@ use flate2::Compression;
 use flate2::write::GzEncoder;
 
 use super::rotation_stamp;
+use crate::object::gather::Gather;
 use crate::os::{file, thread};
 
 /// Compresses all rotated files of a container's log directory but the newest of each log, which
@@ -27,7 +28,7 @@ pub fn compress_rotated(directory: &Path) -> io::Result<usize> {
     let logs = names
         .iter()
         .filter_map(|name| name.find(".log.").map(|at| &name[..at + 4]));
-    for current in logs.collect::<BTreeSet<&str>>() {
+    for current in logs.gathered::<BTreeSet<&str>>() {
         let rotated = names
             .iter()
             .filter(|n| rotation_stamp(n, current).is_some());

@@ -18,6 +18,7 @@ use std::path::Path;
 use jiff::Timestamp;
 use jiff::tz::TimeZone;
 
+use crate::object::gather::Gather;
 use crate::os::remove;
 use crate::os::volume_fs::{self, Kind};
 use crate::world::ProjectedFile;
@@ -75,7 +76,7 @@ fn is_same(
     if list_files(data.as_fd(), "", &mut present).is_err() {
         return false;
     }
-    let wanted: BTreeSet<&str> = files.iter().map(|file| file.path.as_str()).collect();
+    let wanted: BTreeSet<&str> = files.iter().map(|file| file.path.as_str()).gathered();
     present
         .iter()
         .map(String::as_str)
@@ -217,7 +218,7 @@ fn publish(volume: BorrowedFd<'_>, version: &str) -> io::Result<()> {
 fn link_and_sweep(volume: BorrowedFd<'_>, files: &[ProjectedFile]) -> io::Result<()> {
     let version = volume_fs::read_link(volume, DATA)?;
     let top = |path: &str| path.split('/').next().unwrap_or_default().to_owned();
-    let wanted: BTreeSet<String> = files.iter().map(|file| top(&file.path)).collect();
+    let wanted: BTreeSet<String> = files.iter().map(|file| top(&file.path)).gathered();
     for name in &wanted {
         let target = format!("{DATA}/{name}");
         if volume_fs::read_link(volume, name.as_str()).is_ok_and(|found| found == target) {
