@@ -24,12 +24,12 @@ use std::rc::Rc;
 use std::time::Duration;
 
 use lowtide::world::{
-    ContainerConfig, ContainerId, ContainerState, ExecRequest, MountSource, NetError, PodObserved,
-    RuntimeError, SandboxConfig, SandboxState, Uid,
+    ContainerConfig, ContainerId, ContainerState, ExecRequest, MountSource, PodObserved,
+    SandboxConfig, SandboxState, Uid,
 };
 
 use crate::host::Host;
-use crate::kernel::{Container, Pod};
+use crate::kernel::Container;
 use crate::replaced::Replaced;
 use crate::spec::{ContainerSpec, Desired, Restart, Role};
 use crate::timeline::Nanos;
