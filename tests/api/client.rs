@@ -288,10 +288,12 @@ fn files_are_applied_and_conflicts_are_told() {
     let (code, text, error) = run(&node, &["apply", "-f", &both]);
     let others = "resourcequota/q serverside-applied\n";
     assert_eq!((code, text.as_str()), (1, others));
-    let expected = "Error from server (Conflict): Apply failed with 1 conflict: conflict with \
-                    \"hand\" using v1: .data.a\n";
+    let expected = format!(
+        "Error from server (Conflict): {both}:1: Apply failed with 1 conflict: conflict with \
+         \"hand\" using v1: .data.a\n"
+    );
     let advised = error.contains("--force-conflicts");
-    assert!(error.starts_with(expected) && advised, "{error}");
+    assert!(error.starts_with(&expected) && advised, "{error}");
     let forced = run(&node, &["apply", "--force-conflicts", "-f", &both]);
     assert_eq!(forced.0, 0);
 }
@@ -304,8 +306,9 @@ fn objects_are_made_and_deleted_as_kubectl_tells_it() {
     assert_eq!(text, "configmap/c created\nresourcequota/q created\n");
     let again = file(&node, "again.yaml", &map("3"));
     let (code, _, error) = run(&node, &["create", "-f", &again]);
-    let expected = "Error from server (AlreadyExists): configmaps \"c\" already exists\n";
-    assert_eq!((code, error.as_str()), (1, expected));
+    let expected = "Error from server (AlreadyExists): ";
+    let expected = format!("{expected}{again}:1: configmaps \"c\" already exists\n");
+    assert_eq!((code, error), (1, expected));
     let text = "apiVersion: v1\nkind: ConfigMap\nmetadata: {name: d}\ndate: {}\n";
     let unknown = file(&node, "unknown.yaml", text);
     let (code, _, error) = run(&node, &["apply", "-f", &unknown]);

@@ -74,7 +74,7 @@ fn every_kind_has_upstreams_columns() {
             ("namespaces", &["NAME", "STATUS", "AGE"]),
             ("configmaps", &["NAME", "DATA", "AGE"]),
             ("secrets", &["NAME", "TYPE", "DATA", "AGE"]),
-            ("serviceaccounts", &["NAME", "SECRETS", "AGE"]),
+            ("serviceaccounts", &["NAME", "AGE"]),
             (
                 "services",
                 &[
