@@ -309,93 +309,105 @@ fn finalizers_and_owners_are_what_they_say() {
     }
 }
 
-#[test]
-fn what_bounds_others_is_looked_at_too() {
-    let range = |limit: Value| json!({"metadata": {"name": "l"}, "spec": {"limits": [limit]}});
-    let quota = |hard: Value| json!({"metadata": {"name": "q"}, "spec": {"hard": hard}});
-    let class = |name: &str, value: i64| json!({"metadata": {"name": name}, "value": value});
-    let of = |more: Value| {
-        let mut limit = json!({"type": "Container"});
-        let fields = more.as_object().expect("fields").clone();
-        limit.as_object_mut().expect("a limit").extend(fields);
-        range(limit)
+/// Of an object with these fields one cause, which begins so; none if that is empty.
+fn told(kind: Kind, name: &str, more: Value, expected: &str) {
+    let mut body = json!({"metadata": {"name": name}});
+    let fields = more.as_object().expect("fields").clone();
+    body.as_object_mut().expect("an object").extend(fields);
+    let found = causes(kind, body.clone());
+    let fits = match expected {
+        "" => found.is_empty(),
+        text => found.iter().any(|one| one.starts_with(text)),
     };
-    let (ranges, quotas, classes) = (Kind::LimitRange, Kind::ResourceQuota, Kind::PriorityClass);
-    for (kind, body, expected) in [
+    assert!(fits, "{body}: {found:?}");
+}
+
+#[test]
+fn limits_of_a_range_are_amounts_in_order() {
+    for (limit, expected) in [
+        (r#"{"min": {"cpu": "1"}, "max": {"cpu": 2}}"#, ""),
         (
-            ranges,
-            of(json!({"min": {"cpu": "1"}, "max": {"cpu": 2}})),
-            "",
+            r#"{"type": "Conatiner"}"#,
+            ".type: Invalid value: \"Conatiner\": must be a standard limit type",
         ),
         (
-            ranges,
-            range(json!({"type": "Conatiner"})),
-            "spec.limits[0].type: Invalid value: \"Conatiner\": must be a standard limit type",
+            r#"{"min": {"cpu": "lots"}}"#,
+            ".min[cpu]: Invalid value: \"lots\": quantities must match",
         ),
         (
-            ranges,
-            of(json!({"min": {"cpu": "lots"}})),
-            "spec.limits[0].min[cpu]: Invalid value: \"lots\": quantities must match",
+            r#"{"min": {"cqu": "1"}}"#,
+            ".min[cqu]: Invalid value: \"cqu\": must be a standard resource",
         ),
         (
-            ranges,
-            of(json!({"min": {"cqu": "1"}})),
-            "spec.limits[0].min[cqu]: Invalid value: \"cqu\": must be a standard resource",
+            r#"{"min": {"cpu": "3"}, "max": {"cpu": "2"}}"#,
+            ".min[cpu]: Invalid value: \"3\": min value 3 is greater than max value 2",
         ),
         (
-            ranges,
-            of(
-                json!({"min": {"cpu": "3"}, "max": {"cpu": "2"}, "defaultRequest": {"cpu": "2"},
-                "default": {"cpu": "2"}}),
-            ),
-            "spec.limits[0].min[cpu]: Invalid value: \"3\": min value 3 is greater than max value 2",
+            r#"{"max": {"cpu": "2"}, "defaultRequest": {"cpu": "3"}}"#,
+            ".defaultRequest[cpu]: Invalid value: \"3\": default request value 3 is greater than max \
+             value 2",
         ),
         (
-            ranges,
-            of(json!({"max": {"cpu": "2"}, "defaultRequest": {"cpu": "3"}})),
-            "spec.limits[0].defaultRequest[cpu]: Invalid value: \"3\": default request value 3 is \
-             greater than max value 2",
+            r#"{"type": "Pod", "default": {"cpu": "1"}}"#,
+            ".default[cpu]: Forbidden: may not be specified when `type` is 'Pod'",
         ),
+    ] {
+        let mut one: Value = serde_json::from_str(limit).expect(limit);
+        if one["type"].is_null() {
+            one["type"] = json!("Container");
+        }
+        let at = match expected {
+            "" => String::new(),
+            text => format!("spec.limits[0]{text}"),
+        };
+        told(
+            Kind::LimitRange,
+            "l",
+            json!({"spec": {"limits": [one]}}),
+            &at,
+        );
+    }
+}
+
+#[test]
+fn quotas_and_classes_stay_within_bounds() {
+    for (name, amount, expected) in [
+        ("pods", "4", ""),
+        ("count/pods", "4", ""),
+        ("requests.cpu", "500m", ""),
         (
-            ranges,
-            range(json!({"type": "Pod", "default": {"cpu": "1"}})),
-            "spec.limits[0].default[cpu]: Forbidden: may not be specified when `type` is 'Pod'",
-        ),
-        (
-            quotas,
-            quota(json!({"pods": 4, "count/pods": "4", "requests.cpu": "1"})),
-            "",
-        ),
-        (
-            quotas,
-            quota(json!({"podz": "4"})),
+            "podz",
+            "4",
             "spec.hard[podz]: Invalid value: \"podz\": must be a standard resource for quota",
         ),
         (
-            quotas,
-            quota(json!({"pods": "-1"})),
+            "pods",
+            "-1",
             "spec.hard[pods]: Invalid value: \"-1\": must be greater than or equal to 0",
         ),
-        (classes, class("high", 1_000_000_000), ""),
-        (classes, class("system-node-critical", 2_000_001_000), ""),
         (
-            classes,
-            class("higher", 1_000_000_001),
+            "pods",
+            "x",
+            "spec.hard[pods]: Invalid value: \"x\": quantities must match",
+        ),
+    ] {
+        let spec = json!({"spec": {"hard": {name: amount}}});
+        told(Kind::ResourceQuota, "q", spec, expected);
+    }
+    for (name, value, expected) in [
+        ("high", 1_000_000_000, ""),
+        ("system-node-critical", 2_000_001_000_i64, ""),
+        (
+            "higher",
+            1_000_000_001,
             "value: Forbidden: maximum allowed value of a user defined priority is 1000000000",
         ),
         (
-            classes,
-            class("system-mine", 5),
+            "system-mine",
+            5,
             "metadata.name: Forbidden: priority class names with 'system-' prefix are reserved",
         ),
     ] {
-        let found = causes(kind, body.clone());
-        match expected {
-            "" => assert_eq!(found, Vec::<String>::new(), "{body}"),
-            text => assert!(
-                found.iter().any(|one| one.starts_with(text)),
-                "{text}: {found:?}"
-            ),
-        }
+        told(Kind::PriorityClass, name, json!({"value": value}), expected);
     }
 }
