@@ -256,6 +256,7 @@ mod tests {
             crate::os::volume_fs::unmount(&inner).unwrap();
             path(&top).unwrap();
         };
-        std::thread::spawn(looked).join().unwrap();
+        let looking = crate::os::thread::spawn("mounts", looked);
+        looking.unwrap().join().unwrap();
     }
 }
