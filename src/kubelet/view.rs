@@ -22,7 +22,8 @@ use super::tokens;
 use crate::object::references::items;
 use crate::object::resources::qos_class;
 use crate::object::{
-    self, ENDED_THERE, Key, Kind, Object, Problem, Provenance, Standing, Unhonoured, unhonoured,
+    self, ENDED_THERE, Key, Kind, Object, Origin, Problem, Provenance, Standing, Unhonoured,
+    unhonoured,
 };
 use crate::registry::Packed;
 use crate::world::{CgroupResources, QosClass, Uid};
@@ -282,7 +283,10 @@ impl PodView {
                         .unwrap_or(30),
                 )
             }),
-            ended_there: object.annotation(ENDED_THERE).map(str::to_owned),
+            ended_there: match object.key.origin {
+                Origin::Remote => object.annotation(ENDED_THERE).map(str::to_owned),
+                Origin::Local => None,
+            },
             unhonoured: unhonoured(&object.body, object.key.origin),
             text,
             typed: RefCell::new(Some(Rc::new(typed))),
