@@ -2,7 +2,7 @@
 //!
 //! | file | area | why |
 //! |---|---|---|
-//! | `pods/UID/pod.json` | ROOT | what a pod was started from, and when, to end it well if the store is lost |
+//! | `pods/UID/pod.json` | ROOT | what a pod was started from, and when: ends it well without the store |
 //! | `pods/UID/final.json` | ROOT (or RUN), flushed | ends that must never be undone by a power cut |
 //! | `pods/UID/kubelet.json` | RUN | back-off, probe results and ending of a running pod |
 //! | `node.json` | RUN | when the node's conditions last changed |

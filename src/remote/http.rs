@@ -10,21 +10,18 @@
 //! caller's.
 
 use std::cell::{Cell, RefCell};
-use std::io::Read;
 use std::net::SocketAddr;
 use std::rc::Rc;
 use std::sync::Arc;
 use std::time::Duration;
 
 use bytes::Bytes;
-use http::header::{
-    ACCEPT, ACCEPT_ENCODING, CONTENT_ENCODING, CONTENT_TYPE, DATE, HeaderValue, LOCATION,
-    RETRY_AFTER, USER_AGENT,
-};
+use http::header::{ACCEPT, ACCEPT_ENCODING, CONTENT_TYPE, DATE, HeaderValue, USER_AGENT};
 use http::{Method, StatusCode, Uri};
 use rustls::ClientConfig;
 use serde_json::Value;
 
+use super::answer::{check_stranger, reply};
 use super::credentials::{Access, Credentials};
 use super::kubeconfig::Settings;
 use crate::net::certificates::Validity;
@@ -50,12 +47,8 @@ const CALLS_MAX: usize = 3;
 const OPENINGS_MAX: usize = 4;
 /// A connection that others are used before for so long is closed.
 const SPARE_AGE_MAX: Duration = Duration::from_secs(30);
-/// Of an answer, packed and unpacked.
-const BODY_BYTES_MAX: u64 = 64 << 20;
 /// Of one event; etcd takes objects of 1.5 MiB.
 const LINE_BYTES_MAX: usize = 4 << 20;
-/// Bodies that are unpacked and parsed on the node's thread.
-const SHORT_BYTES_MAX: usize = 64 << 10;
 /// What a watch that names no `timeoutSeconds` is given (kube-apiserver ends it by itself after
 /// 30 to 60 minutes).
 const WATCH_TIMEOUT: Duration = Duration::from_secs(3600);
@@ -64,8 +57,6 @@ const WATCH_SLACK: Duration = Duration::from_secs(30);
 /// Answers may come packed; a watch is read as it comes.
 const PACKED: HeaderValue = HeaderValue::from_static("gzip");
 const PLAIN: HeaderValue = HeaderValue::from_static("identity");
-/// A wait that a server asks for.
-const RETRY_AFTER_MAX: Duration = Duration::from_secs(3600);
 
 pub struct HttpCluster {
     clock: Rc<dyn Clock>,
@@ -518,75 +509,11 @@ fn url(base: &Uri, path: &str) -> Result<Uri, Error> {
         .map_err(|error| Error::Request(format!("{path:?} is no path of a request: {error}")))
 }
 
-/// Whoever answers with a page for people, or sends us elsewhere, is no API server but something in
-/// between: a captive portal, a proxy with an error of its own.
-fn check_stranger(response: &Response) -> Result<(), Error> {
-    let content_type = response.header(CONTENT_TYPE.as_str()).unwrap_or_default();
-    let page = content_type.to_ascii_lowercase().starts_with("text/html");
-    if !page && !response.status.is_redirection() {
-        return Ok(());
-    }
-    let to = response.header(LOCATION.as_str()).unwrap_or_default();
-    let status = response.status.as_u16();
-    Err(Error::Protocol(format!(
-        "no answer of an API server: HTTP status {status} {content_type} {to}"
-    )))
-}
-
 fn lost(error: Error) -> Unanswered {
     Unanswered {
         error,
         sent: Sent::Perhaps,
     }
-}
-
-async fn reply(response: &mut Response) -> Result<Reply, Error> {
-    let packed = response.header(CONTENT_ENCODING.as_str()) == Some("gzip");
-    let retry_after = response.header(RETRY_AFTER.as_str()).and_then(seconds);
-    let bytes = response.bytes(BODY_BYTES_MAX).await?;
-    let body = match bytes.len() <= SHORT_BYTES_MAX && !packed {
-        true => decode(bytes, packed),
-        false => blocking::unblock(move || decode(bytes, packed)).await,
-    };
-    let success = response.status.is_success();
-    let body = match body {
-        // An empty answer, or words of somebody between here and the cluster.
-        Err(_) if !success => Value::Null,
-        Err(why) => {
-            return Err(Error::Protocol(format!(
-                "no answer of an API server: {why}"
-            )));
-        }
-        Ok(body) => body,
-    };
-    Ok(Reply {
-        status: response.status.as_u16(),
-        body,
-        retry_after,
-    })
-}
-
-fn decode(bytes: Vec<u8>, packed: bool) -> Result<Value, String> {
-    let bytes = match packed {
-        false => bytes,
-        true => {
-            let mut plain = Vec::new();
-            let unpacked = flate2::read::GzDecoder::new(&bytes[..]);
-            let read = unpacked.take(BODY_BYTES_MAX + 1).read_to_end(&mut plain);
-            read.map_err(|error| format!("unpack it: {error}"))?;
-            if plain.len() as u64 > BODY_BYTES_MAX {
-                return Err(format!("it is larger than {BODY_BYTES_MAX} bytes"));
-            }
-            plain
-        }
-    };
-    serde_json::from_slice(&bytes).map_err(|error| error.to_string())
-}
-
-/// In seconds; the form with a date would need a clock that is right.
-fn seconds(text: &str) -> Option<Duration> {
-    let span = Duration::from_secs(text.trim().parse().ok()?);
-    Some(span.min(RETRY_AFTER_MAX))
 }
 
 /// `timeoutSeconds` of a path.

@@ -1,5 +1,6 @@
 //! Against a scripted server.
 
+use std::io::Read;
 use std::net::TcpListener;
 use std::path::Path;
 

@@ -10,7 +10,8 @@
 //! cluster was last seen to hold, so there is no queue that overflows while the link is down. Nothing
 //! of a pod is decided here, and nothing is removed because the cluster is silent.
 
-pub mod certificates;
+pub mod answer;
+mod certificates;
 mod credentials;
 pub mod door;
 mod events;

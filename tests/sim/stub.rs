@@ -122,7 +122,7 @@ impl Node for StubNode {
         let shared = Rc::clone(&self.shared);
         Rc::new(move || {
             let shared = shared.borrow();
-            let pods = shared.bodies.values().filter_map(Desired::from_body);
+            let pods = shared.bodies.values().filter_map(stated);
             Some(Rc::new(pods.collect()))
         })
     }
@@ -177,11 +177,7 @@ impl Agent {
             }
             let wanted: Vec<Desired> = {
                 let shared = self.shared.borrow();
-                shared
-                    .bodies
-                    .values()
-                    .filter_map(Desired::from_body)
-                    .collect()
+                shared.bodies.values().filter_map(stated).collect()
             };
             let stored = self
                 .world
@@ -500,4 +496,13 @@ fn container_config(pod: &Desired, spec: &ContainerSpec, attempt: u32) -> Contai
         termination_message_path: String::new(),
         termination_message_policy: TerminationMessagePolicy::File,
     }
+}
+
+/// All pods of the stub are of manifests.
+fn stated(body: &Value) -> Option<Desired> {
+    let pod = Desired::from_body(body)?;
+    Some(Desired {
+        is_static: true,
+        ..pod
+    })
 }
