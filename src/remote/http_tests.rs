@@ -1,6 +1,5 @@
 //! Against a scripted server.
 
-use std::io::Read;
 use std::net::TcpListener;
 use std::path::Path;
 
@@ -382,7 +381,7 @@ fn answers_are_unpacked_and_refusals_say_when_to_come_again() {
                 let level = flate2::Compression::fast();
                 let mut packed = Vec::new();
                 let mut encoder = flate2::read::GzEncoder::new(plain.as_bytes(), level);
-                encoder.read_to_end(&mut packed).expect("pack");
+                std::io::Read::read_to_end(&mut encoder, &mut packed).expect("pack");
                 assert!(packed.len() < plain.len() / 10);
                 return (
                     answer("200 OK", "Content-Encoding: gzip\r\n", &packed),
