@@ -5,7 +5,8 @@
 //!                                                 │
 //!  bounded steps ◄────────────────────────────────┘ ─► delete, drop references, drop finalizers
 //! ```
-//! A pod that is being deleted goes when its node does. Only what the API owns is deleted. Owners of kinds that are not served here count as there.
+//! A pod that is being deleted goes when its node does. Only what the API owns is deleted. Owners of
+//! kinds that are not served here count as there.
 //! Source: Kubernetes pkg/controller/garbagecollector (graph_builder.go, garbagecollector.go).
 
 use std::collections::{BTreeMap, BTreeSet};

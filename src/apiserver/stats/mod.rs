@@ -147,7 +147,8 @@ pub async fn document(
     ))
 }
 
-/// Errors: 400 for a selector that cannot be read or is of no field of the kind, 404 for what does not run here.
+/// Errors: 400 for a selector that cannot be read or is of no field of the kind, 404 for what does not
+/// run here.
 pub async fn metrics(
     shared: &Shared,
     metrics: Metrics,
