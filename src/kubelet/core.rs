@@ -22,7 +22,7 @@ use crate::object::{Key, Kind, Object, Origin};
 use crate::os::task;
 use crate::registry::{EventRecord, Reader, Registry};
 use crate::world::figures::Figures;
-use crate::world::{Area, DiskError, TokenSource, World};
+use crate::world::{Area, BootTime, DiskError, TokenSource, World};
 
 /// A text, if it can be read.
 pub type ReadText = dyn Fn() -> Option<String> + Send + Sync;
@@ -57,6 +57,8 @@ pub struct Core {
     pub options: Options,
     node: RefCell<Rc<NodeFacts>>,
     executor: Rc<LocalExecutor<'static>>,
+    /// When this agent began.
+    pub begun: BootTime,
     /// Fires when a pod's worker has ended: a successor of its name may start.
     pub departures: event_listener::Event,
     /// What could not be written last, for the node's conditions.
@@ -82,6 +84,7 @@ impl Core {
     ) -> Rc<Core> {
         Rc::new(Core {
             reader: registry.reader(),
+            begun: world.clock.now(),
             records: Records::new(world.disk.clone()),
             world,
             registry,

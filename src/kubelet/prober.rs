@@ -156,17 +156,24 @@ fn count(shared: &Shared, view: &PodView, order: &Order, verdict: Option<Verdict
     figures.note_probe(probed, result, took);
 }
 
-/// After the initial delay; for a container that has run longer than a period (an adopted one),
-/// somewhere within the next period, so that a fleet of probes does not fire as one.
+/// After the initial delay, or as soon as the container has started, however long that took; for one of an
+/// agent before, somewhere within the next period, so that a fleet of probes does not fire as one.
 fn first_time(shared: &Shared, order: &Order) -> BootTime {
-    let now = shared.core.world.clock.now();
-    let due = order.since + order.figures.initial_delay;
-    if now.since(due) < order.figures.period {
-        return due.max(now);
+    let (core, figures) = (&shared.core, &order.figures);
+    let (now, due) = (core.world.clock.now(), order.since + figures.initial_delay);
+    match has_missed(now, due, order.since < core.begun, figures.period) {
+        false => due.max(now),
+        true => {
+            let period_ms = u64::try_from(figures.period.as_millis()).unwrap_or(u64::MAX);
+            let jitter_ms = core.world.random.below(period_ms.max(1));
+            now + Duration::from_millis(jitter_ms)
+        }
     }
-    let period_ms = u64::try_from(order.figures.period.as_millis()).unwrap_or(u64::MAX);
-    let jitter_ms = shared.core.world.random.below(period_ms.max(1));
-    now + Duration::from_millis(jitter_ms)
+}
+
+/// Whether an agent before would have probed at least once since.
+fn has_missed(now: BootTime, due: BootTime, adopted: bool, period: Duration) -> bool {
+    adopted && now.since(due) >= period
 }
 
 fn initial(order: &Order) -> Option<Verdict> {
@@ -255,4 +262,24 @@ fn apply(shared: &Shared, view: &PodView, order: &Order, change: Verdict) -> Nex
     drop(memory);
     shared.wake();
     next
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn only_a_container_of_an_agent_before_can_have_missed_a_probe() {
+        let at = |seconds| BootTime::from_duration(Duration::from_secs(seconds));
+        let period = Duration::from_secs(30);
+        // Of one that took long to start, the next probe is due at once.
+        for (now, adopted, missed) in [
+            (40, false, false),
+            (400, false, false),
+            (39, true, false),
+            (40, true, true),
+        ] {
+            assert_eq!(has_missed(at(now), at(10), adopted, period), missed);
+        }
+    }
 }
