@@ -8,6 +8,7 @@ use std::collections::BTreeMap;
 use lowtide::world::{Area, ContainerState, Uid};
 use serde_json::Value;
 
+use crate::judge::Judge;
 use crate::kernel::Pod;
 use crate::run::Run;
 use crate::spec::{Desired, Restart, Role};
@@ -32,7 +33,7 @@ pub fn converged(run: &Run) -> Verdict {
             // There is no room for it, and another will be made elsewhere.
             continue;
         }
-        expect(pod, truth, status)
+        expect(&run.host.judge, pod, truth, status)
             .map_err(|error| format!("pod {} ({}): {error}; status {status}", pod.name, pod.uid))?;
     }
     Ok(())
@@ -103,7 +104,7 @@ fn outcome(pod: &Desired, truth: &Pod) -> Option<&'static str> {
     Some(if good { "Succeeded" } else { "Failed" })
 }
 
-fn expect(pod: &Desired, truth: &Pod, status: &Value) -> Verdict {
+fn expect(judge: &Judge, pod: &Desired, truth: &Pod, status: &Value) -> Verdict {
     let phase = status["phase"].as_str().unwrap_or("(none)");
     if matches!(phase, "Succeeded" | "Failed") {
         return match pod.restart {
@@ -129,11 +130,11 @@ fn expect(pod: &Desired, truth: &Pod, status: &Value) -> Verdict {
     if truth.ready_sandbox().is_none() {
         return Err(format!("{phase} without a ready sandbox"));
     }
-    running(pod, truth, status)
+    running(judge, pod, truth, status)
 }
 
 /// Containers whose script runs on do run; others are in their back-off or about to be.
-fn running(pod: &Desired, truth: &Pod, status: &Value) -> Verdict {
+fn running(judge: &Judge, pod: &Desired, truth: &Pod, status: &Value) -> Verdict {
     let init_fails = pod.containers.iter().any(|c| {
         c.role == Role::Init
             && c.command.first().is_some_and(|w| w == "exit")
@@ -142,8 +143,10 @@ fn running(pod: &Desired, truth: &Pod, status: &Value) -> Verdict {
     for spec in pod.containers.iter().filter(|c| c.role == Role::Regular) {
         let live = truth.live().find(|c| c.config.name == spec.name);
         let steady = spec.command.first().is_some_and(|word| word == "forever");
-        let ended_well_before = truth.containers.iter().any(|c| c.config.name == spec.name)
-            && pod.restart != Restart::Always;
+        // Seen now, or told before a reboot.
+        let known = truth.containers.iter().any(|c| c.config.name == spec.name)
+            || judge.has_told_the_end(pod, &spec.name, &spec.image);
+        let ended_well_before = known && pod.restart != Restart::Always;
         if steady && live.is_none() && !init_fails && !spec.has_probe && !ended_well_before {
             return Err(format!("{} does not run", spec.name));
         }

@@ -4,11 +4,18 @@ use std::time::Duration;
 
 use lowtide::world::{ExecRequest, NetError, RuntimeError};
 
-use super::{HOST_ADDRESS, Judge};
+use super::{HOST_ADDRESS, Judge, final_exit};
 use crate::host::Host;
 use crate::kernel::{Container, Pod};
+use crate::spec::Desired;
 
 impl Judge {
+    /// Whether the node has said that the container ended for good.
+    pub fn has_told_the_end(&self, pod: &Desired, name: &str, image: &str) -> bool {
+        let told = final_exit(name, image);
+        self.past(&pod.uid, |past| past.published_exits.contains(&told))
+    }
+
     /// What a command in a container says: `check` asks for its health, `fail` never goes well.
     pub fn executed(&self, host: &Host, request: &ExecRequest) -> Result<i32, RuntimeError> {
         let kernel = host.kernel.borrow();
