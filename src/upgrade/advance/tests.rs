@@ -95,6 +95,19 @@ impl Fixture {
         fixture
     }
 
+    /// The record says so already; the rename is missing.
+    fn half_swapped() -> Fixture {
+        let fixture = Fixture::prepared();
+        let record = fixture.files.record().expect("read").expect("there");
+        keep_store(&fixture.files).expect("kept");
+        let trying = Record {
+            phase: Phase::Trying,
+            ..record
+        };
+        fixture.files.save(&trying).expect("saved");
+        fixture
+    }
+
     fn tried() -> Fixture {
         let fixture = Fixture::prepared();
         let next = advance(&fixture.files, Who::Agent).expect("swapped");
@@ -167,15 +180,7 @@ fn the_new_program_takes_the_place_and_the_store_is_kept() {
 
 #[test]
 fn a_swap_that_a_power_cut_stopped_is_finished() {
-    // The record says so already; the rename is missing.
-    let fixture = Fixture::prepared();
-    let record = fixture.files.record().expect("read").expect("there");
-    keep_store(&fixture.files).expect("kept");
-    let trying = Record {
-        phase: Phase::Trying,
-        ..record
-    };
-    fixture.files.save(&trying).expect("saved");
+    let fixture = Fixture::half_swapped();
     let next = advance(&fixture.files, Who::Agent).expect("finished");
     assert_eq!(next, Next::Become(fixture.target.clone()));
     assert_eq!(fixture.text(&fixture.target), "new program");
@@ -304,14 +309,7 @@ fn what_somebody_else_has_installed_meanwhile_stays() {
 
 #[test]
 fn a_swap_that_could_not_be_is_not_done_and_keeps_the_store_of_its_own_time() {
-    let fixture = Fixture::prepared();
-    let record = fixture.files.record().expect("read").expect("there");
-    keep_store(&fixture.files).expect("kept");
-    let trying = Record {
-        phase: Phase::Trying,
-        ..record
-    };
-    fixture.files.save(&trying).expect("saved");
+    let fixture = Fixture::half_swapped();
     // The old program goes on for days, since its file system took no writes.
     assert!(!settle(&fixture.files.root).expect("not done"));
     fixture.write(&store_in(&fixture.files.root), "later store");
