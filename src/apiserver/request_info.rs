@@ -93,7 +93,10 @@ impl RequestInfo {
         self.rest = rest.collect();
         self.is_collection = self.name.is_empty();
         let verb = match *method {
-            Method::GET | Method::HEAD if query.is_set("watch") => "watch",
+            // With a name it is one object, or a stream into one, whatever the query says.
+            Method::GET | Method::HEAD if query.is_set("watch") && self.subresource.is_empty() => {
+                "watch"
+            }
             Method::GET | Method::HEAD if self.name.is_empty() => "list",
             Method::GET | Method::HEAD => "get",
             Method::POST => "create",
@@ -176,6 +179,12 @@ mod tests {
             "/api/v1/namespaces/a/pods/p/log",
             "",
             ["get", "", "a", "pods", "log", "p"],
+        ),
+        (
+            "GET",
+            "/api/v1/namespaces/a/pods/p/exec",
+            "watch=1",
+            ["get", "", "a", "pods", "exec", "p"],
         ),
         (
             "POST",

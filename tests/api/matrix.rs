@@ -252,7 +252,7 @@ fn may(modes: &[Mode], user: &str, groups: &[&str], cell: &Cell) -> bool {
             Mode::AlwaysDeny => false,
         })
     };
-    is_master(groups) || given(cell.verb) && (!streams || cell.verb != "get" || given("create"))
+    is_master(groups) || given(cell.verb) && (!streams || given("create"))
 }
 
 /// What a refusal says; what mode Node has to say to nodes is left open.

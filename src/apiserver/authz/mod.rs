@@ -174,15 +174,15 @@ impl Authorizer {
         all
     }
 
-    /// Errors: 403, worded as upstream. A stream into a container opened by GET (a WebSocket
-    /// handshake) is held to what POST would need too: reading rights must not run commands.
+    /// Errors: 403, worded as upstream. A stream into a container opened by anything but POST (a WebSocket
+    /// handshake) is held to what that would need too: reading rights must not run commands.
     pub fn check(&self, user: &User, request: &RequestInfo) -> Result<(), Refusal> {
         self.check_one(user, request)?;
         let streams = matches!(
             request.resource_path().as_str(),
             "pods/exec" | "pods/attach" | "pods/portforward"
         );
-        if streams && request.group.is_empty() && request.verb == "get" {
+        if streams && request.group.is_empty() && request.verb != "create" {
             let create = RequestInfo {
                 verb: "create".to_owned(),
                 ..request.clone()
