@@ -184,7 +184,8 @@ fn resource(info: &RequestInfo) -> Option<Target> {
     if let Some(metrics) = Metrics::of(info) {
         return Some(Target::Usage(metrics));
     }
-    if (&*info.group, &*info.resource, &*info.subresource) == ("", "nodes", "proxy") {
+    let place = (&*info.group, &*info.version, &*info.namespace);
+    if place == ("", "v1", "") && (&*info.resource, &*info.subresource) == ("nodes", "proxy") {
         let segments: Vec<&str> = info.rest.iter().map(String::as_str).collect();
         return stats::Document::of(&segments).map(|document| Target::Stats {
             document,
@@ -204,7 +205,12 @@ fn resource(info: &RequestInfo) -> Option<Target> {
     if (kind.group(), kind.version()) != at && !shown || !info.rest.is_empty() {
         return None;
     }
-    // A namespace is a request in itself; other cluster-scoped kinds have none in their path.
+    // A namespace is in itself; other cluster-scoped kinds have none in their path. Rights were asked for
+    // in the namespace of the path, so it must be what is acted on.
+    let own = if info.is_collection { "" } else { &*info.name };
+    if kind == Kind::Namespace && info.namespace != own {
+        return None;
+    }
     let namespaced = !info.namespace.is_empty() && kind != Kind::Namespace;
     if namespaced && !kind.namespaced() {
         return None;
@@ -370,6 +376,10 @@ mod tests {
             "/api/v2/pods",
             "/apis/coordination.k8s.io/v1/namespaces/a/pods/p",
             "/api/v1/namespaces/a/nodes",
+            "/api/v1/namespaces/a/namespaces",
+            "/api/v1/namespaces/a/namespaces/b",
+            "/api/v1/namespaces/a/namespaces/b/status",
+            "/api/v1/namespaces/a/nodes/n/proxy/stats/summary",
             "/api/v1/namespaces/a/secrets/s/log",
             "/api/v1/namespaces/a/pods/p/log/x",
             "/apis/apps/v1/deployments",

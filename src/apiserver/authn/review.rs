@@ -38,11 +38,10 @@ impl Asked {
         let place = (info.group.as_str(), info.version.as_str());
         let what = (info.resource.as_str(), info.subresource.as_str());
         let plain = info.is_resource && info.rest.is_empty();
+        let of_all = info.name.is_empty() && info.namespace.is_empty();
         match (place, what) {
-            ((GROUP, "v1"), ("tokenreviews", "")) if plain && info.name.is_empty() => {
-                Some(Asked::TokenReview)
-            }
-            ((GROUP, "v1"), ("selfsubjectreviews", "")) if plain && info.name.is_empty() => {
+            ((GROUP, "v1"), ("tokenreviews", "")) if plain && of_all => Some(Asked::TokenReview),
+            ((GROUP, "v1"), ("selfsubjectreviews", "")) if plain && of_all => {
                 Some(Asked::SelfSubjectReview)
             }
             (("", "v1"), ("serviceaccounts", "token")) if plain && !info.namespace.is_empty() => {
