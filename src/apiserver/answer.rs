@@ -77,7 +77,7 @@ async fn route(
     };
     match (target, method) {
         (Target::ImagePull, Method::POST) => images::pull(&shared, &query),
-        (Target::ImageImport, Method::POST) => images::import(&shared, &query).await,
+        (Target::ImageImport, Method::POST) => images::import(&shared, &user, &query).await,
         // SPDY asks by POST for what a WebSocket handshake asks by GET.
         (Target::Stream(act, place), Method::GET | Method::POST) => {
             let (pod, container) = (view::pod_here(&shared, &place)?, query.get("container"));

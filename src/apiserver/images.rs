@@ -8,6 +8,7 @@ use super::backend::{PROGRESS_QUEUED_MAX, Request};
 use super::query::Query;
 use super::status::{Refusal, json_response, typed_response};
 use crate::net::serve::{Body, Response};
+use crate::object::user::{GROUP_MASTERS, User};
 use bytes::Bytes;
 use futures_lite::stream;
 
@@ -52,8 +53,11 @@ pub fn pull(shared: &Shared, query: &Query) -> Result<Response, Refusal> {
 }
 
 /// `POST /lowtide/v1/images/import?path=/absolute/path`: the node reads the file itself, so nothing
-/// is copied; who may use this socket may read it anyway.
-pub async fn import(shared: &Shared, query: &Query) -> Result<Response, Refusal> {
+/// is copied. Who may use the local socket may read it anyway; nobody else learns what is there.
+pub async fn import(shared: &Shared, user: &User, query: &Query) -> Result<Response, Refusal> {
+    if !user.is_in(GROUP_MASTERS) {
+        return Err(Refusal::no_such_path());
+    }
     let path = query.get("path").filter(|path| path.starts_with('/'));
     let path = path.ok_or_else(|| Refusal::bad_request("path: an absolute path is required"))?;
     let make = |reply| Request::Import(path.into(), reply);

@@ -22,6 +22,7 @@ use super::manifest::{
 use super::platform::Host;
 use super::reference::Reference;
 use super::unpack::local;
+use crate::os::regular_file;
 use crate::world::{ImageConfig, PullError};
 
 /// Entries of one archive, and bytes of all its documents together.
@@ -477,10 +478,10 @@ type Visit<'v> =
 /// Walks an archive. A plain tar is seeked through: layers that are not read cost nothing.
 fn visit(path: &Path, visit: Visit<'_>) -> Result<(), PullError> {
     let read = |error: io::Error| local("read the archive", &error);
-    let mut file = File::open(path).map_err(|error| local("open the archive", &error))?;
-    if !file.metadata().map_err(read)?.is_file() {
-        return Err(PullError::Local("not a regular file".into()));
-    }
+    let (mut file, _) = regular_file::open(path).map_err(|error| match error.kind() {
+        io::ErrorKind::InvalidInput => PullError::Local("not a regular file".into()),
+        _ => local("open the archive", &error),
+    })?;
     let mut start = Vec::new();
     file.by_ref()
         .take(4)
