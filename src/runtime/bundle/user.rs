@@ -97,7 +97,10 @@ fn user_of_image<'a>(
     if name.is_empty() {
         return Ok((0, passwd_entries(passwd).find(|e| e.uid == 0)));
     }
-    if let Some(entry) = passwd_entries(passwd).find(|e| e.name == name) {
+    // Digits are a number, as runAsNonRoot took them, whatever the image calls its users.
+    if !is_number(name)
+        && let Some(entry) = passwd_entries(passwd).find(|e| e.name == name)
+    {
         return Ok((entry.uid, Some(entry)));
     }
     let uid = id_of_image("user", name)?;
@@ -105,22 +108,28 @@ fn user_of_image<'a>(
 }
 
 fn group_of_image(name: &str, group: &str) -> Result<u32, BundleError> {
-    match group_entries(group).find(|(known, _, _)| *known == name) {
+    match group_entries(group).find(|(known, _, _)| *known == name && !is_number(name)) {
         Some((_, gid, _)) => Ok(gid),
         None => id_of_image("group", name),
     }
 }
 
+fn is_number(text: &str) -> bool {
+    text.bytes().all(|b| b.is_ascii_digit())
+}
+
 fn id_of_image(what: &str, text: &str) -> Result<u32, BundleError> {
-    if !text.bytes().all(|b| b.is_ascii_digit()) {
+    if !is_number(text) {
         return Err(BundleError::Image(format!(
             "unable to find {what} {text}: no matching entries in the image's {what} file"
         )));
     }
-    text.parse()
-        .ok()
-        .filter(|id| *id != u32::MAX)
-        .ok_or_else(|| BundleError::Image(format!("image user: {what} {text} is out of range")))
+    id(text).ok_or_else(|| BundleError::Image(format!("image user: {what} {text} is out of range")))
+}
+
+/// `None` for no number, and for the highest value, which means "unchanged" to setresuid(2).
+fn id(text: &str) -> Option<u32> {
+    text.parse().ok().filter(|id| *id != u32::MAX)
 }
 
 /// `name:password:uid:gid:gecos:home:shell`; other lines are skipped.
@@ -128,8 +137,8 @@ fn passwd_entries(text: &str) -> impl Iterator<Item = Passwd<'_>> {
     text.lines().filter_map(|line| {
         let mut fields = line.split(':');
         let name = fields.next().filter(|n| !n.is_empty())?;
-        let uid = fields.nth(1)?.parse().ok()?;
-        let gid = fields.next()?.parse().ok()?;
+        let uid = id(fields.nth(1)?)?;
+        let gid = id(fields.next()?)?;
         let home = fields.nth(1).unwrap_or_default();
         Some(Passwd {
             name,
@@ -145,7 +154,7 @@ fn group_entries(text: &str) -> impl Iterator<Item = (&str, u32, &str)> {
     text.lines().filter_map(|line| {
         let mut fields = line.split(':');
         let name = fields.next().filter(|n| !n.is_empty())?;
-        let gid = fields.nth(1)?.parse().ok()?;
+        let gid = id(fields.nth(1)?)?;
         Some((name, gid, fields.next().unwrap_or_default()))
     })
 }
@@ -162,8 +171,9 @@ mod tests {
     use crate::runtime::bundle::tests::plain_security;
 
     const PASSWD: &str = "root:x:0:0:root:/root:/bin/sh\n# comment\napp:x:1000:1001::/home/app:\n\
-                          bad:x:abc:1::/:\nbig:x:4294967296:0::/:\n";
-    const GROUP: &str = "root:x:0:\naudio:x:29:app,other\nvideo:x:44:app\napps:x:1001:app\n";
+                          bad:x:abc:1::/:\nbig:x:4294967296:0::/:\n77:x:0:0::/:\n";
+    const GROUP: &str =
+        "root:x:0:\naudio:x:29:app,other\nvideo:x:44:app\napps:x:1001:app\n78:x:0:\n";
 
     fn run(image: &str, change: impl Fn(&mut Security)) -> Result<ResolvedUser, BundleError> {
         let mut security = plain_security();
@@ -174,13 +184,16 @@ mod tests {
     #[test]
     fn users_resolve_from_pod_then_image() {
         type Change = fn(&mut Security);
-        let cases: [(&str, Change, u32, u32, &[u32]); 11] = [
+        let cases: [(&str, Change, u32, u32, &[u32]); 13] = [
             ("", |_| (), 0, 0, &[0]),
             ("app", |_| (), 1000, 1001, &[29, 44, 1001]),
             ("1000", |_| (), 1000, 1001, &[29, 44, 1001]),
             ("app:audio", |_| (), 1000, 29, &[29, 44, 1001]),
             ("app:7", |_| (), 1000, 7, &[7, 29, 44, 1001]),
             ("4242", |_| (), 4242, 0, &[0]),
+            // Digits are never a name of the image's own making.
+            ("77", |_| (), 77, 0, &[0]),
+            ("77:78", |_| (), 77, 78, &[78]),
             ("app:audio", |s| s.run_as_user = Some(5), 5, 0, &[0]),
             (
                 "",
