@@ -232,7 +232,7 @@ impl Bridge {
     pub fn remove_all(&self) -> Result<(), NetworkError> {
         let mut kernel = self.kernel();
         let nobody = BTreeMap::new();
-        let table = match kernel.table_made {
+        let table = match kernel.table_made || nft::has_table(&self.table) {
             true => nft::apply(&self.nft, &self.describe(&nobody).removal()),
             false => Ok(()),
         };
@@ -279,6 +279,7 @@ impl Bridge {
 
     fn make_bridge(&self, netlink: &mut Netlink) -> io::Result<u32> {
         let index = links::add_bridge(netlink, &self.bridge, self.gateway())?;
+        self.hear_no_routers()?;
         for address in links::addresses(netlink)? {
             // Left by an agent with another --pod-cidr.
             if address.index == index && address.address != self.gateway() {
@@ -287,6 +288,16 @@ impl Bridge {
         }
         links::add_address(netlink, index, self.gateway(), self.subnet)?;
         Ok(index)
+    }
+
+    /// A pod that says it is an IPv6 router is not believed: all that the node sends would go to it.
+    fn hear_no_routers(&self) -> io::Result<()> {
+        let switch = format!("/proc/sys/net/ipv6/conf/{}/accept_ra", self.bridge);
+        match fs::write(switch, "0") {
+            // A kernel without IPv6.
+            Err(error) if error.kind() == io::ErrorKind::NotFound => Ok(()),
+            written => written,
+        }
     }
 
     /// Two interfaces with one range would swallow each other's packets.
