@@ -14,12 +14,14 @@ const ROUNDS_MAX: usize = 8;
 /// been reaped yet: its number is the anchor.
 pub fn kill_tree(root: i32) {
     let mut sessions = BTreeSet::from([root]);
-    let mut family = BTreeSet::from([root]);
     for _ in 0..ROUNDS_MAX {
         let Ok(all) = process::living() else {
             return;
         };
-        let found = members(&all, &mut sessions, &mut family);
+        // A number is nobody's for good: only a session with a member in this look is that of the last one.
+        let found = members(&all, &mut sessions, &mut BTreeSet::from([root]));
+        sessions
+            .retain(|&session| session == root || found.iter().any(|stat| stat.session == session));
         if found.is_empty() {
             return;
         }
