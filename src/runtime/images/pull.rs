@@ -30,7 +30,7 @@ use super::reference::{Reference, Version};
 use super::registries::Endpoint;
 use super::store::{ImageStore, Pin as Pinning, background};
 use crate::net::client::{Client, Timeouts};
-use crate::world::{BootTime, Credential, Image, PullError, PullRequest};
+use crate::world::{BootTime, Credential, Image, Images as _, PullError, PullRequest};
 
 /// Layers of one pull that are fetched and unpacked at the same time.
 const PARALLEL_LAYERS_MAX: usize = 3;
@@ -59,8 +59,10 @@ pub(super) struct Joint {
     running: smol::lock::Mutex<()>,
     result: RefCell<Option<Result<Arc<Image>, PullError>>>,
     watchers: RefCell<Vec<async_channel::Sender<Progress>>>,
-    /// When the last byte of a layer came.
+    /// When the last byte of a layer came from the endpoint that is asked now.
     fed: Cell<Option<BootTime>>,
+    /// Neither another endpoint nor an older image could do instead.
+    alone: Cell<bool>,
 }
 
 impl Joint {
@@ -110,8 +112,6 @@ impl ImageStore {
         docker_configs: &[Vec<u8>],
         joint: &Joint,
     ) -> Result<Arc<Image>, PullError> {
-        // Of a pull that was dropped.
-        joint.fed.set(None);
         let (registries, domain) = (self.options.registries.clone(), reference.domain.clone());
         let directories = self.options.docker_config_dirs.clone();
         let read = background(move || {
@@ -123,8 +123,14 @@ impl ImageStore {
         documents.extend(node_document);
         let found = credentials::matching(&documents, reference);
         let mut failed = None;
-        for endpoint in endpoints.map_err(PullError::Local)? {
+        let mut endpoints = endpoints.map_err(PullError::Local)?.into_iter().peekable();
+        while let Some(endpoint) = endpoints.next() {
             let base = endpoint.base.clone();
+            // Nothing is left of an endpoint before, or of a pull that was dropped.
+            joint.fed.set(None);
+            joint
+                .alone
+                .set(endpoints.peek().is_none() && self.find(&reference.to_string()).is_none());
             match self.pull_from(endpoint, reference, &found, joint).await {
                 Ok(stored) => {
                     let image = self.shown(&[stored]).pop();
@@ -342,8 +348,8 @@ async fn feed(
                 breaks = if bytes_done > before { 1 } else { breaks + 1 };
                 let clock = &session.clock;
                 let given_up = match joint.fed.get() {
-                    Some(fed) => clock.now().since(fed) > OUTAGE_MAX,
-                    None => breaks > BREAKS_MAX,
+                    Some(fed) if joint.alone.get() => clock.now().since(fed) > OUTAGE_MAX,
+                    _ => breaks > BREAKS_MAX,
                 };
                 if given_up {
                     return Err(PullError::Unreachable(text));
