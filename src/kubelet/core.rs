@@ -67,6 +67,8 @@ pub struct Core {
     pub turnstile: Turnstile,
     /// The node takes its pods along: no more are started.
     pub stopping: Cell<bool>,
+    /// An image did not fit: the next look at images removes all that nothing needs.
+    pub images_did_not_fit: Cell<bool>,
     /// Fires when `disk_trouble`, `pressure`, `stopping` or the node's facts change.
     pub troubles: event_listener::Event,
     /// What the node is short of.
@@ -96,6 +98,7 @@ impl Core {
             leftovers: Leftovers::default(),
             turnstile: Turnstile::default(),
             stopping: Cell::new(false),
+            images_did_not_fit: Cell::new(false),
             troubles: event_listener::Event::new(),
             pressure: RefCell::default(),
             pressure_known: event_listener::Event::new(),

@@ -126,6 +126,10 @@ pub async fn run(kubelet: Rc<Kubelet>) {
 async fn round(kubelet: &Kubelet, seen: &mut Seen) -> Result<(), String> {
     let core = &kubelet.core;
     let (world, policy) = (&core.world, core.options.image_gc);
+    // The disk is not as full as the policy has it, and fuller than the pull can do with.
+    if core.images_did_not_fit.take() && policy.high_percent < 100 {
+        collect_unused(kubelet).await;
+    }
     let now = world.clock.now();
     seen.note(&world.images.list(), &used(kubelet), now);
     let disk = world.images.disk_use().await?;

@@ -96,6 +96,9 @@ async fn pull(
         core.event(pod, Some(container), kind, "UsingCachedImage", text);
         return Ok(image);
     }
+    if matches!(error, PullError::Disk(_)) {
+        core.images_did_not_fit.set(true);
+    }
     let text = format!("Failed to pull image {reference:?}: {error}");
     core.event(pod, Some(container), EventKind::Logged, "Failed", text);
     let reason = match &error {

@@ -177,11 +177,10 @@ impl Content {
                 *known -= *known / FORGOTTEN_PART;
             }
         }
-        let text = format!(
-            "no space left on the image file system: the layers need {needed} bytes or more, \
-             {free} are free beside the reserve"
-        );
-        Err(PullError::Disk(text))
+        log::debug!("layers need {needed} bytes or more, {free} are free beside the reserve");
+        // Without figures: what is said again and again is said once.
+        let text = "no space left on the image file system for the layers";
+        Err(PullError::Disk(text.into()))
     }
 
     fn too_large(&self) -> MutexGuard<'_, BTreeMap<Digest, u64>> {
