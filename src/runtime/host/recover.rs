@@ -150,7 +150,9 @@ async fn recover_pod(host: &Rc<Host>, uid: &Uid) -> Result<(), RuntimeError> {
         Some(SandboxPhase::Making | SandboxPhase::Ready { .. } | SandboxPhase::Stopped) => {}
     }
     let client = host.connect(uid).await?;
-    watch::look(host, uid).await?;
+    if let Err(error) = watch::look(host, uid).await {
+        log::warn!("look at pod {uid}: {error}; its watcher tries again");
+    }
     let listing = client.list().await?;
     let records = host.mirror.read(uid, |pod| {
         pod.containers.values().cloned().collect::<Vec<_>>()

@@ -31,7 +31,8 @@ const RECONNECT_MAX: Duration = Duration::from_secs(30);
 /// Runs until the pod is gone, the connection is replaced, or the runtime is dropped.
 pub async fn watch(host: Weak<Host>, uid: Uid, changes: Receiver<()>) {
     let mut pause = RECONNECT_FIRST;
-    let mut again: Option<LocalFuture<'static, ()>> = None;
+    // What was lost between two watchers is found at once.
+    let mut again: Option<LocalFuture<'static, ()>> = Some(Box::pin(future::ready(())));
     loop {
         let heard = async { changes.recv().await.is_ok() };
         let connected = match again.take() {
@@ -100,12 +101,14 @@ pub async fn look(host: &Rc<Host>, uid: &Uid) -> Result<(), RuntimeError> {
     let containers = host.mirror.read(uid, |pod| {
         pod.containers.values().cloned().collect::<Vec<_>>()
     });
+    let mut outcome = Ok(());
     for record in containers.unwrap_or_default() {
         let directory = format!("{}.{}", record.name, record.attempt);
         let listed = listing.containers.iter().find(|c| c.container == directory);
-        note_container(host, uid, &record, listed).await?;
+        // One that cannot be recorded hides no other.
+        outcome = outcome.and(note_container(host, uid, &record, listed).await);
     }
-    Ok(())
+    outcome
 }
 
 fn note_pause(host: &Host, uid: &Uid, listing: &Listing) {
