@@ -8,9 +8,9 @@ use super::nft;
 /// The tables that drop what is forwarded and have no rule that names the bridge. None if nft does
 /// not say. Blocking.
 pub fn obstacles(program: &str, bridge: &str) -> Vec<String> {
-    let run = |what: &str| nft::run(program, &["list", what], "").unwrap_or_default();
-    let mut tables = closed(&run("chains"));
-    tables.retain(|table| !run(table).contains(bridge));
+    let run = |what: &str| nft::run(program, &["list", what], "").ok();
+    let mut tables = closed(&run("chains").unwrap_or_default());
+    tables.retain(|table| run(table).is_some_and(|rules| !rules.contains(bridge)));
     tables
 }
 
