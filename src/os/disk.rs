@@ -191,7 +191,7 @@ impl Areas {
 
     fn keep_ballast(&self) {
         let kept = match self.read(Area::Root, BALLAST) {
-            Ok(Some(_)) => Ok(()),
+            Ok(Some(kept)) if kept.len() == BALLAST_BYTES => Ok(()),
             _ => self.write(Area::Root, BALLAST, &vec![b'.'; BALLAST_BYTES], Flush::No),
         };
         self.ballast_spent.store(kept.is_err(), Ordering::Relaxed);
