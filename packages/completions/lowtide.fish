@@ -105,7 +105,7 @@ complete -c lowtide -n "__fish_lowtide_using_subcommand run" -l port -d 'port of
 complete -c lowtide -n "__fish_lowtide_using_subcommand run" -l rotate-server-certificates -d 'ask the cluster for the certificate of these endpoints; somebody has to approve it [default: false]' -r
 complete -c lowtide -n "__fish_lowtide_using_subcommand run" -s h -l help -d 'Print help'
 complete -c lowtide -n "__fish_lowtide_using_subcommand check" -l root-dir -d 'store, images and volumes (ROOT)' -r -f -a "(__fish_complete_directories)"
-complete -c lowtide -n "__fish_lowtide_using_subcommand check" -l run-dir -d 'sockets and runtime state (RUN)' -r -f -a "(__fish_complete_directories)"
+complete -c lowtide -n "__fish_lowtide_using_subcommand check" -l run-dir -d 'The node\'s run directory [default: $LOWTIDE_RUN_DIR or /run/lowtide]' -r
 complete -c lowtide -n "__fish_lowtide_using_subcommand check" -l config -d 'Try this configuration of run, and look at what it names' -r -F
 complete -c lowtide -n "__fish_lowtide_using_subcommand check" -l runtime -d 'OCI runtime to look at' -r
 complete -c lowtide -n "__fish_lowtide_using_subcommand check" -l cni-conf-dir -d 'CNI configuration to look at' -r -f -a "(__fish_complete_directories)"
@@ -114,8 +114,8 @@ complete -c lowtide -n "__fish_lowtide_using_subcommand upgrade" -l public-key -
 complete -c lowtide -n "__fish_lowtide_using_subcommand upgrade" -l signature -d 'Its signature [default: FILE.minisig]' -r
 complete -c lowtide -n "__fish_lowtide_using_subcommand upgrade" -l timeout -d 'Until it must be ready' -r
 complete -c lowtide -n "__fish_lowtide_using_subcommand upgrade" -l restart-command -d 'What restarts the agent [default: systemd or OpenRC, or a SIGTERM]' -r
-complete -c lowtide -n "__fish_lowtide_using_subcommand upgrade" -l root-dir -d 'store, images and volumes (ROOT)' -r -f -a "(__fish_complete_directories)"
-complete -c lowtide -n "__fish_lowtide_using_subcommand upgrade" -l run-dir -d 'sockets and runtime state (RUN)' -r -f -a "(__fish_complete_directories)"
+complete -c lowtide -n "__fish_lowtide_using_subcommand upgrade" -l root-dir -d 'store, images and volumes (ROOT) [default: that of the agent]' -r
+complete -c lowtide -n "__fish_lowtide_using_subcommand upgrade" -l run-dir -d 'The node\'s run directory [default: $LOWTIDE_RUN_DIR or /run/lowtide]' -r
 complete -c lowtide -n "__fish_lowtide_using_subcommand upgrade" -l guard
 complete -c lowtide -n "__fish_lowtide_using_subcommand upgrade" -l compare
 complete -c lowtide -n "__fish_lowtide_using_subcommand upgrade" -s h -l help -d 'Print help'

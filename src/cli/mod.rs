@@ -23,7 +23,6 @@ use std::path::PathBuf;
 
 use clap::ArgMatches;
 use clap::error::ErrorKind;
-use clap::parser::ValueSource;
 
 use options::{BadValue, Place, RunOptions, Setting};
 
@@ -111,7 +110,7 @@ fn check_options(arguments: &ArgMatches) -> Result<CheckOptions, Refusal> {
     let cni_conf_dir = arguments.get_one::<String>("cni-conf-dir");
     Ok(CheckOptions {
         root_dir: text(arguments, "root-dir").into(),
-        run_dir: text(arguments, "run-dir").into(),
+        run_dir: client::run_dir(arguments),
         runtime: Some(text(arguments, "runtime")).filter(|name| name != "auto"),
         cni_conf_dir: cni_conf_dir.map(PathBuf::from),
     })
@@ -125,13 +124,12 @@ fn upgrade_options(arguments: &ArgMatches) -> Result<upgrade::Asked, String> {
         (_, true) => upgrade::Role::Compare,
         (false, false) => upgrade::Role::Operator,
     };
-    let given = arguments.value_source("root-dir") == Some(ValueSource::CommandLine);
     Ok(upgrade::Asked {
         program: path("program"),
         public_key: text(arguments, "public-key").into(),
         signature: path("signature"),
-        root_dir: path("root-dir").filter(|_| given),
-        run_dir: text(arguments, "run-dir").into(),
+        root_dir: path("root-dir"),
+        run_dir: client::run_dir(arguments),
         timeout: timeout.map_err(|error| format!("--timeout: {error}"))?,
         restart_command: arguments.get_one::<String>("restart-command").cloned(),
         role,

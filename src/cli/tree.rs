@@ -108,7 +108,12 @@ fn upgrade() -> Command {
             "COMMAND",
             "What restarts the agent [default: systemd or OpenRC, or a SIGTERM]",
         ))
-        .args([root_dir(), run_dir(), inner("guard"), inner("compare")])
+        .arg(option(
+            "root-dir",
+            "DIR",
+            "store, images and volumes (ROOT) [default: that of the agent]",
+        ))
+        .args([client::run_dir_arg(), inner("guard"), inner("compare")])
 }
 
 fn root_dir() -> Arg {
@@ -119,14 +124,10 @@ fn root_dir() -> Arg {
     )
 }
 
-fn run_dir() -> Arg {
-    path("run-dir", "/run/lowtide", "sockets and runtime state (RUN)")
-}
-
 fn check() -> Command {
     Command::new("check")
         .about("Say whether this machine can run pods, and what is missing")
-        .args([root_dir(), run_dir()])
+        .args([root_dir(), client::run_dir_arg()])
         .arg(
             Arg::new("config")
                 .long("config")

@@ -84,6 +84,8 @@ pub fn advance(files: &Files, who: Who) -> io::Result<Next> {
         return drop_it(files, &record);
     }
     match decide(&record, who, files.overdue().exists()) {
+        // The agent's own: the guard may stand in another ROOT than the agent.
+        Act::Swap if who == Who::Guard => Ok(Next::Go),
         Act::Drop => drop_it(files, &record),
         Act::Swap => swap(files, record),
         // The power failed before the last link, or the program's file system took no writes.
@@ -96,6 +98,10 @@ pub fn advance(files: &Files, who: Who) -> io::Result<Next> {
             files.save(&record)?;
             Ok(Next::Go)
         }
+        // It was never in its place: the store is that of the program before, and goes on.
+        Act::Back(_) if record.phase == Phase::Trying && staged(&record.target).exists() => {
+            drop_it(files, &record)
+        }
         Act::Back(why) => {
             go_back(files, &mut record, &why, who)?;
             Ok(Next::Become(record.target))
@@ -104,7 +110,8 @@ pub fn advance(files: &Files, who: Who) -> io::Result<Next> {
 }
 
 fn drop_it(files: &Files, record: &Record) -> io::Result<Next> {
-    record::remove(&staged(&record.target))?;
+    // Where its directory takes no writes it stays, and is written over next time.
+    let _ = record::remove(&staged(&record.target));
     files.close(&record.target)?;
     Ok(Next::Go)
 }
@@ -112,6 +119,8 @@ fn drop_it(files: &Files, record: &Record) -> io::Result<Next> {
 fn swap(files: &Files, mut record: Record) -> io::Result<Next> {
     keep_store(files)?;
     record.phase = Phase::Trying;
+    // The start that comes is its first.
+    record.guarded = 1;
     files.save(&record)?;
     let old = old(&record.target);
     record::remove(&old)?;

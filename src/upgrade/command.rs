@@ -22,6 +22,7 @@ use crate::os::file;
 use crate::os::output::output;
 use crate::os::signal::{Signal, Signals};
 use crate::os::spawn::Spawn;
+use crate::os::thread;
 use crate::runtime::images::Digest;
 use crate::world::Clock;
 
@@ -143,6 +144,13 @@ fn tell(files: &Files, report: &Report) {
 
 fn upgrade(asked: &Asked, files: &Files, program: &Path) -> Result<(), String> {
     let agent = Agent::of(&asked.run_dir).map_err(failed("look at", &asked.run_dir))?;
+    // Another ROOT than the next agent's would count its starts, and go back for no reason.
+    if asked.root_dir.is_none() && root::announced(&asked.run_dir).is_none() {
+        return Err(format!(
+            "no agent has run with --run-dir={} since the machine started: give --root-dir",
+            asked.run_dir.display()
+        ));
+    }
     if agent.is_some()
         && let Some(own) = root::announced(&asked.run_dir)
         && !same(&own, &files.root)
@@ -236,7 +244,8 @@ fn prepare(
 fn stage(asked: &Asked, files: &Files, target: &Path, content: &[u8]) -> Result<Record, String> {
     let directory = files.directory();
     let to = version(&staged(target))?;
-    fs::create_dir_all(&directory).map_err(failed("make", &directory))?;
+    let made = fs::create_dir_all(&directory).and_then(|()| thread::flush_directory(&files.root));
+    made.map_err(failed("make", &directory))?;
     let previous = files.previous();
     copy(target, &previous, 0o755).map_err(failed("write", &previous))?;
     room_for_the_store(files)?;

@@ -87,7 +87,10 @@ impl Manager {
                 Spawn::new("systemctl").args(["restart", "--no-block", unit.as_str()])
             }
             Manager::OpenRc => Spawn::new("rc-service").args(["lowtide", "restart"]),
-            Manager::Command(line) => Spawn::new("/bin/sh").args(["-c", line]),
+            // An agent that it leaves in the background would hold our ends of its pipes.
+            Manager::Command(line) => {
+                Spawn::new("/bin/sh").args(["-c", &format!("exec >/dev/null 2>&1\n{line}")])
+            }
             Manager::Unknown => {
                 if let Some(agent) = agent {
                     agent.signal(Signal::SIGTERM);

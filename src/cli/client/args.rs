@@ -43,7 +43,7 @@ pub fn run_dir(matches: &ArgMatches) -> PathBuf {
     }
 }
 
-fn run_dir_arg() -> Arg {
+pub fn run_dir_arg() -> Arg {
     Arg::new("run-dir")
         .long("run-dir")
         .value_name("DIR")

@@ -21,7 +21,7 @@ use std::io::{self, Write};
 use clap::ArgMatches;
 use clap::parser::ValueSource;
 
-pub use args::commands;
+pub use args::{commands, run_dir, run_dir_arg};
 
 use self::exec::Act;
 use self::transport::{Client, Error};
@@ -32,7 +32,7 @@ const USAGE: u8 = 2;
 /// Runs the subcommand `name` of [`commands`]. Returns the process's exit code: 0, 1 for an error
 /// (already printed), 2 for wrong arguments, and for `exec` what the command left.
 pub fn run(name: &str, matches: &ArgMatches) -> u8 {
-    let client = Client::new(&args::run_dir(matches));
+    let client = Client::new(&run_dir(matches));
     let result = match name {
         "get" => get::run(&client, matches).map(|()| 0),
         "events" => get::events(&client, matches).map(|()| 0),
