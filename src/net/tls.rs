@@ -95,10 +95,15 @@ fn roots(trust: &Trust) -> Result<RootCertStore, String> {
         Roots::Extra => RootCertStore::empty(),
     };
     let (mut used, mut odd) = (false, None);
-    for certificate in certificates(&trust.extra_ca)? {
-        match roots.add(certificate) {
+    for certificate in CertificateDer::pem_slice_iter(&trust.extra_ca) {
+        let certificate = certificate.map_err(|error| format!("read CA certificate: {error}"));
+        let added = certificate.and_then(|certificate| {
+            let added = roots.add(certificate);
+            added.map_err(|error| format!("use CA certificate: {error}"))
+        });
+        match added {
             Ok(()) => used = true,
-            Err(error) => odd = Some(format!("use CA certificate: {error}")),
+            Err(why) => odd = Some(why),
         }
     }
     match odd {
@@ -161,7 +166,9 @@ impl Known {
         let built = WebPkiServerVerifier::builder_with_provider(roots, provider).build();
         Ok(Known {
             by_authorities: built.map_err(|error| format!("set up TLS: {error}"))?,
-            itself: certificates(&trust.extra_ca)?,
+            itself: CertificateDer::pem_slice_iter(&trust.extra_ca)
+                .flatten()
+                .collect(),
         })
     }
 }
@@ -354,6 +361,9 @@ VNemz9HUtZc0TEw+DD0Ig818G51Y5RQK4s7ujbzFTJOjS211HtHHJbeH
             client_config(&trust).map(drop)
         };
         assert_eq!(config(format!("{odd}{OWN}")), Ok(()));
+        let torn = "-----BEGIN CERTIFICATE-----\nAA*\n-----END CERTIFICATE-----\n";
+        let cut = OWN.split_at(OWN.len() / 2).0;
+        assert_eq!(config(format!("{torn}{OWN}{cut}")), Ok(()));
         let alone = config(odd);
         assert!(
             alone

@@ -104,18 +104,21 @@ pub struct NodeCertificate {
 pub struct Past {
     /// In a row, with a result that was due at once.
     futile: Cell<u32>,
-    /// When the cluster's refusal, or another name, led to the last one, and what that was for.
+    /// When the last one could begin that the cluster's refusal, or another name, led to, and what that was for.
     forced: RefCell<Option<(BootTime, Names)>>,
 }
 
 impl Past {
     /// When the next renewal may begin that is asked for now, and for these names.
     fn force(&self, now: BootTime, names: Names) -> BootTime {
-        match self.forced.replace(Some((now, names.clone()))) {
+        let mut forced = self.forced.borrow_mut();
+        let due = match &*forced {
             None => now,
-            Some((at, before)) if before == names => at + FUTILE_PAUSE_MIN,
-            Some((at, _)) => at + NAMES_PAUSE,
-        }
+            Some((at, before)) if *before == names => now.max(*at + FUTILE_PAUSE_MIN),
+            Some((at, _)) => now.max(*at + NAMES_PAUSE),
+        };
+        *forced = Some((due, names));
+        due
     }
 }
 

@@ -380,7 +380,9 @@ fn another_address_within_the_hour_waits_a_minute_and_the_same_one_the_hour() {
     let past = Past::default();
     assert_eq!(past.force(at(100), names("10.0.0.1")), at(100));
     assert_eq!(past.force(at(110), names("10.0.0.2")), at(160));
-    assert_eq!(past.force(at(200), names("10.0.0.2")), at(110 + 3600));
+    assert_eq!(past.force(at(200), names("10.0.0.2")), at(160 + 3600));
+    assert_eq!(past.force(at(165), names("10.0.0.1")), at(160 + 3600 + 60));
+    assert_eq!(past.force(at(9000), names("10.0.0.1")), at(9000));
 }
 
 #[test]

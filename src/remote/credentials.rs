@@ -184,7 +184,10 @@ impl Credentials {
         if let Some(failed) = &*self.failed.borrow()
             && self.clock.now().since(failed.at) < failed.pause
         {
-            return Err(failed.why.clone());
+            return match before {
+                Some(known) => Ok(known.access),
+                None => Err(failed.why.clone()),
+            };
         }
         self.doubted.set(false);
         match self.read(before.as_ref(), look).await {
@@ -196,8 +199,11 @@ impl Credentials {
                 Ok(access)
             }
             Err(why) => {
-                let Some(known) = &mut *self.known.borrow_mut() else {
+                let known = &mut *self.known.borrow_mut();
+                if known.is_none() || self.runs_program() {
                     self.note_failure(why.clone());
+                }
+                let Some(known) = known else {
                     return Err(why);
                 };
                 let text = why.to_string();

@@ -63,8 +63,7 @@ impl Member {
             };
             // One that somebody has written meanwhile is left alone.
             let mut ours = theirs || !self.is_theirs();
-            while ours {
-                self.show().await;
+            while ours && self.show(theirs).await {
                 self.certificate.settle().await;
                 held = self.certificate.renew(held, self.door.refused()).await;
                 ours = !self.is_theirs();
@@ -95,8 +94,9 @@ impl Member {
         self.door.shows(&self.current) == Some(false)
     }
 
-    /// From now on the node is who the new certificate says.
-    async fn show(&self) {
+    /// From now on the node is who the new certificate says. `false`: by the time that could be written
+    /// somebody had put a kubeconfig there; `over` one that was there before.
+    async fn show(&self, over: bool) -> bool {
         while self.door.shows(&self.current) != Some(true) {
             match self.write().await {
                 Ok(()) => {
@@ -106,6 +106,9 @@ impl Member {
                 Err(why) => {
                     log::error!("write {}: {why}", self.door.path().display());
                     self.link.wait(WRITE_PAUSE).await;
+                    if !over && self.is_theirs() {
+                        return false;
+                    }
                 }
             }
         }
@@ -113,6 +116,7 @@ impl Member {
             log::error!("{why}");
         }
         self.link.nudge();
+        true
     }
 
     /// The cluster is the bootstrap's; on stable storage, since that may not open a second time.
