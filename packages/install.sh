@@ -145,7 +145,9 @@ for file in LICENSE THIRD-PARTY-LICENSES sbom.cdx.json; do
     place 0644 "$here/$file" "$prefix/share/doc/lowtide/$file"
 done
 for file in "$here"/examples/*; do
-    place 0644 "$file" "$prefix/share/doc/lowtide/examples/${file##*/}"
+    mode=0644
+    [ ! -x "$file" ] || mode=0755
+    place $mode "$file" "$prefix/share/doc/lowtide/examples/${file##*/}"
 done
 for file in "$here"/man/*; do
     place 0644 "$file" "$prefix/share/man/man${file##*.}/${file##*/}"

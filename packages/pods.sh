@@ -2,10 +2,39 @@
 # What taking lowtide away needs: an end for its pods, and for its data. POSIX sh; cross/package puts
 # this text where scripts say `# include pods.sh`, since each of them has to work alone.
 
+# setting FLAG FIELD: what the service's flags or its configuration say.
+setting() {
+    value=$(sed -n "s/^LOWTIDE_FLAGS=.*--$1[= ]\([^ \"']*\).*/\1/p" /etc/lowtide/environment 2>/dev/null)
+    [ -n "$value" ] ||
+        value=$(sed -n "s/^$2: *[\"']\{0,1\}\([^\"' #]*\).*/\1/p" /etc/lowtide/config.yaml 2>/dev/null | head -n 1)
+    echo "$value"
+}
+
+# ROOT, RUN and the directory of logs: by the link that the agent left at its last start, by the settings, by
+# what a removal noted (a purge finds no settings any more), by default.
+noted=/var/lib/lowtide/where
+find_directories() {
+    run_dir=$(setting run-dir runDir)
+    run_dir=${run_dir:-$(sed -n 's/^run //p' $noted 2>/dev/null)}
+    run_dir=${run_dir:-/run/lowtide}
+    root_dir=$(readlink "$run_dir/root" || setting root-dir rootDir)
+    root_dir=${root_dir:-$(sed -n 's/^root //p' $noted 2>/dev/null)}
+    root_dir=${root_dir:-/var/lib/lowtide}
+    logs_dir=$(setting pod-logs-dir podLogsDir)
+    logs_dir=${logs_dir:-$(sed -n 's/^logs //p' $noted 2>/dev/null)}
+    logs_dir=${logs_dir:-/var/log/pods}
+}
+note_directories() {
+    find_directories
+    [ ! -d /var/lib/lowtide ] || printf 'root %s\nrun %s\nlogs %s\n' "$root_dir" "$run_dir" "$logs_dir" >$noted
+}
+
 # Ends all pods within their grace periods, and the agent. Only the agent can, so it is started where it is
-# down; the service sees by the file that the pods go too.
+# down; the service sees by the file that the pods go too. A bridge that is left of them goes with it.
 stop_pods() {
-    [ -n "$(ls /run/lowtide/pods 2>/dev/null)" ] || return 0
+    find_directories
+    [ -n "$(ls -d "$run_dir"/pods/* /sys/class/net/lt-* 2>/dev/null)" ] || return 0
+    mkdir -p /run/lowtide
     # Left behind by whoever loses patience or the line, it would end the pods at each restart.
     trap 'rm -f /run/lowtide/stop-pods' EXIT
     trap 'exit 1' HUP INT TERM
@@ -20,45 +49,47 @@ stop_pods() {
     fi
     rm -f /run/lowtide/stop-pods
     trap - EXIT HUP INT TERM
-    [ -z "$(ls /run/lowtide/pods)" ]
+    [ -z "$(ls "$run_dir/pods" 2>/dev/null)" ]
 }
 
 # An upgrade that waits for a start must not come over what is installed later.
 forget_upgrade() {
-    rm -f /var/lib/lowtide/upgrade/record.json "$1.new" "$1.old"
+    find_directories
+    rm -f /var/lib/lowtide/upgrade/record.json "$root_dir/upgrade/record.json" "$1.new" "$1.old"
 }
 
-# Where else the node keeps its data: as the agent said at its last start, or as it is configured.
-data_elsewhere() {
-    { readlink /run/lowtide/root || sed -n 's/^rootDir: *["'"'"']\{0,1\}\([^"'"'"' #]*\).*/\1/p' \
-        /etc/lowtide/config.yaml; } 2>/dev/null | grep -v '^/var/lib/lowtide/*$' | head -n 1 || :
-}
-
-# Mounts below the node's directories, deepest first.
+# Mounts below the node's directories, wherever links lead, deepest first.
 mounts_below() {
-    awk '$5 ~ "^/(var/lib|run)/lowtide/" { print $5 }' /proc/self/mountinfo | sort -r
+    for top in /var/lib/lowtide /run/lowtide "$root_dir" "$run_dir"; do
+        awk -v top="$(readlink -f "$top")/" 'index($5, top) == 1 { print $5 }' /proc/self/mountinfo
+    done | sort -ru
 }
 
 # Removes all that the node keeps: objects, keys, images, volumes, logs of its pods. Nothing if
 # anything is mounted there that cannot be unmounted: what it shows may be somebody else's.
 remove_data() {
     [ -r /proc/self/mountinfo ] || return 1
-    elsewhere=$(data_elsewhere)
-    [ -z "$elsewhere" ] ||
-        echo "lowtide: data in $elsewhere stays, with its keys: it is yours to remove" >&2
+    find_directories
     mounts_below | while read -r mounted; do umount "$mounted" || :; done
     if [ -n "$(mounts_below)" ]; then
         echo "lowtide: data is kept, since something is still mounted there:" >&2
         mounts_below >&2
         return 1
     fi
-    for pod in /var/lib/lowtide/pods/*; do
+    for pod in /var/lib/lowtide/pods/* "$root_dir"/pods/*; do
         [ -d "$pod" ] || continue
-        rm -rf /var/log/pods/*_"${pod##*/}"
+        rm -rf "$logs_dir"/*_"${pod##*/}"
     done
     for link in /var/log/containers/*; do
         if [ -L "$link" ] && [ ! -e "$link" ]; then rm -f "$link"; fi
     done
+    # A directory that the operator has chosen may hold other things too.
+    if [ "$(readlink -f "$root_dir")" != "$(readlink -f /var/lib/lowtide)" ] && [ -e "$root_dir/pki" ]; then
+        for own in store.redb store.key pki admin.kubeconfig clock-floor .ballast images pods cni upgrade; do
+            rm -rf "${root_dir:?}/$own"*
+        done
+        rmdir "$root_dir" 2>/dev/null || echo "lowtide: what else is in $root_dir stays" >&2
+    fi
     for directory in /var/lib/lowtide /run/lowtide; do
         rm -rf "${directory:?}"/* "$directory"/.[!.]*
         # The directory itself stays where it is a file system of its own.

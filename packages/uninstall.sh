@@ -38,9 +38,9 @@ while [ $# -gt 0 ]; do
 done
 [ -n "$root" ] || [ "$(id -u)" = 0 ] || fail "run as root"
 # It lies in PREFIX/share/lowtide.
-if [ -z "$prefix" ] && [ -z "$root" ] && [ "${0#/}" != "$0" ]; then
-    prefix=${0%/share/lowtide/uninstall.sh}
-    [ "$prefix" != "$0" ] || prefix=''
+self=$(cd "$(dirname "$0")" && pwd)
+if [ -z "$prefix" ] && [ -z "$root" ] && [ "${self%/share/lowtide}" != "$self" ]; then
+    prefix=${self%/share/lowtide}
 fi
 prefix=${prefix:-/usr/local}
 [ "$data-$pods" != purge-leave ] || fail "--purge and --leave-pods: pods cannot go on without their data"
@@ -83,6 +83,12 @@ if [ -n "$package" ]; then
 fi
 [ $systemd = no ] || systemctl daemon-reload
 [ -n "$root" ] || forget_upgrade "$prefix/bin/lowtide"
+# While this script is still there to be run again.
+if [ "$data" = purge ] && [ -z "$root" ]; then
+    remove_data || fail "unmount that, then run this again"
+elif [ "$data" = purge ]; then
+    rm -rf "$root/var/lib/lowtide"
+fi
 rm -f "$root$prefix/bin/lowtide" "$root$prefix/share/man/man1/lowtide.1" \
     "$root$prefix/share/man/man8/lowtide-run.8" \
     "$root$prefix/share/bash-completion/completions/lowtide" \
@@ -98,11 +104,6 @@ fi
 if [ "$data" != purge ]; then
     echo "lowtide is gone; kept: $root/etc/lowtide, $root/var/lib/lowtide and logs in $root/var/log/pods"
     exit 0
-fi
-if [ -z "$root" ]; then
-    remove_data
-else
-    rm -rf "$root/var/lib/lowtide"
 fi
 for file in config.yaml environment release.pub; do
     rm -f "$root/etc/lowtide/$file" "$root/etc/lowtide/$file.new"
