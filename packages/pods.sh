@@ -2,27 +2,23 @@
 # What taking lowtide away needs: an end for its pods, and for its data. POSIX sh; cross/package puts
 # this text where scripts say `# include pods.sh`, since each of them has to work alone.
 
-# setting FLAG FIELD: what the service's flags or its configuration say.
+# setting FLAG FIELD NOTE DEFAULT: what the service's flags or its configuration say, or what a removal has
+# noted, since a purge finds neither any more.
+noted=/var/lib/lowtide/where
 setting() {
-    value=$(sed -n "s/^LOWTIDE_FLAGS=.*--$1[= ]\([^ \"']*\).*/\1/p" /etc/lowtide/environment 2>/dev/null)
-    [ -n "$value" ] ||
-        value=$(sed -n "s/^$2: *[\"']\{0,1\}\([^\"' #]*\).*/\1/p" /etc/lowtide/config.yaml 2>/dev/null | head -n 1)
-    echo "$value"
+    {
+        sed -n "s/^LOWTIDE_FLAGS=.*--$1[= ]\([^ \"']*\).*/\1/p" /etc/lowtide/environment
+        sed -n "s/^$2: *[\"']\{0,1\}\([^\"' #]*\).*/\1/p" /etc/lowtide/config.yaml
+        sed -n "s/^$3 //p" $noted
+        echo "$4"
+    } 2>/dev/null | grep -m 1 .
 }
 
-# ROOT, RUN and the directory of logs: by the link that the agent left at its last start, by the settings, by
-# what a removal noted (a purge finds no settings any more), by default.
-noted=/var/lib/lowtide/where
+# ROOT, RUN and the directory of logs; ROOT by the link first that the agent left at its last start.
 find_directories() {
-    run_dir=$(setting run-dir runDir)
-    run_dir=${run_dir:-$(sed -n 's/^run //p' $noted 2>/dev/null)}
-    run_dir=${run_dir:-/run/lowtide}
-    root_dir=$(readlink "$run_dir/root" || setting root-dir rootDir)
-    root_dir=${root_dir:-$(sed -n 's/^root //p' $noted 2>/dev/null)}
-    root_dir=${root_dir:-/var/lib/lowtide}
-    logs_dir=$(setting pod-logs-dir podLogsDir)
-    logs_dir=${logs_dir:-$(sed -n 's/^logs //p' $noted 2>/dev/null)}
-    logs_dir=${logs_dir:-/var/log/pods}
+    run_dir=$(setting run-dir runDir run /run/lowtide)
+    root_dir=$(readlink "$run_dir/root" || setting root-dir rootDir root /var/lib/lowtide)
+    logs_dir=$(setting pod-logs-dir podLogsDir logs /var/log/pods)
 }
 note_directories() {
     find_directories
