@@ -8,6 +8,7 @@ use base64::engine::general_purpose::STANDARD as BASE64;
 use serde_json::{Map, Value, json};
 
 use super::Kind;
+use super::resources::quantity;
 
 /// Mode of files made from secrets, config maps, downward API and projections.
 const FILE_MODE: u32 = 0o644;
@@ -29,9 +30,7 @@ pub fn apply_defaults(kind: Kind, body: &mut Value) {
                 match kind {
                     Kind::Service => default_service(spec),
                     Kind::LimitRange => objects(spec, "limits").for_each(default_limit),
-                    _ => object(spec, "hard")
-                        .into_iter()
-                        .for_each(quantities_as_text),
+                    _ => amounts(spec, &["hard"]),
                 }
             }
         }
@@ -85,14 +84,19 @@ fn default_pod(spec: &mut Map<String, Value>) {
     fill(spec, "securityContext", json!({}));
     fill(spec, "enableServiceLinks", true);
     mirror_service_account(spec);
+    amounts(spec, &["overhead"]);
+    if let Some(resources) = object(spec, "resources") {
+        amounts(resources, &["limits", "requests"]);
+    }
     let host_network = spec.get("hostNetwork").and_then(Value::as_bool) == Some(true);
     for list in ["initContainers", "containers", "ephemeralContainers"] {
         for container in objects(spec, list) {
             default_container(container);
             for port in objects(container, "ports") {
                 fill_text(port, "protocol", "TCP");
-                if host_network && let Some(inner) = port.get("containerPort").cloned() {
-                    fill(port, "hostPort", inner);
+                let inner = port.get("containerPort").and_then(Value::as_u64);
+                if host_network && let Some(inner) = inner {
+                    fill_number(port, "hostPort", inner as u32);
                 }
             }
         }
@@ -164,28 +168,34 @@ fn pull_policy(image: &str) -> &'static str {
     }
 }
 
-/// Quantities may be written as numbers; the API keeps them as texts.
-fn quantities_as_text(amounts: &mut Map<String, Value>) {
-    for amount in amounts.values_mut() {
-        if amount.is_number() {
-            *amount = json!(amount.to_string());
+/// Quantities may be written in many ways; the API keeps one. What is none is refused later.
+fn canonical(amount: &mut Value) {
+    if let Some(quantity) = quantity(amount) {
+        *amount = json!(quantity.to_string());
+    }
+}
+
+/// The quantities of some lists.
+fn amounts(fields: &mut Map<String, Value>, lists: &[&str]) {
+    for list in lists {
+        if let Some(amounts) = object(fields, list) {
+            amounts.values_mut().for_each(canonical);
         }
     }
 }
 
 /// What is not said of a container's bounds follows from what is.
 fn default_limit(limit: &mut Map<String, Value>) {
-    for list in [
-        "max",
-        "min",
-        "default",
-        "defaultRequest",
-        "maxLimitRequestRatio",
-    ] {
-        if let Some(amounts) = object(limit, list) {
-            quantities_as_text(amounts);
-        }
-    }
+    amounts(
+        limit,
+        &[
+            "max",
+            "min",
+            "default",
+            "defaultRequest",
+            "maxLimitRequestRatio",
+        ],
+    );
     if limit.get("type").and_then(Value::as_str) == Some("Container") {
         follow(limit, "max", "default");
         follow(limit, "default", "defaultRequest");
@@ -231,11 +241,7 @@ fn default_requests(container: &mut Map<String, Value>) {
     let Some(resources) = object(container, "resources") else {
         return;
     };
-    for list in ["limits", "requests"] {
-        if let Some(amounts) = object(resources, list) {
-            quantities_as_text(amounts);
-        }
-    }
+    amounts(resources, &["limits", "requests"]);
     follow(resources, "limits", "requests");
 }
 
@@ -249,6 +255,11 @@ fn default_http_get(handler: &mut Map<String, Value>) {
 fn default_field_ref(from: &mut Map<String, Value>) {
     if let Some(field) = object(from, "fieldRef") {
         fill_text(field, "apiVersion", "v1");
+    }
+    if let Some(field) = object(from, "resourceFieldRef") {
+        // As Go writes a quantity that is not there.
+        fill(field, "divisor", "0");
+        field.get_mut("divisor").map(canonical);
     }
 }
 
@@ -264,10 +275,8 @@ fn default_volume(volume: &mut Map<String, Value>) {
             fill(source, "defaultMode", FILE_MODE);
         }
     }
-    if let Some(size) = object(volume, "emptyDir").and_then(|e| e.get_mut("sizeLimit"))
-        && size.is_number()
-    {
-        *size = json!(size.to_string());
+    if let Some(size) = object(volume, "emptyDir").and_then(|e| e.get_mut("sizeLimit")) {
+        canonical(size);
     }
     if let Some(path) = object(volume, "hostPath") {
         fill(path, "type", "");
@@ -401,6 +410,38 @@ mod tests {
         let once = pod.clone();
         apply_defaults(Kind::Pod, &mut pod);
         assert_eq!(pod, once, "idempotent");
+    }
+
+    #[test]
+    fn quantities_have_one_form() {
+        let pod = |limits: Value, of: Value, size: Value, overhead: Value| {
+            let env = json!([{"name": "M", "valueFrom": {"resourceFieldRef": of}}]);
+            json!({"spec": {
+                "containers": [{"name": "a", "env": env, "resources": {"limits": limits}}],
+                "volumes": [{"name": "s", "emptyDir": {"sizeLimit": size}}],
+                "overhead": {"cpu": overhead},
+            }})
+        };
+        let mut given = pod(
+            json!({"cpu": "1000m", "memory": "1024Mi", "x": "y", "z": 1.5}),
+            json!({"resource": "limits.cpu"}),
+            json!("0.5Gi"),
+            json!(0.1),
+        );
+        let mut stored = pod(
+            json!({"cpu": "1", "memory": "1Gi", "x": "y", "z": "1500m"}),
+            json!({"resource": "limits.cpu", "divisor": "0"}),
+            json!("512Mi"),
+            json!("100m"),
+        );
+        apply_defaults(Kind::Pod, &mut given);
+        apply_defaults(Kind::Pod, &mut stored);
+        assert_eq!(given, stored);
+        let amounts = &stored["spec"]["containers"][0]["resources"]["limits"];
+        assert_eq!(
+            *amounts,
+            json!({"cpu": "1", "memory": "1Gi", "x": "y", "z": "1500m"})
+        );
     }
 
     #[test]

@@ -73,6 +73,11 @@ impl Desk {
         }
         let warnings = object::decode(key.kind, body).map_err(|cause| invalid(vec![cause]))?;
         object::apply_defaults(key.kind, body);
+        if let (Kind::Pod, Source::Api, Some(current)) = (key.kind, actor.source, current)
+            && let Some(spec) = body.get_mut("spec")
+        {
+            object::keep_spelling(spec, &current.body["spec"]);
+        }
         self.ascribe(actor, key.kind, current, body);
         let remarks = Remarks::default();
         let attributes = Attributes {

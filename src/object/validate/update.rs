@@ -1,10 +1,10 @@
 //! What may not change once an object exists.
 
-use serde_json::Value;
+use serde_json::{Value, json};
 
 use super::report::{At, Report};
 use super::{Cause, resize};
-use crate::object::Kind;
+use crate::object::{Kind, apply_defaults};
 
 /// Everything that makes `body` no legal successor of `current`.
 pub fn validate_update(kind: Kind, subresource: &str, body: &Value, current: &Value) -> Vec<Cause> {
@@ -175,9 +175,11 @@ fn tolerations(new: &At<'_>, old: &At<'_>, report: &mut Report) {
     }
 }
 
-/// The spec without what may change.
+/// The spec without what may change, as it would be stored today.
 fn changeless(spec: &Value, grace: Grace) -> Value {
-    let mut spec = spec.clone();
+    let mut pod = json!({ "spec": spec });
+    apply_defaults(Kind::Pod, &mut pod);
+    let mut spec = pod["spec"].take();
     if let Some(fields) = spec.as_object_mut() {
         fields.remove("activeDeadlineSeconds");
         fields.remove("tolerations");

@@ -238,3 +238,31 @@ fn who_only_looks_into_a_pod_comes_to_one_that_is_there() {
         "debug"
     );
 }
+
+#[test]
+fn a_pod_that_go_has_written_back_is_as_it_was() {
+    let node = in_memory();
+    let mut body = pod("web", "", "i");
+    body["spec"]["hostNetwork"] = json!(false);
+    body["spec"]["automountServiceAccountToken"] = json!(false);
+    body["spec"]["containers"][0]["env"] = json!([{"name": "X", "value": ""}]);
+    body["spec"]["containers"][0]["resources"] = json!({"limits": {"cpu": "1000m"}});
+    body["spec"]["tolerations"] = json!([{"key": "k", "value": ""}]);
+    let made = wait(node.registry.create(Source::Api, pod_key("web"), body)).expect("created");
+    let mut edited = made.body.clone();
+    edited["metadata"]["labels"] = json!({"a": "b"});
+    let spec = edited["spec"].as_object_mut().expect("a spec");
+    spec.remove("hostNetwork");
+    spec["containers"][0]["env"] = json!([{"name": "X"}]);
+    spec["containers"][0]["resources"]["limits"]["cpu"] = json!(1);
+    spec["tolerations"] = json!([{"key": "k"}]);
+    let any = Precondition::default();
+    let updated = wait(
+        node.registry
+            .update(Source::Api, pod_key("web"), edited, any),
+    );
+    let updated = updated.expect("labelled");
+    assert_eq!(updated.body["spec"], made.body["spec"]);
+    assert_eq!(updated.metadata()["generation"], 1);
+    assert_eq!(updated.metadata()["labels"]["a"], "b");
+}
