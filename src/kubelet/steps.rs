@@ -492,6 +492,7 @@ async fn tear_down(shared: &Shared, view: &PodView, cause: EndCause) -> Result<(
                     leftovers::leave(core, view, &why).await;
                 }
             }
+            core.registry.settle_held(&view.key).await;
             core.registry
                 .finish_deletion(&view.key, shared.uid.as_str());
             Ok(())

@@ -275,8 +275,17 @@ impl Registry {
         self.desk.committer.publish(vec![step]);
     }
 
+    /// Resolves once a local object that finalizers hold is as it was last written: the last of them
+    /// may be on its way out, and must not come back with `finish_deletion`.
+    pub async fn settle_held(&self, key: &Key) {
+        let held = |object: Arc<Object>| is_held(&object) && key.origin == Origin::Local;
+        if self.current(key).is_some_and(held) {
+            self.desk.committer.settled(|busy| busy == key).await;
+        }
+    }
+
     /// Ends a deletion: removes the object if it (same uid) is being deleted. What its source has
-    /// stated under this key in the meantime appears now.
+    /// stated under this key in the meantime appears now. After `settle_held`, where others write.
     pub fn finish_deletion(&self, key: &Key, uid: &str) {
         let Some(current) = self.current(key) else {
             return;

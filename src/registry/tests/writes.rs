@@ -2,7 +2,7 @@
 
 use serde_json::{Value, json};
 
-use super::fixture::{config, in_memory, options, pod, pod_key, start_with, stated, wait};
+use super::fixture::{config, in_memory, options, pod, pod_key, start, start_with, stated, wait};
 use crate::object::{Key, Kind, Object, Origin, Source};
 use crate::registry::{
     Admit, Attributes, Deletion, Denial, Error, Incoming, Operation, Place, Precondition,
@@ -265,4 +265,30 @@ fn a_pod_that_go_has_written_back_is_as_it_was() {
     assert_eq!(updated.body["spec"], made.body["spec"]);
     assert_eq!(updated.metadata()["generation"], 1);
     assert_eq!(updated.metadata()["labels"]["a"], "b");
+}
+
+#[test]
+fn a_pod_that_stops_keeps_no_finalizer_that_is_on_its_way_out() {
+    let directory = tempfile::tempdir().expect("a directory");
+    let place = Place::Root {
+        directory: directory.path().to_owned(),
+        key_credential: None,
+    };
+    let node = start(place, 1);
+    let key = pod_key("web");
+    let mut body = pod("web", "", "i");
+    body["metadata"]["finalizers"] = json!(["a.b/c"]);
+    let made = wait(node.registry.create(Source::Api, key.clone(), body)).expect("created");
+    let deletion = Deletion::default();
+    let deleted = wait(node.registry.delete(Source::Api, key.clone(), deletion)).expect("deleted");
+    let mut freed = deleted.object.body.clone();
+    freed["metadata"]["finalizers"] = json!([]);
+    let any = Precondition::default();
+    // Polled once: on its way.
+    let freeing = node.registry.update(Source::Api, key.clone(), freed, any);
+    wait(futures_lite::future::poll_once(freeing));
+    wait(node.registry.settle_held(&key));
+    node.registry.finish_deletion(&key, made.uid());
+    wait(node.registry.flush());
+    assert!(node.reader.get(&key).is_none());
 }
