@@ -4,6 +4,7 @@
 //! (k8s-openapi) are read from the JSON where code needs them. No I/O, no clock.
 
 pub mod apply;
+pub mod conditions;
 mod decode;
 mod default;
 mod envelope;

@@ -113,11 +113,11 @@ impl Packed {
     /// The object with its body as a value, as it went in.
     pub fn unpack(&self) -> Object {
         let stated = &*self.stated;
-        let written = "a value written as text is read back";
-        let mut body: Value = serde_json::from_str(&stated.text).expect(written);
+        let body = serde_json::from_str(&stated.text);
+        let mut body: Value = body.expect("a value written as text is read back");
         body["metadata"]["resourceVersion"] = json!(self.resource_version.to_string());
-        if let Some(status) = &self.status {
-            body["status"] = serde_json::from_str(status).expect(written);
+        if self.status.is_some() {
+            body["status"] = self.status();
         }
         Object {
             key: stated.key.clone(),
@@ -179,6 +179,12 @@ impl Packed {
             resource_version,
             ..self.clone()
         }
+    }
+
+    /// The status as a value; null if there is none.
+    pub(super) fn status(&self) -> Value {
+        let read = |text| serde_json::from_str(text).expect("a value written as text is read back");
+        self.status.as_deref().map_or(Value::Null, read)
     }
 
     /// With the status of `other`, if that has one: status belongs to another writer.

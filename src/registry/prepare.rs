@@ -7,6 +7,7 @@ use serde_json::{Map, Value, json};
 
 use super::Error;
 use super::desk::is_gated;
+use crate::object::conditions;
 use crate::object::references::items;
 use crate::object::resources::qos_class;
 use crate::object::{self, Key, Kind};
@@ -167,11 +168,7 @@ fn bound(key: &Key, binding: &Value, current: &Value) -> Result<Value, Error> {
     let mut pod = current.clone();
     pod["spec"]["nodeName"] = binding["target"]["name"].clone();
     let scheduled = json!({"type": "PodScheduled", "status": "True"});
-    let conditions = &mut pod["status"]["conditions"];
-    let mut kept = conditions.as_array().cloned().unwrap_or_default();
-    kept.retain(|condition| condition["type"] != scheduled["type"]);
-    kept.push(scheduled);
-    *conditions = Value::Array(kept);
+    conditions::put(&mut pod["status"], scheduled);
     Ok(pod)
 }
 

@@ -19,7 +19,7 @@ use serde_json::Value;
 
 use super::packed::{Packed, PackedChange};
 use super::{ChangeType, Gone};
-use crate::object::{Key, Kind, Object};
+use crate::object::{Key, Kind, Object, Origin, conditions};
 
 /// Changes of leases that are kept for watchers.
 const LEASE_CHANGES_MAX: usize = 32;
@@ -204,7 +204,7 @@ impl Published {
         match step {
             Step::Put(object) => self.put(*object, StatusOf::Published),
             Step::PutWhole(object) => self.put(*object, StatusOf::Written),
-            Step::Status { key, uid, status } => self.set_status(&key, &uid, &status),
+            Step::Status { key, uid, status } => self.set_status(&key, &uid, status),
             Step::Remove { key, uid } => self.remove(&key, &uid),
         }
     }
@@ -229,11 +229,15 @@ impl Published {
         Applied::Changed
     }
 
-    fn set_status(&mut self, key: &Key, uid: &str, status: &Value) -> Applied {
+    fn set_status(&mut self, key: &Key, uid: &str, mut status: Value) -> Applied {
         let Some(current) = self.get(key).filter(|object| object.uid() == uid).cloned() else {
             return Applied::Nothing;
         };
-        let Some(object) = current.with_status(status) else {
+        // The cluster keeps what others put on its pods.
+        if key.kind == Kind::Pod && key.origin == Origin::Local {
+            conditions::keep(&mut status, &current.status());
+        }
+        let Some(object) = current.with_status(&status) else {
             return Applied::Nothing;
         };
         self.publish(ChangeType::Modified, object, Some(current));

@@ -5,6 +5,7 @@
 
 use serde_json::{Map, Value, json};
 
+use crate::object::conditions::PASSING;
 use crate::object::references::items;
 
 /// Fields that others write.
@@ -144,13 +145,6 @@ fn of_type<'a>(status: &'a Value, kind: &Value) -> &'a Value {
     let one = items(status, "conditions").find(|one| one["type"] == *kind);
     one.unwrap_or(&Value::Null)
 }
-
-/// Conditions of the kubelet that go when they no longer hold.
-const PASSING: [&str; 3] = [
-    "PodResizePending",
-    "PodResizeInProgress",
-    "lowtide.io/ManifestCurrent",
-];
 
 /// What a merge by type makes ours of theirs. Those of other types are not named: what was seen of them may
 /// be old by now.

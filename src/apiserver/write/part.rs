@@ -11,7 +11,7 @@ use crate::apiserver::backend::{Write, WriteRequest};
 use crate::apiserver::route::Place;
 use crate::apiserver::status::{Refusal, json_response};
 use crate::net::serve::{Request, Response};
-use crate::object::{Key, Kind};
+use crate::object::{Key, Kind, conditions};
 use crate::registry::{self, Precondition};
 
 /// How often a condition is put on a pod that others write at the same time.
@@ -127,7 +127,7 @@ impl Writing {
                 "message": "Eviction API: evicting",
                 "lastTransitionTime": now,
             });
-            put_condition(&mut body, condition);
+            conditions::put(&mut body["status"], condition);
             let request = WriteRequest {
                 actor: self.actor("status", false),
                 key: key.clone(),
@@ -172,17 +172,6 @@ fn check_kind(body: &Value, kind: &str, versions: &[&str]) -> Result<(), Refusal
 fn text(value: &Value) -> Option<String> {
     let text = value.as_str().filter(|text| !text.is_empty());
     text.map(str::to_owned)
-}
-
-fn put_condition(pod: &mut Value, condition: Value) {
-    let conditions = &mut pod["status"]["conditions"];
-    if !conditions.is_array() {
-        *conditions = json!([]);
-    }
-    if let Some(conditions) = conditions.as_array_mut() {
-        conditions.retain(|other| other["type"] != condition["type"]);
-        conditions.push(condition);
-    }
 }
 
 fn success(code: StatusCode) -> Response {

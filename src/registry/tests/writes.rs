@@ -5,7 +5,7 @@ use serde_json::{Value, json};
 use super::fixture::{config, in_memory, options, pod, pod_key, start, start_with, stated, wait};
 use crate::object::{Key, Kind, Object, Origin, Source};
 use crate::registry::{
-    Admit, Attributes, Deletion, Denial, Error, Incoming, Operation, Place, Precondition,
+    Actor, Admit, Attributes, Deletion, Denial, Error, Incoming, Operation, Place, Precondition,
 };
 
 #[test]
@@ -291,4 +291,38 @@ fn a_pod_that_stops_keeps_no_finalizer_that_is_on_its_way_out() {
     node.registry.finish_deletion(&key, made.uid());
     wait(node.registry.flush());
     assert!(node.reader.get(&key).is_none());
+}
+
+fn of_status() -> Actor {
+    Actor {
+        subresource: "status",
+        ..Source::Api.into()
+    }
+}
+
+#[test]
+fn conditions_of_others_stay_over_the_kubelets_next_status() {
+    let node = in_memory();
+    let key = pod_key("web");
+    let made = wait(
+        node.registry
+            .create(Source::Api, key.clone(), pod("web", "", "i")),
+    );
+    let made = made.expect("created");
+    let mut body = made.body.clone();
+    body["status"]["conditions"] = json!([
+        {"type": "a.b/gate", "status": "True"}, {"type": "Ready", "status": "True"},
+        {"type": "PodResizePending", "status": "True"},
+        {"type": "DisruptionTarget", "status": "True", "reason": "theirs"},
+    ]);
+    let any = Precondition::default();
+    wait(node.registry.update(of_status(), key.clone(), body, any)).expect("told");
+    let ready = json!({"type": "Ready", "status": "False"});
+    let ours = json!({"type": "DisruptionTarget", "status": "True", "reason": "ours"});
+    let status = json!({"phase": "Running", "conditions": [ready, ours]});
+    node.registry.update_status(&key, made.uid(), status);
+    let now = node.reader.get(&key).expect("there");
+    let gate = json!({"type": "a.b/gate", "status": "True"});
+    let status = json!({"phase": "Running", "conditions": [ready, ours, gate]});
+    assert_eq!(now.body["status"], status);
 }
