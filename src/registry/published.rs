@@ -76,7 +76,8 @@ pub(super) enum Step {
     /// The object as its source wants it. Its status, if the published one has the same uid, is
     /// the published one: status belongs to another writer.
     Put(Box<Object>),
-    /// The object with the status that it brings.
+    /// The object with the status that it brings. It has the version that this was decided on: of a
+    /// pod whose status is newer by then, only conditions that are not the kubelet's count.
     PutWhole(Box<Object>),
     /// Status of the object with this uid.
     Status {
@@ -216,6 +217,9 @@ impl Published {
             Some(current) if current.uid() == object.uid() => {
                 let object = match status {
                     StatusOf::Published => object.with_status_of(&current),
+                    StatusOf::Written if is_behind(&object, &current) => {
+                        overtaken(object, &current)
+                    }
                     StatusOf::Written => object,
                 };
                 self.publish(ChangeType::Modified, object, Some(current));
@@ -285,6 +289,20 @@ impl Published {
         };
         kind.trim(limits);
     }
+}
+
+/// Whether a pod's status was published after this state of it was decided on.
+fn is_behind(object: &Packed, current: &Packed) -> bool {
+    object.key().kind == Kind::Pod && object.resource_version() < current.resource_version()
+}
+
+/// The object with the status of `current`, and in that the conditions of others that it brings.
+fn overtaken(object: Packed, current: &Packed) -> Packed {
+    let (written, mut status) = (object.status(), current.status());
+    for one in conditions::of_others(&written) {
+        conditions::put(&mut status, one.clone());
+    }
+    object.with_status(&status).unwrap_or(object)
 }
 
 impl OneKind {

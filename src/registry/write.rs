@@ -203,6 +203,7 @@ impl Registry {
                 return Ok((Arc::new(object), remarks));
             }
             self.note_event(source, &key);
+            object.resource_version = current.resource_version;
             let object = Box::new(object);
             let step = match actor.subresource {
                 "status" | "binding" => Step::PutWhole(object),

@@ -2,7 +2,9 @@
 
 use serde_json::{Value, json};
 
-use super::fixture::{config, in_memory, options, pod, pod_key, start, start_with, stated, wait};
+use super::fixture::{
+    Node, config, in_memory, options, pod, pod_key, start, start_with, stated, wait,
+};
 use crate::object::{Key, Kind, Object, Origin, Source};
 use crate::registry::{
     Actor, Admit, Attributes, Deletion, Denial, Error, Incoming, Operation, Place, Precondition,
@@ -267,14 +269,19 @@ fn a_pod_that_go_has_written_back_is_as_it_was() {
     assert_eq!(updated.metadata()["labels"]["a"], "b");
 }
 
-#[test]
-fn a_pod_that_stops_keeps_no_finalizer_that_is_on_its_way_out() {
+/// A node whose writes take their time.
+fn on_a_thread() -> (Node, tempfile::TempDir) {
     let directory = tempfile::tempdir().expect("a directory");
     let place = Place::Root {
         directory: directory.path().to_owned(),
         key_credential: None,
     };
-    let node = start(place, 1);
+    (start(place, 1), directory)
+}
+
+#[test]
+fn a_pod_that_stops_keeps_no_finalizer_that_is_on_its_way_out() {
+    let (node, _directory) = on_a_thread();
     let key = pod_key("web");
     let mut body = pod("web", "", "i");
     body["metadata"]["finalizers"] = json!(["a.b/c"]);
@@ -324,5 +331,30 @@ fn conditions_of_others_stay_over_the_kubelets_next_status() {
     let now = node.reader.get(&key).expect("there");
     let gate = json!({"type": "a.b/gate", "status": "True"});
     let status = json!({"phase": "Running", "conditions": [ready, ours, gate]});
+    assert_eq!(now.body["status"], status);
+}
+
+#[test]
+fn a_write_of_a_status_takes_no_newer_one_back() {
+    let (node, _directory) = on_a_thread();
+    let key = pod_key("web");
+    let made = wait(
+        node.registry
+            .create(Source::Api, key.clone(), pod("web", "", "i")),
+    );
+    let made = made.expect("created");
+    let mut body = made.body.clone();
+    let gate = json!({"type": "a.b/gate", "status": "True"});
+    body["status"]["conditions"] = json!([gate]);
+    let any = Precondition::default();
+    // Polled once: on its way.
+    let telling = node.registry.update(of_status(), key.clone(), body, any);
+    wait(futures_lite::future::poll_once(telling));
+    let ready = json!({"type": "Ready", "status": "True"});
+    let status = json!({"phase": "Running", "conditions": [ready]});
+    node.registry.update_status(&key, made.uid(), status);
+    wait(node.registry.flush());
+    let now = node.reader.get(&key).expect("there");
+    let status = json!({"phase": "Running", "conditions": [ready, gate]});
     assert_eq!(now.body["status"], status);
 }
