@@ -165,6 +165,7 @@ fn parse(bytes: &[u8], origin: Origin<'_>) -> Parsed {
 fn fault_lines(defaulted: &Defaulted, line_of: &mut dyn FnMut(&str) -> u32) -> FieldLines {
     let kind = defaulted.key.kind;
     let mut body = defaulted.body.clone();
+    object::fill_texts(&mut body);
     let mut faults = match object::decode(kind, &body) {
         Ok(unknown) => unknown,
         Err(cause) => vec![cause],

@@ -25,6 +25,22 @@ pub fn decode(kind: Kind, body: &Value) -> Result<Vec<Cause>, Cause> {
     unknown.map(warnings)
 }
 
+/// Makes empty texts of nulls where Go reads them so: in maps of texts.
+pub fn fill_texts(body: &mut Value) {
+    for path in [
+        "/data",
+        "/stringData",
+        "/metadata/annotations",
+        "/metadata/labels",
+    ] {
+        let texts = body.pointer_mut(path).and_then(Value::as_object_mut);
+        let texts = texts.into_iter().flat_map(|texts| texts.values_mut());
+        texts
+            .filter(|text| text.is_null())
+            .for_each(|text| *text = "".into());
+    }
+}
+
 fn warnings(mut unknown: Vec<String>) -> Vec<Cause> {
     let more = unknown.len().saturating_sub(UNKNOWN_MAX);
     unknown.truncate(UNKNOWN_MAX);

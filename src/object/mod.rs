@@ -32,7 +32,7 @@ mod validate;
 mod view;
 pub mod yaml;
 
-pub use decode::decode;
+pub use decode::{decode, fill_texts};
 pub use default::apply_defaults;
 pub use envelope::{ENDED_THERE, Object, Problem, Provenance, Source, Standing};
 pub use honoured::{Effect, Selinux, Unhonoured, unhonoured};

@@ -71,6 +71,7 @@ impl Desk {
             let cause = (String::new(), "Invalid value: must be an object".to_owned());
             return Err(invalid(vec![cause]));
         }
+        object::fill_texts(body);
         let warnings = object::decode(key.kind, body).map_err(|cause| invalid(vec![cause]))?;
         object::apply_defaults(key.kind, body);
         if let (Kind::Pod, Source::Api, Some(current)) = (key.kind, actor.source, current)

@@ -336,3 +336,29 @@ fn bodies_are_bounded_and_of_known_types() {
         assert!(message.contains(&format!("line {line}")), "{message}");
     }
 }
+
+#[test]
+fn nulls_among_texts_are_empty_ones() {
+    let node = Node::start();
+    let labels = json!({"l": null});
+    let mut sent = map("c", "v");
+    sent["data"]["k"] = json!(null);
+    sent["metadata"]["labels"] = labels.clone();
+    let answer = node.send("POST", MAPS, &sent);
+    assert_eq!(answer.code, 201);
+    let mut made = answer.json();
+    assert_eq!(made["data"], json!({"value": "v", "k": ""}));
+    assert_eq!(made["metadata"]["labels"], json!({"l": ""}));
+    made["data"]["k"] = json!("x");
+    made["metadata"]["annotations"] = json!({"a": null});
+    let answer = node.send("PUT", &format!("{MAPS}/c"), &made);
+    assert_eq!(answer.json()["metadata"]["annotations"], json!({"a": ""}));
+    let form = "application/json-patch+json";
+    let patch = r#"[{"op": "add", "path": "/data/k", "value": null}]"#;
+    let answer = node.send_as("PATCH", &format!("{MAPS}/c"), form, patch);
+    assert_eq!(answer.json()["data"]["k"], "");
+    let mut sent = pod("web");
+    sent["metadata"]["labels"] = labels;
+    let answer = node.send("POST", PODS, &sent);
+    assert_eq!(answer.json()["metadata"]["labels"], json!({"l": ""}));
+}

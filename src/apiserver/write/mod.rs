@@ -36,7 +36,7 @@ use super::route::{Part, Place, Target};
 use super::status::{Refusal, json_response};
 use super::view;
 use crate::net::serve::{Request, Response};
-use crate::object::{Key, Kind, Origin, Source, User};
+use crate::object::{self, Key, Kind, Origin, Source, User};
 use crate::registry::{self, Actor};
 
 /// One write request, its head read.
@@ -133,7 +133,8 @@ impl Writing {
     }
 
     async fn body(&self, request: Request) -> Result<body::Sent, Refusal> {
-        let sent = body::sent(request, &self.shared).await?;
+        let mut sent = body::sent(request, &self.shared).await?;
+        object::fill_texts(&mut sent.value);
         Ok(match self.format.version {
             ShownAs::Stored => sent,
             ShownAs::NewEvent => events::sent(sent),

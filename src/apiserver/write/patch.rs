@@ -17,7 +17,7 @@ use crate::apiserver::route::Place;
 use crate::apiserver::status::Refusal;
 use crate::net::serve::{Request, Response};
 use crate::object::apply::{self, Contested, Writer};
-use crate::object::{Kind, Object, json, patch, yaml};
+use crate::object::{self, Kind, Object, json, patch, yaml};
 use crate::registry::{self, Precondition};
 
 /// How often a patch is worked out before a conflict is the answer. Upstream: `MaxRetryWhenPatchConflicts`.
@@ -196,6 +196,7 @@ impl Writing {
                 self.stored(patched.map_err(Refusal::of_patch)?)
             }
         };
+        object::fill_texts(&mut body);
         self.check_version_rules(&place.name, before, &body)?;
         fields::settle_namespace(&mut body, &place.namespace)?;
         fields::check_name(&body, &place.name)?;
