@@ -75,3 +75,13 @@ pub fn is_hidden(reader: &Reader, key: &Key) -> bool {
     };
     key.origin == Origin::Remote && reader.contains(&local())
 }
+
+/// The remote object that a local one has hidden, now that this is gone.
+pub fn uncovered(reader: &Reader, local: &Key) -> Option<Arc<Packed>> {
+    let remote = Key {
+        origin: Origin::Remote,
+        ..local.clone()
+    };
+    let hid = local.origin == Origin::Local && !is_hidden(reader, &remote);
+    reader.get_packed(&remote).filter(|_| hid)
+}

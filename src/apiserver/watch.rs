@@ -249,7 +249,7 @@ impl Watch {
     }
 
     /// Turns a change of the registry into what this watch sees: objects enter and leave a
-    /// selector, and a remote one behind a local one is not there.
+    /// selector, and a remote one behind a local one is not there until that goes.
     fn change(&mut self, out: &mut Vec<u8>, change: &PackedChange) {
         self.seen = change.resource_version();
         let object = &change.object;
@@ -270,6 +270,13 @@ impl Watch {
             (true, true) => self.event(out, "MODIFIED", object),
             (true, false) => self.event(out, "DELETED", object),
             (false, false) => {}
+        }
+        if change.change == ChangeType::Deleted
+            && let Some(shown) = view::uncovered(&self.reader, object.key())
+            && self.selector.selects(&shown)
+        {
+            // Of this moment: versions that a watch tells never fall.
+            self.event(out, "ADDED", &shown.at_version(self.seen));
         }
     }
 

@@ -174,7 +174,8 @@ impl Packed {
         out.push(b'}');
     }
 
-    pub(super) fn at_version(&self, resource_version: u64) -> Packed {
+    /// The same under another version.
+    pub fn at_version(&self, resource_version: u64) -> Packed {
         Packed {
             resource_version,
             ..self.clone()

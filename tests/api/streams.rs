@@ -5,8 +5,8 @@ use std::time::Duration;
 
 use lowtide::apiserver::Limits;
 use lowtide::net::serve;
-use lowtide::object::{Kind, Source};
-use lowtide::registry;
+use lowtide::object::{Key, Kind, Origin, Source};
+use lowtide::registry::{self, Deletion, Incoming};
 use serde_json::{Value, json};
 
 use crate::node::{Answer, Node};
@@ -274,4 +274,53 @@ fn a_connection_serves_many_requests() {
         answer.body.read_exact(&mut body).expect("body");
         assert_eq!(&body, b"ok");
     }
+}
+
+#[test]
+fn what_a_local_object_has_hidden_comes_back_when_that_goes() {
+    let node = Node::start();
+    let body = json!({"apiVersion": "v1", "kind": "ConfigMap",
+        "metadata": {"name": "c", "namespace": "default"}});
+    let local = node.create(Kind::ConfigMap, "c", body.clone());
+    let mut remote = body;
+    remote["metadata"]["uid"] = json!("theirs");
+    node.node(|registry| {
+        Box::pin(async move {
+            let listed = Incoming::Object {
+                key: Key {
+                    origin: Origin::Remote,
+                    ..Key::local(Kind::ConfigMap, "default", "c")
+                },
+                provenance: None,
+                body: remote,
+                lines: Default::default(),
+            };
+            let taken = registry.replace(Source::Remote, vec![listed]).await;
+            assert!(taken.expect("a list").problems.is_empty());
+        })
+    });
+    let mut watch = node.get("/api/v1/namespaces/default/configmaps?watch=1");
+    let told = |events: Vec<Value>| -> Vec<(Value, Value)> {
+        let event = |one: &Value| {
+            (
+                one["type"].clone(),
+                one["object"]["metadata"]["uid"].clone(),
+            )
+        };
+        events.iter().map(event).collect()
+    };
+    let uid = local["metadata"]["uid"].clone();
+    assert_eq!(told(watch.events()), [(json!("ADDED"), uid.clone())]);
+    node.node(|registry| {
+        Box::pin(async move {
+            let key = Key::local(Kind::ConfigMap, "default", "c");
+            let deletion = Deletion::default();
+            registry
+                .delete(Source::Node, key, deletion)
+                .await
+                .expect("deleted");
+        })
+    });
+    let expected = [(json!("DELETED"), uid), (json!("ADDED"), json!("theirs"))];
+    assert_eq!(told(watch.events()), expected);
 }
