@@ -81,27 +81,21 @@ pub(super) fn update(
             let listed = fields
                 .get_mut("spec")
                 .map(|spec| spec["ephemeralContainers"].take());
-            let version = fields["metadata"]["resourceVersion"].take();
-            *fields = current.as_object().cloned().unwrap_or_default();
-            fields["metadata"]["resourceVersion"] = version;
+            all_but_part(fields, current);
             if let Some(listed) = listed.filter(|listed| !listed.is_null()) {
                 fields["spec"]["ephemeralContainers"] = listed;
             }
         }
         "resize" => {
             let wanted = fields.remove("spec").unwrap_or_default();
-            let version = fields["metadata"]["resourceVersion"].take();
-            *fields = current.as_object().cloned().unwrap_or_default();
-            fields["metadata"]["resourceVersion"] = version;
+            all_but_part(fields, current);
             for list in ["containers", "initContainers"] {
                 resize(&mut fields["spec"], &wanted, list);
             }
         }
         "finalize" => {
             let finalizers = fields.get("spec").map(|spec| spec["finalizers"].clone());
-            let version = fields["metadata"]["resourceVersion"].take();
-            *fields = current.as_object().cloned().unwrap_or_default();
-            fields["metadata"]["resourceVersion"] = version;
+            all_but_part(fields, current);
             fields["spec"]["finalizers"] = finalizers
                 .filter(Value::is_array)
                 .unwrap_or_else(|| json!([]));
@@ -121,6 +115,19 @@ pub(super) fn update(
         }
     }
     Ok(())
+}
+
+/// Makes the current object of a body of which a part counts, and what it says of its version and of
+/// who wrote what.
+fn all_but_part(fields: &mut Map<String, Value>, current: &Value) {
+    let mut given = fields.remove("metadata").unwrap_or_default();
+    *fields = current.as_object().cloned().unwrap_or_default();
+    let metadata = &mut fields["metadata"];
+    metadata["resourceVersion"] = given["resourceVersion"].take();
+    let managers = given["managedFields"].take();
+    if managers.is_array() {
+        metadata["managedFields"] = managers;
+    }
 }
 
 /// Takes over resources and their policies. A list of others is taken whole: it is refused later.

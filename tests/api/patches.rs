@@ -277,3 +277,29 @@ fn an_applied_pod_keeps_what_others_set() {
     assert_eq!(object["metadata"]["labels"]["by"], "hand");
     assert_eq!(object["spec"]["restartPolicy"], "Always", "defaults stay");
 }
+
+#[test]
+fn who_applies_a_part_of_a_pod_holds_it() {
+    let node = Node::start();
+    let mut made = pod("web");
+    made["spec"]["containers"][0]["resources"] = json!({"requests": {"cpu": "500m"}});
+    node.send("POST", PODS, &made);
+    let debug = json!({
+        "apiVersion": "v1", "kind": "Pod", "metadata": {"name": "web"},
+        "spec": {"ephemeralContainers": [{"name": "debug", "image": "busybox:1"}]},
+    });
+    let path = format!("{PODS}/web/ephemeralcontainers?fieldManager=looker");
+    let object = patched(&node, &path, APPLY, &debug);
+    let holds = &held(&object, "looker")["f:spec"]["f:ephemeralContainers"];
+    assert!(holds["k:{\"name\":\"debug\"}"].is_object(), "{object}");
+    let resources = json!({"requests": {"cpu": "1"}});
+    let resize = json!({
+        "apiVersion": "v1", "kind": "Pod", "metadata": {"name": "web"},
+        "spec": {"containers": [{"name": "a", "resources": resources}]},
+    });
+    let path = format!("{PODS}/web/resize?fieldManager=sizer&force=true");
+    let object = patched(&node, &path, APPLY, &resize);
+    let holds = &held(&object, "sizer")["f:spec"]["f:containers"]["k:{\"name\":\"a\"}"];
+    let expected = json!({"f:requests": {"f:cpu": {}}});
+    assert_eq!(holds["f:resources"], expected, "{object}");
+}
