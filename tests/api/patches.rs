@@ -1,5 +1,7 @@
 //! The four kinds of patches on several kinds of objects, and who is said to hold which field.
 
+use std::io::Write;
+
 use serde_json::{Value, json};
 
 use crate::node::{Answer, Node};
@@ -302,4 +304,31 @@ fn who_applies_a_part_of_a_pod_holds_it() {
     let holds = &held(&object, "sizer")["f:spec"]["f:containers"]["k:{\"name\":\"a\"}"];
     let expected = json!({"f:requests": {"f:cpu": {}}});
     assert_eq!(holds["f:resources"], expected, "{object}");
+}
+
+#[test]
+fn two_applies_that_make_one_object_both_count() {
+    let node = Node::start();
+    // Both see that nothing is there before the node takes the first.
+    let (go, wait) = std::sync::mpsc::channel::<()>();
+    let busy = node.begin(|_| Box::pin(async move { wait.recv() }));
+    let ask = |manager: &str| {
+        let body = map("c", json!({manager: "1"})).to_string();
+        let mut stream = node.connect();
+        let request = format!(
+            "PATCH {MAPS}/c?fieldManager={manager} HTTP/1.1\r\nHost: x\r\nContent-Type: {APPLY}\r\n\
+             Content-Length: {}\r\nConnection: close\r\n\r\n{body}",
+            body.len()
+        );
+        stream.write_all(request.as_bytes()).expect("written");
+        stream
+    };
+    let asked = [ask("one"), ask("two")];
+    assert_eq!(node.get(&format!("{MAPS}/c")).code, 404);
+    drop(go);
+    let answers = asked.map(|stream| Answer::read(stream).code);
+    assert!(busy.recv().expect("over").is_err());
+    assert!(matches!(answers, [201, 200] | [200, 201]), "{answers:?}");
+    let data = &node.get(&format!("{MAPS}/c")).json()["data"];
+    assert_eq!(*data, json!({"one": "1", "two": "1"}));
 }

@@ -135,8 +135,15 @@ impl Writing {
                 );
                 return Err(Refusal::conflict(place.kind, &place.name, &why));
             }
-            let written = self.make(key, patched.body, &patch.options, None).await?;
-            return Ok(Tried::done(StatusCode::CREATED, written, patched.warnings));
+            let made = self.make(key.clone(), patched.body, &patch.options, None);
+            return match made.await {
+                Ok(made) => Ok(Tried::done(StatusCode::CREATED, made, patched.warnings)),
+                // Somebody else was quicker: then this one changes it.
+                Err(_) if self.shared.reader.contains(&key) => {
+                    Ok(Tried::Overtaken(registry::Error::AlreadyExists(key)))
+                }
+                Err(refusal) => Err(refusal),
+            };
         };
         let mut patched = self.work_out(place, subresource, Some(&live), patch)?;
         let version = live.metadata()["resourceVersion"].clone();
