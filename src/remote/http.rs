@@ -67,7 +67,7 @@ pub struct HttpCluster {
     slots: smol::lock::Semaphore,
     openings: smol::lock::Semaphore,
     idle: RefCell<Vec<Idle>>,
-    /// Which server answered last, or comes after one that did not open.
+    /// Which server answered last, or comes after one that did not open or is sick.
     preferred: Cell<usize>,
     /// How often connections were forgotten: those of before are not kept.
     epoch: Cell<u64>,
@@ -167,12 +167,20 @@ impl HttpCluster {
         lost.error
     }
 
+    /// The one that has answered comes first from now on, unless it is sick: then the next does, for whoever
+    /// asks again. What an object of a namespace is answered may be that object's fault (its webhook's).
+    fn prefer(&self, server: usize, asked: &Asked<'_>, status: u16) {
+        let object = asked.method != Method::GET && asked.path.starts_with("/api/v1/namespaces/");
+        let first = server + usize::from(status >= 500 && !object);
+        self.preferred.set(first % self.settings.servers.len());
+    }
+
     async fn ask_servers(&self, asked: &Asked<'_>, access: &Access) -> Result<Reply, NoAnswer> {
         let mut failed = None;
         for server in self.servers() {
             match self.ask_server(server, asked, access).await {
                 Ok(reply) => {
-                    self.preferred.set(server);
+                    self.prefer(server, asked, reply.status);
                     return Ok(reply);
                 }
                 Err(lost) => {
@@ -334,7 +342,7 @@ impl HttpCluster {
             };
             match sent {
                 Ok(response) => {
-                    self.preferred.set(server);
+                    self.prefer(server, asked, response.status.as_u16());
                     return Ok(response);
                 }
                 Err(lost) => failed = Some(self.pass_over(server, lost)),

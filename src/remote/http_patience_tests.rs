@@ -5,10 +5,12 @@ use std::path::Path;
 
 use async_executor::LocalExecutor;
 use futures_lite::future::or;
+use serde_json::json;
 
 use super::super::kubeconfig::{Exec, Login};
 use super::super::testing::{Hurried, Seen, Server, Then, answer};
 use super::*;
+use crate::net::tls::Verification;
 use crate::os::clock::SystemClock;
 
 const LEASE: &str = "/apis/coordination.k8s.io/v1/namespaces/kube-node-lease/leases/pi";
@@ -50,6 +52,63 @@ fn who_gives_up_before_silent_servers_do_still_comes_to_the_others() {
         }
         assert_eq!(cluster.preferred.get(), 2);
     }));
+}
+
+#[test]
+fn a_server_that_is_sick_is_left_for_the_next_at_one_call_each() {
+    let executor = LocalExecutor::new();
+    let begin = |status: &Rc<Cell<&'static str>>| {
+        let status = status.clone();
+        let script = move |_: &Seen| (answer(status.get(), "", b"{}"), Then::Stay);
+        Server::start(&executor, Rc::new(script))
+    };
+    let states = [(); 2].map(|()| Rc::new(Cell::new("200 OK")));
+    let servers = states.each_ref().map(begin);
+    let mut settings = servers[0].settings();
+    settings.servers.push(servers[1].url());
+    (settings.authority, settings.verification) = (None, Verification::Skip);
+    let clock = Rc::new(SystemClock::new().expect("clock"));
+    let cluster = HttpCluster::new(clock, settings);
+    let seen = || servers.each_ref().map(|server| server.seen.borrow().len());
+    let pod = "/api/v1/namespaces/default/pods/web/status";
+    let refused = async || match cluster.watch("/api/v1/pods?watch=true".to_owned()).await {
+        Err(NoWatch::Refused(reply)) => Some(reply.status),
+        Err(NoWatch::NoAnswer(why)) => panic!("{why}"),
+        Ok(_) => None,
+    };
+    let lease = async |verb| {
+        let path = LEASE.to_owned();
+        let body = None;
+        let reply = cluster.call(Call { verb, path, body }).await;
+        reply.expect("an answer").status
+    };
+    async_io::block_on(executor.run(async {
+        assert_eq!(lease(Verb::Get).await, 200);
+        states[0].set("503 Service Unavailable");
+        // It may be about this pod alone.
+        let patch = cluster.call(Call::with(Verb::Patch, pod.to_owned(), json!({})));
+        assert_eq!(patch.await.expect("an answer").status, 503);
+        assert_eq!(lease(Verb::Update).await, 503);
+        assert_eq!(lease(Verb::Update).await, 200);
+        assert_eq!(refused().await, None);
+        assert_eq!((cluster.preferred.get(), seen()), (1, [3, 2]));
+        states[1].set("500 Internal Server Error");
+        assert_eq!(refused().await, Some(500));
+        assert_eq!(refused().await, Some(503));
+        // All of them are.
+        for _ in 0..4 {
+            assert!(lease(Verb::Get).await >= 500);
+        }
+        assert_eq!(seen(), [6, 5]);
+        states[0].set("200 OK");
+        lease(Verb::Get).await;
+        assert_eq!(lease(Verb::Get).await, 200);
+        assert_eq!(cluster.preferred.get(), 0);
+    }));
+    // Connections are kept though servers take turns: one for calls, and one for each watch.
+    for server in &servers {
+        assert!(*server.connections().iter().max().expect("some") <= 2);
+    }
 }
 
 #[test]
