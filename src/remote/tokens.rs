@@ -28,8 +28,8 @@ impl TokenSource for ClusterTokens {
             if !reply.is_success() {
                 let why = format!("{} {}", reply.status, reply.message());
                 return Err(match reply.status {
-                    // It knows nobody now, or is not there: that says nothing of the account.
-                    401 | 502..=504 => NoToken::NoAnswer(why),
+                    // It knows nobody now, is too busy or sick: that says nothing of the account.
+                    401 | 429 | 500.. => NoToken::NoAnswer(why),
                     _ => NoToken::Refused(why),
                 });
             }
