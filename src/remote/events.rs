@@ -6,6 +6,7 @@
 
 use std::collections::BTreeMap;
 use std::rc::Rc;
+use std::sync::Arc;
 use std::time::Duration;
 
 use serde_json::{Value, json};
@@ -13,7 +14,7 @@ use serde_json::{Value, json};
 use super::link::{Backoff, Link, wants_a_pause};
 use super::paths;
 use crate::object::{Key, Kind};
-use crate::registry::{ChangeType, Packed, Registry};
+use crate::registry::{Packed, Registry};
 use crate::world::{Call, Clock, Reply, Verb};
 
 /// Between two looks: an event that repeats within it is sent once.
@@ -29,7 +30,7 @@ pub struct Events {
 
 #[derive(Default)]
 struct State {
-    /// Version of what was sent of each event that is still here.
+    /// Version of what was sent of each event that is still here; 0: nothing yet.
     sent: BTreeMap<Key, u64>,
     /// Events that were gone before the cluster could be told.
     lost: u64,
@@ -44,6 +45,21 @@ enum Look {
     Later(Option<Duration>),
 }
 
+impl State {
+    /// Takes these for those that are here now.
+    fn meet(&mut self, events: &[Arc<Packed>]) {
+        let lost = &mut self.lost;
+        self.sent.retain(|key, version| {
+            let stays = events.iter().any(|event| event.key() == key);
+            *lost += u64::from(!stays && *version == 0);
+            stays
+        });
+        for event in events {
+            self.sent.entry(event.key().clone()).or_insert(0);
+        }
+    }
+}
+
 impl Events {
     /// Never ends.
     pub async fn run(self) {
@@ -55,7 +71,7 @@ impl Events {
             match self.look(&mut state).await {
                 Look::Done => {
                     backoff.reset();
-                    self.await_change(&mut state, version).await;
+                    reader.changed(&[Kind::Event], version).await;
                 }
                 Look::Full => {}
                 Look::Later(asked) => self.link.pause(&mut backoff, asked).await,
@@ -64,34 +80,21 @@ impl Events {
         }
     }
 
-    async fn await_change(&self, state: &mut State, version: u64) {
-        let Ok(mut cursor) = self.registry.reader().watch(Kind::Event, version) else {
-            return;
-        };
-        for change in cursor.next_packed().await.into_iter().flatten() {
-            let key = change.object.key();
-            if change.change == ChangeType::Deleted && !state.sent.contains_key(key) {
-                state.lost += 1;
-            }
-        }
-    }
-
     async fn look(&self, state: &mut State) -> Look {
         let (events, _) = self.registry.reader().list_packed(Kind::Event, None);
-        let here = |key: &Key| events.iter().any(|event| event.key() == key);
-        state.sent.retain(|key, _| here(key));
+        state.meet(&events);
         let mut asked = 0;
         for event in &events {
             let version = event.resource_version();
-            if state.sent.get(event.key()) == Some(&version) {
+            let sent = state.sent[event.key()];
+            if sent == version {
                 continue;
             }
             if asked == PER_LOOK_MAX {
                 return Look::Full;
             }
             asked += 1;
-            let known = state.sent.contains_key(event.key());
-            match self.send(event, known).await {
+            match self.send(event, sent > 0).await {
                 Ok(reply) if wants_a_pause(&reply) => return Look::Later(reply.retry_after),
                 Ok(reply) => {
                     if !reply.is_success() {
@@ -144,4 +147,53 @@ fn stated(mut body: Value) -> Value {
         metadata.retain(|field, _| matches!(field.as_str(), "name" | "namespace"));
     }
     body
+}
+
+#[cfg(test)]
+mod tests {
+    use super::super::tests::cluster::{Door, Line};
+    use super::super::tests::world::World;
+    use super::*;
+    use crate::registry::EventRecord;
+
+    #[test]
+    fn events_that_are_dropped_while_nobody_answers_are_counted() {
+        let world = World::started(44);
+        world.run(Duration::from_secs(2));
+        let registry = world.registry.borrow().clone().expect("an agent");
+        let clock: Rc<dyn Clock> = Rc::new(world.time.clone());
+        let door = Rc::new(Door(world.api.clone()));
+        let events = Events {
+            link: Rc::new(Link::new(door, clock.clone(), world.luck.clone())),
+            registry: registry.clone(),
+            clock,
+        };
+        let record = |count: usize| {
+            for number in 0..count {
+                registry.record(EventRecord {
+                    involved: Key::local(Kind::Pod, "default", &format!("p{count}-{number}")),
+                    uid: "u".to_owned(),
+                    field_path: None,
+                    warning: true,
+                    reason: "R".to_owned(),
+                    message: "m".to_owned(),
+                });
+            }
+        };
+        let mut state = State::default();
+        let mut lost = |line| {
+            world.api.line.set(line);
+            let look = futures_lite::future::block_on(events.look(&mut state));
+            assert_eq!(matches!(look, Look::Later(_)), line == Line::Down);
+            state.lost
+        };
+        record(10);
+        assert_eq!(lost(Line::Up), 0);
+        record(20);
+        assert_eq!(lost(Line::Down), 0);
+        // The oldest go: ten that were told, and five that were not.
+        record(985);
+        assert_eq!(lost(Line::Down), 5);
+        assert_eq!(lost(Line::Down), 5);
+    }
 }

@@ -1,9 +1,9 @@
 //! The sync against a cluster that behaves, under a virtual clock: stories first, then seeds.
 
 mod beats;
-mod cluster;
+pub(super) mod cluster;
 mod refusals;
-mod world;
+pub(super) mod world;
 
 use std::collections::BTreeSet;
 use std::time::Duration;
