@@ -125,6 +125,8 @@ pub struct Plan {
     pub waiting: BTreeMap<String, Waiting>,
     /// Nothing of the pod is left: the worker ends.
     pub done: bool,
+    /// How the pod is now is nobody's business.
+    pub untold: bool,
 }
 
 impl Plan {

@@ -386,7 +386,7 @@ impl Worker {
             return;
         }
         // What is being removed has ended, and that was said when the removal began.
-        if self.tearing_down {
+        if self.tearing_down || next.untold {
             return;
         }
         let mut steps = next.steps.iter();

@@ -8,7 +8,7 @@
 //! ```
 
 use super::super::memory::{EndCause, Ending, Final, FinalExit, FinalPhase, LastExit, Target};
-use super::super::view::Role;
+use super::super::view::{RestartPolicy, Role};
 use super::living::record_final_exits;
 use super::{Plan, Situation, Step, exit_of, is_live, latest, previous};
 use crate::object::order;
@@ -17,6 +17,7 @@ use crate::world::ContainerObserved;
 /// The pod is not wanted any more.
 pub(super) fn stop_and_tear_down(situation: &Situation<'_>, ending: &Ending, plan: &mut Plan) {
     let memory = situation.memory;
+    plan.untold = comes_back(situation, ending);
     if memory.torn_down {
         plan.done = true;
         return;
@@ -46,6 +47,17 @@ pub(super) fn stop_and_tear_down(situation: &Situation<'_>, ending: &Ending, pla
             plan.begin(memory, Step::TearDown { cause });
         }
     }
+}
+
+/// Whether the pod leaves with the agent and its containers run again with the next one, though some of
+/// them have ended: a cluster takes no such end back, and would have no status of it from then on. That the
+/// node goes down says enough.
+/// Source: Kubernetes pkg/apis/core/validation (ValidateContainerStateTransition).
+fn comes_back(situation: &Situation<'_>, ending: &Ending) -> bool {
+    let view = situation.view;
+    let again = view.restart_policy != RestartPolicy::Always && !view.runs_once();
+    let stays = ending.overdue || situation.memory.finals.phase.is_some();
+    again && ending.cause == EndCause::Shutdown && !stays && view.deletion_grace.is_none()
 }
 
 /// The pod's time is up, or the node needs what it has: it stays as a failed one.

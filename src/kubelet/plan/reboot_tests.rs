@@ -79,6 +79,38 @@ fn what_never_restarts_is_recorded_before_the_agent_leaves_with_it() {
 }
 
 #[test]
+fn of_what_runs_again_after_a_shutdown_no_end_is_told() {
+    let of = |case: Case, cause| case.exited("web", 0, 0, 999).ending(cause);
+    let cluster = |policy: &str| of_api(pod(policy, &["web"]));
+    let file = |policy: &str| Case::new(pod(policy, &["web"]));
+    let untold = |case: Case, cause| of(case, cause).plan().untold;
+    for (case, expected) in [
+        (cluster("OnFailure"), true),
+        (cluster("Always"), false),
+        (cluster("Never"), false),
+        (file("OnFailure"), true),
+        (file("Never"), true),
+        (file("Always"), false),
+    ] {
+        assert_eq!(untold(case, EndCause::Shutdown), expected);
+    }
+    assert!(!untold(cluster("OnFailure"), EndCause::Deleted));
+    assert!(!untold(cluster("OnFailure"), EndCause::Evicted));
+    // These do not run again.
+    let mut deleted = cluster("OnFailure");
+    std::rc::Rc::make_mut(&mut deleted.view).deletion_grace = Some(Duration::from_secs(1));
+    assert!(!untold(deleted, EndCause::Shutdown));
+    let overdue = of(cluster("OnFailure"), EndCause::Shutdown);
+    let overdue = overdue.remember(|m| m.checkpoint.ending.as_mut().expect("ends").overdue = true);
+    assert!(!overdue.plan().untold);
+    let Step::Record(record) = ran(cluster("Never"), "web").plan().steps.remove(0) else {
+        panic!("no record");
+    };
+    let failed = cluster("OnFailure").remember(|m| m.finals = *record);
+    assert!(!untold(failed, EndCause::Shutdown));
+}
+
+#[test]
 fn an_active_deadline_counts_on() {
     let mut spec = pod("Always", &["web"]);
     spec["activeDeadlineSeconds"] = 3600.into();
