@@ -117,10 +117,25 @@ pub fn gated(spec: &Value, theirs: &Value, mut ours: Value, now: &str) -> Value 
     ours
 }
 
+/// `ours` without dates to come, which a clock that was ahead gave: who waits until a pod has been ready for
+/// a while would wait for years.
+pub fn dated(theirs: &Value, mut ours: Value, now: &str) -> Value {
+    let conditions = ours["conditions"].as_array_mut().into_iter().flatten();
+    for one in conditions.filter(|one| is_ahead(one, now)) {
+        turn(one, theirs, now);
+    }
+    ours
+}
+
+fn is_ahead(condition: &Value, now: &str) -> bool {
+    condition["lastTransitionTime"].as_str() > Some(now)
+}
+
 /// Dates the condition: `now`, unless the cluster knows it as it is.
 fn turn(condition: &mut Value, theirs: &Value, now: &str) {
     let before = of_type(theirs, &condition["type"]);
-    condition["lastTransitionTime"] = match before["status"] == condition["status"] {
+    let known = before["status"] == condition["status"] && !is_ahead(before, now);
+    condition["lastTransitionTime"] = match known {
         true => before["lastTransitionTime"].clone(),
         false => now.into(),
     };
@@ -310,6 +325,27 @@ mod tests {
                 let got = (&one["status"], &one["reason"], &one["lastTransitionTime"]);
                 assert_eq!(got, (&json!("False"), &json!(reason), &json!(at)), "{kind}");
             }
+        }
+    }
+
+    #[test]
+    fn nothing_has_turned_in_a_time_to_come() {
+        let ready = |status: &str, at: &str| {
+            let one = json!({"type": "Ready", "status": status, "lastTransitionTime": at});
+            json!({"conditions": [one]})
+        };
+        for (theirs, ours, at) in [
+            (Value::Null, "2", "2"),
+            (Value::Null, "9", "3"),
+            (ready("False", "1"), "9", "3"),
+            (ready("True", "1"), "9", "1"),
+            (ready("True", "1"), "2", "2"),
+            // It was told before the clock was put right.
+            (ready("True", "9"), "9", "3"),
+            (ready("True", "9"), "2", "2"),
+        ] {
+            let told = dated(&theirs, ready("True", ours), "3");
+            assert_eq!(told, ready("True", at), "{theirs} {ours}");
         }
     }
 
