@@ -303,8 +303,9 @@ impl Link {
             backoff.reset();
         }
         (backoff.last, backoff.rang_at) = (now, self.rang_at.get());
-        let span = asked.unwrap_or_else(|| backoff.next());
-        let sleep = self.clock.sleep_until(now + self.jittered(span));
+        // What the cluster asked for is waited in full.
+        let span = asked.unwrap_or_else(|| self.jittered(backoff.next()));
+        let sleep = self.clock.sleep_until(now + span);
         or(sleep, back).await;
     }
 

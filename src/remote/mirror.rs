@@ -7,6 +7,8 @@
 
 use serde_json::{Value, json};
 
+use crate::object::references;
+
 const MIRROR: &str = "kubernetes.io/config.mirror";
 const HASH: &str = "kubernetes.io/config.hash";
 
@@ -86,7 +88,12 @@ fn bare(mut spec: Value) -> Value {
             strip(container, &gone);
         }
     }
+    let class = spec["priorityClassName"].as_str().unwrap_or_default();
+    let everywhere = matches!(class, "system-node-critical" | "system-cluster-critical");
     if let Some(fields) = spec.as_object_mut() {
+        if !everywhere {
+            fields.remove("priorityClassName");
+        }
         for refused in [
             "serviceAccountName",
             "serviceAccount",
@@ -116,7 +123,10 @@ fn stands_alone(volume: &Value) -> bool {
         "cephfs",
         "rbd",
     ];
-    if SOURCES.iter().any(|source| volume.get(source).is_some()) {
+    let alone = json!({"volumes": [volume]});
+    if SOURCES.iter().any(|source| volume.get(source).is_some())
+        || references::secrets(&alone).next().is_some()
+    {
         return false;
     }
     let sources = volume["projected"]["sources"].as_array();
@@ -226,6 +236,28 @@ mod tests {
     }
 
     #[test]
+    fn a_volume_that_names_a_secret_goes_with_its_mounts() {
+        let secret = json!({"name": "s"});
+        let mount = |name: &str| json!({"name": name, "mountPath": format!("/{name}")});
+        let mounts = ["disk", "flex", "open"].map(mount);
+        let pod = json!({"metadata": {"uid": "u"}, "spec": {
+            "volumes": [
+                {"name": "disk", "iscsi": {"iqn": "i", "secretRef": secret}},
+                {"name": "flex", "flexVolume": {"driver": "d", "secretRef": secret}},
+                {"name": "open", "iscsi": {"iqn": "i"}},
+            ],
+            "containers": [{"name": "c", "volumeMounts": mounts}],
+        }});
+        let spec = &picture(&pod, "pi", "n")["spec"];
+        let open = json!([{"name": "open", "iscsi": {"iqn": "i"}}]);
+        assert_eq!(spec["volumes"], open);
+        assert_eq!(
+            spec["containers"][0]["volumeMounts"],
+            json!([mount("open")])
+        );
+    }
+
+    #[test]
     fn a_picture_is_driven_out_by_no_taint() {
         let everything = json!({"operator": "Exists", "effect": "NoExecute"});
         let some = json!({"key": "k", "operator": "Exists"});
@@ -235,6 +267,15 @@ mod tests {
         ] {
             let pod = json!({"metadata": {"uid": "u"}, "spec": {"tolerations": before}});
             assert_eq!(picture(&pod, "pi", "n")["spec"]["tolerations"], after);
+        }
+    }
+
+    #[test]
+    fn a_picture_names_a_class_that_every_cluster_has_or_none() {
+        for (class, kept) in [("system-node-critical", true), ("system-own", false)] {
+            let pod = json!({"metadata": {"uid": "u"}, "spec": {"priorityClassName": class}});
+            let shown = &picture(&pod, "pi", "n")["spec"]["priorityClassName"];
+            assert_eq!(shown == class, kept, "{class}");
         }
     }
 
