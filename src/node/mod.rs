@@ -3,7 +3,7 @@
 //!
 //! ```text
 //!  start   directories ► clock ► store ► images ► runtime ► keys ► manifests ► kubelet ► API ► ready
-//!  stop    stopping ► sources and API ► (--exit-stops-pods, SIGPWR: pods, network) ► store flushed
+//!  stop    stopping ► sources and API ► (--exit-stops-pods, SIGPWR: pods, network, cluster) ► store flushed
 //! ```
 //! The only place that knows every part; it decides nothing about pods.
 
@@ -114,6 +114,7 @@ struct Node {
     background: Vec<Task<()>>,
     policy: PolicyFile,
     front: Rc<Front>,
+    joined: Option<join::Joined>,
 }
 
 impl Node {
@@ -187,6 +188,7 @@ impl Node {
             background,
             policy,
             front,
+            joined,
         })
     }
 
@@ -272,6 +274,9 @@ impl Node {
                     log::warn!("remove the pods' network and cgroups: {error}");
                 }
                 executable::release(&self.options.run_dir);
+                if let Some(joined) = &self.joined {
+                    joined.remote.rest().await;
+                }
             }
         }
         drop(self.background);

@@ -27,6 +27,10 @@ const MUTE_PERIOD: Duration = Duration::from_secs(5);
 const OUTAGE_MIN: Duration = Duration::from_secs(2);
 const RING_PERIOD: Duration = Duration::from_secs(120);
 
+/// Nobody has asked anything for so long: nobody has anything to say. Longer than statuses are gathered.
+const REST: Duration = Duration::from_millis(200);
+const REST_MAX: Duration = Duration::from_secs(2);
+
 /// How long the first answer is waited for: after a boot the network may be up a moment later.
 const FIRST_MAX: Duration = Duration::from_secs(5);
 
@@ -52,6 +56,8 @@ pub struct Link {
     rewinds: Cell<u32>,
     /// Knocks since the last that was answered.
     unanswered: Cell<u32>,
+    /// Each call under way holds it.
+    asking: Rc<()>,
 }
 
 /// Pauses that grow.
@@ -100,6 +106,7 @@ impl Link {
             turned: Event::new(),
             rewinds: Cell::new(0),
             unanswered: Cell::new(0),
+            asking: Rc::default(),
         }
     }
 
@@ -126,6 +133,23 @@ impl Link {
         }
     }
 
+    /// Waits until the cluster has heard what there is to say, as long as it answers; not for long.
+    pub async fn rest(&self) {
+        let until = self.clock.now() + REST_MAX;
+        let mut since = self.clock.now();
+        while self.is_up() {
+            let now = self.clock.now();
+            if Rc::strong_count(&self.asking) > 1 {
+                since = now;
+            }
+            let calm = since + REST;
+            if now >= calm.min(until) {
+                return;
+            }
+            self.wait(REST / 4).await;
+        }
+    }
+
     /// Resolves the next time that the cluster answers after an outage, or for the first time, or that there
     /// is a better way to it: what was begun before may never be answered.
     pub async fn back(&self) {
@@ -138,6 +162,7 @@ impl Link {
     }
 
     pub async fn call(&self, call: Call) -> Result<Reply, NoAnswer> {
+        let _asking = self.asking.clone();
         let begun = self.clock.now();
         let answer = self.cluster.call(call).await;
         self.note(begun, answer.as_ref().err());

@@ -96,6 +96,11 @@ impl Remote {
         Remote { link, clock }
     }
 
+    /// Waits, not for long, until the cluster has heard what this node had to say last.
+    pub async fn rest(&self) {
+        self.link.rest().await;
+    }
+
     /// Who makes the tokens of the cluster's pods.
     pub fn tokens(&self) -> Rc<dyn TokenSource> {
         Rc::new(ClusterTokens(self.link.clone()))

@@ -477,6 +477,30 @@ fn the_clusters_node_comes_along_and_is_looked_at_again_before_a_pod_is_doubted(
 }
 
 #[test]
+fn an_agent_that_leaves_waits_until_the_cluster_has_heard_of_it_but_not_for_long() {
+    let world = World::started(48);
+    world.api.put(SECRET, secret());
+    world.api.put(&pod_path("web"), bound("web"));
+    world.run(SECONDS(5));
+    let registry = world.registry.borrow().clone().expect("an agent");
+    let end = |ip: &str| {
+        let conditions = json!([{"type": "Ready", "status": "False"}]);
+        let status = json!({"phase": "Failed", "podIP": ip, "conditions": conditions});
+        let pod = world.pods().remove(0);
+        registry.update_status(&pod.key, pod.uid(), status);
+    };
+    end("10.0.0.1");
+    assert!(world.rest() < SECONDS(1));
+    assert_eq!(phase(&world, "web").as_deref(), Some("Failed"));
+    world.api.line.set(Line::Silent);
+    end("10.0.0.2");
+    let rested = world.rest();
+    assert!(rested >= SECONDS(2) && rested < SECONDS(3), "{rested:?}");
+    world.run(SECONDS(60));
+    assert!(world.rest() < SECONDS(1), "nobody is there");
+}
+
+#[test]
 fn a_pod_that_has_ended_in_the_clusters_eyes_does_not_run_again() {
     let world = World::new(8);
     let mut done = bound("job");

@@ -134,10 +134,12 @@ pub struct World {
     tasks: RefCell<Vec<Task<()>>>,
     pub registry: RefCell<Option<Registry>>,
     tokens: RefCell<Option<Rc<dyn TokenSource>>>,
+    remote: RefCell<Option<Rc<Remote>>>,
     /// Pods of the node's own, by name: their content's hash.
     pub manifests: RefCell<BTreeMap<String, String>>,
     /// What is in the kernel, and what was: an agent's death changes nothing of it.
     pub kernel: Kernel,
+    pub registration: Cell<Registration>,
     /// Of `--node-ip`; with any, a cloud has the node.
     pub node_ips: RefCell<Vec<std::net::IpAddr>>,
     /// What the flags say of the Node.
@@ -157,6 +159,8 @@ impl World {
             tasks: RefCell::default(),
             registry: RefCell::default(),
             tokens: RefCell::default(),
+            remote: RefCell::default(),
+            registration: Cell::new(Registration::Own),
             manifests: RefCell::default(),
             kernel: Rc::default(),
             node_ips: RefCell::default(),
@@ -187,11 +191,12 @@ impl World {
         self.registry.replace(Some(registry.clone()));
         let clock: Rc<dyn Clock> = Rc::new(self.time.clone());
         let door = Rc::new(Door(self.api.clone()));
-        let remote = Remote::new(door, clock, self.luck.clone());
+        let remote = Rc::new(Remote::new(door, clock, self.luck.clone()));
+        self.remote.replace(Some(remote.clone()));
         self.tokens.replace(Some(remote.tokens()));
         let options = remote::Options {
             node_name: NODE.to_owned(),
-            registration: Registration::Own,
+            registration: self.registration.get(),
             cloud: match self.node_ips.borrow().is_empty() {
                 true => Cloud::Nobody,
                 false => Cloud::External,
@@ -265,6 +270,25 @@ impl World {
         };
         self.tasks.borrow_mut().push(self.executor.spawn(asking));
         answer
+    }
+
+    /// How long the agent waits before it leaves, within five seconds.
+    pub fn rest(&self) -> Duration {
+        let (remote, time) = (self.remote.borrow().clone(), self.time.clone());
+        let (begun, ended) = (time.now(), Rc::new(Cell::new(None)));
+        let place = ended.clone();
+        let resting = async move {
+            remote.expect("an agent").rest().await;
+            place.set(Some(time.now()));
+        };
+        self.tasks.borrow_mut().push(self.executor.spawn(resting));
+        for _ in 0..500 {
+            if let Some(ended) = ended.get() {
+                return BootTime::since(ended, begun);
+            }
+            self.run(Duration::from_millis(10));
+        }
+        panic!("it rests for ever");
     }
 
     /// Lets everybody act for so long.
