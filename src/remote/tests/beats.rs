@@ -7,6 +7,7 @@ use serde_json::{Value, json};
 use super::cluster::Line;
 use super::world::{NODE, World, bound, pod_path};
 use super::{LEASE, SECONDS, SECRET, phase, secret};
+use crate::remote::Registration;
 
 #[test]
 fn a_renewal_that_hangs_does_not_cost_the_lease() {
@@ -131,6 +132,29 @@ fn a_cloud_is_told_which_addresses_were_named_at_this_start() {
         world.run(SECONDS(15));
     }
     assert_eq!(told(&world), "10.0.0.8,fd00::8");
+}
+
+#[test]
+fn a_node_that_others_have_to_make_is_reported_once_it_is_there() {
+    let world = World::new(45);
+    world.registration.set(Registration::Others);
+    world.api.put(SECRET, secret());
+    world.api.put(&pod_path("web"), bound("web"));
+    world.start();
+    world.run(SECONDS(120));
+    assert_eq!(world.api.get("/api/v1/nodes/pi"), None);
+    assert_eq!(world.api.get(LEASE), None);
+    let asked = world.api.calls.borrow().len();
+    assert!(asked < 60, "{asked} calls for nothing");
+    let labels = json!({"made": "by hand"});
+    let node = json!({"metadata": {"name": NODE, "labels": labels}});
+    world.api.put("/api/v1/nodes/pi", node);
+    world.run(SECONDS(12));
+    let node = world.api.get("/api/v1/nodes/pi").expect("a Node");
+    assert_eq!(node["metadata"]["labels"]["made"], "by hand");
+    assert_eq!(node["status"]["conditions"][0]["status"], "True");
+    assert!(world.api.get(LEASE).is_some());
+    assert_eq!(phase(&world, "web").as_deref(), Some("Running"));
 }
 
 #[test]

@@ -48,7 +48,7 @@ pub struct Api {
     pub broken: Event,
     /// How long a watch takes to open.
     pub opening: Cell<Duration>,
-    /// Calls that begin like this (`Patch /api/v1/…`), and with what they are refused.
+    /// Calls and watches that begin like this (`Patch /api/v1/…`), and with what they are refused.
     pub refused: RefCell<BTreeMap<String, Reply>>,
     /// Calls and watches (`Watch /api/v1/…`) that begin like this, and find nobody.
     pub dropped: RefCell<Vec<&'static str>>,
@@ -56,6 +56,8 @@ pub struct Api {
     pub dropping: Cell<Duration>,
     /// Whether watches say what nobody understands.
     pub garbled: Cell<bool>,
+    /// The code of the error that watches end with.
+    pub error: Cell<Option<u16>>,
     /// How many watches were asked for.
     pub watches: Cell<usize>,
     uids: Cell<u64>,
@@ -94,6 +96,7 @@ impl Api {
             dropped: RefCell::default(),
             dropping: Cell::default(),
             garbled: Cell::default(),
+            error: Cell::default(),
             watches: Cell::default(),
             uids: Cell::new(0),
         })
@@ -175,12 +178,16 @@ impl Api {
         drops
     }
 
-    fn answer(&self, call: &Call) -> Reply {
-        let asked = format!("{:?} {}", call.verb, call.path);
+    fn refuses(&self, asked: &str) -> Option<Reply> {
         let refused = self.refused.borrow();
         let mut refusals = refused.iter();
-        if let Some((_, reply)) = refusals.find(|(begin, _)| asked.starts_with(*begin)) {
-            return reply.clone();
+        let found = refusals.find(|(begin, _)| asked.starts_with(*begin))?;
+        Some(found.1.clone())
+    }
+
+    fn answer(&self, call: &Call) -> Reply {
+        if let Some(reply) = self.refuses(&format!("{:?} {}", call.verb, call.path)) {
+            return reply;
         }
         let (path, _) = call.path.split_once('?').unwrap_or((&call.path, ""));
         let object = path.strip_suffix("/status").unwrap_or(path);
@@ -307,8 +314,9 @@ impl Watch for Events {
                         if self.api.garbled.get() {
                             return Err(NoAnswer::Unusable("<html>".to_owned()));
                         }
-                        if self.after < self.api.floor.get() {
-                            return Ok(Some(json!({"type": "ERROR", "object": {"code": 410}})));
+                        let gone = (self.after < self.api.floor.get()).then_some(410);
+                        if let Some(code) = self.api.error.get().or(gone) {
+                            return Ok(Some(json!({"type": "ERROR", "object": {"code": code}})));
                         }
                         if let Some(event) = self.ready() {
                             return Ok(Some(event));
@@ -380,6 +388,9 @@ impl Cluster for Door {
                     api.clock.sleep_until(api.clock.now() + TIMEOUT).await;
                     return Err(unreachable("late"));
                 }
+            }
+            if let Some(reply) = api.refuses(&format!("Watch {path}")) {
+                return Err(NoWatch::Refused(reply));
             }
             let opening = api.opening.get();
             api.clock.sleep_until(api.clock.now() + opening).await;

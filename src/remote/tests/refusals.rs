@@ -268,6 +268,64 @@ fn after_what_nobody_understands_all_is_listed_again() {
 }
 
 #[test]
+fn a_watch_that_is_refused_goes_on_where_it_was_or_begins_with_a_list() {
+    for (code, lists) in [
+        (401, true),
+        (403, true),
+        (429, false),
+        (500, true),
+        (503, false),
+    ] {
+        for opened in [false, true] {
+            let world = running(46, &["web"]);
+            let before = calls(&world, "Get /api/v1/pods?");
+            let watch = "Watch /api/v1/pods?".to_owned();
+            match opened {
+                true => world.api.error.set(Some(code)),
+                false => drop(
+                    world
+                        .api
+                        .refused
+                        .borrow_mut()
+                        .insert(watch, status(code, "no")),
+                ),
+            }
+            world.api.broken.notify(usize::MAX);
+            world.api.put(&pod_path("new"), bound("new"));
+            world.run(SECONDS(120));
+            let listed = calls(&world, "Get /api/v1/pods?") - before;
+            assert!(listed < 12, "{code}: {listed} lists");
+            assert_eq!(listed > 0, lists, "{code}, opened: {opened}");
+            let told = phase(&world, "new");
+            let seen = if lists { "Running" } else { "Pending" };
+            assert_eq!(told.as_deref(), Some(seen), "{code}, opened: {opened}");
+            world.api.error.set(None);
+            world.api.refused.borrow_mut().clear();
+            world.run(SECONDS(35));
+            assert_eq!(phase(&world, "new").as_deref(), Some("Running"));
+        }
+    }
+}
+
+#[test]
+fn a_pause_that_the_cluster_asks_for_is_waited_in_full() {
+    let world = World::started(47);
+    let busy = Reply {
+        retry_after: Some(SECONDS(40)),
+        ..status(429, "slowly")
+    };
+    world.run(SECONDS(2));
+    let pods = "Get /api/v1/pods?";
+    world.api.refused.borrow_mut().insert(pods.to_owned(), busy);
+    world.api.forget();
+    world.api.broken.notify(usize::MAX);
+    world.run(SECONDS(100));
+    let before = calls(&world, pods);
+    world.run(SECONDS(4000));
+    assert_eq!(calls(&world, pods) - before, 100);
+}
+
+#[test]
 fn a_token_that_is_refused_is_not_one_that_nobody_was_asked_for() {
     let world = World::started(41);
     world.run(SECONDS(2));
