@@ -48,7 +48,7 @@ impl Clock for Ahead {
 }
 
 /// A node of a cluster: its port is as open as can be for whoever uses the API.
-struct Place {
+pub struct Place {
     node: Node,
     office: Office,
     cluster: Arc<Cluster>,
@@ -57,7 +57,7 @@ struct Place {
 }
 
 impl Place {
-    fn open() -> Place {
+    pub fn open() -> Place {
         let cluster = Arc::new(Cluster::default());
         let node = Node::with(Setup {
             cluster: cluster.clone(),
@@ -103,11 +103,11 @@ impl Place {
         place
     }
 
-    fn cluster<T>(&self, change: impl FnOnce(&mut ClusterState) -> T) -> T {
+    pub fn cluster<T>(&self, change: impl FnOnce(&mut ClusterState) -> T) -> T {
         change(&mut self.cluster.state.lock().expect("no panic"))
     }
 
-    fn later(&self, minutes: u64) {
+    pub fn later(&self, minutes: u64) {
         let by = &self.clock.by;
         by.set(by.get() + Duration::from_secs(60 * minutes));
     }
@@ -140,7 +140,7 @@ impl Place {
         })
     }
 
-    fn bearer(&self, token: &str, method: &str, path: &str) -> (u16, String) {
+    pub fn bearer(&self, token: &str, method: &str, path: &str) -> (u16, String) {
         let authorization = format!("Authorization: Bearer {token}\r\n");
         self.ask(&From::Kubelet(None), method, path, &authorization)
     }
@@ -155,8 +155,8 @@ fn forbidden(user: &str, verb: &str, subresources: &str) -> String {
 /// Questions to the cluster at one time.
 const UNDER_WAY_MAX: usize = 8;
 
-const NOBODY: &str = "Unauthorized\n";
-const SILENT: &str = "Unauthorized: the cluster cannot be asked\n";
+pub const NOBODY: &str = "Unauthorized\n";
+pub const SILENT: &str = "Unauthorized: the cluster cannot be asked\n";
 
 #[test]
 fn who_gets_in_is_the_clusters_word_and_never_the_apis_modes() {

@@ -14,6 +14,7 @@ mod node;
 mod objects;
 mod office;
 mod patches;
+mod reviews;
 mod semantics;
 mod spdy;
 mod streams;

@@ -361,6 +361,8 @@ pub struct Cluster {
 #[derive(Default)]
 pub struct ClusterState {
     pub answers: bool,
+    /// With this status, whatever is asked.
+    pub refuses: Option<u16>,
     /// It says nothing until the other end is dropped.
     pub gate: Option<async_channel::Receiver<()>>,
     /// Token and user.
@@ -379,6 +381,14 @@ impl Cluster {
         }
         let body = call.body.clone().expect("a body");
         state.asked.push(body.clone());
+        let reply = |status, body| world::Reply {
+            status,
+            body,
+            retry_after: None,
+        };
+        if let Some(status) = state.refuses {
+            return Ok(reply(status, Value::Null));
+        }
         let spec = &body["spec"];
         let status = match body["kind"].as_str() {
             Some("TokenReview") => {
@@ -403,11 +413,7 @@ impl Cluster {
                 json!({"allowed": allowed})
             }
         };
-        Ok(world::Reply {
-            status: 201,
-            body: json!({"status": status}),
-            retry_after: None,
-        })
+        Ok(reply(201, json!({"status": status})))
     }
 }
 
