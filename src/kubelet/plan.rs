@@ -3,7 +3,7 @@
 //! ```text
 //!                     ┌── ending: Deleted, Shutdown ──► stop all, tear down, done
 //!   plan(situation) ──┼── final phase recorded ───────► release what the kernel still holds
-//!                     └── living ──► sandbox ─► init 1..n ─► sidecars and regular containers
+//!                     └── living ──► sandbox ─► init 1..n ─► sidecars and regular 1..n
 //! ```
 //!
 //! It is asked again after every step, every change and every deadline, so it never plans ahead:
@@ -290,6 +290,8 @@ pub fn exit_of(container: &ContainerObserved) -> Option<&Exit> {
 mod ending_tests;
 #[cfg(test)]
 mod ephemeral_tests;
+#[cfg(test)]
+mod order_tests;
 #[cfg(test)]
 mod reboot_tests;
 #[cfg(test)]

@@ -64,6 +64,10 @@ pub(super) fn advance(situation: &Situation<'_>, plan: &mut Plan) {
     prepare_volumes(situation, plan, !wanted.is_empty());
     let sandbox = prepare_sandbox(situation, plan, !wanted.is_empty());
     for (container, need) in wanted {
+        let sandbox = match has_to_queue(situation, plan, container) {
+            true => Sandbox::Coming,
+            false => sandbox,
+        };
         start(situation, plan, container, need, sandbox);
     }
 }
@@ -462,6 +466,28 @@ fn prepare_sandbox(situation: &Situation<'_>, plan: &mut Plan, needed: bool) -> 
 enum Sandbox {
     Ready,
     Coming,
+}
+
+/// A regular container starts once those before it have, and their postStart is over. One that failed
+/// and waits for its next try holds nobody up.
+/// Source: Kubernetes pkg/kubelet/kuberuntime (SyncPod).
+fn has_to_queue(situation: &Situation<'_>, plan: &Plan, container: &ContainerView) -> bool {
+    let regular = situation.view.with_role(Role::Regular);
+    let mut before = regular.take_while(|c| c.name != container.name);
+    container.role == Role::Regular && before.any(|c| is_on_its_way(situation, plan, &c.name))
+}
+
+fn is_on_its_way(situation: &Situation<'_>, plan: &Plan, name: &str) -> bool {
+    let memory = situation.memory;
+    if let Some(made) = situation.latest(name)
+        && let ContainerState::Running { .. } = made.state
+    {
+        let health = memory.health(name, &made.id);
+        return health.is_some_and(|h| !h.hook_done && h.condemned.is_none());
+    }
+    let own =
+        |target: &Target| matches!(target, Target::Image(c) | Target::Container(c) if c == name);
+    memory.busy.iter().any(own) || plan.steps.iter().any(|step| own(&step.target()))
 }
 
 /// Moves one container towards its next instance: back-off, image, sandbox, start.

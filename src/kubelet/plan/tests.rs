@@ -217,21 +217,6 @@ fn a_new_pod_gets_volumes_sandbox_and_images_at_once() {
 }
 
 #[test]
-fn containers_start_together_once_the_sandbox_is_ready() {
-    let case = Case::new(pod("Always", &["a", "b"])).sandbox(READY);
-    assert_eq!(case.steps(), ["start a.0", "start b.0"]);
-}
-
-#[test]
-fn nothing_is_begun_on_a_busy_target() {
-    let case = Case::new(pod("Always", &["a", "b"])).sandbox(READY);
-    let case = case.remember(|m| {
-        m.busy.insert(Target::Container("a".into()));
-    });
-    assert_eq!(case.steps(), ["start b.0"]);
-}
-
-#[test]
 fn a_running_pod_needs_nothing_and_no_timer() {
     let case = Case::new(pod("Always", &["web"]))
         .sandbox(READY)

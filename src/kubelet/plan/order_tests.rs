@@ -1,0 +1,76 @@
+//! Who starts when: regular containers one after the other.
+
+use super::tests::*;
+use super::*;
+use crate::kubelet::memory::{Condemned, Health, ImageState, Trouble};
+
+fn with_health(case: Case, name: &str, change: impl FnOnce(&mut Health)) -> Case {
+    case.remember(|m| change(m.checkpoint.health.get_mut(name).unwrap()))
+}
+
+fn busy(case: Case, target: Target) -> Case {
+    case.remember(|m| {
+        m.busy.insert(target);
+    })
+}
+
+fn no_image(case: Case, name: &str) -> Case {
+    case.remember(|m| m.container_mut(name).image = ImageState::Unknown)
+}
+
+#[test]
+fn a_regular_container_starts_once_the_one_before_has_and_its_hook_is_over() {
+    let case = || Case::new(pod("Always", &["a", "b"])).sandbox(READY);
+    let hook = |change: fn(&mut Health)| with_health(case().running("a", 0), "a", change);
+    for (case, steps) in [
+        (case(), vec!["start a.0"]),
+        (busy(case(), Target::Container("a".into())), vec![]),
+        (case().running("a", 0), vec!["start b.0"]),
+        (hook(|health| health.hook_done = false), vec![]),
+    ] {
+        assert_eq!(case.steps(), steps);
+    }
+    // Images are fetched meanwhile.
+    let images = || no_image(case(), "a");
+    assert_eq!(no_image(images(), "b").steps(), ["image a", "image b"]);
+    let pulling = || busy(images(), Target::Image("a".into()));
+    assert_eq!(pulling().steps(), [""; 0]);
+    assert_eq!(pulling().plan().waiting["b"].reason, "ContainerCreating");
+    assert_eq!(no_image(pulling(), "b").steps(), ["image b"]);
+}
+
+#[test]
+fn a_container_that_failed_and_waits_holds_nobody_up() {
+    let case = || Case::new(pod("Always", &["a", "b"])).sandbox(READY);
+    let trouble = |reason: &str| Trouble {
+        reason: reason.into(),
+        message: String::new(),
+        retry_at: at(1010),
+    };
+    let image = case().remember(|m| {
+        m.container_mut("a").image = ImageState::Failed(trouble("ErrImagePull"));
+    });
+    assert_eq!(image.steps(), ["start b.0"]);
+    let config = case().remember(|m| {
+        m.container_mut("a").trouble = Some(trouble("CreateContainerConfigError"));
+    });
+    assert_eq!(config.steps(), ["start b.0"]);
+    let hash = case().view.containers[0].hash.clone();
+    let crashed = case().exited("a", 0, 1, 995).remember(|m| {
+        m.back_off_mut("a", &hash).restarted(at(990), at(990));
+    });
+    assert_eq!(crashed.steps(), ["start b.0"]);
+    let ended = Case::new(pod("OnFailure", &["a", "b"])).sandbox(READY);
+    let ended = ended.exited("a", 0, 0, 900);
+    assert_eq!(ended.steps(), ["record - a", "start b.0"]);
+    let condemned = with_health(case().running("a", 0), "a", |health| {
+        health.hook_done = false;
+        health.condemned = Some(Condemned {
+            message: "FailedPostStartHook".into(),
+            grace: Duration::ZERO,
+        });
+    });
+    assert_eq!(condemned.steps(), ["kill a.0", "start b.0"]);
+    // Nor does one that comes after it.
+    assert_eq!(case().running("b", 0).steps(), ["start a.0"]);
+}
