@@ -13,6 +13,8 @@
 mod ending;
 mod living;
 
+pub use ending::has_its_turn;
+
 use std::collections::BTreeMap;
 use std::time::Duration;
 
@@ -78,6 +80,8 @@ pub enum Step {
         id: ContainerId,
         message: String,
         deadline: BootTime,
+        /// The signal comes after the end of those that go before: [`has_its_turn`].
+        in_turn: bool,
     },
     RemoveContainer {
         id: ContainerId,
@@ -203,16 +207,13 @@ impl Situation<'_> {
     }
 
     /// Whether a start is under way, so that a live instance may appear any moment.
-    fn is_starting(&self, role: Option<Role>) -> bool {
+    fn is_starting(&self) -> bool {
         let mut containers = self.view.containers.iter();
-        containers.any(|c| {
-            role.is_none_or(|role| c.role == role)
-                && self.memory.is_busy(&Target::Container(c.name.clone()))
-        })
+        containers.any(|c| self.memory.is_busy(&Target::Container(c.name.clone())))
     }
 
     fn kill(&self, plan: &mut Plan, target: &ContainerObserved, message: &str, grace: Duration) {
-        self.kill_by(plan, target, message, self.now + grace);
+        self.kill_by(plan, target, message, self.now + grace, false);
     }
 
     fn kill_by(
@@ -221,6 +222,7 @@ impl Situation<'_> {
         target: &ContainerObserved,
         message: &str,
         deadline: BootTime,
+        in_turn: bool,
     ) {
         self.try_again(
             plan,
@@ -229,6 +231,7 @@ impl Situation<'_> {
                 id: target.id.clone(),
                 message: message.to_owned(),
                 deadline,
+                in_turn,
             },
         );
     }

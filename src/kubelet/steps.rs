@@ -11,7 +11,7 @@ use super::core::{Core, EventKind};
 use super::env::EnvContext;
 use super::memory::{EndCause, Final, Health, ImageState};
 use super::outcome::{Outcome, StartFailure};
-use super::plan::{Step, latest};
+use super::plan::{Step, has_its_turn, is_live, latest};
 use super::tokens::{self, Tokens};
 use super::view::{ContainerView, PodView, Role};
 use super::worker::Shared;
@@ -21,8 +21,8 @@ use super::{
 };
 use crate::object::{Key, Kind, Object, Origin, Unhonoured};
 use crate::world::{
-    Area, BootTime, ContainerId, ContainerState, DiskError, RemoveError, RuntimeError, Stamp,
-    not_before_build,
+    Area, BootTime, ContainerId, ContainerState, DiskError, PodObserved, RemoveError, RuntimeError,
+    Stamp, not_before_build,
 };
 
 /// A container has at least this long to answer its stop signal, whatever preStop or the
@@ -67,12 +67,14 @@ pub async fn run(shared: Rc<Shared>, view: Rc<PodView>, step: Step) -> Outcome {
             id,
             message,
             deadline,
+            in_turn,
         } => {
             let container = view.container(&container);
             let order = Kill {
                 id,
                 message,
                 deadline,
+                in_turn,
             };
             Outcome::Killed(kill(&shared, &view, container, order).await)
         }
@@ -352,6 +354,7 @@ struct Kill {
     id: ContainerId,
     message: String,
     deadline: BootTime,
+    in_turn: bool,
 }
 
 /// preStop, stop signal, patience until the deadline, kill; returns once the end was seen.
@@ -371,6 +374,10 @@ async fn kill(
         && core.world.clock.now() < order.deadline
     {
         pre_stop(shared, view, container, &order).await;
+        if order.in_turn {
+            let turn = |observed: &PodObserved| has_its_turn(view, container, observed);
+            wait(shared, &turn, &|| shortened(shared, order.deadline)).await;
+        }
     }
     let least = core.world.clock.now() + STOP_MIN;
     let deadline = order.deadline.max(least);
@@ -378,7 +385,8 @@ async fn kill(
         Ok(()) | Err(RuntimeError::NotFound(_)) => {}
         Err(error) => log::warn!("{}: {error}; waiting for the kill", view.key),
     }
-    if has_ended(shared, &order.id, || shortened(shared, deadline).max(least)).await {
+    let patience = || shortened(shared, deadline).max(least);
+    if has_ended(shared, &order.id, &patience).await {
         return Ok(());
     }
     match runtime.kill_container(&shared.uid, &order.id).await {
@@ -386,7 +394,7 @@ async fn kill(
         Err(error) => return Err(error),
     }
     let until = core.world.clock.now() + KILL_WAIT;
-    if has_ended(shared, &order.id, || until).await {
+    if has_ended(shared, &order.id, &|| until).await {
         Ok(())
     } else {
         let id = &order.id;
@@ -419,7 +427,7 @@ async fn pre_stop(shared: &Shared, view: &PodView, container: &ContainerView, or
     let action = Action::of_hook(hook);
     let run = run_hook(shared, view, container, &order.id, &action, Some(left));
     let ended = async {
-        has_ended(shared, &order.id, || order.deadline).await;
+        has_ended(shared, &order.id, &|| order.deadline).await;
         Ok(())
     };
     if let Err(text) = futures_lite::future::or(run, ended).await {
@@ -442,17 +450,24 @@ fn may_pre_stop(shared: &Shared, container: &ContainerView, id: &ContainerId) ->
 }
 
 /// Waits until the instance has ended or is gone (true), or `deadline()` has passed (false).
-async fn has_ended(shared: &Shared, id: &ContainerId, deadline: impl Fn() -> BootTime) -> bool {
+async fn has_ended(shared: &Shared, id: &ContainerId, deadline: &dyn Fn() -> BootTime) -> bool {
+    let ended = |observed: &PodObserved| {
+        let instance = observed.containers.iter().find(|c| c.id == *id);
+        !instance.is_some_and(is_live)
+    };
+    wait(shared, &ended, deadline).await
+}
+
+/// Waits until it is so (true), or `deadline()` has passed (false).
+async fn wait(
+    shared: &Shared,
+    so: &dyn Fn(&PodObserved) -> bool,
+    deadline: &dyn Fn() -> BootTime,
+) -> bool {
     let core = &shared.core;
     loop {
         let listener = shared.pulse.listen();
-        let observed = core.world.runtime.observe(&shared.uid);
-        let instance = observed.containers.iter().find(|c| c.id == *id);
-        let live = instance.is_some_and(|c| match c.state {
-            ContainerState::Created | ContainerState::Running { .. } => true,
-            ContainerState::Exited(_) => false,
-        });
-        if !live {
+        if so(&core.world.runtime.observe(&shared.uid)) {
             return true;
         }
         let until = deadline();

@@ -2,17 +2,16 @@
 //! is given back.
 //!
 //! ```text
-//!   live regular and init ─► killed together ─► sidecars, last started first ─► nothing live
+//!   all that lives: preStop ─► stop signal, to sidecars in their turn ─► nothing live
 //!        Deleted, Shutdown: ─► TearDown ─► done
 //!        DeadlineExceeded, Evicted, Rejected: ─► Record ─► Release
 //! ```
 
 use super::super::memory::{EndCause, Ending, Final, FinalExit, FinalPhase, LastExit, Target};
-use super::super::view::{RestartPolicy, Role};
+use super::super::view::{ContainerView, PodView, RestartPolicy, Role};
 use super::living::record_final_exits;
 use super::{Plan, Situation, Step, exit_of, is_live, latest, previous};
-use crate::object::order;
-use crate::world::ContainerObserved;
+use crate::world::{BootTime, ContainerObserved, PodObserved};
 
 /// The pod is not wanted any more.
 pub(super) fn stop_and_tear_down(situation: &Situation<'_>, ending: &Ending, plan: &mut Plan) {
@@ -22,7 +21,7 @@ pub(super) fn stop_and_tear_down(situation: &Situation<'_>, ending: &Ending, pla
         plan.done = true;
         return;
     }
-    if !stop_all(situation, ending, plan) {
+    if !stop_all(situation, ending.deadline(), plan) {
         return;
     }
     if ending.overdue && memory.finals.phase.is_none() {
@@ -62,7 +61,7 @@ fn comes_back(situation: &Situation<'_>, ending: &Ending) -> bool {
 
 /// The pod's time is up, or the node needs what it has: it stays as a failed one.
 pub(super) fn stop_and_record(situation: &Situation<'_>, ending: &Ending, plan: &mut Plan) {
-    if !stop_all(situation, ending, plan) {
+    if !stop_all(situation, ending.deadline(), plan) {
         return record_final_exits(situation, plan);
     }
     begin_record(situation, failed(situation, ending), plan);
@@ -102,7 +101,7 @@ pub(super) fn release(situation: &Situation<'_>, plan: &mut Plan) {
         live = true;
         situation.kill(plan, instance, "pod has finished", grace);
     }
-    if live || situation.is_starting(None) {
+    if live || situation.is_starting() {
         return;
     }
     match &memory.tear_down_trouble {
@@ -111,37 +110,36 @@ pub(super) fn release(situation: &Situation<'_>, plan: &mut Plan) {
     }
 }
 
-/// Kills what lives in the order of KEP-753 (sidecars last, in reverse). True once nothing does.
-fn stop_all(situation: &Situation<'_>, ending: &Ending, plan: &mut Plan) -> bool {
-    let deadline = ending.deadline();
-    let is_sidecar = |role: Option<Role>| role == Some(Role::Sidecar);
-    let mut sidecars = Vec::new();
-    let mut others = false;
+/// Kills what lives, all within one grace. True once nothing does.
+pub(super) fn stop_all(situation: &Situation<'_>, deadline: BootTime, plan: &mut Plan) -> bool {
+    let live = |name: &str| situation.latest(name).is_some_and(is_live);
+    // What is just being made may have to go before a sidecar.
+    let coming = situation.view.containers.iter().any(|c| {
+        let target = Target::Container(c.name.clone());
+        situation.memory.is_busy(&target) && !live(&c.name)
+    });
+    let mut quiet = !situation.is_starting();
     for (instance, view) in situation.live() {
-        if is_sidecar(view.map(|v| v.role)) {
-            let position = situation.view.containers.iter();
-            let position = position.take_while(|c| c.name != instance.name).count();
-            sidecars.push((position, instance));
-        } else {
-            others = true;
+        quiet = false;
+        let in_turn = view.is_some_and(|v| v.role == Role::Sidecar);
+        if !(in_turn && coming) {
             let message = format!("Stopping container {}", instance.name);
-            situation.kill_by(plan, instance, &message, deadline);
+            situation.kill_by(plan, instance, &message, deadline, in_turn);
         }
     }
-    let first = [Role::Regular, Role::Init, Role::Ephemeral];
-    let starting = first.iter().any(|role| situation.is_starting(Some(*role)));
-    if others || starting {
-        return false;
-    }
-    order::sort_by_key(&mut sidecars, |(position, _)| *position);
-    match sidecars.last() {
-        Some((_, instance)) => {
-            let message = format!("Stopping container {}", instance.name);
-            situation.kill_by(plan, instance, &message, deadline);
-            false
-        }
-        None => !situation.is_starting(Some(Role::Sidecar)),
-    }
+    quiet
+}
+
+/// Whether a sidecar's stop signal may come: regular containers and later sidecars have ended.
+/// Source: Kubernetes pkg/kubelet/kuberuntime/kuberuntime_termination_order.go.
+pub fn has_its_turn(view: &PodView, sidecar: &ContainerView, observed: &PodObserved) -> bool {
+    let live = observed.containers.iter().filter(|c| is_live(c));
+    let mut live = live.filter_map(|c| view.container(&c.name));
+    !live.any(|c| match c.role {
+        Role::Regular => true,
+        Role::Sidecar => c.index > sidecar.index,
+        Role::Init | Role::Ephemeral => false,
+    })
 }
 
 /// The end of the pod, with what its status shows of the sandbox that goes with it.
@@ -200,9 +198,4 @@ pub(super) fn begin_record(situation: &Situation<'_>, record: Final, plan: &mut 
         Some(at) if situation.now < at => plan.wake(at),
         Some(_) | None => plan.begin(memory, Step::Record(Box::new(record))),
     }
-}
-
-/// Whether no instance of the pod can still do anything.
-pub(super) fn is_quiet(situation: &Situation<'_>) -> bool {
-    !situation.observed.containers.iter().any(is_live) && !situation.is_starting(None)
 }

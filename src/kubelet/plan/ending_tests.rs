@@ -27,7 +27,7 @@ fn the_record_of_an_end_keeps_address_and_last_state() {
 }
 
 #[test]
-fn a_deleted_pod_stops_its_containers_then_its_sidecars_then_is_torn_down() {
+fn a_deleted_pod_stops_its_containers_and_sidecars_in_turn_then_is_torn_down() {
     let spec = with_init("Always", vec![sidecar("s1"), sidecar("s2")], &["a", "b"]);
     let case = || {
         Case::new(spec.clone())
@@ -39,15 +39,38 @@ fn a_deleted_pod_stops_its_containers_then_its_sidecars_then_is_torn_down() {
         .running("s2", 0)
         .running("a", 0)
         .running("b", 0);
-    assert_eq!(all.steps(), ["kill a.0", "kill b.0"]);
-    let sidecars = case()
-        .running("s1", 0)
-        .running("s2", 0)
-        .exited("a", 0, 0, 999);
-    assert_eq!(sidecars.steps(), ["kill s2.0"]);
+    let (s1, s2) = ("kill s1.0 in turn", "kill s2.0 in turn");
+    assert_eq!(all.steps(), [s1, s2, "kill a.0", "kill b.0"]);
+    // One that is just being made may have to go before them.
+    let starting = case().running("s1", 0).remember(|m| {
+        m.busy.insert(Target::Container("a".into()));
+    });
+    assert_eq!(starting.steps(), [""; 0]);
+    let killed = starting.running("a", 0);
+    assert_eq!(killed.steps(), [s1]);
     let none = case().exited("a", 0, 0, 999);
     assert_eq!(none.steps(), ["tear down"]);
     assert!(none.remember(|m| m.torn_down = true).plan().done);
+}
+
+#[test]
+fn the_signal_of_a_sidecar_comes_after_regular_containers_and_later_sidecars() {
+    let mut spec = with_init("Always", vec![sidecar("s1"), sidecar("s2")], &["a"]);
+    spec["ephemeralContainers"] = serde_json::json!([{"name": "debug", "image": "busybox"}]);
+    let case = || {
+        let case = Case::new(spec.clone()).sandbox(READY);
+        case.running("s1", 0).running("debug", 0)
+    };
+    let turn = |case: &Case, name: &str| {
+        let sidecar = case.view.container(name).unwrap();
+        has_its_turn(&case.view, sidecar, &case.observed)
+    };
+    let all = case().running("s2", 0).running("a", 0);
+    assert!(!turn(&all, "s1") && !turn(&all, "s2"));
+    let regular_ended = case().running("s2", 0).exited("a", 0, 0, 999);
+    assert!(!turn(&regular_ended, "s1") && turn(&regular_ended, "s2"));
+    let one_left = case().exited("s2", 0, 0, 999).exited("a", 0, 0, 999);
+    assert!(turn(&one_left, "s1"));
 }
 
 #[test]

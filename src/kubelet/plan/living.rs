@@ -6,7 +6,7 @@ use std::time::Duration;
 use super::super::memory::{ContainerMemory, EndCause, ImageState, Target, Trouble, Volumes};
 use super::super::resize::{Change, change, in_place};
 use super::super::view::{ContainerView, RestartPolicy, Role};
-use super::ending::{begin_record, final_phase, is_quiet, with_exits};
+use super::ending::{begin_record, final_phase, stop_all, with_exits};
 use super::{Plan, Situation, Step, Waiting, exit_of, is_live};
 use crate::world::{BootTime, ContainerObserved, ContainerState, SandboxState};
 
@@ -185,17 +185,10 @@ fn is_replaced(
     changed && health.is_some_and(|h| h.condemned.is_some())
 }
 
-/// Stops sidecars, last started first, then makes the end durable.
+/// Stops what still runs, as sidecars do, then makes the end durable.
 fn finish(situation: &Situation<'_>, phase: &str, plan: &mut Plan) {
-    let live_sidecar = situation.view.containers.iter().rev().find_map(|c| {
-        let instance = situation.latest(&c.name)?;
-        is_live(instance).then_some(instance)
-    });
-    if let Some(instance) = live_sidecar {
-        let message = format!("Stopping container {}", instance.name);
-        situation.kill(plan, instance, &message, situation.view.grace);
-    }
-    if !is_quiet(situation) {
+    let deadline = situation.now + situation.view.grace;
+    if !stop_all(situation, deadline, plan) {
         // What has ended is told while the rest stops, so it is recorded now.
         return record_final_exits(situation, plan);
     }
@@ -448,7 +441,7 @@ fn prepare_sandbox(situation: &Situation<'_>, plan: &mut Plan, needed: bool) -> 
         .filter(|sandbox| sandbox.attempt > 0)
         .map(|sandbox| sandbox.created.boot + SANDBOX_INTERVAL_MIN);
     let anything_live = situation.observed.containers.iter().any(is_live);
-    if !needed || anything_live || situation.is_starting(None) {
+    if !needed || anything_live || situation.is_starting() {
         return Sandbox::Coming;
     }
     if matches!(memory.volumes, Volumes::Failed(..)) {

@@ -161,7 +161,10 @@ pub(super) fn short(step: &Step) -> String {
             container, attempt, ..
         } => format!("start {container}.{attempt}"),
         Step::PostStart { container, .. } => format!("hook {container}"),
-        Step::Kill { id, .. } => format!("kill {id}"),
+        Step::Kill { id, in_turn, .. } => {
+            let turn = if *in_turn { " in turn" } else { "" };
+            format!("kill {id}{turn}")
+        }
         Step::RemoveContainer { id } => format!("remove {id}"),
         Step::Record(record) => {
             let names: Vec<&str> = record.exits.keys().map(String::as_str).collect();
@@ -314,10 +317,11 @@ fn sidecars_are_restarted_under_any_policy_but_never_keep_a_pod_alive() {
     let crashed = case().exited("s1", 0, 1, 900).running("web", 0);
     assert_eq!(crashed.steps(), ["start s1.1"]);
     let done = case().running("s1", 0).exited("web", 0, 0, 900);
-    assert_eq!(done.steps(), ["kill s2.0", "record - web"]);
+    let both = ["kill s2.0 in turn", "kill s1.0 in turn", "record - web"];
+    assert_eq!(done.steps(), both);
     let done = Case::new(spec.clone()).sandbox(READY).running("s1", 0);
     let done = done.exited("web", 0, 0, 900).exited("s2", 0, 137, 950);
-    assert_eq!(done.steps(), ["kill s1.0", "record - web"]);
+    assert_eq!(done.steps(), ["kill s1.0 in turn", "record - web"]);
 }
 
 #[test]
