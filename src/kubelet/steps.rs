@@ -427,7 +427,7 @@ async fn pre_stop(shared: &Shared, view: &PodView, container: &ContainerView, or
     let action = Action::of_hook(hook);
     let run = run_hook(shared, view, container, &order.id, &action, Some(left));
     let ended = async {
-        has_ended(shared, &order.id, &|| order.deadline).await;
+        has_ended(shared, &order.id, &|| shortened(shared, order.deadline)).await;
         Ok(())
     };
     if let Err(text) = futures_lite::future::or(run, ended).await {
