@@ -27,7 +27,7 @@ use super::records;
 use super::resize::{self, Change, change};
 use super::status::{Facts, status};
 use super::steps;
-use super::view::{ContainerView, PodView, ProbeKind};
+use super::view::{ContainerView, PodView, ProbeKind, Role};
 use crate::object::Problem;
 use crate::object::gather::Gather;
 use crate::world::{Area, BootTime, ContainerState, PodObserved, Uid};
@@ -448,7 +448,9 @@ fn mark_replaced(
     container: &ContainerView,
 ) {
     let why = match change(container, instance) {
-        _ if instance.hash != container.hash => "definition changed, will be restarted",
+        _ if instance.hash != container.hash && container.role != Role::Init => {
+            "definition changed, will be restarted"
+        }
         Change::Restart => "resize requires restart",
         Change::None | Change::InPlace => return,
     };

@@ -90,7 +90,7 @@ fn past_deadline(situation: &Situation<'_>, plan: &mut Plan) -> bool {
 }
 
 /// Ends instances that live without a sandbox, whose definition changed, that a probe or hook
-/// condemned, or that the spec no longer has.
+/// condemned, or that the spec no longer has. An init container runs to its end as it was.
 fn kill_what_must_not_run(situation: &Situation<'_>, plan: &mut Plan) {
     let grace = situation.view.grace;
     let ready = situation.sandbox_ready();
@@ -104,7 +104,7 @@ fn kill_what_must_not_run(situation: &Situation<'_>, plan: &mut Plan) {
         if !ready {
             let text = "Pod sandbox changed, it will be killed and re-created.";
             situation.kill(plan, instance, text, grace);
-        } else if instance.hash != view.hash {
+        } else if instance.hash != view.hash && view.role != Role::Init {
             let text = format!("Container {name} definition changed, will be restarted");
             situation.kill(plan, instance, &text, grace);
         } else if change(view, instance) == Change::Restart {

@@ -1,4 +1,4 @@
-//! Who starts when: regular containers one after the other.
+//! Who starts when: init containers, sidecars and regular containers.
 
 use super::tests::*;
 use super::*;
@@ -73,4 +73,17 @@ fn a_container_that_failed_and_waits_holds_nobody_up() {
     assert_eq!(condemned.steps(), ["kill a.0", "start b.0"]);
     // Nor does one that comes after it.
     assert_eq!(case().running("b", 0).steps(), ["start a.0"]);
+}
+
+#[test]
+fn an_init_container_runs_to_its_end_whatever_becomes_of_its_definition() {
+    for (init, steps) in [
+        (container("i"), vec![]),
+        (sidecar("i"), vec!["kill i.0", "start web.0"]),
+    ] {
+        let spec = with_init("Never", vec![init], &["web"]);
+        let mut case = Case::new(spec).sandbox(READY).running("i", 0);
+        case.observed.containers[0].hash = "old".into();
+        assert_eq!(case.steps(), steps);
+    }
 }
