@@ -63,8 +63,9 @@ pub struct Subject<'a> {
     pub id: &'a ContainerId,
     /// The pod's address, or the node's for hostNetwork pods.
     pub address: &'a str,
-    /// `kube-probe` or `kube-lifecycle`.
-    pub user_agent: &'static str,
+    /// It is a hook's: of an HTTP request only that it was answered counts.
+    /// Source: Kubernetes pkg/kubelet/lifecycle/handlers.go (runHTTPHandler).
+    pub is_hook: bool,
 }
 
 /// Makes one check; never longer than `timeout`.
@@ -146,7 +147,7 @@ async fn http_get(
             let text = String::from_utf8_lossy(&answer.body).into_owned();
             Finding::Warned(format!("Probe terminated redirects, Response body: {text}"))
         }
-        Ok(answer) if (200..400).contains(&answer.status) => Finding::Good,
+        Ok(answer) if subject.is_hook || (200..400).contains(&answer.status) => Finding::Good,
         Ok(answer) => Finding::Bad(format!(
             "HTTP probe failed with statuscode: {}",
             answer.status
@@ -168,7 +169,11 @@ fn http_headers(subject: &Subject<'_>, get: &HTTPGetAction) -> Vec<(String, Stri
         .iter()
         .any(|(name, _)| name.eq_ignore_ascii_case("user-agent"));
     if !has_agent {
-        headers.push(("User-Agent".to_owned(), subject.user_agent.to_owned()));
+        let agent = match subject.is_hook {
+            true => "kube-lifecycle/1.36",
+            false => "kube-probe/1.36",
+        };
+        headers.push(("User-Agent".to_owned(), agent.to_owned()));
     }
     headers
 }

@@ -195,7 +195,7 @@ async fn attempt(shared: &Shared, view: &PodView, order: &Order) -> Option<Verdi
         container,
         id: &order.id,
         address: &address,
-        user_agent: "kube-probe/1.36",
+        is_hook: false,
     };
     let kind = order.kind.name();
     for tries in 1.. {

@@ -342,7 +342,7 @@ async fn run_hook(
         container,
         id,
         address: &address,
-        user_agent: "kube-lifecycle/1.36",
+        is_hook: true,
     };
     match check(&shared.core, &subject, action, timeout).await {
         Finding::Good | Finding::Warned(_) => Ok(()),
