@@ -5,8 +5,10 @@
 
 use k8s_openapi::api::core::v1::{Container, Pod};
 use k8s_openapi::apimachinery::pkg::api::resource::Quantity as Text;
+use serde_json::Value;
 
 use crate::object::Quantity;
+use crate::object::resources::pod_limits;
 use crate::world::PodStats;
 
 const RESOURCE: &str = "ephemeral-storage";
@@ -49,9 +51,9 @@ pub fn has_any(pod: &Pod) -> bool {
 }
 
 /// Why the pod has to go, in upstream's words and order; `None`: it keeps its limits.
-pub fn exceeded(pod: &Pod, stats: &PodStats) -> Option<String> {
+pub fn exceeded(pod: &Pod, spec: &Value, stats: &PodStats) -> Option<String> {
     volume_exceeded(pod, stats)
-        .or_else(|| pod_exceeded(pod, stats))
+        .or_else(|| pod_exceeded(spec, stats))
         .or_else(|| container_exceeded(pod, stats))
 }
 
@@ -68,21 +70,19 @@ fn volume_exceeded(pod: &Pod, stats: &PodStats) -> Option<String> {
     })
 }
 
-/// The sum counts only if every container has a limit.
-fn pod_exceeded(pod: &Pod, stats: &PodStats) -> Option<String> {
-    let spec = pod.spec.as_ref()?;
-    let limits: Option<Vec<Quantity>> = spec.containers.iter().map(limit_of).collect();
-    // Not from zero, which would print bytes as a decimal number.
-    let total = limits?.into_iter().reduce(Quantity::plus)?;
+/// What is stated counts, though not every container may have a limit.
+fn pod_exceeded(spec: &Value, stats: &PodStats) -> Option<String> {
+    let total = *pod_limits(spec).get(RESOURCE)?;
     is_above(stats.ephemeral?.bytes, total).then(|| {
         format!("Pod ephemeral local storage usage exceeds the total limit of containers {total}. ")
     })
 }
 
 fn container_exceeded(pod: &Pod, stats: &PodStats) -> Option<String> {
+    let regular = &pod.spec.as_ref()?.containers;
     stats.containers.iter().find_map(|found| {
-        let container = containers(pod).find(|container| container.name == found.name)?;
-        let limit = limit_of(container)?;
+        let container = regular.iter().find(|c| c.name == found.name)?;
+        let limit = limit_of(container).filter(|limit| !limit.is_zero())?;
         let bytes = found.rootfs?.bytes + found.logs?.bytes;
         is_above(bytes, limit).then(|| {
             let name = &found.name;
@@ -140,6 +140,59 @@ mod tests {
         }
     }
 
+    fn why(pod: &Pod, stats: &PodStats) -> Option<String> {
+        exceeded(pod, &json!(pod)["spec"], stats)
+    }
+
+    #[test]
+    fn sidecars_and_init_containers_count_in_the_sum_and_are_held_to_no_limit_of_their_own() {
+        let one = |name: &str, limit: Option<&str>, policy: Option<&str>| {
+            let limits = json!({"ephemeral-storage": limit});
+            let limits = limit.map_or(json!({}), |_| limits);
+            json!({"name": name, "resources": {"limits": limits}, "restartPolicy": policy})
+        };
+        let (always, little) = (Some("Always"), Some("1Ki"));
+        for (init, regular, total) in [
+            (
+                vec![one("s", Some("4Ki"), always)],
+                vec![one("c", little, None)],
+                None,
+            ),
+            (
+                vec![one("i", Some("5Ki"), None)],
+                vec![one("c", little, None)],
+                None,
+            ),
+            (
+                vec![one("s", Some("3Ki"), always)],
+                vec![one("c", little, None)],
+                Some("4Ki"),
+            ),
+            (
+                vec![],
+                vec![one("c", None, None), one("d", Some("4Ki"), None)],
+                Some("4Ki"),
+            ),
+            (
+                vec![one("c", little, always)],
+                vec![one("d", Some("9Ki"), None)],
+                None,
+            ),
+        ] {
+            let spec = json!({"initContainers": init, "containers": regular});
+            let pod: Pod = serde_json::from_value(json!({"metadata": {}, "spec": spec})).unwrap();
+            let mut stats = stats();
+            if total.is_none() && regular[0]["name"] == "c" {
+                // Its own limit is another matter.
+                stats.containers.clear();
+            }
+            let wanted = total.map(|total| {
+                format!("Pod ephemeral local storage usage exceeds the total limit of containers {total}. ")
+            });
+            assert_eq!(why(&pod, &stats), wanted, "{spec}");
+        }
+    }
+
     #[test]
     fn who_exceeds_a_limit_of_its_own_goes_with_upstreams_words() {
         let volume = |medium: &str, limit: &str| {
@@ -167,12 +220,12 @@ mod tests {
             ),
         ] {
             let pod = pod(limits, volumes);
-            assert_eq!(exceeded(&pod, &stats()).as_deref(), wanted, "{pod:?}");
+            assert_eq!(why(&pod, &stats()).as_deref(), wanted, "{pod:?}");
         }
         let mut alone = stats();
         alone.ephemeral = None;
         assert_eq!(
-            exceeded(&pod(disk("2Ki"), json!([])), &alone).as_deref(),
+            why(&pod(disk("2Ki"), json!([])), &alone).as_deref(),
             Some("Container c exceeded its local ephemeral storage limit \"2Ki\". ")
         );
         assert!(has_any(&pod(disk("1Gi"), json!([]))));

@@ -284,8 +284,9 @@ fn limited(kubelet: &Kubelet) -> impl Iterator<Item = (Rc<Shared>, Rc<PodView>)>
 async fn keep_limits(kubelet: &Rc<Kubelet>) {
     let sample = kubelet.core.world.stats.sample(Detail::Trees).await;
     for (shared, view) in limited(kubelet) {
-        let exceeded =
-            of_pod(&sample, &shared).and_then(|pod| limits::exceeded(&view.typed().pod, pod));
+        let measured = of_pod(&sample, &shared);
+        let spec = &view.body()["spec"];
+        let exceeded = measured.and_then(|pod| limits::exceeded(&view.typed().pod, spec, pod));
         if let Some(message) = exceeded {
             evict(&shared, &view, message, GRACE_HARD);
         }
