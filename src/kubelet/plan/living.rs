@@ -220,28 +220,45 @@ fn is_initialised(situation: &Situation<'_>) -> bool {
 /// The containers that need an instance now, in order.
 fn wanted<'a>(situation: &'a Situation<'_>, plan: &mut Plan) -> Vec<(&'a ContainerView, Start)> {
     let view = situation.view;
+    let initialised = is_initialised(situation);
     let mut wanted = Vec::new();
-    if !is_initialised(situation) {
-        let first = |c: &&ContainerView| matches!(c.role, Role::Init | Role::Sidecar);
-        for container in view.containers.iter().filter(first) {
+    if !initialised {
+        for container in view.containers.iter().filter(|c| is_first(c)) {
+            let passed = is_passed(situation, container);
             match init_need(situation, container) {
                 Need::Nothing => {}
+                Need::Patience if passed => {}
                 Need::Patience => return wanted,
                 Need::Start(start) => {
                     wanted.push((container, start));
-                    wait_for_init(situation, plan);
-                    return wanted;
+                    if !passed {
+                        wait_for_init(situation, plan);
+                        return wanted;
+                    }
                 }
             }
         }
     }
-    let beside = |c: &&ContainerView| matches!(c.role, Role::Sidecar | Role::Regular);
+    let beside =
+        |c: &&ContainerView| c.role == Role::Regular || c.role == Role::Sidecar && initialised;
     for container in view.containers.iter().filter(beside) {
         if let Need::Start(start) = regular_need(situation, container) {
             wanted.push((container, start));
         }
     }
     wanted
+}
+
+fn is_first(container: &ContainerView) -> bool {
+    matches!(container.role, Role::Init | Role::Sidecar)
+}
+
+/// A sidecar had started once, as what comes after it has begun: if it ends it is restarted beside that.
+/// Source: Kubernetes pkg/kubelet/kuberuntime (computeInitContainerActions).
+fn is_passed(situation: &Situation<'_>, container: &ContainerView) -> bool {
+    let mut first = situation.view.containers.iter().filter(|c| is_first(c));
+    container.role == Role::Sidecar
+        && first.any(|c| c.index > container.index && situation.current(&c.name).is_some())
 }
 
 /// Ephemeral containers that have not been started yet. They ask for no sandbox and need no init:

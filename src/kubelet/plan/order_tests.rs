@@ -87,3 +87,39 @@ fn an_init_container_runs_to_its_end_whatever_becomes_of_its_definition() {
         assert_eq!(case.steps(), steps);
     }
 }
+
+#[test]
+fn a_sidecar_that_crashes_once_it_had_started_is_restarted_beside_what_comes_after_it() {
+    let spec = |last| {
+        with_init(
+            "OnFailure",
+            vec![sidecar("s"), container("i"), last],
+            &["web"],
+        )
+    };
+    let case = || Case::new(spec(container("j"))).sandbox(READY);
+    let hash = case().view.containers[0].hash.clone();
+    // In back-off, so that it is not there for a while.
+    let crashed = || {
+        case().exited("s", 0, 1, 995).remember(|m| {
+            m.back_off_mut("s", &hash).restarted(at(990), at(990));
+        })
+    };
+    assert_eq!(crashed().steps(), [""; 0], "nothing has come after it");
+    let beside = crashed().exited("i", 0, 0, 900);
+    assert_eq!(beside.steps(), ["start j.0"]);
+    assert_eq!(beside.plan().waiting["s"].reason, "CrashLoopBackOff");
+    let over = crashed().exited("i", 0, 0, 900).exited("j", 0, 0, 950);
+    assert_eq!(over.steps(), ["start web.0"]);
+    let due = case().exited("s", 0, 1, 900);
+    assert_eq!(due.running("i", 0).steps(), ["start s.1"]);
+    let due = case().exited("s", 0, 1, 900).exited("i", 0, 0, 950);
+    assert_eq!(due.steps(), ["start s.1", "start j.0"]);
+    let restarted = case().running("s", 1).exited("i", 0, 0, 900);
+    let restarted = with_health(restarted, "s", |health| health.started = false);
+    assert_eq!(restarted.steps(), ["start j.0"]);
+    // The last of them has nothing after it: the application waits.
+    let last = Case::new(spec(sidecar("t"))).sandbox(READY);
+    let last = last.running("s", 0).exited("i", 0, 0, 900);
+    assert_eq!(last.exited("t", 0, 1, 900).steps(), ["start t.1"]);
+}
