@@ -17,9 +17,9 @@ const SHARES_MAX: i64 = 262_144;
 const QUOTA_PERIOD_US: i64 = 100_000;
 const QUOTA_MIN_US: i64 = 1000;
 
-/// Priority from which a pod counts as critical to its node.
-/// Source: scheduling.SystemCriticalPriority.
-const PRIORITY_CRITICAL: i32 = 2_000_000_000;
+/// Priority of a pod that is critical to its node, as its class says. One that is critical to the cluster
+/// goes by its requests. Source: pkg/kubelet/types (IsNodeCriticalPod).
+const PRIORITY_NODE_CRITICAL: i32 = 2_000_001_000;
 /// `oom_score_adj` by class. Source: pkg/kubelet/qos/policy.go.
 const OOM_GUARANTEED: i32 = -997;
 const OOM_BEST_EFFORT: i32 = 1000;
@@ -193,7 +193,7 @@ fn peak_limit(parts: &PodSpecParts, of: impl Fn(&Amounts) -> Option<i64>) -> Opt
 pub fn oom_score_adj(pod: &Pod, container: &Container, node_memory_bytes: u64) -> i32 {
     let parts = spec(pod);
     let priority = parts.whole.and_then(|s| s.priority).unwrap_or(0);
-    if priority >= PRIORITY_CRITICAL {
+    if priority >= PRIORITY_NODE_CRITICAL {
         return OOM_GUARANTEED;
     }
     match qos_class(pod) {

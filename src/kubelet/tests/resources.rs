@@ -178,8 +178,10 @@ fn oom_scores_follow_class_and_memory() {
             "{resources}"
         );
     }
-    let critical = pod(json!({"priority": 2_000_001_000}));
-    assert_eq!(score(&critical), -997);
+    for (priority, expected) in [(2_000_001_000, -997), (2_000_000_000, 1000)] {
+        let critical = pod(json!({"priority": priority}));
+        assert_eq!(score(&critical), expected, "{priority}");
+    }
     let mut sidecar = requests("1", "1Mi");
     sidecar["restartPolicy"] = json!("Always");
     let pod = with_resources(&[requests("1", "512Mi")], &[sidecar]);
