@@ -329,9 +329,39 @@ fn format_map(map: Option<&BTreeMap<String, String>>) -> String {
     let lines: Vec<String> = map
         .into_iter()
         .flatten()
-        .map(|(key, value)| format!("{key}={value:?}"))
+        .map(|(key, value)| format!("{key}=\"{}\"", quoted(value)))
         .collect();
     lines.join("\n")
+}
+
+/// As Go's `%q` writes it between the quotes.
+fn quoted(value: &str) -> String {
+    let mut text = String::new();
+    for c in value.chars() {
+        let code = u32::from(c);
+        match c {
+            '"' | '\\' => text.extend(['\\', c]),
+            ' '..='~' => text.push(c),
+            '\x07' => text.push_str("\\a"),
+            '\x08' => text.push_str("\\b"),
+            '\t' => text.push_str("\\t"),
+            '\n' => text.push_str("\\n"),
+            '\x0b' => text.push_str("\\v"),
+            '\x0c' => text.push_str("\\f"),
+            '\r' => text.push_str("\\r"),
+            _ if is_printable(c) => text.push(c),
+            '\0'..='\x7f' => text.push_str(&format!("\\x{code:02x}")),
+            ..='\u{ffff}' => text.push_str(&format!("\\u{code:04x}")),
+            _ => text.push_str(&format!("\\U{code:08x}")),
+        }
+    }
+    text
+}
+
+/// A mark alone is escaped, and one behind a letter is not.
+fn is_printable(c: char) -> bool {
+    let text: String = ['a', c].into_iter().collect();
+    text.escape_debug().count() == 2
 }
 
 /// `{limits,requests}.{cpu,memory,ephemeral-storage,hugepages-*}` in units of the divisor,

@@ -6,7 +6,9 @@ use std::net::IpAddr;
 use serde_json::{Value, json};
 
 use super::{container, node, objects, pod};
-use crate::kubelet::env::{EnvContext, api_variables, environment, service_variables};
+use crate::kubelet::env::{
+    EnvContext, api_variables, environment, metadata_field, service_variables,
+};
 
 fn env_of(value: Value) -> Result<BTreeMap<String, String>, String> {
     let (objects, node) = (objects(), node());
@@ -183,4 +185,21 @@ fn a_service_has_the_variables_that_upstream_gives_it() {
         "10.0.0.1".to_owned(),
     );
     assert_eq!((api.len(), api.last()), (8, Some(&tail)));
+}
+
+#[test]
+fn labels_and_annotations_are_quoted_as_go_does() {
+    for (value, wanted) in [
+        ("a\"b\\c'd", r#"k="a\"b\\c'd""#),
+        ("\u{7}\u{8}\u{c}\n\r\t\u{b}", r#"k="\a\b\f\n\r\t\v""#),
+        ("\0\u{1b}\u{7f}", r#"k="\x00\x1b\x7f""#),
+        ("\u{a0}\u{feff}\u{e0001}", r#"k="\u00a0\ufeff\U000e0001""#),
+        ("❤\u{fe0f} e\u{301} 日本", "k=\"❤\u{fe0f} e\u{301} 日本\""),
+        ("\u{301}", "k=\"\u{301}\""),
+    ] {
+        let mut pod = pod(json!({}));
+        pod.metadata.annotations = Some(BTreeMap::from([("k".to_owned(), value.to_owned())]));
+        let text = metadata_field(&pod, "metadata.annotations");
+        assert_eq!(text.as_deref(), Ok(wanted), "{value:?}");
+    }
 }
