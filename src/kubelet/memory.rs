@@ -33,7 +33,7 @@ pub enum Target {
 }
 
 /// A failed step: what to show, and when to try again.
-#[derive(Clone, Debug, PartialEq, Eq)]
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
 pub struct Trouble {
     /// The waiting reason: `ErrImagePull`, `CreateContainerConfigError` …
     pub reason: String,

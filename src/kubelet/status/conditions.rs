@@ -8,6 +8,7 @@ use serde_json::{Value, json};
 use super::container::{ContainerStatus, State};
 use super::phase::Phase;
 use super::{Facts, put_generation, rfc3339};
+use crate::kubelet::memory::Volumes;
 use crate::kubelet::preempt;
 use crate::kubelet::view::Role;
 use crate::world::SandboxState;
@@ -140,9 +141,12 @@ fn resize(facts: &Facts<'_>, all: &mut Vec<Condition>) {
     }
 }
 
+/// Upstream makes the sandbox after the volumes, here it is made beside them.
 fn sandbox_ready(facts: &Facts<'_>) -> Condition {
     let sandbox = facts.observed.sandbox.as_ref();
-    let holds = sandbox.is_some_and(|s| {
+    let failed = matches!(facts.memory.volumes, Volumes::Failed(..));
+    let lacks_volumes = failed && facts.observed.containers.is_empty();
+    let holds = sandbox.filter(|_| !lacks_volumes).is_some_and(|s| {
         s.state == SandboxState::Ready && (facts.view.host_network || !s.ips.is_empty())
     });
     Condition {

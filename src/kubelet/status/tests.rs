@@ -6,7 +6,9 @@ use serde_json::{Value, json};
 
 use super::*;
 use crate::kubelet::facts::{NodeFacts, RecursiveReadOnly};
-use crate::kubelet::memory::{FinalExit, FinalPhase, Health, LastExit, Memory, Target};
+use crate::kubelet::memory::{
+    FinalExit, FinalPhase, Health, LastExit, Memory, Target, Trouble, Volumes,
+};
 use crate::object::{Key, Kind, Object, Problem, Provenance, Source, Standing};
 use crate::world::{
     BootTime, ContainerId, ContainerObserved, ContainerState, ContainerUser, Exit, PodObserved,
@@ -605,4 +607,14 @@ fn a_status_says_what_pod_and_containers_were_given() {
     let requests = json!({"requests": {"cpu": "250m", "memory": "16Mi"}});
     assert_eq!(value["resources"], requests);
     assert_eq!(value["containerStatuses"][1]["resources"], json!({}));
+}
+
+#[test]
+fn a_pod_whose_volumes_failed_is_not_ready_to_start_containers() {
+    let condition = |case: &Case| case.conditions()["PodReadyToStartContainers"].clone();
+    let mut case = Case::new(pod("Always", &["web"])).sandbox();
+    assert_eq!(condition(&case), "True");
+    case.memory.volumes = Volumes::Failed(Trouble::default(), Duration::ZERO);
+    assert_eq!(condition(&case), "False");
+    assert_eq!(condition(&case.running("web", 0)), "True");
 }
