@@ -34,6 +34,7 @@ mod runtime;
 mod script;
 mod spec;
 mod stats;
+mod stops;
 mod stub;
 mod timeline;
 mod trace;
