@@ -66,12 +66,10 @@ impl<F: ManifestFiles> FileSource<F> {
             Err(why) => return self.reported.unreachable(&why),
         };
         self.reported.reachable("manifest files");
-        // What held a file that is being written, nobody knows here yet: no list leaves it out.
-        let same = |file: &FileText| file.content == Content::Same;
-        if self.parsed.is_empty() && listing.files.iter().any(same) {
-            return;
-        }
-        let (list, broken) = self.complete(listing, registry, clock).await;
+        let (list, broken) = match self.complete(listing, registry, clock).await {
+            Some(complete) => complete,
+            None => return,
+        };
         match registry.replace(Source::File, list).await {
             Ok(replaced) => self.reported.objects(&replaced, &broken, registry),
             Err(error) => self.reported.unreachable(&format!(
@@ -80,12 +78,15 @@ impl<F: ManifestFiles> FileSource<F> {
         }
     }
 
+    /// `None`: what a file states that is being written, nobody knows here yet, and no list leaves it
+    /// out. What was read is kept for the next scan.
     async fn complete(
         &mut self,
         mut listing: Listing,
         registry: &Registry,
         clock: &dyn Clock,
-    ) -> (Vec<Incoming>, Vec<Problem>) {
+    ) -> Option<(Vec<Incoming>, Vec<Problem>)> {
+        let mut complete = true;
         let mut troubles: BTreeMap<String, String> = BTreeMap::new();
         for warning in &listing.warnings {
             troubles.insert("directory".to_owned(), warning.clone());
@@ -106,7 +107,10 @@ impl<F: ManifestFiles> FileSource<F> {
                     continue;
                 }
             };
-            let Some(parsed) = parsed else { continue };
+            let Some(parsed) = parsed else {
+                complete &= registry.has_listed(Source::File) && !states(registry, &file.path);
+                continue;
+            };
             if parsed.blank && states(registry, &file.path) {
                 broken.push(source::emptied(&file.path));
             }
@@ -123,7 +127,7 @@ impl<F: ManifestFiles> FileSource<F> {
         }
         self.reported.texts(troubles);
         list.extend(broken.iter().cloned().map(Incoming::Broken));
-        (list, broken)
+        complete.then_some((list, broken))
     }
 
     fn note_skipped(&mut self, listing: &Listing) {

@@ -234,6 +234,30 @@ fn a_file_that_is_still_being_written_is_no_pod_yet() {
 }
 
 #[test]
+fn a_file_that_is_written_during_the_first_scan_keeps_no_other_from_starting() {
+    let mut node = Node::new();
+    let same = |node: &Node, path: &str| {
+        let mut fed = node.fed.0.borrow_mut();
+        fed.insert(path.to_owned(), Content::Same);
+    };
+    same(&node, "/m/a");
+    node.put("/m/b", &pod("b"));
+    node.turn();
+    assert_eq!(node.pods(), [], "no list without the pods of a");
+    same(&node, "/m/b");
+    node.turn();
+    assert!(!node.registry.has_listed(Source::File));
+    node.put("/m/a", &pod("a"));
+    node.turn();
+    assert_eq!(node.pods(), accepted(&["a-pi", "b-pi"]));
+    // Of a new one nothing runs that its absence could end.
+    same(&node, "/m/c");
+    node.put("/m/d", &pod("d"));
+    node.turn();
+    assert_eq!(node.pods(), accepted(&["a-pi", "b-pi", "d-pi"]));
+}
+
+#[test]
 fn config_maps_and_secrets_lie_beside_pods() {
     let mut node = Node::new();
     node.put(

@@ -58,8 +58,11 @@ struct SimDirectory {
 
 impl ManifestFiles for SimDirectory {
     fn scan(&mut self) -> LocalFuture<'_, Result<Listing, String>> {
-        self.seen = self.files.borrow().clone();
-        let files = self.seen.clone();
+        let before = std::mem::replace(&mut self.seen, self.files.borrow().clone());
+        let mut files = self.seen.clone();
+        for file in files.iter_mut().filter(|file| before.contains(file)) {
+            file.content = Content::Same;
+        }
         Box::pin(async move {
             Ok(Listing {
                 files,
