@@ -258,6 +258,26 @@ fn a_file_that_is_written_during_the_first_scan_keeps_no_other_from_starting() {
 }
 
 #[test]
+fn a_file_that_is_written_after_it_was_refused_keeps_its_pod() {
+    let mut node = Node::new();
+    node.put("/m/a", &pod("a"));
+    node.put("/m/b", &pod("b"));
+    node.turn();
+    for content in [Content::Refused("mode".to_owned()), Content::Same] {
+        node.fed.0.borrow_mut().insert("/m/a".to_owned(), content);
+        node.turn();
+        let kept = [
+            ("a-pi".to_owned(), "stale"),
+            ("b-pi".to_owned(), "accepted"),
+        ];
+        assert_eq!(node.pods(), kept);
+    }
+    node.put("/m/a", &pod("a"));
+    node.turn();
+    assert_eq!(node.pods(), accepted(&["a-pi", "b-pi"]));
+}
+
+#[test]
 fn config_maps_and_secrets_lie_beside_pods() {
     let mut node = Node::new();
     node.put(
