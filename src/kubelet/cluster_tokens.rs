@@ -18,7 +18,7 @@ use super::view::PodView;
 use super::worker::Shared;
 use crate::object::token::Minted;
 use crate::object::{Key, Kind, Object, Origin, Source, Standing};
-use crate::world::{NoToken, Stamp, TokenRequest, not_before_build};
+use crate::world::{NoToken, Stamp, TokenRequest};
 
 /// The account that a pod of the cluster acts as is the cluster's to know.
 const ACCOUNT: &str = "cluster";
@@ -55,7 +55,7 @@ pub async fn renew(shared: &Shared, view: &PodView, pod: &Pod) -> Tokens {
 fn now_of(shared: &Shared) -> Stamp {
     let world = &shared.core.world;
     Stamp {
-        wall: not_before_build(world.clock.wall()),
+        wall: world.clock.credible(),
         ..world.stamp()
     }
 }

@@ -22,7 +22,7 @@ use super::{
 use crate::object::{Key, Kind, Object, Origin, Unhonoured};
 use crate::world::{
     Area, BootTime, ContainerId, ContainerState, DiskError, PodObserved, RemoveError, RuntimeError,
-    Stamp, not_before_build,
+    Stamp,
 };
 
 /// A container has at least this long to answer its stop signal, whatever preStop or the
@@ -129,7 +129,7 @@ fn renew_tokens(shared: &Shared, view: &PodView, pod: &Pod) -> Tokens {
     let account = account.as_deref().filter(|account| !account.is_deleting());
     let account = account.ok_or_else(|| format!("serviceaccounts {name:?} not found"));
     let now = Stamp {
-        wall: not_before_build(core.world.clock.wall()),
+        wall: core.world.clock.credible(),
         ..core.world.stamp()
     };
     let uid = account.clone().map(Object::uid);

@@ -22,7 +22,7 @@ const RENEW_AFTER_PERCENT: u32 = 80;
 /// Pause before a renewal that failed is tried again, while the old token lasts.
 const RETRY: Duration = Duration::from_secs(60);
 /// What the wall clock may drift between two looks; more is a step.
-const STEP_S: u64 = 5;
+const STEP_S: i64 = 5;
 /// Life of a token that a volume says nothing about. Source: core/v1 defaults.
 const LIFE_DEFAULT_S: u32 = 3600;
 
@@ -189,20 +189,32 @@ impl Tokens {
     }
 }
 
-/// The node's own tokens are made anew where the wall clock was set: by it they end too early, or do not
-/// count yet. `before` and the result say how far it is from the boot's, in seconds.
-pub fn follow_clock(kubelet: &Kubelet, before: Option<i64>) -> i64 {
-    let stamp = kubelet.core.world.stamp();
-    let offset = stamp.wall.as_second() - stamp.boot.as_duration().as_secs() as i64;
-    if before.is_some_and(|before| before.abs_diff(offset) > STEP_S) {
+/// The node's own tokens are made anew where the time by which they are judged has jumped: they end too
+/// early, or do not count yet. `before` and the result are what both clocks show.
+pub fn follow_clock(kubelet: &Kubelet, before: Option<Stamp>) -> Stamp {
+    let world = &kubelet.core.world;
+    let now = Stamp {
+        wall: world.clock.credible(),
+        ..world.stamp()
+    };
+    let goes = world.clock.wall() >= now.wall;
+    if before.is_some_and(|before| has_jumped(before, now, goes)) {
         for worker in kubelet.workers.borrow().values() {
             if worker.shared.view.borrow().key.origin == Origin::Local {
-                worker.shared.memory.borrow_mut().tokens.doubt(stamp.boot);
+                worker.shared.memory.borrow_mut().tokens.doubt(now.boot);
                 worker.shared.wake();
             }
         }
     }
-    offset
+    now
+}
+
+/// `goes`: the wall's clock is believed; if it is not, the time stands still until it is.
+fn has_jumped(before: Stamp, now: Stamp, goes: bool) -> bool {
+    let went = now.wall.as_second() - before.wall.as_second();
+    let passed = now.boot.since(before.boot).as_secs() as i64;
+    let least = if goes { passed } else { 0 };
+    went < least - STEP_S || went > passed + STEP_S
 }
 
 /// What the volumes of a pod ask for.
@@ -353,6 +365,29 @@ mod tests {
             let now = Stamp { wall, ..at(6) };
             renew(&mut tokens, 600, Ok(robot), now);
             assert_eq!(tokens.get(&request(600)), Ok("u1@6"));
+        }
+    }
+
+    #[test]
+    fn a_clock_jumps_when_it_is_set_and_not_while_nobody_believes_it() {
+        for (went, goes, jumped) in [
+            (10, true, false),
+            (14, true, false),
+            (16, true, true),
+            (4, true, true),
+            (-86_400, true, true),
+            // As late as it is known to be at least, again and again.
+            (0, false, false),
+            // A server has told the time, or the clock was set back to before that.
+            (3600, false, true),
+            (-86_400, false, true),
+        ] {
+            let wall = at(100).wall.as_second() + went;
+            let now = Stamp {
+                wall: Timestamp::from_second(wall).expect("in range"),
+                ..at(110)
+            };
+            assert_eq!(has_jumped(at(100), now, goes), jumped, "{went} {goes}");
         }
     }
 

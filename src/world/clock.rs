@@ -65,11 +65,6 @@ pub fn build_time() -> Timestamp {
     Timestamp::from_second(seconds).unwrap_or(Timestamp::UNIX_EPOCH)
 }
 
-/// Wall time for dates of certificates and tokens: a machine without a battery boots in 1970.
-pub fn not_before_build(wall: Timestamp) -> Timestamp {
-    wall.max(build_time())
-}
-
 /// The two clocks and the one timer of the node.
 pub trait Clock {
     /// Boot time now. Never goes backwards.
@@ -78,9 +73,10 @@ pub trait Clock {
     /// Wall time now: may be 1970, may jump either way.
     fn wall(&self) -> Timestamp;
 
-    /// Wall time as far as dates of certificates go: never before what is known to have been.
+    /// Wall time as far as dates of certificates and tokens go: never before what is known to have been.
+    /// A machine without a battery boots in 1970.
     fn credible(&self) -> Timestamp {
-        not_before_build(self.wall())
+        self.wall().max(build_time())
     }
 
     /// A server that proved who it is, by a certificate that ends at `until`, says what time it is.

@@ -28,7 +28,7 @@ use std::future::Future;
 use std::pin::Pin;
 use std::rc::Rc;
 
-pub use clock::{BootTime, Clock, Random, Stamp, build_time, not_before_build};
+pub use clock::{BootTime, Clock, Random, Stamp, build_time};
 pub use cluster::{Call, Cluster, Knock, NoAnswer, NoWatch, Reply, Verb, Watch};
 pub use disk::{Area, Disk, DiskError};
 pub use images::{Credential, DiskUse, Image, ImageConfig, Images, PullError, PullRequest};

@@ -32,7 +32,7 @@ use super::view::PodView;
 use super::worker::Shared;
 use crate::object::Quantity;
 use crate::object::resources::pod_requests;
-use crate::world::{BootTime, Detail, Levels, PodStats, QosClass, Sample};
+use crate::world::{BootTime, Detail, Levels, PodStats, QosClass, Sample, Stamp};
 
 /// Source: Kubernetes pkg/kubelet/kubelet.go (evictionMonitoringPeriod).
 const PERIOD: Duration = Duration::from_secs(10);
@@ -55,8 +55,8 @@ struct Memory {
     disk: Levels,
     disk_at: Option<BootTime>,
     limits_at: Option<BootTime>,
-    /// How far the wall's clock is from the boot's, in seconds.
-    wall: Option<i64>,
+    /// What the clocks showed.
+    clocks: Option<Stamp>,
 }
 
 /// Looks for ever. The first look is over before the first pod starts, and acts on nothing: what is
@@ -73,7 +73,7 @@ pub async fn run(kubelet: Rc<Kubelet>) {
             // As often as upstream's lease is renewed; it needs no timer of its own.
             kubelet.core.registry.renew_lease();
             clock.sleep_until(clock.now() + PERIOD).await;
-            memory.wall = Some(tokens::follow_clock(&kubelet, memory.wall));
+            memory.clocks = Some(tokens::follow_clock(&kubelet, memory.clocks));
             match look(&kubelet, &mut memory).await {
                 Some(short) if short.threshold.signal.condition() == Condition::Disk => {
                     // What is freed shows at the next look, and what is written too.
