@@ -9,6 +9,7 @@ use lowtide::object::{Key, Kind, Source};
 use lowtide::registry::Registry;
 use serde_json::{Value, json};
 
+use crate::host::DiskMode;
 use crate::manifests::{Document, File, IMAGES};
 use crate::real::RealNode;
 use crate::run::Run;
@@ -159,6 +160,27 @@ fn a_full_disk_takes_pods_by_rank_and_never_a_static_one_or_one_that_ended() {
     };
     assert!(started("worthy") && !started("large") && !started("job"));
     assert_eq!(status(&registry, "late")["reason"], "Evicted");
+}
+
+#[test]
+fn memory_comes_back_on_a_disk_that_takes_no_record_of_it() {
+    let (mut run, registry) = begin(14);
+    pass(&mut run, 5);
+    for name in ["one", "two"] {
+        let body = pod(name, 0, &["forever"], "Always");
+        post(&mut run, &registry, name, body);
+    }
+    pass(&mut run, 20);
+    run.host.faults.borrow_mut().disk = DiskMode::ReadOnly;
+    run.host.gauges.borrow_mut().memory_available = Some(0);
+    pass(&mut run, 120);
+    let kernel = run.host.kernel.borrow();
+    let all = kernel.pods.values().flat_map(|pod| &pod.containers);
+    let live: Vec<&str> = all
+        .filter(|c| c.is_live())
+        .map(|c| c.config.pod_name.as_str())
+        .collect();
+    assert_eq!(live, ["static-sim"]);
 }
 
 #[test]

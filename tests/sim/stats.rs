@@ -20,15 +20,18 @@ const DISK: u64 = 1 << 30;
 pub struct Gauges {
     /// Bytes left on the disk.
     pub disk_available: Option<u64>,
+    /// Bytes of memory left.
+    pub memory_available: Option<u64>,
     /// What a pod keeps on the disk, by name.
     pub pods: BTreeMap<String, u64>,
 }
 
 impl Gauges {
-    /// Whether the node is short of disk, so that a pod that is not static may have to go.
+    /// Whether the node is short of disk or memory, so that a pod that is not static may have to go.
     pub fn may_evict(&self, pod: Option<&Desired>) -> bool {
-        let short = self.disk_available.is_some_and(|left| left < DISK / 10);
-        short && pod.is_some_and(|pod| !pod.is_static)
+        let disk = self.disk_available.is_some_and(|left| left < DISK / 10);
+        let memory = self.memory_available == Some(0);
+        (disk || memory) && pod.is_some_and(|pod| !pod.is_static)
     }
 
     fn file_system(&self) -> FileSystem {
@@ -50,8 +53,13 @@ impl Stats for SimStats {
             capacity: 1 << 30,
             available: 1 << 29,
         };
+        let left = self.0.gauges.borrow().memory_available;
+        let memory = Level {
+            available: left.unwrap_or(level.available),
+            ..level
+        };
         Levels {
-            memory: Some(level),
+            memory: Some(memory),
             processes: Some(level),
             ..Levels::default()
         }

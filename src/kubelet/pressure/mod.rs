@@ -186,16 +186,15 @@ fn evictable(kubelet: &Kubelet) -> Vec<(Rc<Shared>, Rc<PodView>)> {
 }
 
 /// Whether a pod that was told to go is still here: its share comes back first. Where its end cannot be
-/// recorded it gives nothing back, and no other would.
-fn is_evicting(kubelet: &Kubelet) -> bool {
+/// recorded it gives nothing of the disk back, and no other would.
+fn is_evicting(kubelet: &Kubelet, short: Condition) -> bool {
     let now = kubelet.core.world.clock.now();
     kubelet.workers.borrow().values().any(|worker| {
         let memory = worker.shared.memory.borrow();
         let ending = memory.checkpoint.ending.as_ref();
         let evicted = ending.filter(|ending| ending.cause == EndCause::Evicted);
-        let awaited = evicted.is_some_and(|e| {
-            now.since(e.deadline()) < CLEANUP_MAX || memory.record_retry.is_some()
-        });
+        let stuck = short == Condition::Disk && memory.record_retry.is_some();
+        let awaited = evicted.is_some_and(|e| stuck || now.since(e.deadline()) < CLEANUP_MAX);
         awaited && !memory.released
     })
 }
@@ -203,7 +202,7 @@ fn is_evicting(kubelet: &Kubelet) -> bool {
 async fn evict_one(kubelet: &Rc<Kubelet>, shortage: &Shortage) {
     let signal = shortage.threshold.signal;
     let (text, resource) = (signal.name(), signal.resource());
-    if is_evicting(kubelet) || evictable(kubelet).is_empty() {
+    if is_evicting(kubelet, signal.condition()) || evictable(kubelet).is_empty() {
         log::debug!("{text} is below its threshold and no pod can be evicted now");
         return;
     }
@@ -217,7 +216,7 @@ async fn evict_one(kubelet: &Rc<Kubelet>, shortage: &Shortage) {
     };
     let sample = kubelet.core.world.stats.sample(detail).await;
     // One may have gone for its own limit meanwhile.
-    if is_evicting(kubelet) {
+    if is_evicting(kubelet, signal.condition()) {
         return;
     }
     // Who ended while the figures were taken is no longer here.
