@@ -40,7 +40,7 @@ pub async fn end_replaced(kubelet: &Rc<Kubelet>, recovered: &[Uid]) {
         };
         // What only the store says may be older than what runs: neither is ended nor begun.
         match core.registry.has_listed(successor.source) {
-            true => end(kubelet, view),
+            true => end(kubelet, view, EndCause::Deleted),
             false => {
                 let mut contested = kubelet.contested.borrow_mut();
                 contested.push((view.key.clone(), view.uid.clone()));
@@ -77,11 +77,14 @@ pub async fn end_all(kubelet: Rc<Kubelet>, recovered: Vec<Uid>) {
     suspects.sort();
     suspects.dedup();
     for uid in suspects {
-        if is_wanted(&kubelet, &uid) || kubelet.workers.borrow().contains_key(&uid) {
+        if kubelet.workers.borrow().contains_key(&uid) {
             continue;
         }
+        let Some(cause) = end_of(&kubelet, &uid) else {
+            continue;
+        };
         let view = recorded(&kubelet, &uid).await;
-        end(&kubelet, view.unwrap_or_else(|| unknown_pod(&uid)));
+        end(&kubelet, view.unwrap_or_else(|| unknown_pod(&uid)), cause);
     }
     kubelet.contested.take();
     kubelet.hold_back();
@@ -102,7 +105,7 @@ async fn settle(kubelet: &Rc<Kubelet>) {
         let view = recorded(kubelet, &uid).await;
         let replaced = wanted.is_some_and(|object| object.uid() != uid.as_str());
         if replaced && let Some(view) = view {
-            end(kubelet, view);
+            end(kubelet, view, EndCause::Deleted);
         }
         kubelet
             .contested
@@ -118,19 +121,29 @@ async fn recorded(kubelet: &Kubelet, uid: &Uid) -> Option<Rc<PodView>> {
     (view.uid == *uid).then_some(view)
 }
 
-fn end(kubelet: &Rc<Kubelet>, view: Rc<PodView>) {
+fn end(kubelet: &Rc<Kubelet>, view: Rc<PodView>, cause: EndCause) {
     let (uid, grace) = (view.uid.clone(), view.grace);
-    log::info!("{} (uid {uid}) is no longer wanted; ending it", view.key);
+    log::info!("{} (uid {uid}) is not wanted here; ending it", view.key);
     kubelet.run(view);
     if let Some(worker) = kubelet.workers.borrow().get(&uid) {
-        worker.shared.end(EndCause::Deleted, grace);
+        worker.shared.end(cause, grace);
     }
 }
 
-fn is_wanted(kubelet: &Kubelet, uid: &Uid) -> bool {
+/// How the pod ends that has something here; `None`: not at all. What is still to be under another name
+/// of this node comes back with that name: it only stops, and what it left stays.
+fn end_of(kubelet: &Kubelet, uid: &Uid) -> Option<EndCause> {
     let (pods, _) = kubelet.core.reader.list_packed(Kind::Pod, None);
-    let mut named = pods.iter().filter(|object| object.uid() == uid.as_str());
-    named.any(|object| kubelet.is_ours(&object.unpack()))
+    let mut end = Some(EndCause::Deleted);
+    for object in pods.iter().filter(|object| object.uid() == uid.as_str()) {
+        if kubelet.is_ours(&object.unpack()) {
+            return None;
+        }
+        if !object.is_deleting() {
+            end = kubelet.has_left(uid).then_some(EndCause::Shutdown);
+        }
+    }
+    end
 }
 
 /// A manifest's pod from when this node had another name: whoever has its place now has another key.

@@ -507,3 +507,36 @@ fn a_node_of_another_name_ends_what_ran_under_the_old_one() {
         node.finish();
     });
 }
+
+#[test]
+fn pods_of_the_api_come_back_with_the_name_of_their_node_as_they_were() {
+    isolated(|place| {
+        let mut node = Node::started(place);
+        let once = "  nodeName: 'n'\n  restartPolicy: Never";
+        let job = pod("job-n", "echo once", "", once);
+        let data = "  nodeName: 'n'\n  volumes: [{name: v, emptyDir: {}}]";
+        let mount = "    volumeMounts: [{name: v, mountPath: /v}]";
+        let web = pod("web-n", FOREVER, mount, data);
+        let file = place.join("pods.yaml");
+        fs::write(&file, format!("{job}---\n{web}")).unwrap();
+        node.ok(&["apply", "-f", file.to_str().unwrap()]);
+        let over = |pod: &serde_json::Value| pod["status"]["phase"] == "Succeeded";
+        let job = node.pod_until("job", "succeeded", over);
+        let web = uid(&node.up("web"));
+        node.sh("web", "echo kept >/v/file");
+        node.kill();
+        node.flags.push("--hostname-override=m".to_owned());
+        node.start();
+        let shims = || pids_of(&web).len() + pids_of("echo started").len();
+        eventually("what runs under another name stops", || shims() == 0);
+        node.terminate();
+        node.flags.clear();
+        node.start();
+        let back = node.pod_until("job", "succeeded", over);
+        let state = |pod: &serde_json::Value| container(pod, "c")["state"].clone();
+        assert_eq!(state(&back), state(&job));
+        node.up("web");
+        assert_eq!(node.sh("web", "cat /v/file").trim(), "kept");
+        node.finish();
+    });
+}
