@@ -113,6 +113,9 @@ pub struct Checkpoint {
     /// When each condition last changed: type to (status, time).
     pub transitions: Transitions,
     pub ending: Option<Ending>,
+    /// Containers that have run, of a pod that never restarts any.
+    #[serde(default)]
+    pub begun: Vec<String>,
 }
 
 /// The part that must survive a power cut: ROOT/pods/UID/final.json.

@@ -354,7 +354,9 @@ async fn live(kubelet: Rc<Kubelet>, shared: Rc<Shared>) {
         memory.checkpoint.ending = asked.or(memory.checkpoint.ending.take());
         memory.finals = finals;
         for (name, base) in bases {
-            memory.container_mut(&name).attempt_base = base;
+            // Its logs may be gone, on a tmpfs.
+            let begun = u32::from(memory.checkpoint.begun.contains(&name));
+            memory.container_mut(&name).attempt_base = base.max(begun);
         }
     }
     kubelet.recall_resources(&shared).await;

@@ -2,7 +2,7 @@
 //!
 //! | file | area | why |
 //! |---|---|---|
-//! | `pods/UID/pod.json` | ROOT | what a pod was started from, and when: ends it well without the store |
+//! | `pods/UID/pod.json` | ROOT | what a pod was started from, when, what ran: ends it well without the store |
 //! | `pods/UID/final.json` | ROOT (or RUN), flushed | ends that must never be undone by a power cut |
 //! | `pods/UID/kubelet.json` | RUN | back-off, probe results and ending of a running pod |
 //! | `node.json` | RUN | when the node's conditions last changed |
@@ -53,7 +53,7 @@ impl Records {
         }
     }
 
-    /// Not flushed: it matters only while the pod's processes live, and a power cut ends those.
+    /// Not flushed: it matters most while the pod's processes live, and a power cut ends those.
     /// On a disk that takes nothing it goes to RUN: a successor of the pod's name must find it.
     pub async fn keep_pod(&self, uid: &Uid, pod: &Object) -> Result<(), DiskError> {
         let bytes = encode(pod);
@@ -82,17 +82,20 @@ impl Records {
         self.disk.write_durable(Area::Root, &path, bytes).await
     }
 
-    /// After a reboot what is left of it: when the pod was started.
+    /// After a reboot what is left of it: when the pod was started, and what has run.
     pub async fn checkpoint(&self, uid: &Uid, now: Stamp) -> Checkpoint {
         let known = self.read(Area::Run, &path(uid, "kubelet")).await;
         if let Some(known) = known {
             return known;
         }
         let mut checkpoint = Checkpoint::default();
-        let pod = self.pod(uid).await.map(|pod| pod.body);
-        let start = pod
-            .as_ref()
-            .and_then(|pod| pod["status"]["startTime"].as_str());
+        let pod = self.pod(uid).await;
+        let status = pod.as_ref().map(|pod| &pod.body["status"]);
+        let begun = status.and_then(|status| status["begun"].as_array());
+        for name in begun.into_iter().flatten().filter_map(|name| name.as_str()) {
+            checkpoint.begun.push(name.to_owned());
+        }
+        let start = status.and_then(|status| status["startTime"].as_str());
         if let Some(wall) = start.and_then(|start| start.parse::<Timestamp>().ok()) {
             checkpoint.start = Some(Stamp { wall, ..now });
             // A start in 1970 says nothing about how long ago it was.

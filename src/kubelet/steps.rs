@@ -173,7 +173,7 @@ async fn start_sandbox(shared: &Shared, view: &PodView, attempt: u32) -> Result<
         .await
 }
 
-/// Writes down the pod with the resources that it may have, and since when it is here.
+/// Writes down the pod with the resources that it may have, since when it is here, and what has run.
 async fn keep_pod(shared: &Shared, view: &PodView) {
     let core = &shared.core;
     let object = core.reader.get(&view.key);
@@ -184,6 +184,8 @@ async fn keep_pod(shared: &Shared, view: &PodView) {
     if let Some(start) = shared.memory.borrow().checkpoint.start {
         body["status"]["startTime"] = start.wall.to_string().into();
     }
+    let begun = shared.memory.borrow().checkpoint.begun.clone();
+    body["status"]["begun"] = begun.into();
     let object = Object {
         body,
         ..Object::clone(&object)
@@ -256,8 +258,18 @@ async fn start_container(
     if started.is_ok() {
         let text = "Container created";
         core.event(view, Some(container), EventKind::Normal, "Created", text);
+        note_begun(shared, view, name).await;
     }
     started.map_err(StartFailure::Runtime)
+}
+
+/// What never restarts does not run a second time, whatever is left of its logs.
+async fn note_begun(shared: &Shared, view: &PodView, name: &str) {
+    if view.runs_once() {
+        let name = name.to_owned();
+        shared.memory.borrow_mut().checkpoint.begun.push(name);
+        keep_pod(shared, view).await;
+    }
 }
 
 /// The instance whose processes an ephemeral container sees.

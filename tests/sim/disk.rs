@@ -46,6 +46,11 @@ impl Files {
         };
     }
 
+    /// As long after the last write.
+    pub fn flush_all(&mut self) {
+        self.flushed = self.root.clone();
+    }
+
     pub fn remove_below(&mut self, area: Area, directory: &str) {
         let prefix = format!("{directory}/");
         self.tree(area).retain(|path, _| !path.starts_with(&prefix));

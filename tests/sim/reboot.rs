@@ -44,3 +44,23 @@ fn what_never_restarts_runs_again_after_a_power_cut_only_if_a_manifest_has_it() 
         assert_eq!(last["exitCode"], 137, "{name}: {back}");
     }
 }
+
+#[test]
+fn what_never_restarts_does_not_run_again_without_its_logs() {
+    let (mut run, registry) = begin(15);
+    pass(&mut run, 5);
+    let job = pod("job", 0, &["forever"], "Never");
+    post(&mut run, &registry, "job", job);
+    pass(&mut run, 30);
+    assert_eq!(status(&registry, "job")["phase"], "Running");
+    run.host.files.borrow_mut().flush_all();
+    run.cut_power();
+    let logs = std::mem::take(&mut run.host.kernel.borrow_mut().logs);
+    for (uid, _) in logs.keys() {
+        run.host.judge.logs_removed(uid);
+    }
+    run.start_agent();
+    pass(&mut run, 60);
+    let job = status(&registry, "job");
+    assert_eq!(job["phase"], "Failed", "{job}");
+}

@@ -65,12 +65,15 @@ fn after_a_reboot_it_is_known_since_when_a_pod_is_here() {
             provenance: None,
             standing: Standing::Accepted,
             resource_version: 1,
-            body: json!({"metadata": {"uid": "u1"}, "status": {"startTime": start}}),
+            body: json!({"metadata": {"uid": "u1"}, "status": {"startTime": start, "begun": ["c"]}}),
         };
         block_on(records.keep_pod(&uid, &pod)).unwrap();
         let checkpoint = block_on(records.checkpoint(&uid, now(then)));
         let start = checkpoint.start.expect("a start");
-        assert_eq!(start.boot, now(0).boot);
+        assert_eq!(
+            (start.boot, checkpoint.begun),
+            (now(0).boot, vec!["c".to_owned()])
+        );
         (start.wall.as_second(), checkpoint.before.as_secs())
     };
     assert_eq!(known(begun, begun + 50), (begun, 50));
