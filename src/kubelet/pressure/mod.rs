@@ -63,7 +63,12 @@ struct Memory {
 /// needed is not known yet.
 pub async fn run(kubelet: Rc<Kubelet>) {
     let clock = kubelet.core.world.clock.clone();
-    let mut memory = Memory::default();
+    // Before any pod has tokens.
+    let clocks = Some(tokens::follow_clock(&kubelet, None));
+    let mut memory = Memory {
+        clocks,
+        ..Memory::default()
+    };
     look(&kubelet, &mut memory).await;
     kubelet.core.pressure_known.notify(usize::MAX);
     let (limits_due, disk_due) = (Event::new(), Event::new());
