@@ -147,20 +147,22 @@ fn end_of(kubelet: &Kubelet, uid: &Uid) -> Option<EndCause> {
 }
 
 /// A manifest's pod from when this node had another name: whoever has its place now has another key.
-/// Its end is an orphan's, if there is anything to end.
-pub fn of_another_name(kubelet: &Kubelet, object: &Object) {
+/// Once its source has let it go it ends, whatever others say.
+pub fn of_another_name(kubelet: &Rc<Kubelet>, object: &Object) {
     let uid = Uid::new(object.uid()).filter(|_| object.is_static());
     let Some(uid) = uid else {
         return;
     };
+    let core = &kubelet.core;
     if !object.is_deleting() {
-        let name = &kubelet.core.node().node_name;
+        let name = &core.node().node_name;
         log::warn!("{} is of before this node was called {name}", object.key);
-    } else if !kubelet.workers.borrow().contains_key(&uid) && !kubelet.has_left(&uid) {
-        kubelet
-            .core
-            .registry
-            .finish_deletion(&object.key, object.uid());
+    } else if kubelet.workers.borrow().contains_key(&uid) {
+        // Its end is under way.
+    } else if !kubelet.has_left(&uid) {
+        core.registry.finish_deletion(&object.key, object.uid());
+    } else if let Ok(view) = PodView::new(object) {
+        end(kubelet, view, EndCause::Deleted);
     }
 }
 

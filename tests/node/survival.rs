@@ -496,7 +496,9 @@ fn a_node_of_another_name_ends_what_ran_under_the_old_one() {
         node.manifest("a.yaml", &pod("p", FOREVER, "", ""));
         node.up("p");
         node.kill();
-        node.flags.push("--hostname-override=m".to_owned());
+        // Another source says nothing: those of manifests do not wait for it.
+        let silent = "--manifest-url=http://127.0.0.1:1/";
+        node.flags = ["--hostname-override=m", silent].map(str::to_owned).into();
         node.start();
         eventually("no pod but that of the new name", || {
             let pods = node.list("pods");
