@@ -9,6 +9,7 @@
 
 use super::super::memory::{EndCause, Ending, Final, FinalExit, FinalPhase, LastExit, Target};
 use super::super::view::{ContainerView, PodView, RestartPolicy, Role};
+use super::super::preempt;
 use super::living::record_final_exits;
 use super::{Plan, Situation, Step, exit_of, is_live, latest, previous};
 use crate::world::{BootTime, ContainerObserved, PodObserved};
@@ -68,8 +69,11 @@ pub(super) fn stop_and_record(situation: &Situation<'_>, ending: &Ending, plan: 
 }
 
 fn failed(situation: &Situation<'_>, ending: &Ending) -> Final {
-    let rejected = ending.cause == EndCause::Rejected;
-    let evicted = ending.reason.as_deref().unwrap_or("Evicted");
+    let reason = ending.reason.as_deref();
+    // The cause may be by now that the agent leaves.
+    let rejected = ending.cause == EndCause::Rejected
+        || reason.is_some_and(|reason| reason != preempt::REASON);
+    let evicted = reason.unwrap_or("Evicted");
     let (reason, text) = match &ending.eviction {
         // Source: Kubernetes pkg/kubelet/kubelet.go (rejectPod).
         Some(why) if rejected => (evicted, format!("Pod was rejected: {why}")),

@@ -144,3 +144,27 @@ fn a_pod_whose_time_is_up_fails_even_if_the_agent_leaves_with_it() {
     let recorded = case.remember(|m| m.finals = *record);
     assert_eq!(recorded.steps(), ["tear down"]);
 }
+
+#[test]
+fn only_what_the_node_ends_for_its_own_sake_is_disrupted_also_if_the_agent_leaves_with_it() {
+    for (reason, disrupted, message) in [
+        (None, true, "why"),
+        (Some("Preempting"), true, "why"),
+        (Some("EndedInCluster"), false, "Pod was rejected: why"),
+    ] {
+        let case = Case::new(pod("Always", &["web"])).sandbox(READY);
+        let case = case.exited("web", 0, 143, 999).ending(EndCause::Shutdown);
+        let case = case.remember(|m| {
+            let ending = m.checkpoint.ending.as_mut().unwrap();
+            ending.overdue = true;
+            ending.eviction = Some("why".to_owned());
+            ending.reason = reason.map(str::to_owned);
+        });
+        let Step::Record(record) = case.plan().steps.remove(0) else {
+            panic!("no record");
+        };
+        let phase = record.phase.expect("an end");
+        let told = (phase.disrupted, phase.message.as_deref());
+        assert_eq!(told, (disrupted, Some(message)), "{reason:?}");
+    }
+}
