@@ -8,8 +8,8 @@
 //! ```
 
 use super::super::memory::{EndCause, Ending, Final, FinalExit, FinalPhase, LastExit, Target};
-use super::super::view::{ContainerView, PodView, RestartPolicy, Role};
 use super::super::preempt;
+use super::super::view::{ContainerView, PodView, RestartPolicy, Role};
 use super::living::record_final_exits;
 use super::{Plan, Situation, Step, exit_of, is_live, latest, previous};
 use crate::world::{BootTime, ContainerObserved, PodObserved};
