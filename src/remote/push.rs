@@ -295,7 +295,8 @@ impl Push {
         let body = held.body();
         let (spec, theirs) = (&body["spec"], &body["status"]);
         let now = seconds(self.clock.wall());
-        let dated = pod_status::dated(theirs, ours.clone(), &now);
+        let credible = seconds(self.clock.credible());
+        let dated = pod_status::dated(theirs, ours.clone(), &credible);
         let mut told = pod_status::gated(spec, theirs, dated, &now);
         // Of a mirror the node's own pod says whether it has ended.
         if !mirror::is_mirror(&body) {

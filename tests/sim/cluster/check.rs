@@ -281,9 +281,18 @@ fn said(value: &Value) -> Value {
     }
 }
 
-/// The cluster has an order and conditions of its own.
+/// The cluster has an order and conditions of its own. What turned here in a time to come, by a clock that
+/// was ahead, was dated when it was told.
 fn holds_all(theirs: &Value, ours: &Value) -> bool {
     let theirs = theirs.as_array().map_or(&[][..], Vec::as_slice);
     let mut ours = ours.as_array().into_iter().flatten();
-    ours.all(|one| theirs.contains(one))
+    let date = |one: &Value| one["lastTransitionTime"].as_str().map(str::to_owned);
+    let same = |known: &Value, one: &Value| {
+        let mut known = known.clone();
+        if date(&known) < date(one) {
+            known["lastTransitionTime"] = one["lastTransitionTime"].clone();
+        }
+        known == *one
+    };
+    ours.all(|one| theirs.iter().any(|known| same(known, one)))
 }
