@@ -2,7 +2,7 @@
 //!
 //! | file | area | why |
 //! |---|---|---|
-//! | `pods/UID/pod.json` | ROOT | what a pod was started from, when, what ran: ends it well without the store |
+//! | `pods/UID/pod.json` | ROOT | what a pod was made from, when, what ran: ends it well without the store |
 //! | `pods/UID/final.json` | ROOT (or RUN), flushed | ends that must never be undone by a power cut |
 //! | `pods/UID/kubelet.json` | RUN | back-off, probe results and ending of a running pod |
 //! | `node.json` | RUN | when the node's conditions last changed |
