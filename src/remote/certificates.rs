@@ -104,7 +104,7 @@ pub struct NodeCertificate {
 pub struct Past {
     /// In a row, with a result that was due at once.
     futile: Cell<u32>,
-    /// When the last one could begin that the cluster's refusal, or another name, led to, and what that was for.
+    /// When the last one could begin that the cluster's refusal, or another name, led to, and for what.
     forced: RefCell<Option<(BootTime, Names)>>,
 }
 
