@@ -8,7 +8,8 @@ noted=/var/lib/lowtide/where
 setting() {
     {
         sed -n "s/^LOWTIDE_FLAGS=.*--$1[= ]\([^ \"']*\).*/\1/p" /etc/lowtide/environment
-        sed -n "s/^$2: *[\"']\{0,1\}\([^\"' #]*\).*/\1/p" /etc/lowtide/config.yaml
+        sed -n -e "/^$2:/!d" -e "s/^$2: *//" -e 's/^"\([^"]*\)".*/\1/p' -e t -e "s/^'\([^']*\)'.*/\1/p" -e t \
+            -e 's/ *\( #.*\)\{0,1\}$//p' /etc/lowtide/config.yaml
         sed -n "s/^$3 //p" $noted
         echo "$4"
     } 2>/dev/null | grep -m 1 .
@@ -22,7 +23,7 @@ find_directories() {
 }
 note_directories() {
     find_directories
-    [ ! -d /var/lib/lowtide ] || printf 'root %s\nrun %s\nlogs %s\n' "$root_dir" "$run_dir" "$logs_dir" >$noted
+    { printf 'root %s\nrun %s\nlogs %s\n' "$root_dir" "$run_dir" "$logs_dir" >$noted; } 2>/dev/null || :
 }
 
 # Ends all pods within their grace periods, and the agent. Only the agent can, so it is started where it is
@@ -54,11 +55,32 @@ forget_upgrade() {
     rm -f /var/lib/lowtide/upgrade/record.json "$root_dir/upgrade/record.json" "$1.new" "$1.old"
 }
 
-# Mounts below the node's directories, wherever links lead, deepest first.
+# elsewhere DIRECTORY DEFAULT: whether the operator has chosen it, who may keep other things there too.
+elsewhere() {
+    [ "$(readlink -f "$1")" != "$(readlink -f "$2")" ]
+}
+
+# Mounts below what is the node's alone, wherever links lead, deepest first.
 mounts_below() {
-    for top in /var/lib/lowtide /run/lowtide "$root_dir" "$run_dir"; do
-        awk -v top="$(readlink -f "$top")/" 'index($5, top) == 1 { print $5 }' /proc/self/mountinfo
+    for top in /var/lib/lowtide /run/lowtide "$root_dir"/pods "$root_dir"/images "$run_dir"/pods "$run_dir"/runc; do
+        # One that is not there leads nowhere, and nowhere is no prefix.
+        top=$(readlink -f "$top") && [ -n "${top#/}" ] || continue
+        top=$top awk '{ gsub(/\\040/, " ", $5) } index($5, ENVIRON["top"] "/") == 1 { print $5 }' /proc/self/mountinfo
     done | sort -ru
+}
+
+# Removes what a ROOT elsewhere has of the node; nothing if it does not look like one.
+remove_root() {
+    if ! [ -e "$root_dir/pki" ]; then
+        echo "lowtide: $root_dir is no data of lowtide now: look there, if it should be" >&2
+        return 0
+    fi
+    for own in store.redb store.key pki admin.kubeconfig clock-floor .ballast boot.json images pods cni upgrade; do
+        rm -rf "${root_dir:?}/$own" || return 1
+    done
+    rm -f "$root_dir"/store.redb.* "$root_dir"/.*.tmp || return 1
+    rmdir "$root_dir/preload" 2>/dev/null || :
+    rmdir "$root_dir" 2>/dev/null || echo "lowtide: what else is in $root_dir stays" >&2
 }
 
 # Removes all that the node keeps: objects, keys, images, volumes, logs of its pods. Nothing if
@@ -74,20 +96,16 @@ remove_data() {
     fi
     for pod in /var/lib/lowtide/pods/* "$root_dir"/pods/*; do
         [ -d "$pod" ] || continue
-        rm -rf "$logs_dir"/*_"${pod##*/}"
+        rm -rf "$logs_dir"/*_"${pod##*/}" || return 1
     done
     for link in /var/log/containers/*; do
         if [ -L "$link" ] && [ ! -e "$link" ]; then rm -f "$link"; fi
     done
-    # A directory that the operator has chosen may hold other things too.
-    if [ "$(readlink -f "$root_dir")" != "$(readlink -f /var/lib/lowtide)" ] && [ -e "$root_dir/pki" ]; then
-        for own in store.redb store.key pki admin.kubeconfig clock-floor .ballast images pods cni upgrade; do
-            rm -rf "${root_dir:?}/$own"*
-        done
-        rmdir "$root_dir" 2>/dev/null || echo "lowtide: what else is in $root_dir stays" >&2
+    if elsewhere "$root_dir" /var/lib/lowtide; then
+        remove_root || return 1
     fi
     for directory in /var/lib/lowtide /run/lowtide; do
-        rm -rf "${directory:?}"/* "$directory"/.[!.]*
+        rm -rf "${directory:?}"/* "$directory"/.[!.]* || return 1
         # The directory itself stays where it is a file system of its own.
         rmdir "$directory" 2>/dev/null || :
     done
