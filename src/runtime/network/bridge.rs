@@ -279,7 +279,7 @@ impl Bridge {
 
     fn make_bridge(&self, netlink: &mut Netlink) -> io::Result<u32> {
         let index = links::add_bridge(netlink, &self.bridge, self.gateway())?;
-        self.hear_no_routers()?;
+        self.hear_no_routers();
         for address in links::addresses(netlink)? {
             // Left by an agent with another --pod-cidr.
             if address.index == index && address.address != self.gateway() {
@@ -291,12 +291,14 @@ impl Bridge {
     }
 
     /// A pod that says it is an IPv6 router is not believed: all that the node sends would go to it.
-    fn hear_no_routers(&self) -> io::Result<()> {
+    fn hear_no_routers(&self) {
         let switch = format!("/proc/sys/net/ipv6/conf/{}/accept_ra", self.bridge);
-        match fs::write(switch, "0") {
-            // A kernel without IPv6.
-            Err(error) if error.kind() == io::ErrorKind::NotFound => Ok(()),
-            written => written,
+        // A kernel without IPv6 has no such file.
+        let heard = fs::read_to_string(&switch).is_ok_and(|text| text.trim() != "0");
+        if heard && let Err(error) = fs::write(&switch, "0") {
+            log::warn!(
+                "a pod that says it is an IPv6 router will be believed: write {switch}: {error}"
+            );
         }
     }
 
