@@ -161,7 +161,7 @@ async fn recover_pod(host: &Rc<Host>, uid: &Uid) -> Result<(), RuntimeError> {
         let directory = format!("{}.{}", record.name, record.attempt);
         let known = listing.containers.iter().any(|c| c.container == directory);
         match record.phase {
-            ContainerPhase::Making if !known => {
+            ContainerPhase::Making if !known && watch::seen_exit(host, uid, &record).is_none() => {
                 container::take_away(host, uid, &record).await?;
             }
             ContainerPhase::Making | ContainerPhase::Started { .. } | ContainerPhase::Ended(_) => {}

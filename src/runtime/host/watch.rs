@@ -169,7 +169,7 @@ async fn note_end(
     }
 }
 
-fn seen_exit(host: &Host, uid: &Uid, record: &ContainerRecord) -> Option<ExitRecord> {
+pub(super) fn seen_exit(host: &Host, uid: &Uid, record: &ContainerRecord) -> Option<ExitRecord> {
     let directory = PodDirectory::new(&host.layout.run, uid)
         .container(&format!("{}.{}", record.name, record.attempt))?;
     directory.exit().unwrap_or_else(|error| {
