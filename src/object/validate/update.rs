@@ -1,6 +1,8 @@
 //! What may not change once an object exists.
 
-use serde_json::{Value, json};
+use std::borrow::Cow;
+
+use serde_json::Value;
 
 use super::report::{At, Report};
 use super::{Cause, resize};
@@ -9,7 +11,13 @@ use crate::object::{Kind, apply_defaults};
 /// Everything that makes `body` no legal successor of `current`.
 pub fn validate_update(kind: Kind, subresource: &str, body: &Value, current: &Value) -> Vec<Cause> {
     let mut report = Report::default();
-    let (new, old) = (At::top(body), At::top(current));
+    // A version before may have stored less of a pod, or in other spelling.
+    let (mut body, mut current) = (Cow::Borrowed(body), Cow::Borrowed(current));
+    if kind == Kind::Pod {
+        apply_defaults(kind, body.to_mut());
+        apply_defaults(kind, current.to_mut());
+    }
+    let (new, old) = (At::top(&body), At::top(&current));
     metadata(&new, &old, &mut report);
     match kind {
         // What these may reach is all that they change.
@@ -177,9 +185,7 @@ fn tolerations(new: &At<'_>, old: &At<'_>, report: &mut Report) {
 
 /// The spec without what may change, as it would be stored today.
 fn changeless(spec: &Value, grace: Grace) -> Value {
-    let mut pod = json!({ "spec": spec });
-    apply_defaults(Kind::Pod, &mut pod);
-    let mut spec = pod["spec"].take();
+    let mut spec = spec.clone();
     if let Some(fields) = spec.as_object_mut() {
         fields.remove("activeDeadlineSeconds");
         fields.remove("tolerations");
