@@ -40,6 +40,19 @@ pub fn keep(status: &mut Value, before: &Value) {
     }
 }
 
+/// Leaves of the conditions of others those that `named` has too; the kubelet itself may have said that it
+/// disrupts the pod.
+pub fn keep_named(status: &mut Value, named: &Value) {
+    let goes = |one: &Value| {
+        one["type"] != "DisruptionTarget"
+            && !items(named, "conditions").any(|other| other["type"] == one["type"])
+    };
+    let gone: Vec<Value> = of_others(status).filter(|one| goes(one)).cloned().collect();
+    if let Some(conditions) = status["conditions"].as_array_mut() {
+        conditions.retain(|one| !gone.contains(one));
+    }
+}
+
 /// What is not the kubelet's; an eviction's it may be, too.
 pub fn of_others(status: &Value) -> impl Iterator<Item = &Value> {
     items(status, "conditions").filter(|one| {

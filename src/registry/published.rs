@@ -299,6 +299,7 @@ fn is_behind(object: &Packed, current: &Packed) -> bool {
 /// The object with the status of `current`, and in that the conditions of others that it brings.
 fn overtaken(object: Packed, current: &Packed) -> Packed {
     let (written, mut status) = (object.status(), current.status());
+    conditions::keep_named(&mut status, &written);
     for one in conditions::of_others(&written) {
         conditions::put(&mut status, one.clone());
     }
