@@ -46,11 +46,12 @@ enum Look {
 }
 
 impl State {
-    /// Takes these for those that are here now.
+    /// Takes these, in the order of their keys, for those that are here now.
     fn meet(&mut self, events: &[Arc<Packed>]) {
         let lost = &mut self.lost;
         self.sent.retain(|key, version| {
-            let stays = events.iter().any(|event| event.key() == key);
+            let found = events.binary_search_by(|event| event.key().cmp(key));
+            let stays = found.is_ok();
             *lost += u64::from(!stays && *version == 0);
             stays
         });

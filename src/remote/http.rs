@@ -168,10 +168,14 @@ impl HttpCluster {
     }
 
     /// The one that has answered comes first from now on, unless it is sick: then the next does, for whoever
-    /// asks again. What an object of a namespace is answered may be that object's fault (its webhook's).
+    /// asks again. What an object of a namespace is answered may be that object's fault (its webhook's), and
+    /// says nothing.
     fn prefer(&self, server: usize, asked: &Asked<'_>, status: u16) {
         let object = asked.method != Method::GET && asked.path.starts_with("/api/v1/namespaces/");
-        let first = server + usize::from(status >= 500 && !object);
+        if object && status >= 500 {
+            return;
+        }
+        let first = server + usize::from(status >= 500);
         self.preferred.set(first % self.settings.servers.len());
     }
 
