@@ -12,6 +12,7 @@
 
 mod ending;
 mod living;
+mod order;
 
 pub use ending::has_its_turn;
 

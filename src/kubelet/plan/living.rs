@@ -7,11 +7,11 @@ use super::super::memory::{ContainerMemory, EndCause, ImageState, Target, Troubl
 use super::super::resize::{Change, change, in_place};
 use super::super::view::{ContainerView, RestartPolicy, Role};
 use super::ending::{begin_record, final_phase, stop_all, with_exits};
-use super::{Plan, Situation, Step, Waiting, exit_of, is_live};
+use super::{Plan, Situation, Step, Waiting, exit_of, is_live, order};
 use crate::world::{BootTime, ContainerObserved, ContainerState, SandboxState};
 
 /// How long a start that nobody waits for any more may take: longer than the runtime's own limit.
-const START_PATIENCE: Duration = Duration::from_secs(150);
+pub(super) const START_PATIENCE: Duration = Duration::from_secs(150);
 
 /// From one replacement of a sandbox to the next.
 /// Source: Kubernetes pkg/kubelet/kubelet.go (backOffPeriod).
@@ -64,7 +64,7 @@ pub(super) fn advance(situation: &Situation<'_>, plan: &mut Plan) {
     prepare_volumes(situation, plan, !wanted.is_empty());
     let sandbox = prepare_sandbox(situation, plan, !wanted.is_empty());
     for (container, need) in wanted {
-        let sandbox = match has_to_queue(situation, plan, container) {
+        let sandbox = match order::has_to_queue(situation, plan, container) {
             true => Sandbox::Coming,
             false => sandbox,
         };
@@ -476,28 +476,6 @@ fn prepare_sandbox(situation: &Situation<'_>, plan: &mut Plan, needed: bool) -> 
 enum Sandbox {
     Ready,
     Coming,
-}
-
-/// A regular container starts once those before it have, and their postStart is over. One that failed
-/// and waits for its next try holds nobody up.
-/// Source: Kubernetes pkg/kubelet/kuberuntime (SyncPod).
-fn has_to_queue(situation: &Situation<'_>, plan: &Plan, container: &ContainerView) -> bool {
-    let regular = situation.view.with_role(Role::Regular);
-    let mut before = regular.take_while(|c| c.name != container.name);
-    container.role == Role::Regular && before.any(|c| is_on_its_way(situation, plan, &c.name))
-}
-
-fn is_on_its_way(situation: &Situation<'_>, plan: &Plan, name: &str) -> bool {
-    let memory = situation.memory;
-    if let Some(made) = situation.latest(name)
-        && let ContainerState::Running { .. } = made.state
-    {
-        let health = memory.health(name, &made.id);
-        return health.is_some_and(|h| !h.hook_done && h.condemned.is_none());
-    }
-    let own =
-        |target: &Target| matches!(target, Target::Image(c) | Target::Container(c) if c == name);
-    memory.busy.iter().any(own) || plan.steps.iter().any(|step| own(&step.target()))
 }
 
 /// Moves one container towards its next instance: back-off, image, sandbox, start.

@@ -30,6 +30,19 @@ fn a_regular_container_starts_once_the_one_before_has_and_its_hook_is_over() {
     ] {
         assert_eq!(case.steps(), steps);
     }
+    // An agent before this one began that start, and it may still come to something.
+    let mut begun = case().running("a", 0);
+    begun.observed.containers[0].state = ContainerState::Created;
+    assert_eq!(begun.steps(), ["start a.0"]);
+    begun.observed.containers[0].created.boot = at(990);
+    assert_eq!(begun.steps(), [""; 0]);
+    // It ends, for another of its name.
+    let mut replaced = case().running("a", 0);
+    replaced.observed.containers[0].hash = "old".into();
+    assert_eq!(
+        busy(replaced, Target::Container("a".into())).steps(),
+        [""; 0]
+    );
     // Images are fetched meanwhile.
     let images = || no_image(case(), "a");
     assert_eq!(no_image(images(), "b").steps(), ["image a", "image b"]);
