@@ -96,7 +96,8 @@ async fn pull(
         core.event(pod, Some(container), kind, "UsingCachedImage", text);
         return Ok(image);
     }
-    if matches!(error, PullError::Disk(_)) {
+    // A disk that cannot be written has no use of room.
+    if matches!(&error, PullError::Disk(why) if why.contains("no space left")) {
         core.images_did_not_fit.set(true);
     }
     let text = format!("Failed to pull image {reference:?}: {error}");

@@ -265,10 +265,21 @@ async fn start_container(
 
 /// What never restarts does not run a second time, whatever is left of its logs.
 async fn note_begun(shared: &Shared, view: &PodView, name: &str) {
-    if view.runs_once() {
+    let known = |name: &str| {
+        shared
+            .memory
+            .borrow()
+            .checkpoint
+            .begun
+            .iter()
+            .any(|known| known == name)
+    };
+    // Sidecars start again even there: once is enough, of what writes to the disk.
+    if view.runs_once() && !known(name) {
         let name = name.to_owned();
         shared.memory.borrow_mut().checkpoint.begun.push(name);
-        keep_pod(shared, view).await;
+        let now = shared.view.borrow().clone();
+        keep_pod(shared, &now).await;
     }
 }
 

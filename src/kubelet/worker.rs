@@ -386,13 +386,19 @@ impl Worker {
             return;
         }
         // What is being removed has ended, and that was said when the removal began.
-        if self.tearing_down || next.untold {
+        let core = &shared.core;
+        if self.tearing_down || next.untold && core.stopping.get() {
             return;
         }
         let mut steps = next.steps.iter();
         self.tearing_down = steps.any(|step| matches!(step, Step::TearDown { .. }));
-        let core = &shared.core;
         let goes = self.tearing_down && view.deletion_grace.is_some() && !view.is_static;
+        let now = core.world.clock.wall();
+        // By a clock that was ahead; one that is behind knows no better.
+        if core.world.clock.credible().as_second() <= now.as_second() + 1 {
+            let known = memory.checkpoint.transitions.values_mut();
+            known.for_each(|(_, since)| *since = now.min(*since));
+        }
         let status = status(&Facts {
             view,
             observed,
@@ -400,7 +406,7 @@ impl Worker {
             waiting: &next.waiting,
             qos: view.qos,
             node: &core.node(),
-            now: core.world.clock.wall(),
+            now,
             over: goes && self.published.is_some(),
         });
         // Nothing was told by this agent, and how it ended is not to be seen: the agent before it may have
