@@ -8,8 +8,8 @@ noted=/var/lib/lowtide/where
 setting() {
     {
         sed -n "s/^LOWTIDE_FLAGS=.*--$1[= ]\([^ \"']*\).*/\1/p" /etc/lowtide/environment
-        sed -n -e "/^$2:/!d" -e "s/^$2: *//" -e 's/^"\([^"]*\)".*/\1/p' -e t -e "s/^'\([^']*\)'.*/\1/p" -e t \
-            -e 's/ *\( #.*\)\{0,1\}$//p' /etc/lowtide/config.yaml
+        sed -n -e "/^$2:/!d" -e "s/^$2: *\"\([^\"]*\)\".*/\1/p" -e t -e "s/^$2: *'\([^']*\)'.*/\1/p" -e t \
+            -e 's/ #.*//' -e 's/ *$//' -e "s/^$2: *//p" /etc/lowtide/config.yaml
         sed -n "s/^$3 //p" $noted
         echo "$4"
     } 2>/dev/null | grep -m 1 .
@@ -64,7 +64,8 @@ elsewhere() {
 mounts_below() {
     for top in /var/lib/lowtide /run/lowtide "$root_dir"/pods "$root_dir"/images "$run_dir"/pods "$run_dir"/runc; do
         # One that is not there leads nowhere, and nowhere is no prefix.
-        top=$(readlink -f "$top") && [ -n "${top#/}" ] || continue
+        top=$(readlink -f "$top") || top=
+        [ -n "${top#/}" ] || continue
         top=$top awk '{ gsub(/\\040/, " ", $5) } index($5, ENVIRON["top"] "/") == 1 { print $5 }' /proc/self/mountinfo
     done | sort -ru
 }
