@@ -7,6 +7,8 @@
 noted=/var/lib/lowtide/where
 setting() {
     {
+        # Any of the files may be missing.
+        set +e
         sed -n "s/^LOWTIDE_FLAGS=.*--$1[= ]\([^ \"']*\).*/\1/p" /etc/lowtide/environment
         sed -n -e "/^$2:/!d" -e "s/^$2: *\"\([^\"]*\)\".*/\1/p" -e t -e "s/^$2: *'\([^']*\)'.*/\1/p" -e t \
             -e 's/ #.*//' -e 's/ *$//' -e "s/^$2: *//p" /etc/lowtide/config.yaml
@@ -55,33 +57,44 @@ forget_upgrade() {
     rm -f /var/lib/lowtide/upgrade/record.json "$root_dir/upgrade/record.json" "$1.new" "$1.old"
 }
 
-# elsewhere DIRECTORY DEFAULT: whether the operator has chosen it, who may keep other things there too.
-elsewhere() {
-    [ "$(readlink -f "$1")" != "$(readlink -f "$2")" ]
+# What the node makes in ROOT; `pki` is what tells one from any other directory.
+own_files='store.redb store.key admin.kubeconfig clock-floor .ballast boot.json where'
+own_directories='images pods cni upgrade'
+
+# What is the node's alone; what else is in a directory that the operator has chosen may be anybody's.
+own_places() {
+    for directory in /var/lib/lowtide /run/lowtide; do
+        [ -L "$directory" ] || printf '%s\n' "$directory"/*
+    done
+    for name in $own_directories pki; do
+        printf '%s\n' "/var/lib/lowtide/$name" "$root_dir/$name"
+    done
+    printf '%s\n' "$run_dir/pods" "$run_dir/runc"
 }
 
-# Mounts below what is the node's alone, wherever links lead, deepest first.
-mounts_below() {
-    for top in /var/lib/lowtide /run/lowtide "$root_dir"/pods "$root_dir"/images "$run_dir"/pods "$run_dir"/runc; do
-        # One that is not there leads nowhere, and nowhere is no prefix.
-        top=$(readlink -f "$top") || top=
-        [ -n "${top#/}" ] || continue
-        top=$top awk '{ gsub(/\\040/, " ", $5) } index($5, ENVIRON["top"] "/") == 1 { print $5 }' /proc/self/mountinfo
+# Mounts there, deepest first. A link there is removed, and not what it leads to.
+own_mounts() {
+    own_places | while read -r place; do
+        if [ -d "$place" ] && ! [ -L "$place" ]; then
+            place=$(readlink -f "$place") awk '{ gsub(/\\040/, " ", $5) }
+                index($5 "/", ENVIRON["place"] "/") == 1 { print $5 }' /proc/self/mountinfo
+        fi
     done | sort -ru
 }
 
-# Removes what a ROOT elsewhere has of the node; nothing if it does not look like one.
-remove_root() {
-    if ! [ -e "$root_dir/pki" ]; then
-        echo "lowtide: $root_dir is no data of lowtide now: look there, if it should be" >&2
-        return 0
-    fi
-    for own in store.redb store.key pki admin.kubeconfig clock-floor .ballast boot.json images pods cni upgrade; do
-        rm -rf "${root_dir:?}/$own" || return 1
+# remove_own DIRECTORY: what the node has made there, and nothing else.
+remove_own() {
+    for name in $own_files; do
+        rm -f "${1:?}/$name" "$1/$name.tmp" "$1/.$name.tmp" || return 1
     done
-    rm -f "$root_dir"/store.redb.* "$root_dir"/.*.tmp || return 1
-    rmdir "$root_dir/preload" 2>/dev/null || :
-    rmdir "$root_dir" 2>/dev/null || echo "lowtide: what else is in $root_dir stays" >&2
+    rm -f "$1"/store.redb.* || return 1
+    for name in $own_directories; do
+        rm -rf "${1:?}/$name" || return 1
+    done
+    # Its mark goes last: what failed can be done again.
+    rm -rf "${1:?}/pki" || return 1
+    rmdir "$1/preload" 2>/dev/null || :
+    rmdir "$1" 2>/dev/null || echo "lowtide: what else is in $1 stays" >&2
 }
 
 # Removes all that the node keeps: objects, keys, images, volumes, logs of its pods. Nothing if
@@ -89,10 +102,19 @@ remove_root() {
 remove_data() {
     [ -r /proc/self/mountinfo ] || return 1
     find_directories
-    mounts_below | while read -r mounted; do umount "$mounted" || :; done
-    if [ -n "$(mounts_below)" ]; then
+    case $root_dir$run_dir in
+        *[\\[:cntrl:]]*)
+            echo "lowtide: data is kept, since its place has an odd name: $root_dir" >&2
+            return 1
+            ;;
+    esac
+    # Twice, where one lies over another.
+    for _ in 1 2; do
+        own_mounts | while read -r mounted; do umount "$mounted" || :; done
+    done
+    if [ -n "$(own_mounts)" ]; then
         echo "lowtide: data is kept, since something is still mounted there:" >&2
-        mounts_below >&2
+        own_mounts >&2
         return 1
     fi
     for pod in /var/lib/lowtide/pods/* "$root_dir"/pods/*; do
@@ -102,12 +124,17 @@ remove_data() {
     for link in /var/log/containers/*; do
         if [ -L "$link" ] && [ ! -e "$link" ]; then rm -f "$link"; fi
     done
-    if elsewhere "$root_dir" /var/lib/lowtide; then
-        remove_root || return 1
+    if [ -e "$root_dir/pki" ] && [ "$(readlink -f "$root_dir")" != "$(readlink -f /var/lib/lowtide)" ]; then
+        remove_own "$root_dir" || return 1
+    elif [ "$root_dir" != /var/lib/lowtide ] && ! [ -e "$root_dir/pki" ]; then
+        echo "lowtide: $root_dir is no data of lowtide now: look there, if it should be" >&2
     fi
-    for directory in /var/lib/lowtide /run/lowtide; do
-        rm -rf "${directory:?}"/* "$directory"/.[!.]* || return 1
-        # The directory itself stays where it is a file system of its own.
-        rmdir "$directory" 2>/dev/null || :
-    done
+    if [ -L /var/lib/lowtide ]; then
+        [ ! -d /var/lib/lowtide ] || remove_own "$(readlink -f /var/lib/lowtide)" || return 1
+    else
+        rm -rf /var/lib/lowtide/* /var/lib/lowtide/.[!.]* || return 1
+    fi
+    rm -rf /run/lowtide/* /run/lowtide/.[!.]* || return 1
+    # They stay where they are file systems of their own.
+    rmdir /var/lib/lowtide /run/lowtide 2>/dev/null || :
 }
