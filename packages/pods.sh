@@ -10,7 +10,7 @@ setting() {
         # Any of the files may be missing.
         set +e
         sed -n "s/^LOWTIDE_FLAGS=.*--$1[= ]\([^ \"']*\).*/\1/p" /etc/lowtide/environment
-        sed -n -e "/^$2:/!d" -e "s/^$2: *\"\([^\"]*\)\".*/\1/p" -e t -e "s/^$2: *'\([^']*\)'.*/\1/p" -e t \
+        sed -n -e 's/\r$//' -e "/^$2:/!d" -e "s/^$2: *\"\([^\"]*\)\".*/\1/p" -e t -e "s/^$2: *'\([^']*\)'.*/\1/p" -e t \
             -e 's/ #.*//' -e 's/ *$//' -e "s/^$2: *//p" /etc/lowtide/config.yaml
         sed -n "s/^$3 //p" $noted
         echo "$4"
@@ -61,10 +61,11 @@ forget_upgrade() {
 own_files='store.redb store.key admin.kubeconfig clock-floor .ballast boot.json where'
 own_directories='images pods cni upgrade'
 
-# What is the node's alone; what else is in a directory that the operator has chosen may be anybody's.
+# What is the node's alone; with a slash, all below. What else is in a directory that the operator has chosen
+# may be anybody's.
 own_places() {
     for directory in /var/lib/lowtide /run/lowtide; do
-        [ -L "$directory" ] || printf '%s\n' "$directory"/*
+        [ -L "$directory" ] || echo "$directory/"
     done
     for name in $own_directories pki; do
         printf '%s\n' "/var/lib/lowtide/$name" "$root_dir/$name"
@@ -74,12 +75,22 @@ own_places() {
 
 # Mounts there, deepest first. A link there is removed, and not what it leads to.
 own_mounts() {
-    own_places | while read -r place; do
-        if [ -d "$place" ] && ! [ -L "$place" ]; then
-            place=$(readlink -f "$place") awk '{ gsub(/\\040/, " ", $5) }
-                index($5 "/", ENVIRON["place"] "/") == 1 { print $5 }' /proc/self/mountinfo
-        fi
+    own_places | while IFS= read -r place; do
+        if [ ! -d "$place" ] || [ -L "$place" ]; then continue; fi
+        slash=/
+        [ "$place" = "${place%/}" ] || slash=
+        top=$(readlink -f "$place") || top=
+        # Nowhere is no prefix of anything.
+        [ -n "${top#/}" ] || continue
+        top=$top slash=$slash awk '{ gsub(/\\040/, " ", $5) }
+            index($5 ENVIRON["slash"], ENVIRON["top"] "/") == 1 { print $5 }' /proc/self/mountinfo
     done | sort -ru
+}
+
+# Where what is mounted outside has come along, its own place keeps it.
+unmount_own() {
+    own_mounts | while IFS= read -r mounted; do mount --make-private "$mounted" || :; done
+    own_mounts | while IFS= read -r mounted; do umount "$mounted" || :; done
 }
 
 # remove_own DIRECTORY: what the node has made there, and nothing else.
@@ -97,25 +108,36 @@ remove_own() {
     rmdir "$1" 2>/dev/null || echo "lowtide: what else is in $1 stays" >&2
 }
 
+keep_data() {
+    echo "lowtide: data is kept: $*" >&2
+    return 1
+}
+
 # Removes all that the node keeps: objects, keys, images, volumes, logs of its pods. Nothing if
 # anything is mounted there that cannot be unmounted: what it shows may be somebody else's.
 remove_data() {
-    [ -r /proc/self/mountinfo ] || return 1
+    for tool in awk sort readlink mount umount; do
+        command -v $tool >/dev/null || keep_data "no $tool here" || return 1
+    done
+    [ -r /proc/self/mountinfo ] || keep_data 'no /proc here' || return 1
     find_directories
     case $root_dir$run_dir in
-        *[\\[:cntrl:]]*)
-            echo "lowtide: data is kept, since its place has an odd name: $root_dir" >&2
-            return 1
-            ;;
+        *[\\[:cntrl:]]*) keep_data "its place has an odd name, see $noted or the configuration" || return 1 ;;
     esac
+    if ! [ -e "$root_dir/pki" ]; then
+        [ "$root_dir" = /var/lib/lowtide ] ||
+            echo "lowtide: $root_dir is no data of lowtide now: look there, if it should be" >&2
+        root_dir=/var/lib/lowtide
+    fi
+    if [ -L /var/lib/lowtide ] && [ ! -d /var/lib/lowtide ]; then
+        echo 'lowtide: /var/lib/lowtide leads nowhere now: look there' >&2
+    fi
     # Twice, where one lies over another.
-    for _ in 1 2; do
-        own_mounts | while read -r mounted; do umount "$mounted" || :; done
-    done
+    unmount_own
+    unmount_own
     if [ -n "$(own_mounts)" ]; then
-        echo "lowtide: data is kept, since something is still mounted there:" >&2
         own_mounts >&2
-        return 1
+        keep_data 'that is still mounted there' || return 1
     fi
     for pod in /var/lib/lowtide/pods/* "$root_dir"/pods/*; do
         [ -d "$pod" ] || continue
@@ -124,17 +146,16 @@ remove_data() {
     for link in /var/log/containers/*; do
         if [ -L "$link" ] && [ ! -e "$link" ]; then rm -f "$link"; fi
     done
-    if [ -e "$root_dir/pki" ] && [ "$(readlink -f "$root_dir")" != "$(readlink -f /var/lib/lowtide)" ]; then
+    if [ "$(readlink -f "$root_dir")" != "$(readlink -f /var/lib/lowtide)" ]; then
         remove_own "$root_dir" || return 1
-    elif [ "$root_dir" != /var/lib/lowtide ] && ! [ -e "$root_dir/pki" ]; then
-        echo "lowtide: $root_dir is no data of lowtide now: look there, if it should be" >&2
     fi
-    if [ -L /var/lib/lowtide ]; then
-        [ ! -d /var/lib/lowtide ] || remove_own "$(readlink -f /var/lib/lowtide)" || return 1
-    else
+    if [ ! -L /var/lib/lowtide ]; then
         rm -rf /var/lib/lowtide/* /var/lib/lowtide/.[!.]* || return 1
+    elif [ -d /var/lib/lowtide ]; then
+        remove_own "$(readlink -f /var/lib/lowtide)" || return 1
+        [ -e /var/lib/lowtide ] || rm -f /var/lib/lowtide
     fi
-    rm -rf /run/lowtide/* /run/lowtide/.[!.]* || return 1
+    [ -L /run/lowtide ] || rm -rf /run/lowtide/* /run/lowtide/.[!.]* || return 1
     # They stay where they are file systems of their own.
     rmdir /var/lib/lowtide /run/lowtide 2>/dev/null || :
 }

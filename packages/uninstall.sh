@@ -85,7 +85,7 @@ fi
 [ -n "$root" ] || forget_upgrade "$prefix/bin/lowtide"
 # While this script is still there to be run again.
 if [ "$data" = purge ] && [ -z "$root" ]; then
-    remove_data || fail "unmount that, then run this again"
+    remove_data || fail "not all is removed; mend that, then run this again"
 elif [ "$data" = purge ]; then
     rm -rf "$root/var/lib/lowtide"
 fi
