@@ -92,6 +92,8 @@ fn a_pod_gets_address_route_and_interfaces_and_leaves_nothing() {
             assert!(mac.contains("0a:58:0a:58:00:02"), "{mac}");
             let detail = run("ip", &["-d", "link", "show", "lt0123abcd-2"]);
             assert!(detail.contains("hairpin on"), "{detail}");
+            let heard = "/proc/sys/net/ipv6/conf/lt-0123abcd/accept_ra";
+            assert_eq!(std::fs::read_to_string(heard).ok().as_deref(), Some("0\n"));
             let gateway = "10.88.0.1:7";
             serve(&namespace_of(std::process::id()), gateway, "node");
             assert_eq!(
