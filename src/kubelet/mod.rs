@@ -63,11 +63,15 @@ pub use self::core::Options;
 use self::core::{Core, EventKind};
 use self::facts::{NodeFacts, Site};
 use self::memory::{Checkpoint, EndCause, Final, Memory};
+use self::pressure::rank::PRIORITY_CRITICAL;
 use self::view::PodView;
 use self::worker::{Shared, work};
 use crate::object::{Key, Object, Origin, Standing};
 use crate::registry::{Packed, Registry};
-use crate::world::{PodNetwork, Uid, World};
+use crate::world::{BootTime, PodNetwork, Uid, World};
+
+/// Critical pods wait so long for the others when all of them stop: systemd's patience is 90 s.
+const ORDINARY_MAX: Duration = Duration::from_secs(60);
 
 /// The running node loop. `abandon` cancels every task; containers go on.
 pub struct Kubelet {
@@ -176,36 +180,48 @@ impl Kubelet {
     }
 
     /// Stops the pods of every source and removes what they have in the kernel; what has ended for
-    /// good stays recorded. Returns when the last one is gone, or at the limit.
+    /// good stays recorded. Critical ones go last, since others may need them (DNS, VPN) to end well.
+    /// Returns when the last one is gone, or at the limit.
     pub async fn stop_all(&self, limit: Duration) {
         self.core.stopping.set(true);
         let text = "Shutdown manager detected shutdown event";
         self.core.node_event(EventKind::Normal, "Shutdown", text);
         self.core.troubles.notify(usize::MAX);
+        let begun = self.core.world.clock.now();
+        let ordinary = |view: &PodView| view.priority < PRIORITY_CRITICAL;
+        self.stop_those(&ordinary, begun + limit.min(ORDINARY_MAX))
+            .await;
+        let left = self.stop_those(&|_| true, begun + limit).await;
+        if left > 0 {
+            log::warn!("{left} pods did not stop within {} s", limit.as_secs());
+        }
+    }
+
+    /// How many of them are left at that time.
+    async fn stop_those(&self, those: &dyn Fn(&PodView) -> bool, until: BootTime) -> usize {
         for worker in self.workers.borrow().values() {
-            let grace = worker.shared.view.borrow().grace;
-            worker.shared.end(EndCause::Shutdown, grace);
+            let view = worker.shared.view.borrow().clone();
+            if those(&view) {
+                worker.shared.end(EndCause::Shutdown, view.grace);
+            }
         }
         let clock = &self.core.world.clock;
-        let until = clock.now() + limit;
         loop {
             let listener = self.core.departures.listen();
-            let left = self.left();
-            if left == 0 {
-                return;
-            }
-            if clock.now() >= until {
-                log::warn!("{left} pods did not stop within {} s", limit.as_secs());
-                return;
+            let left = self.left(those);
+            if left == 0 || clock.now() >= until {
+                return left;
             }
             futures_lite::future::or(listener, clock.sleep_until(until)).await;
         }
     }
 
-    /// Workers that have not ended.
-    fn left(&self) -> usize {
+    /// Workers of such pods that have not ended.
+    fn left(&self, those: &dyn Fn(&PodView) -> bool) -> usize {
         let workers = self.workers.borrow();
-        workers.values().filter(|w| !w.shared.gone.get()).count()
+        let shared = workers.values().map(|worker| &worker.shared);
+        let left = shared.filter(|shared| !shared.gone.get() && those(&shared.view.borrow()));
+        left.count()
     }
 
     /// Takes a pod of the registry as it is now: a new worker, a new view, or an end.

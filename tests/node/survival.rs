@@ -490,6 +490,32 @@ fn a_lost_store_and_a_silent_source_end_nobody() {
 }
 
 #[test]
+fn critical_pods_stop_once_the_others_have() {
+    isolated(|place| {
+        let shared = place.join("shared");
+        fs::create_dir(&shared).unwrap();
+        let mut node = Node::started(place);
+        let ends = |at_the_end: &str, spec: &str| {
+            let script = format!("trap '{at_the_end}; exit 0' TERM; while :; do sleep 0.1; done");
+            let mount = "    volumeMounts: [{name: s, mountPath: /s}]";
+            let path = shared.display();
+            let volumes = format!("  volumes: [{{name: s, hostPath: {{path: {path}}}}}]{spec}");
+            (script, mount, volumes)
+        };
+        let slow = ends("sleep 1; touch /s/ended", "");
+        let critical = "\n  priorityClassName: system-cluster-critical";
+        let last = ends("test -e /s/ended && touch /s/after", critical);
+        for (name, (script, mount, spec)) in [("a-last", &last), ("b-slow", &slow)] {
+            node.manifest(&format!("{name}.yaml"), &pod(name, script, mount, spec));
+            node.up(name);
+        }
+        assert_eq!(node.terminate(), Some(0), "{}", node.log());
+        assert!(shared.join("after").exists(), "{}", node.log());
+        node.finish();
+    });
+}
+
+#[test]
 fn a_node_of_another_name_ends_what_ran_under_the_old_one() {
     isolated(|place| {
         let mut node = Node::started(place);
