@@ -1,5 +1,7 @@
 //! Single writes: concurrency, ownership, what the registry fills in, admission.
 
+use std::sync::Arc;
+
 use serde_json::{Value, json};
 
 use super::fixture::{
@@ -307,15 +309,18 @@ fn of_status() -> Actor {
     }
 }
 
+fn created(node: &Node, key: &Key) -> Arc<Object> {
+    let made = node
+        .registry
+        .create(Source::Api, key.clone(), pod("web", "", "i"));
+    wait(made).expect("created")
+}
+
 #[test]
 fn conditions_of_others_stay_over_the_kubelets_next_status() {
     let node = in_memory();
     let key = pod_key("web");
-    let made = wait(
-        node.registry
-            .create(Source::Api, key.clone(), pod("web", "", "i")),
-    );
-    let made = made.expect("created");
+    let made = created(&node, &key);
     let mut body = made.body.clone();
     body["status"]["conditions"] = json!([
         {"type": "a.b/gate", "status": "True"}, {"type": "Ready", "status": "True"},
@@ -338,11 +343,7 @@ fn conditions_of_others_stay_over_the_kubelets_next_status() {
 fn a_write_of_a_status_takes_no_newer_one_back() {
     let (node, _directory) = on_a_thread();
     let key = pod_key("web");
-    let made = wait(
-        node.registry
-            .create(Source::Api, key.clone(), pod("web", "", "i")),
-    );
-    let made = made.expect("created");
+    let made = created(&node, &key);
     let mut body = made.body.clone();
     let gate = json!({"type": "a.b/gate", "status": "True"});
     body["status"]["conditions"] = json!([gate]);
